@@ -1,0 +1,55 @@
+# `make` alone says what there is. All of it happens in .venv, which the first command creates.
+
+PYTHON ?= python3
+KILLS ?= 500
+SEED ?= 1
+
+BIN := .venv/bin
+READY := .venv/.installed
+
+# Otherwise pyright asks the network, at every run, whether there is a newer pyright.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check fix bench crash clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
+
+demo: $(READY) ## Run the example shop and watch its orders go by
+	@$(BIN)/python examples/orders/demo.py
+
+dev: $(READY) ## Serve the example shop, reloading on every change
+	@$(BIN)/duly dev examples/orders/backend
+
+test: $(READY) ## Run the tests
+	@$(BIN)/pytest -n 2
+
+check: $(READY) ## Lint, check the format and check the types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+
+fix: $(READY) ## Repair what the linter and the formatter can repair
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: $(READY) ## Measure
+	@$(BIN)/python bench/run.py
+
+crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1)
+	@$(BIN)/python -m tests.crash --kills $(KILLS) --seed $(SEED)
+
+clean: ## Remove .venv and everything that was generated
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "duly needs Python 3.11 or newer, which $(PYTHON) is not: name one, as in make setup PYTHON=python3.13"; exit 1; }
+	@echo "Setting up .venv, once ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,80 @@
+"""duly: functions that run when they should, exactly once.
+
+Queries, mutations and actions are plain Python functions; `ctx.db` is a transactional document database;
+`ctx.scheduler` lives in that same database, so that a scheduled mutation's effects, the end of its job and the
+jobs it schedules are one commit.
+"""
+
+from duly.app import App
+from duly.errors import (
+    AlreadyCompletedError,
+    AppError,
+    ArgumentValidationError,
+    DocumentNotFoundError,
+    DulyError,
+    FunctionError,
+    FunctionNotFoundError,
+    InvalidIdError,
+    InvalidScheduleError,
+    LimitError,
+    LoadError,
+    QueryError,
+    ReturnsValidationError,
+    SchemaValidationError,
+    StoreError,
+    StoreInUseError,
+    ValidationError,
+)
+from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
+from duly.functions.define import (
+    action,
+    api,
+    internal,
+    internal_action,
+    internal_mutation,
+    internal_query,
+    mutation,
+    query,
+)
+from duly.values.annotations import Id
+from duly.values.schema import define_schema, define_table
+from duly.values.validators import v
+from duly.values.value import UNSET
+
+__all__ = [
+    "UNSET",
+    "ActionCtx",
+    "AlreadyCompletedError",
+    "App",
+    "AppError",
+    "ArgumentValidationError",
+    "DocumentNotFoundError",
+    "DulyError",
+    "FunctionError",
+    "FunctionNotFoundError",
+    "Id",
+    "InvalidIdError",
+    "InvalidScheduleError",
+    "LimitError",
+    "LoadError",
+    "MutationCtx",
+    "QueryCtx",
+    "QueryError",
+    "ReturnsValidationError",
+    "SchemaValidationError",
+    "StoreError",
+    "StoreInUseError",
+    "SyncActionCtx",
+    "ValidationError",
+    "action",
+    "api",
+    "define_schema",
+    "define_table",
+    "internal",
+    "internal_action",
+    "internal_mutation",
+    "internal_query",
+    "mutation",
+    "query",
+    "v",
+]

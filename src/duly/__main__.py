@@ -1,0 +1,5 @@
+"""`python -m duly`."""
+
+from duly.cli import main
+
+main()

@@ -1,0 +1,246 @@
+"""An application: its functions, its store, and the executor that runs what is due."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar, overload
+
+from duly.clock import Clock, SystemClock
+from duly.database.database import Database
+from duly.database.log import Watch
+from duly.errors import StoreError
+from duly.functions.context import Identity
+from duly.functions.define import ACTION, MUTATION, QUERY, Ref
+from duly.functions.modules import Source
+from duly.functions.registry import Registered, Registry
+from duly.functions.runner import Runner
+from duly.limits import ACTIONS_RUNNING_MAX
+from duly.model.tables import apply_schema
+from duly.storage.engine import Engine
+from duly.storage.sqlite import SqliteEngine
+from duly.values.value import dumps
+from duly.workers import alarm
+from duly.workers.scheduler import Executor
+
+R = TypeVar("R")
+Args = dict[str, Any]
+
+DEFAULT_STORE: Final = "sqlite:///.duly/data.db"
+
+
+class App:
+    """Functions and a store, running in this process.
+
+    `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
+    `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
+    functions but runs none.
+
+        app = App("backend", store="sqlite:///app.db")
+        async with app:
+            order = await app.mutation("orders:create_order", {"items": ["tea"]})
+
+    Entering it loads the modules (LoadError), opens the store (StoreError, StoreInUseError), applies the schema,
+    fails the actions that a lost process left running, and starts executing. Its calls are trusted: they reach
+    internal functions and raise the handlers' own exceptions.
+    """
+
+    def __init__(
+        self, source: Source, store: str = DEFAULT_STORE, *, executor: bool = True, clock: Clock | None = None
+    ) -> None:
+        self._source = source
+        self._engine = engine_of(store)
+        self._executes = executor
+        self._clock = clock or SystemClock()
+        self._open: _Open | None = None
+
+    async def __aenter__(self) -> Self:
+        registry = Registry.load(self._source)
+        database = Database(self._engine, self._clock)
+        try:
+            await database.commit(lambda batch: apply_schema(batch, registry.schema))
+            runner = Runner(database, registry, self._clock)
+            executor = Executor(database, runner, ACTIONS_RUNNING_MAX)
+            await executor.recover()
+        except BaseException:
+            await database.close()
+            raise
+        self._open = _Open(database, runner, executor, self._clock, self._executes)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop executing, record the running actions as interrupted, commit what is queued, close the store."""
+        if self._open is not None:
+            opened, self._open = self._open, None
+            await opened.close()
+
+    async def crash(self) -> None:
+        """Lose everything that is not durable and stop, for tests of what survives."""
+        if self._open is not None:
+            opened, self._open = self._open, None
+            await opened.crash()
+
+    # Calls.
+
+    @overload
+    async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
+    @overload
+    async def query(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
+    async def query(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+        """Run a query on the newest snapshot and return its value."""
+        return await self.runner.query(self._find(ref, QUERY), args, identity)
+
+    @overload
+    async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
+    @overload
+    async def mutation(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
+    async def mutation(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+        """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
+        return await self.runner.mutation(self._find(ref, MUTATION), args, identity)
+
+    @overload
+    async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
+    @overload
+    async def action(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
+    async def action(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+        """Run an action here and now, and return its value."""
+        return await self.runner.action(self._find(ref, ACTION), args, identity)
+
+    @overload
+    def subscribe(
+        self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None
+    ) -> Subscription[R]: ...
+    @overload
+    def subscribe(
+        self, ref: Any, args: Args | None = None, identity: Identity | None = None
+    ) -> Subscription[Any]: ...
+    def subscribe(
+        self, ref: Any, args: Args | None = None, identity: Identity | None = None
+    ) -> Subscription[Any]:
+        """The values of a query, now and whenever they change.
+
+            async for status in app.subscribe("orders:status", {"order_id": order}): ...
+
+        Values that come and go while nobody waits are left out. What the query raises is raised here; iterating
+        again waits until that may have changed.
+        """
+        return Subscription(self, self._find(ref, QUERY), args, identity)
+
+    async def run(self, ref: Any, args: Args | None = None) -> Any:
+        """Run a function of any kind, as the command line does."""
+        function = self.runner.registry.find(ref)
+        if function.kind == QUERY:
+            return await self.runner.query(function, args)
+        if function.kind == MUTATION:
+            return await self.runner.mutation(function, args)
+        return await self.runner.action(function, args)
+
+    async def reload(self) -> Registry:
+        """Load the modules anew and apply their schema. If they do not load, the old ones stay: LoadError.
+
+        What runs goes on with the code it began with.
+        """
+        registry = Registry.load(self._source)
+        await self.database.commit(lambda batch: apply_schema(batch, registry.schema))
+        self.runner.registry = registry
+        return registry
+
+    def _find(self, ref: Any, kind: str) -> Registered:
+        return self.runner.registry.find(ref, (kind,))
+
+    @property
+    def runner(self) -> Runner:
+        return self._opened.runner
+
+    @property
+    def executor(self) -> Executor:
+        return self._opened.executor
+
+    @property
+    def database(self) -> Database:
+        return self._opened.database
+
+    @property
+    def _opened(self) -> _Open:
+        if self._open is None:
+            raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
+        return self._open
+
+
+class _Open:
+    """What an open app holds."""
+
+    def __init__(
+        self, database: Database, runner: Runner, executor: Executor, clock: Clock, executes: bool
+    ) -> None:
+        self.database = database
+        self.runner = runner
+        self.executor = executor
+        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(alarm.run(executor, clock, self._stop)) if executes else None
+
+    async def close(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(None)
+        try:
+            if self._task is not None:
+                await self._task
+        finally:
+            await self.executor.stop()
+            await self.database.close()
+
+    async def crash(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self.database.abandon()
+        await self.executor.stop()
+
+
+class Subscription(Generic[R]):
+    """An endless iteration over the values of a query. Made by `App.subscribe`."""
+
+    def __init__(self, app: App, function: Registered, args: Args | None, identity: Identity | None) -> None:
+        self._app = app
+        self._function = function
+        self._args = args
+        self._identity = identity
+        self._seen: str | None = None
+        self._watch: Watch | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        while True:
+            if self._watch is not None:
+                await self._watch
+            outcome = await self._app.runner.read(self._function, self._args, self._identity)
+            self._watch = self._app.database.changed(outcome.reads, outcome.version)
+            if outcome.error is not None:
+                self._seen = None
+                raise outcome.error
+            seen = dumps(outcome.value)
+            if seen != self._seen:
+                self._seen = seen
+                return outcome.value  # pyright: ignore[reportReturnType]
+
+
+def engine_of(store: str) -> Engine:
+    """The storage engine of a store's address."""
+    return SqliteEngine(sqlite_path(store))
+
+
+def sqlite_path(store: str) -> str:
+    """The file of a `sqlite:///` address."""
+    prefix = "sqlite:///"
+    path = store.removeprefix(prefix)
+    if not store.startswith(prefix) or not path:
+        raise StoreError(
+            f"got the store {store!r}, expected sqlite:///relative/path.db or sqlite:////absolute/path.db"
+        )
+    return path

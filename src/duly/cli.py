@@ -1,0 +1,197 @@
+"""The command line: `duly dev` and `duly run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import orjson
+
+from duly.app import DEFAULT_STORE, App, sqlite_path
+from duly.clock import to_datetime
+from duly.errors import DulyError, LoadError, StoreInUseError
+from duly.functions.context import APP_LOG
+from duly.functions.failure import describe
+from duly.functions.registry import Registry
+from duly.functions.runner import Run
+from duly.server import door
+from duly.values.value import dumps, loads
+
+DEFAULT_FOLDER = "backend"
+
+
+def _setting(name: str, default: str) -> str:
+    """A key of [tool.duly] in ./pyproject.toml."""
+    file = Path("pyproject.toml")
+    tools: dict[str, Any] = tomllib.loads(file.read_text()).get("tool", {}) if file.is_file() else {}
+    return str(tools.get("duly", {}).get(name, default))
+
+
+_store = click.option(
+    "--store",
+    default=lambda: _setting("store", DEFAULT_STORE),
+    metavar="ADDRESS",
+    help=f"Where the data is. Default: [tool.duly] store, then {DEFAULT_STORE}",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("duly"), prog_name="duly")
+def main() -> None:
+    """Functions that run when they should, exactly once."""
+
+
+@main.command()
+@click.argument("folder", default=lambda: _setting("folder", DEFAULT_FOLDER))
+@_store
+def dev(folder: str, store: str) -> None:
+    """Execute the functions in FOLDER, reload them when a file changes, and print each run.
+
+    FOLDER defaults to [tool.duly] folder, then to ./backend. Call functions from another terminal
+    with `duly run`.
+    """
+    with _errors_as_text():
+        asyncio.run(_dev(folder, store))
+
+
+@main.command()
+@click.argument("function")
+@click.argument("args", default="{}", metavar="[JSON]")
+@click.option("--folder", default=lambda: _setting("folder", DEFAULT_FOLDER), help="Where the functions are.")
+@_store
+def run(function: str, args: str, folder: str, store: str) -> None:
+    """Run FUNCTION, such as orders:create_order, with the arguments in JSON, and print what it returns.
+
+    While `duly dev` runs on the same store, it is the one that runs the function.
+    """
+    with _errors_as_text():
+        arguments = _arguments(args)
+        try:
+            value = asyncio.run(_run(function, arguments, folder, store))
+        except StoreInUseError as error:
+            value = _run_by_owner(function, arguments, store, error)
+        click.echo(orjson.dumps(loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        value = loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"got {text!r}, expected JSON such as '{{\"items\": [\"tea\"]}}': {error}") from None
+    if not isinstance(value, dict):
+        raise click.BadParameter(f"got {text!r}, expected a JSON object such as '{{\"items\": [\"tea\"]}}'")
+    return cast("dict[str, Any]", value)
+
+
+async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
+    async with App(folder, store, executor=False) as app:
+        return await app.run(function, args)
+
+
+def _run_by_owner(function: str, args: dict[str, Any], store: str, error: StoreInUseError) -> Any:
+    try:
+        return door.call(sqlite_path(store), function, args)
+    except OSError:
+        raise error from None  # the owner is no `duly dev`
+
+
+class _errors_as_text:
+    """Prints an expected error as its message instead of a traceback, and exits with 1."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, door.RemoteError):
+            raise click.ClickException(str(error)) from None
+        if isinstance(error, Exception) and not isinstance(error, click.ClickException | click.Abort):
+            raise click.ClickException(describe(error)) from None
+
+
+# duly dev
+
+
+async def _dev(folder: str, store: str) -> None:
+    from watchfiles import PythonFilter, awatch  # here: it costs other commands their start
+
+    _print_runs()
+    app = App(folder, store)
+    await _open_when_it_loads(app, folder)
+    async with door.open_door(app, sqlite_path(store)):
+        try:
+            click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {store}")
+            click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
+            async for _ in awatch(folder, watch_filter=PythonFilter(), debounce=200):
+                await _reload(app)
+        finally:
+            await app.close()
+
+
+async def _open_when_it_loads(app: App, folder: str) -> None:
+    from watchfiles import PythonFilter, awatch
+
+    if not Path(folder).is_dir():
+        await app.__aenter__()
+        return
+    while True:
+        try:
+            await app.__aenter__()
+            return
+        except LoadError as error:
+            _print_error("cannot load the functions; waiting for a change", error)
+        async for _ in awatch(folder, watch_filter=PythonFilter(), debounce=200):
+            break
+
+
+async def _reload(app: App) -> None:
+    try:
+        registry = await app.reload()
+    except DulyError as error:
+        _print_error("not reloaded, the last good code goes on", error)
+    else:
+        click.echo(click.style(f"reloaded {_counted(registry)}", fg="cyan"))
+
+
+def _counted(registry: Registry) -> str:
+    count = len(registry.functions)
+    return "1 function" if count == 1 else f"{count} functions"
+
+
+def _print_error(what: str, error: Exception) -> None:
+    click.echo(click.style(f"{what}:", fg="red", bold=True), err=True)
+    click.echo(click.style(f"  {error}", fg="red"), err=True)
+
+
+class _Terminal(logging.Handler):
+    """Prints runs and log lines, one below the other."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
+        run = getattr(record, "run", None)
+        if isinstance(run, Run):
+            click.echo(f"{time} {_line_of(run)}")
+        else:
+            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
+            text = record.getMessage() if not record.exc_info else self.format(record)
+            click.echo(f"{time} {click.style('│', dim=True)} {record.name}: {level}{text}")
+
+
+def _line_of(run: Run) -> str:
+    mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
+    scheduled = click.style(" scheduled", dim=True) if run.job is not None else ""
+    line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
+    if run.error is None:
+        return line
+    text = describe(run.error).replace("\n", "\n           ")
+    return f"{line}\n           {click.style(text, fg='red')}"
+
+
+def _print_runs() -> None:
+    for name in ("duly", APP_LOG, "duly.run"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("duly").addHandler(_Terminal())
+    logging.getLogger("duly").propagate = False

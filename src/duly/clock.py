@@ -1,0 +1,75 @@
+"""The only caller of the operating system's time: wall clocks, real and manual."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from duly.limits import TIMER_CHECK_SECONDS
+
+
+class Clock(Protocol):
+    """What tells the time and sleeps. Times are float milliseconds since 1970-01-01 UTC."""
+
+    def now(self) -> float: ...
+
+    async def sleep_until(self, time_ms: float) -> None: ...
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def now(self) -> float:
+        return time.time() * 1000
+
+    async def sleep_until(self, time_ms: float) -> None:
+        """Return when the wall clock has reached `time_ms`, also when it is set forward or back meanwhile."""
+        while (left := time_ms - self.now()) > 0:
+            await asyncio.sleep(min(left / 1000, TIMER_CHECK_SECONDS))
+
+
+class ManualClock:
+    """A clock that stands still until it is told: `clock.set(…)` wakes whoever sleeps until then."""
+
+    def __init__(self, start_ms: float) -> None:
+        self._now = start_ms
+        self._moved = asyncio.Event()
+
+    def now(self) -> float:
+        return self._now
+
+    def set(self, time_ms: float) -> None:
+        if time_ms < self._now:
+            raise ValueError(f"a clock goes forward: {time_ms} lies before {self._now}")
+        self._now = time_ms
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def sleep_until(self, time_ms: float) -> None:
+        while self._now < time_ms:
+            await self._moved.wait()
+
+
+def monotonic() -> float:
+    """Seconds for measuring durations; unrelated to any clock, never goes back."""
+    return time.perf_counter()
+
+
+def to_milliseconds(moment: datetime) -> float:
+    """An aware datetime as milliseconds since 1970; a naive one is a ValueError, for its zone is a guess."""
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"got the naive datetime {moment.isoformat()}, expected an aware one such as"
+            " datetime(2030, 1, 1, tzinfo=UTC)"
+        )
+    # Exact in integers: timestamp() * 1000 rounds twice.
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return microseconds / 1000
+
+
+def to_datetime(time_ms: float) -> datetime:
+    """Milliseconds since 1970 as an aware datetime in UTC."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC)

@@ -1,0 +1,1 @@
+"""Serializable transactions over a storage engine, group commit, and being told what changed."""

@@ -1,0 +1,72 @@
+"""The tables and indexes of a store, and the keys that rows have in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from duly.storage.engine import JOBS, USER_NUMBER_MIN, Job, Row
+from duly.values.keys import encode, encode_id, field_of
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.value import loads
+
+
+class Catalog:
+    """The tables of one version of the store. It never changes: a new table makes a new catalog."""
+
+    __slots__ = ("by_number", "tables")
+
+    def __init__(self, tables: Iterable[Table]) -> None:
+        self.tables: Mapping[str, Table] = {table.name: table for table in tables}
+        self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}
+
+    def with_table(self, table: Table) -> Catalog:
+        """The same catalog with one more table, or with another state of a table it has."""
+        return Catalog({**self.tables, table.name: table}.values())
+
+    def new_table(self, name: str) -> Table:
+        return Table(name, max((*self.by_number, USER_NUMBER_MIN - 1)) + 1)
+
+    def new_index_number(self) -> int:
+        numbers = [index.number for table in self.tables.values() for index in table.indexes]
+        return max((*numbers, USER_NUMBER_MIN - 1)) + 1
+
+
+_JOB_FIELDS: Final = {"state.kind": "state", "scheduledTime": "scheduled_time", "name": "name", "due": "due"}
+
+DUE: Final = Index("by_due", 3, ("due",))
+"""The order in which pending jobs become due: what the executor watches."""
+
+
+def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
+    """The keys of a document in the indexes of its table."""
+    if row is None or not table.indexes or table is JOBS:
+        return ()
+    document = loads(row)  # pyright: ignore[reportArgumentType]
+    return tuple(_document_key(index, id, document) for index in table.indexes)
+
+
+def key_in(table: Table, index: Index | None, id: int, row: Row) -> bytes:
+    """The key of one row in one index; None is the index by creation."""
+    if index is None:
+        return encode_id(id)
+    if isinstance(row, Job):
+        values = (getattr(row, _JOB_FIELDS[path]) for path in index.fields)
+        return b"".join(map(encode, values)) + encode_id(id)
+    return _document_key(index, id, loads(row))
+
+
+def _document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
+    return b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
+
+
+def index_named(table: Table, name: str) -> Index | None:
+    """The index, None for the one by creation. KeyError where there is none."""
+    if name == BY_CREATION_TIME:
+        return None
+    if table is JOBS and name == DUE.name:
+        return DUE
+    index = table.index(name)
+    if index is None:
+        raise KeyError(name)
+    return index

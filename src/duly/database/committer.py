@@ -1,0 +1,241 @@
+"""The one place that commits: calls that wait together become one batch, one write transaction, one flush.
+
+A thread of its own takes what is queued, runs it call by call over one overlay, writes the result in bulk and
+commits. Each call sees all earlier ones of its batch and nothing of one that failed, so that a batch is a serial
+order. Neither a handler nor the disk ever stalls the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from duly import faults
+from duly.clock import Clock, monotonic
+from duly.database.catalog import Catalog
+from duly.database.log import Commit, Log
+from duly.database.transaction import Transaction, drive, merge_writes
+from duly.errors import StoreError
+from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_MAX
+from duly.storage.engine import JOBS, Engine, Get, Request, Row, Scan, Write
+from duly.values.ids import IdSource
+from duly.values.schema import Index, Table
+
+T = TypeVar("T")
+Work = Callable[["Batch"], T]
+"""What a caller queues: it makes attempts in a batch and returns a result, or raises."""
+
+
+class Batch:
+    """The calls of one commit: each attempt is a transaction of its own over those before it."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock) -> None:
+        self.catalog = catalog
+        self.written: list[tuple[Table, dict[int, Write]]] = []
+        self._base = catalog
+        self._stored = catalog  # the tables that the engine has
+        self._engine = engine
+        self._ids = ids
+        self._clock = clock
+        self._unflushed: dict[str, dict[int, Write]] = {}
+        self._rows: dict[str, dict[int, Row | None]] = {}
+        self._ends = monotonic() + BATCH_SECONDS_MAX
+        self._view = engine.begin()
+        self.version = self._view.version + 1
+
+    @property
+    def spent(self) -> bool:
+        """Whether the batch has taken its time; what is left goes into the next."""
+        return monotonic() >= self._ends
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.written) or self.catalog is not self._base
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def attempt(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+        """Run one transaction. If it raises, it leaves nothing behind."""
+        transaction = Transaction(self.catalog, self._clock.now(), self._ids)
+        value = drive(unit(transaction), self.answer)
+        if transaction.writes:
+            self._keep(transaction)
+        return value
+
+    def _keep(self, transaction: Transaction) -> None:
+        self.catalog = transaction.catalog
+        for name, writes in transaction.writes.items():
+            merge_writes(self._unflushed.setdefault(name, {}), writes)
+            rows = self._rows.setdefault(name, {})
+            for id, write in writes.items():
+                rows[id] = write.new
+            self.written.append((self.catalog.tables[name], writes))
+
+    def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
+        """The row as the batch has left it so far; `row` is what its view said."""
+        return self._rows.get(table.name, _NOTHING).get(id, row)
+
+    def answer(self, request: Request) -> Any:
+        """What a transaction reads where its own overlay has no answer."""
+        if type(request) is Get:
+            rows = self._rows.get(request.table.name, _NOTHING)
+            return rows[request.id] if request.id in rows else self._view.answer(request)
+        self._flush(request.table if type(request) is Scan else JOBS)
+        return self._view.answer(request)
+
+    def _flush(self, table: Table) -> None:
+        """Write what is still in memory, so that the engine's own scans see it."""
+        self._create_tables()
+        writes = self._unflushed.pop(table.name, None)
+        if writes:
+            self._engine.write(table, writes)
+
+    def _create_tables(self) -> None:
+        if self.catalog is not self._stored:
+            for name in self.catalog.tables.keys() - self._stored.tables.keys():
+                self._engine.create_table(self.catalog.tables[name])
+            self._stored = self.catalog
+
+    # Tables, for whoever applies a schema.
+
+    def put_table(self, table: Table) -> None:
+        """Make a table, or another state of it, part of the catalog."""
+        if self.catalog.tables.get(table.name) != table:
+            self.catalog = self.catalog.with_table(table)
+
+    def create_index(self, table: Table, index: Index) -> None:
+        self._create_tables()
+        self._engine.create_index(table, index)
+
+    def drop_index(self, index: Index) -> None:
+        self._engine.drop_index(index)
+
+    def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        """Fill an index that was just created."""
+        self._engine.write_keys(index, keys)
+
+    def commit(self) -> None:
+        for name in tuple(self._unflushed):
+            self._flush(self.catalog.tables[name])
+        faults.at("commit.flushed")
+        self._engine.commit(self.version, self._ids.last)
+
+
+_NOTHING: dict[int, Row | None] = {}
+
+
+class Committer:
+    """Queues work and commits it in batches, in a thread of its own."""
+
+    def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock, log: Log) -> None:
+        self.catalog = catalog
+        """The tables as of the last commit. Replaced, never changed."""
+        self._engine = engine
+        self._ids = ids
+        self._clock = clock
+        self._log = log
+        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._serve, name="duly-committer", daemon=True)
+        self._open = True
+        self._abandoned = False
+        self._thread.start()
+
+    def submit(self, work: Work[T]) -> asyncio.Future[T]:
+        """Queue work. The future is done once it is durable, or with what it raised.
+
+        Cancelling the future does not take the work back.
+        """
+        if not self._open:
+            raise StoreError("got a call after the app was closed, expected it inside `async with app:`")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((work, future))
+        return future
+
+    async def close(self) -> None:
+        """Commit what is queued and end."""
+        if self._open:
+            self._open = False
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    async def abandon(self) -> None:
+        """End without committing what runs or is queued, as a crash does."""
+        self._open = False
+        self._abandoned = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # In the thread.
+
+    def _serve(self) -> None:
+        while (first := self._queue.get()) is not None:
+            if not self._commit_batch(first):
+                break
+
+    def _commit_batch(self, first: _Queued) -> bool:
+        """Run one batch; False when the last one was asked for."""
+        outcomes: list[_Outcome] = []
+        try:
+            batch = Batch(self._engine, self.catalog, self._ids, self._clock)
+            faults.at("batch.begun")
+            goes_on = self._run(batch, first, outcomes)
+            faults.at("batch.ran")
+            if self._abandoned:
+                self._engine.rollback()
+                return False
+            if batch.changed:
+                batch.commit()
+                faults.at("commit.durable")
+                self.catalog = batch.catalog
+                self._tell(Commit(batch.version, batch.written), outcomes)  # pyright: ignore[reportArgumentType]
+                faults.at("commit.told")
+            else:
+                self._engine.rollback()
+                self._tell(None, outcomes)
+        except Exception as error:
+            self._engine.rollback()
+            failed = [(future, None, error) for future, _, _ in outcomes] or [(first[1], None, error)]
+            self._tell(None, failed)
+            return True
+        return goes_on
+
+    def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> bool:
+        while queued is not None:
+            work, future = queued
+            try:
+                outcomes.append((future, work(batch), None))
+            except StoreError:
+                outcomes.append((future, None, None))
+                raise  # the transaction is in doubt: nobody's work of this batch is done
+            except Exception as error:
+                outcomes.append((future, None, error))
+            if batch.spent or len(outcomes) >= BATCH_CALLS_MAX:
+                return True
+            try:
+                queued = self._queue.get_nowait()
+            except Empty:
+                return True
+        return False
+
+    def _tell(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
+        self._loop.call_soon_threadsafe(self._deliver, commit, outcomes)
+
+    def _deliver(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
+        if commit is not None:
+            self._log.append(commit)
+        for future, value, error in outcomes:
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+
+_Queued = tuple[Work[Any], asyncio.Future[Any]]
+_Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]

@@ -1,0 +1,92 @@
+"""One opened store: its tables, its readers, its committer and its log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from duly.clock import Clock
+from duly.database.catalog import Catalog
+from duly.database.committer import Batch, Committer, Work
+from duly.database.log import Log, Watch
+from duly.database.reads import ReadSet
+from duly.database.transaction import Transaction, drive
+from duly.limits import READERS_MAX
+from duly.storage.engine import Engine
+from duly.values.ids import IdCodec, IdSource
+
+T = TypeVar("T")
+
+
+class Read(NamedTuple, Generic[T]):
+    """The outcome of a query: what it returned or raised, and what it has read of which version."""
+
+    value: T | None
+    error: Exception | None
+    reads: ReadSet
+    version: int
+
+
+class Database:
+    """An opened store. Made by `Database.open`, inside a running event loop."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        header = engine.open()
+        self.epoch = header.epoch
+        """The number of this opening: what an earlier one left running is interrupted."""
+        self.ids = IdCodec(header.secret)
+        self.log = Log(header.version)
+        self._engine = engine
+        self._clock = clock
+        self._source = IdSource(0, header.last_id)
+        self._committer = Committer(engine, Catalog(header.tables), self._source, clock, self.log)
+        self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
+
+    @property
+    def catalog(self) -> Catalog:
+        """The tables as of the last commit."""
+        return self._committer.catalog
+
+    def table_of(self, id: str) -> str | None:
+        """The name of the table a string is an id of, None if it is no id of this store."""
+        decoded = self.ids.decode(id)
+        table = None if decoded is None else self.catalog.by_number.get(decoded[0])
+        return None if table is None else table.name
+
+    def commit(self, work: Work[T]) -> asyncio.Future[T]:
+        """Queue work for the next batch; the future is done once it is durable."""
+        return self._committer.submit(work)
+
+    async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> Read[T]:
+        """Run a read-only transaction on a snapshot of its own, in a thread of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit)
+
+    def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> Read[T]:
+        catalog = self.catalog  # before the snapshot, so that it knows no table that the snapshot lacks
+        reads = ReadSet()
+        transaction = Transaction(catalog, self._clock.now(), self._source, reads)
+        with self._engine.snapshot() as view:
+            try:
+                value = drive(unit(transaction), view.answer)
+            except Exception as error:
+                return Read(None, error, reads, view.version)
+            return Read(value, None, reads, view.version)
+
+    def changed(self, reads: ReadSet, since: int) -> Watch:
+        """A future that is done when a commit after version `since` has changed something of `reads`."""
+        return self.log.changed(reads, since)
+
+    async def abandon(self) -> None:
+        """Close without committing what is queued, as a crash does."""
+        await self._committer.abandon()
+        await self.close()
+
+    async def close(self) -> None:
+        await self._committer.close()
+        await asyncio.to_thread(self._readers.shutdown)
+        self._engine.close()
+
+
+__all__ = ["Batch", "Database", "Read"]

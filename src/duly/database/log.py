@@ -1,0 +1,127 @@
+"""Recent commits, and who must be woken by the next ones. Used from the event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from duly.database.catalog import index_named, key_in
+from duly.database.reads import Range, ReadSet
+from duly.limits import LOG_COMMITS_MAX
+from duly.storage.engine import Write
+from duly.values.keys import encode_id
+from duly.values.schema import Table
+
+
+class Commit(NamedTuple):
+    """What one commit wrote, in the order of its transactions."""
+
+    version: int
+    writes: list[tuple[Table, Mapping[int, Write]]]
+
+
+Watch = asyncio.Future[None]
+
+
+class Log:
+    """Hands out futures that are done once something of a read set has changed."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self._commits: deque[Commit] = deque(maxlen=LOG_COMMITS_MAX)
+        self._points: dict[str, dict[int, set[Watch]]] = {}
+        self._ranges: dict[tuple[str, str], dict[Watch, list[Range]]] = {}
+
+    def append(self, commit: Commit) -> None:
+        """Note a commit and wake whoever has read what it changed."""
+        self.version = commit.version
+        self._commits.append(commit)
+        woken: set[Watch] = set()
+        for table, writes in commit.writes:
+            points = self._points.get(table.name)
+            if points:
+                for id in points.keys() & writes.keys():
+                    woken |= points[id]
+        for (table, index), watches in self._ranges.items():
+            keys = _changed_keys(commit, table, index)
+            if keys:
+                woken.update(watch for watch, ranges in watches.items() if _meets(ranges, keys))
+        for watch in woken:
+            if not watch.done():
+                watch.set_result(None)
+
+    def changed(self, reads: ReadSet, since: int) -> Watch:
+        """A future that is done when a commit after version `since` has changed something of `reads`.
+
+        Cancel it when it is no longer wanted.
+        """
+        watch: Watch = asyncio.get_running_loop().create_future()
+        if self._changed_since(reads, since):
+            watch.set_result(None)
+            return watch
+        for table, id in reads.points:
+            self._points.setdefault(table, {}).setdefault(id, set()).add(watch)
+        for span in reads.ranges:
+            self._ranges.setdefault((span.table, span.index), {}).setdefault(watch, []).append(span)
+        watch.add_done_callback(lambda done: self._forget(done, reads))
+        return watch
+
+    def _changed_since(self, reads: ReadSet, since: int) -> bool:
+        if since >= self.version:
+            return False
+        if not self._commits or self._commits[0].version > since + 1:
+            return True  # too old to tell
+        recent: list[Commit] = []
+        for commit in reversed(self._commits):
+            if commit.version <= since:
+                break
+            recent.append(commit)
+        return any(_touches(commit, reads) for commit in recent)
+
+    def _forget(self, watch: Watch, reads: ReadSet) -> None:
+        for table, id in reads.points:
+            points = self._points.get(table, {})
+            points.get(id, set()).discard(watch)
+            if not points.get(id):
+                points.pop(id, None)
+        for span in reads.ranges:
+            watches = self._ranges.get((span.table, span.index), {})
+            watches.pop(watch, None)
+            if not watches:
+                self._ranges.pop((span.table, span.index), None)
+
+
+def _touches(commit: Commit, reads: ReadSet) -> bool:
+    if any((table.name, id) in reads.points for table, writes in commit.writes for id in writes):
+        return True
+    return any(_meets((span,), _changed_keys(commit, span.table, span.index)) for span in reads.ranges)
+
+
+def _changed_keys(commit: Commit, table_name: str, index_name: str) -> list[bytes]:
+    """The old and new keys of what a commit changed in one index, sorted."""
+    keys: list[bytes] = []
+    for table, writes in commit.writes:
+        if table.name == table_name:
+            keys += _keys(table, index_name, writes)
+    keys.sort()
+    return keys
+
+
+def _keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> Iterable[bytes]:
+    index = index_named(table, index_name)
+    if index is None:
+        return map(encode_id, writes)
+    rows = ((id, row) for id, write in writes.items() for row in (write.old, write.new) if row is not None)
+    return [key_in(table, index, id, row) for id, row in rows]
+
+
+def _meets(ranges: Iterable[Range], keys: list[bytes]) -> bool:
+    """Whether one of the sorted keys lies in one of the ranges."""
+    for span in ranges:
+        position = bisect_left(keys, span.lower)
+        if position < len(keys) and keys[position] < span.upper:
+            return True
+    return False

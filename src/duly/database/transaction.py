@@ -1,0 +1,194 @@
+"""One transaction: an overlay of writes over whoever answers its reads.
+
+Nothing here touches a store. A read that the overlay cannot answer is *asked*: the coroutine yields a request
+and is sent the answer by whoever drives it (`drive`). A sub-transaction is a transaction whose reads fall
+through to its parent; merging it moves its writes up, dropping it leaves no trace but its reads.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from duly.database.catalog import Catalog, key_in, keys_of
+from duly.database.reads import Range, ReadSet
+from duly.errors import FunctionError
+from duly.storage.engine import Due, Get, NextDue, Request, Row, Scan, Write
+from duly.values.ids import IdSource
+from duly.values.keys import Interval
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """What one function has read and written so far."""
+
+    __slots__ = ("_ids", "catalog", "now", "parent", "reads", "writes")
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        now: float,
+        ids: IdSource,
+        reads: ReadSet | None = None,
+        parent: Transaction | None = None,
+    ) -> None:
+        self.catalog = catalog
+        self.now = now
+        self.reads = reads
+        self.parent = parent
+        self.writes: dict[str, dict[int, Write]] = {}
+        self._ids = ids
+
+    def child(self) -> Transaction:
+        """A sub-transaction: it sees this one's writes; `merge` keeps its own."""
+        return Transaction(self.catalog, self.now, self._ids, self.reads, self)
+
+    # Reading.
+
+    async def get(self, table: Table, id: int) -> Row | None:
+        name = table.name
+        if self.reads is not None:
+            self.reads.points.add((name, id))
+        layer: Transaction | None = self
+        while layer is not None:
+            writes = layer.writes.get(name)
+            if writes is not None and id in writes:
+                return writes[id].new
+            layer = layer.parent
+        return await ask(Get(table, id))
+
+    async def scan(
+        self, table: Table, index: Index | None, interval: Interval, descending: bool, limit: int
+    ) -> list[tuple[int, Row]]:
+        """At most `limit` rows of an interval, in its order."""
+        rows = await self._rows(Scan(table, index, interval, descending, limit))
+        if self.reads is not None:
+            last = key_in(table, index, *rows[-1]) if 0 < limit == len(rows) else None
+            self.reads.ranges.append(_range_read(table.name, index, interval, descending, last))
+        return rows
+
+    def scan_missing(self, table: str) -> None:
+        """Note that a table was read that does not exist yet."""
+        if self.reads is not None:
+            self.reads.ranges.append(Range(table, BY_CREATION_TIME, b"", b"\xff"))
+
+    async def _rows(self, scan: Scan) -> list[tuple[int, Row]]:
+        writes = self.writes.get(scan.table.name)
+        if not writes:
+            return await (ask(scan) if self.parent is None else self.parent._rows(scan))
+        below = scan._replace(limit=scan.limit + len(writes))
+        rows = await (ask(below) if self.parent is None else self.parent._rows(below))
+        return _merged(scan, rows, writes)
+
+    # Writing.
+
+    def new_id(self) -> int:
+        return self._ids.next(self.now)
+
+    def create_table(self, name: str) -> Table:
+        table = self.catalog.new_table(name)
+        self.catalog = self.catalog.with_table(table)
+        return table
+
+    def write(self, table: Table, id: int, old: Row | None, new: Row | None) -> None:
+        """Make `new` the row; `old` is what a read of this transaction answered."""
+        writes = self.writes.get(table.name)
+        if writes is None:
+            writes = self.writes[table.name] = {}
+        write = writes.get(id)
+        if write is None:
+            writes[id] = Write(old, new, keys_of(table, id, old), keys_of(table, id, new))
+        else:
+            write.new, write.new_keys = new, keys_of(table, id, new)
+
+    def merge(self, child: Transaction) -> None:
+        """Make the writes of a sub-transaction this one's own."""
+        self.catalog = child.catalog
+        for table, writes in child.writes.items():
+            merge_writes(self.writes.setdefault(table, {}), writes)
+
+
+def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
+    """Put later writes on top of earlier ones."""
+    for id, write in writes.items():
+        earlier = into.get(id)
+        if earlier is None:
+            into[id] = write
+        else:
+            into[id] = Write(earlier.old, write.new, earlier.old_keys, write.new_keys)
+
+
+def _merged(scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
+    """What a scan finds where `writes` lie over the rows below."""
+    lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
+    keyed = [
+        (key_in(scan.table, scan.index, id, row), id, row) for id, row in rows if id not in writes
+    ]
+    for id, write in writes.items():
+        if write.new is not None:
+            key = key_in(scan.table, scan.index, id, write.new)
+            if lower <= key < upper:
+                keyed.append((key, id, write.new))
+    keyed.sort(key=_first, reverse=scan.descending)
+    return [(id, row) for _, id, row in keyed[: scan.limit]]
+
+
+def _first(entry: tuple[bytes, int, Row]) -> bytes:
+    return entry[0]
+
+
+def _range_read(
+    table: str, index: Index | None, interval: Interval, descending: bool, last: bytes | None
+) -> Range:
+    """What a scan has seen: all of its interval, or up to the key of the last row where it stopped early."""
+    lower, upper = interval.lower.key(), interval.upper.key()
+    if last is not None and descending:
+        lower = last
+    elif last is not None:
+        upper = last + b"\xff"
+    return Range(table, BY_CREATION_TIME if index is None else index.name, lower, upper)
+
+
+# Asking and answering.
+
+
+@types.coroutine
+def ask(request: Request) -> Generator[Request, Any, Any]:
+    """Yield a request to whoever drives this coroutine; its answer is the value."""
+    return (yield request)
+
+
+def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
+    """Run a coroutine to its end, answering what it asks for.
+
+    A coroutine that awaits anything else gets a FunctionError at that line.
+    """
+    try:
+        request = coroutine.send(None)
+        while True:
+            if type(request) in _REQUESTS:
+                request = coroutine.send(answer(request))
+            else:
+                request = coroutine.throw(_foreign(request))
+    except StopIteration as stop:
+        return stop.value
+    except Exception:
+        raise
+    except BaseException as error:  # SystemExit and the like must not end the thread that commits
+        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
+    finally:
+        coroutine.close()
+
+
+_REQUESTS = frozenset((Get, Scan, Due, NextDue))
+
+
+def _foreign(awaited: object) -> FunctionError:
+    return FunctionError(
+        f"a query or mutation awaited {'a pause' if awaited is None else repr(awaited)[:80]}, expected only calls of"
+        " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"
+        " (schedule one with ctx.scheduler.run_after), or use ctx.gather instead of asyncio.gather"
+    )

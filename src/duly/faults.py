@@ -1,0 +1,67 @@
+"""Named fault points: no-ops, unless a test arms them to kill the process or to raise.
+
+A point is armed in this process with `arm`, or from outside with the environment variable
+`DULY_FAULT="commit.flushed:3"`: the third time that point is passed, the process gets SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+POINTS: Final = (
+    "batch.begun",  # the write transaction is open, nothing ran
+    "batch.ran",  # the handlers of the batch returned, nothing is written
+    "commit.flushed",  # the writes are in the open transaction
+    "commit.durable",  # committed, nobody has been told
+    "commit.told",  # callers and watchers know
+    "job.claimed",  # a due function was found pending, its handler has not run
+    "job.ran",  # its handler returned, its end is not recorded
+    "action.marked",  # `inProgress` is durable, no line of the action ran
+    "action.ran",  # the action returned, its end is not recorded
+    "action.recorded",  # its end is durable
+    "recovery.begun",  # a start found interrupted actions, none is recorded
+)
+
+_armed: dict[str, Callable[[], None]] = {}
+
+
+def at(point: str) -> None:
+    """Pass a fault point."""
+    if _armed and point in _armed:
+        _armed[point]()
+
+
+def arm(point: str, act: Callable[[], None], passing: int = 1) -> None:
+    """Make the `passing`-th passage of `point`, and each one after it, call `act`."""
+    if point not in POINTS:
+        raise ValueError(f"{point!r} is not a fault point; there are {', '.join(POINTS)}")
+    left = passing
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            act()
+
+    _armed[point] = count
+
+
+def disarm() -> None:
+    """Make every point a no-op again."""
+    _armed.clear()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _arm_from_environment(setting: str) -> None:
+    point, _, passing = setting.partition(":")
+    arm(point, _kill, int(passing or 1))
+
+
+if "DULY_FAULT" in os.environ:
+    _arm_from_environment(os.environ["DULY_FAULT"])

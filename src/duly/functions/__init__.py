@@ -1,0 +1,1 @@
+"""What applications write, and how one call of it runs."""

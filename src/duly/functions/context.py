@@ -1,0 +1,245 @@
+"""What a handler receives: QueryCtx, MutationCtx, ActionCtx, and SyncActionCtx for actions in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from duly.database.transaction import Transaction
+from duly.errors import LimitError
+from duly.functions.db import Access, DatabaseReader, DatabaseWriter
+from duly.functions.define import Ref
+from duly.functions.scheduling import ActionScheduler, Scheduler
+from duly.limits import CALL_DEPTH_MAX
+
+if TYPE_CHECKING:
+    from duly.functions.runner import Runner
+
+R = TypeVar("R")
+
+Identity = dict[str, Any]
+"""Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
+
+APP_LOG: Final = "duly.app"
+"""The logger above all `ctx.log`."""
+
+
+class Auth:
+    """`ctx.auth`."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: Identity | None) -> None:
+        self._identity = identity
+
+    async def get_user_identity(self) -> Identity | None:
+        """Who calls, None for nobody. Scheduled functions run as nobody."""
+        return self._identity
+
+
+class _Ctx:
+    """What every handler has."""
+
+    def __init__(self, runner: Runner, name: str, identity: Identity | None, job: int | None, depth: int) -> None:
+        if depth > CALL_DEPTH_MAX:
+            raise LimitError(
+                f"{name}: got functions that call each other {depth} levels deep, expected at most"
+                f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
+            )
+        self._runner = runner
+        self._name = name
+        self._identity = identity
+        self._job = job
+        self._depth = depth
+        self._random: random.Random | None = None
+        self._log: logging.Logger | None = None
+
+    @property
+    def auth(self) -> Auth:
+        return Auth(self._identity)
+
+    @property
+    def random(self) -> random.Random:
+        """A source of randomness that belongs to this call."""
+        if self._random is None:
+            self._random = random.Random()
+        return self._random
+
+    @property
+    def log(self) -> logging.Logger:
+        """A logger whose lines belong to this call: `ctx.log.info("charged %s", order_id)`."""
+        if self._log is None:
+            self._log = logging.Logger(self._name)
+            self._log.parent = logging.getLogger(APP_LOG)
+        return self._log
+
+    @property
+    def scheduled_function_id(self) -> str | None:
+        """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
+        return None if self._job is None else self._runner.job_id(self._job)
+
+
+class QueryCtx(_Ctx):
+    """The context of a query: one snapshot to read."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        name: str,
+        transaction: Transaction,
+        identity: Identity | None = None,
+        job: int | None = None,
+        depth: int = 1,
+    ) -> None:
+        super().__init__(runner, name, identity, job, depth)
+        self._transaction = transaction
+        self.access = Access(transaction, runner.ids, runner.registry.schema)
+
+    @property
+    def db(self) -> DatabaseReader:
+        """The database, for reading."""
+        return DatabaseReader(self.access)
+
+    @property
+    def now(self) -> float:
+        """The time of this call in milliseconds since 1970; it stands still while the call runs."""
+        return self._transaction.now
+
+    async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
+        return await self._runner.query_within(
+            self._transaction, ref, args, identity=self._identity, job=self._job, depth=self._depth + 1
+        )
+
+    async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
+        """Await several calls of `ctx` and return their results in order; use it in place of asyncio.gather.
+
+        user, orders = await ctx.gather(ctx.db.get(user_id), ctx.db.query("orders").take(10))
+        """
+        return [await awaitable for awaitable in awaitables]
+
+
+class MutationCtx(QueryCtx):
+    """The context of a mutation: one transaction to read, write and schedule in."""
+
+    _scheduler: Scheduler | None = None
+
+    @property
+    def db(self) -> DatabaseWriter:
+        """The database, for reading and writing."""
+        return DatabaseWriter(self.access)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Schedules functions, as part of this transaction."""
+        if self._scheduler is None:
+            self._scheduler = Scheduler(self._runner, self._transaction, self._job)
+        return self._scheduler
+
+    async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
+        return await self._runner.mutation_within(
+            self._transaction,
+            self.scheduler,
+            ref,
+            args,
+            identity=self._identity,
+            job=self._job,
+            depth=self._depth + 1,
+        )
+
+
+class ActionCtx(_Ctx):
+    """The context of an `async def` action: each call is a transaction of its own."""
+
+    @property
+    def now(self) -> float:
+        """The time, in milliseconds since 1970."""
+        return self._runner.clock.now()
+
+    @property
+    def scheduler(self) -> ActionScheduler:
+        """Schedules functions; each call is committed at once and stays when the action fails."""
+        return ActionScheduler(self._runner, self._job)
+
+    async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query on a snapshot of its own."""
+        function = self._runner.registry.find(ref, ("query",))
+        return await self._runner.query(function, args, self._identity, self._job, self._depth + 1)
+
+    async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation; it is committed when this returns."""
+        function = self._runner.registry.find(ref, ("mutation",))
+        return await self._runner.mutation(function, args, self._identity, self._job, self._depth + 1)
+
+    async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run another action and wait for it."""
+        function = self._runner.registry.find(ref, ("action",))
+        return await self._runner.action(function, args, self._identity, self._job, self._depth + 1)
+
+    async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
+        """Await several things at once and return their results in order."""
+        return list(await asyncio.gather(*awaitables))
+
+
+class SyncScheduler:
+    """`ctx.scheduler` of a `def` action: the calls block."""
+
+    def __init__(self, ctx: SyncActionCtx, scheduler: ActionScheduler) -> None:
+        self._ctx = ctx
+        self._scheduler = scheduler
+
+    def run_after(self, delay: Any, ref: Ref[Any], args: dict[str, Any] | None = None) -> str:
+        return self._ctx.wait(self._scheduler.run_after(delay, ref, args))
+
+    def run_at(self, when: Any, ref: Ref[Any], args: dict[str, Any] | None = None) -> str:
+        return self._ctx.wait(self._scheduler.run_at(when, ref, args))
+
+    def cancel(self, id: str) -> None:
+        self._ctx.wait(self._scheduler.cancel(id))
+
+
+class SyncAuth:
+    """`ctx.auth` of a `def` action."""
+
+    def __init__(self, identity: Identity | None) -> None:
+        self._identity = identity
+
+    def get_user_identity(self) -> Identity | None:
+        return self._identity
+
+
+class SyncActionCtx:
+    """The context of a `def` action, which runs in a thread: what is awaited elsewhere blocks here."""
+
+    def __init__(self, ctx: ActionCtx, loop: asyncio.AbstractEventLoop) -> None:
+        self._ctx = ctx
+        self._loop = loop
+        self.auth = SyncAuth(ctx._identity)  # pyright: ignore[reportPrivateUsage]
+        self.scheduler = SyncScheduler(self, ctx.scheduler)
+        self.random = ctx.random
+        self.log = ctx.log
+        self.scheduled_function_id = ctx.scheduled_function_id
+
+    def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine in the app's event loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    @property
+    def now(self) -> float:
+        """The time, in milliseconds since 1970."""
+        return self._ctx.now
+
+    def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return self.wait(self._ctx.run_query(ref, args))
+
+    def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return self.wait(self._ctx.run_mutation(ref, args))
+
+    def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return self.wait(self._ctx.run_action(ref, args))
+
+

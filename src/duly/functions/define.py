@@ -1,0 +1,187 @@
+"""Decorators that make queries, mutations and actions of plain functions, and references to them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+
+from duly.values.checks import Validator
+
+if TYPE_CHECKING:
+    from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C")
+
+QUERY: Final = "query"
+MUTATION: Final = "mutation"
+ACTION: Final = "action"
+
+Fields = Mapping[str, Any]
+"""Declared arguments: names and validators, `{"order_id": v.id("orders")}`."""
+
+
+class Function(Generic[P, R]):
+    """A decorated function. It is a reference to itself, and calling it calls the plain function.
+
+    Calling one function from another with `ctx.run_query` and its kin validates, and makes a sub-transaction;
+    a plain call `await other(ctx, x=1)` does neither.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        kind: str,
+        public: bool,
+        args: Fields | None,
+        returns: Validator | Fields | None,
+    ) -> None:
+        self.handler = handler
+        self.kind = kind
+        self.public = public
+        self.args = args
+        self.returns = returns
+        self.__name__ = handler.__name__
+        self.__module__ = handler.__module__
+        self.__qualname__ = handler.__qualname__
+        self.__doc__ = handler.__doc__
+        self.__wrapped__ = handler
+
+    def __call__(self, ctx: Any, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        return self.handler(ctx, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.__module__}.{self.__qualname__}>"
+
+
+class Decorator(Generic[C]):
+    """`@query`, `@mutation` and their internal kin: bare, or with `args=` and `returns=`."""
+
+    def __init__(self, kind: str, public: bool, doc: str) -> None:
+        self._kind = kind
+        self._public = public
+        self.__doc__ = doc
+
+    @overload
+    def __call__(self, handler: Callable[Concatenate[C, P], Awaitable[R]], /) -> Function[P, R]: ...
+
+    @overload
+    def __call__(
+        self, *, args: Fields | None = None, returns: Validator | Fields | None = None
+    ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], Function[P, R]]: ...
+
+    def __call__(
+        self,
+        handler: Callable[..., Any] | None = None,
+        /,
+        *,
+        args: Fields | None = None,
+        returns: Validator | Fields | None = None,
+    ) -> Any:
+        def decorate(handler: Callable[..., Any]) -> Function[Any, Any]:
+            _check_handler(handler, self._kind)
+            return Function(handler, self._kind, self._public, args, returns)
+
+        return decorate if handler is None else decorate(handler)
+
+
+class ActionDecorator(Decorator["ActionCtx"]):
+    """`@action` and `@internal_action`: of an `async def`, or of a `def` that runs in a thread."""
+
+    @overload
+    def __call__(self, handler: Callable[Concatenate[ActionCtx, P], Awaitable[R]], /) -> Function[P, R]: ...
+
+    @overload
+    def __call__(self, handler: Callable[Concatenate[SyncActionCtx, P], R], /) -> Function[P, R]: ...
+
+    @overload
+    def __call__(
+        self, *, args: Fields | None = None, returns: Validator | Fields | None = None
+    ) -> Callable[[Callable[Concatenate[Any, P], Any]], Function[P, Any]]: ...
+
+    def __call__(self, *handlers: Any, **declared: Any) -> Any:
+        return super().__call__(*handlers, **declared)
+
+
+def _check_handler(handler: object, kind: str) -> None:
+    if not inspect.isfunction(handler):
+        raise TypeError(f"@{kind}: got {handler!r}, expected a function")
+    if kind != ACTION and not inspect.iscoroutinefunction(handler):
+        raise TypeError(
+            f"@{kind}: got the plain function {handler.__qualname__}, expected `async def {handler.__name__}(ctx, …)`"
+        )
+
+
+_QUERY_DOC: Final = """Make a query of an `async def`: it reads one snapshot of the database and writes nothing.
+
+    @query
+    async def get(ctx: QueryCtx, order_id: Id) -> dict[str, Any] | None:
+        return await ctx.db.get(order_id)
+"""
+_MUTATION_DOC: Final = """Make a mutation of an `async def`: its reads, writes and schedules are one transaction.
+
+    @mutation
+    async def create(ctx: MutationCtx, items: list[str]) -> Id:
+        return await ctx.db.insert("orders", {"items": items})
+
+It may await only calls of `ctx`. If it raises, nothing of it remains.
+"""
+_ACTION_DOC: Final = """Make an action of an `async def`, or of a `def` that runs in a thread: it may do anything.
+
+    @action
+    async def charge(ctx: ActionCtx, order_id: Id) -> None:
+        await payments.charge(...)
+        await ctx.run_mutation(internal.orders.mark_paid, {"order_id": order_id})
+
+Each call of `ctx` is a transaction of its own.
+"""
+_INTERNAL: Final = "\nInternal: clients cannot call it; other functions, the scheduler and the command line can.\n"
+
+query: Final[Decorator[QueryCtx]] = Decorator(QUERY, True, _QUERY_DOC)
+mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, True, _MUTATION_DOC)
+action: Final = ActionDecorator(ACTION, True, _ACTION_DOC)
+internal_query: Final[Decorator[QueryCtx]] = Decorator(QUERY, False, _QUERY_DOC + _INTERNAL)
+internal_mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, False, _MUTATION_DOC + _INTERNAL)
+internal_action: Final = ActionDecorator(ACTION, False, _ACTION_DOC + _INTERNAL)
+
+
+class Reference:
+    """A function by its place: `api.orders.create` is `"orders:create"`, `api.admin.users.ban` is `"admin/users:ban"`."""
+
+    def __init__(self, path: tuple[str, ...]) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> Reference:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        child = Reference((*self._path, name))
+        self.__dict__[name] = child  # the next look-up finds it without this method
+        return child
+
+    def __str__(self) -> str:
+        *module, function = self._path or ("",)
+        return f"{'/'.join(module)}:{function}"
+
+    def __repr__(self) -> str:
+        return ".".join(("api", *self._path))
+
+
+api: Final = Reference(())
+"""References to functions: `api.module.function`."""
+internal: Final = Reference(())
+"""The same references; by convention for functions that clients cannot call."""
+
+Ref = Function[Any, R] | Reference | str
+"""What names a function: itself, `api.module.function`, or `"module:function"`."""
+
+
+def canonical(name: str) -> str:
+    """`"folder/module:function"` of any spelling of it, without `.py` or `.js`.
+
+    >>> canonical("orders.js:create")
+    'orders:create'
+    """
+    module, _, function = name.partition(":")
+    return f"{module.removesuffix('.py').removesuffix('.js')}:{function or 'default'}"

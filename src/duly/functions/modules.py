@@ -1,0 +1,110 @@
+"""Finds and imports the modules of an application: of a folder, a package, or a mapping."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from duly.errors import LoadError
+
+Source = str | os.PathLike[str] | ModuleType | Mapping[str, Any]
+"""A folder, the dotted name of a package, a package, or `{"orders": orders_module}`."""
+
+_ours: set[str] = set()
+"""The top names under which folders were imported: those may be imported again."""
+
+
+def load_modules(source: Source) -> Mapping[str, object]:
+    """The modules of an application by their names, such as `orders` or `admin/users`."""
+    if isinstance(source, Mapping):
+        return cast("Mapping[str, object]", source)
+    if isinstance(source, ModuleType):
+        return _package_modules(source)
+    folder = Path(source)
+    if folder.is_dir():
+        return _folder_modules(folder.resolve())
+    if isinstance(source, str) and all(part.isidentifier() for part in source.split(".")):
+        return _package_modules(_import(source, f"package {source}"))
+    raise LoadError(f"got {os.fspath(source)!r}, expected a folder or the dotted name of a package")
+
+
+def _package_modules(package: ModuleType) -> dict[str, ModuleType]:
+    if not hasattr(package, "__path__"):
+        raise LoadError(f"got the module {package.__name__}, expected a package, a folder or a mapping of modules")
+    prefix = f"{package.__name__}."
+    modules: dict[str, ModuleType] = {}
+    for found in pkgutil.walk_packages(package.__path__, prefix):
+        module = _import(found.name, found.name)
+        if not found.ispkg:
+            modules[found.name.removeprefix(prefix).replace(".", "/")] = module
+    return modules
+
+
+def _folder_modules(folder: Path) -> dict[str, ModuleType]:
+    """Import a folder as the package of its name, so that its modules may import each other either way."""
+    package = folder.name
+    if not package.isidentifier():
+        raise LoadError(f"got the folder {folder}, expected a name that a Python package may have")
+    modules: dict[str, ModuleType] = {}
+    with _imported_anew(package, folder):
+        for file in sorted(folder.rglob("*.py")):
+            path = file.relative_to(folder).with_suffix("")
+            if file.name == "__init__.py" or any(part.startswith((".", "__")) for part in path.parts):
+                continue
+            modules[path.as_posix()] = _import(".".join((package, *path.parts)), str(file))
+    return modules
+
+
+@contextmanager
+def _imported_anew(package: str, folder: Path) -> Iterator[None]:
+    """Forget what was imported of a package; remember it again if it cannot be imported now."""
+    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == package}
+    if before and package not in _ours:
+        place = getattr(before.get(package), "__file__", None) or "Python itself"
+        raise LoadError(
+            f"{folder}: a module {package!r} is already imported from {place}; give the folder another name,"
+            f' or pass the package: App("{package}")'
+        )
+    for name in before:
+        del sys.modules[name]
+    _ours.add(package)
+    if str(folder.parent) not in sys.path:
+        sys.path.insert(0, str(folder.parent))
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is stale within a second
+    importlib.invalidate_caches()
+    try:
+        yield
+    except BaseException:
+        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+            del sys.modules[name]
+        sys.modules.update(before)
+        raise
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+
+
+def _import(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        where = _line_of(error, place)
+        raise LoadError(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def _line_of(error: Exception, place: str) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    traceback, line = error.__traceback__, None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == place:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return place if line is None else f"{place}:{line}"

@@ -1,0 +1,168 @@
+"""The functions of an application: loads its modules, compiles what they declare, finds what is called."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LoadError, ReturnsValidationError
+from duly.functions.db import Query
+from duly.functions.define import ACTION, Function, Ref, Reference, canonical
+from duly.functions.modules import Source, load_modules
+from duly.limits import ARGUMENTS_BYTES_MAX, RESULT_BYTES_MAX
+from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
+from duly.values.schema import SchemaDefinition, define_schema
+from duly.values.checks import Ids, Mismatch, Validator
+from duly.values.containers import ObjectValidator
+from duly.values.validators import as_validator
+from duly.values.value import NotAValueError, check_size, dumps, loads
+
+
+class Registered:
+    """A function under one name of one application, with its compiled validators."""
+
+    __slots__ = ("_arguments", "_returns", "blocking", "function", "handler", "kind", "name", "public")
+
+    def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
+        self.name = name
+        self.function = function
+        self.kind = function.kind
+        self.public = function.public
+        self.handler: Callable[..., Any] = function.handler
+        self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
+        self._arguments = _arguments(function).bind(models)
+        returns = returns_of(function.handler) if function.returns is None else as_validator(function.returns)
+        self._returns: Validator | None = None if returns is None else returns.bind(models)
+
+    def encode(self, args: object) -> str:
+        """The arguments of a call as JSON; None is no arguments."""
+        if args is None:
+            return "{}"
+        if not isinstance(args, dict):
+            raise ArgumentValidationError(
+                f"{self.name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
+            )
+        try:
+            text = dumps(cast("object", args))
+        except NotAValueError as error:
+            raise ArgumentValidationError(f"{self.name}: {error}") from None
+        return check_size(text, ARGUMENTS_BYTES_MAX, "ARGUMENTS_BYTES_MAX", f"{self.name}: arguments")
+
+    def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
+        """The keyword arguments for the handler, from their JSON."""
+        try:
+            return self._arguments.check(loads(text), ids)
+        except Mismatch as error:
+            raise ArgumentValidationError(f"{self.name}: {error}") from None
+
+    def result(self, value: object, ids: Ids) -> Any:
+        """What the handler returned, as a plain value."""
+        if value is None and self._returns is None:
+            return None
+        if isinstance(value, Query):
+            raise FunctionError(f"{self.name}: it returned a query, expected its documents: end it with .collect()")
+        try:
+            if self._returns is not None:
+                value = self._returns.plain(value, ids)
+            text = dumps(value)
+        except (Mismatch, NotAValueError) as error:
+            raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None
+        check_size(text, RESULT_BYTES_MAX, "RESULT_BYTES_MAX", f"{self.name}: its return value")
+        return value if value is None or type(value) is str else loads(text)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+def _arguments(function: Function[Any, Any]) -> ObjectValidator:
+    if function.args is None:
+        return arguments_of(function.handler)
+    declared = as_validator(function.args)
+    assert isinstance(declared, ObjectValidator)
+    check_handler_accepts(function.handler, declared)
+    return declared
+
+
+class Registry:
+    """The functions and the schema of one application, as loaded at one moment."""
+
+    def __init__(self, modules: Mapping[str, object]) -> None:
+        self.schema = _schema_of(modules)
+        self.functions: dict[str, Registered] = {}
+        self._names: dict[Function[Any, Any], str] = {}
+        models = self.schema.models()
+        for module, members in modules.items():
+            for attribute, function in _functions_of(members):
+                self._add(f"{module}:{attribute}", function, models)
+        self._found: dict[str, Registered] = dict(self.functions)
+
+    @staticmethod
+    def load(source: Source) -> Registry:
+        """The application in a folder, a package, or a mapping of names to modules."""
+        return Registry(load_modules(source))
+
+    def _add(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
+        try:
+            self.functions[name] = Registered(name, function, models)
+        except TypeError as error:
+            raise LoadError(f"{name}: {error}") from error
+        # A function that several modules import bears the name of the one that defines it.
+        own = function.__module__.rpartition(".")[2] == name.partition(":")[0].rpartition("/")[2]
+        if own or function not in self._names:
+            self._names[function] = name
+
+    def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
+        """The function a reference names, if it is of one of `kinds`."""
+        found = self._found.get(ref) if isinstance(ref, str) else None
+        if found is None:
+            found = self._resolve(ref)
+        if kinds and found.kind not in kinds:
+            wanted = " or ".join(kinds)
+            raise FunctionNotFoundError(f"{found.name} is a {found.kind}, expected a {wanted}".replace("a action", "an action"))
+        return found
+
+    def _resolve(self, ref: Ref[Any]) -> Registered:
+        if isinstance(ref, Function):
+            name = self._names.get(ref)
+            if name is None:
+                raise FunctionNotFoundError(f"{ref!r} is no function of this app, expected one of a module it loads")
+            return self.functions[name]
+        if not isinstance(ref, str | Reference):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise FunctionNotFoundError(
+                f'got {ref!r:.80} ({type(ref).__name__}), expected a function: "module:function",'
+                " api.module.function or the decorated function itself"
+            )
+        found = self.functions.get(canonical(str(ref)))
+        if found is None:
+            raise FunctionNotFoundError(self._unknown(canonical(str(ref))))
+        if isinstance(ref, str):
+            self._found[ref] = found
+        return found
+
+    def _unknown(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self.functions, n=3)
+        if close:
+            return f"got the function {name!r}, which does not exist; did you mean {' or '.join(map(repr, close))}?"
+        known = ", ".join(sorted(self.functions)[:12]) or "none: its modules hold no decorated function"
+        return f"got the function {name!r}, expected one of this app: {known}"
+
+
+def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
+    if isinstance(module, SchemaDefinition):
+        return []
+    members = cast("dict[str, object]", vars(module))
+    return [
+        (name, cast("Function[Any, Any]", member)) for name, member in members.items() if isinstance(member, Function)
+    ]
+
+
+def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:
+    module = modules.get("schema")
+    if module is None:
+        return define_schema({})
+    schema = module if isinstance(module, SchemaDefinition) else getattr(module, "schema", None)
+    if not isinstance(schema, SchemaDefinition):
+        raise LoadError(f"schema: got {schema!r:.80} as `schema`, expected `schema = define_schema({{…}})`")
+    return schema

@@ -1,0 +1,251 @@
+"""Runs functions: a query on a snapshot, a mutation in a batch, an action in the event loop, a due job in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from duly import faults
+from duly.clock import Clock, monotonic
+from duly.database.database import Batch, Database, Read
+from duly.database.transaction import Transaction
+from duly.errors import FunctionNotFoundError, StoreError
+from duly.functions.context import ActionCtx, Identity, MutationCtx, QueryCtx, SyncActionCtx
+from duly.functions.define import ACTION, MUTATION, QUERY, Ref
+from duly.functions.failure import describe
+from duly.functions.registry import Registered, Registry
+from duly.functions.scheduling import Scheduler
+from duly.model import jobs
+from duly.model.job_state import PENDING
+from duly.storage.engine import JOBS, Job
+from duly.values.ids import IdCodec
+from duly.values.value import loads
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("duly.run")
+"""One line for each run at level INFO, with `run` (a Run) in the record."""
+
+
+class Run:
+    """One run of a function, as the log of runs tells it."""
+
+    __slots__ = ("error", "function", "job", "kind", "milliseconds")
+
+    def __init__(self, function: Registered, job: str | None, milliseconds: float, error: Exception | None) -> None:
+        self.function = function.name
+        self.kind = function.kind
+        self.job = job
+        self.milliseconds = milliseconds
+        self.error = error
+
+    def __str__(self) -> str:
+        outcome = "ok" if self.error is None else describe(self.error)
+        return f"{self.kind} {self.function} {self.milliseconds:.1f} ms {outcome}"
+
+
+class Runner:
+    """Runs the functions of a registry against a database."""
+
+    def __init__(self, database: Database, registry: Registry, clock: Clock) -> None:
+        self.registry = registry
+        """Replaced as a whole when the application is loaded anew."""
+        self.clock = clock
+        self.ids: IdCodec = database.ids
+        self._database = database
+
+    def job_id(self, number: int) -> str:
+        return self.ids.encode(JOBS.number, number)
+
+    def commit(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
+        """Run one transaction of the system's own."""
+        return self._database.commit(lambda batch: batch.attempt(unit))
+
+    # Calls from outside, and from actions.
+
+    async def read(
+        self,
+        function: Registered,
+        args: dict[str, Any] | None,
+        identity: Identity | None = None,
+        job: int | None = None,
+        depth: int = 1,
+    ) -> Read[Any]:
+        """Run a query; its value or its error come with what it has read."""
+        text = function.encode(args)
+
+        async def unit(transaction: Transaction) -> Any:
+            ctx = QueryCtx(self, function.name, transaction, identity, job, depth)
+            return await self._call(function, ctx, function.arguments(text, ctx.access))
+
+        started = monotonic()
+        outcome = await self._database.read(unit)
+        self._told(function, started, outcome.error)
+        return outcome
+
+    async def query(
+        self,
+        function: Registered,
+        args: dict[str, Any] | None,
+        identity: Identity | None = None,
+        job: int | None = None,
+        depth: int = 1,
+    ) -> Any:
+        """Run a query and return its value."""
+        outcome = await self.read(function, args, identity, job, depth)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    def mutation(
+        self,
+        function: Registered,
+        args: dict[str, Any] | None,
+        identity: Identity | None = None,
+        job: int | None = None,
+        depth: int = 1,
+    ) -> asyncio.Future[Any]:
+        """Run a mutation; the future has its value once it is durable."""
+        arguments = function.arguments(function.encode(args), self._database)
+
+        def unit(transaction: Transaction) -> Coroutine[Any, Any, Any]:
+            ctx = MutationCtx(self, function.name, transaction, identity, job, depth)
+            return self._call(function, ctx, arguments)
+
+        return self._database.commit(lambda batch: self._attempt(batch, function, unit))
+
+    async def action(
+        self,
+        function: Registered,
+        args: dict[str, Any] | None,
+        identity: Identity | None = None,
+        job: int | None = None,
+        depth: int = 1,
+    ) -> Any:
+        """Run an action in this event loop, or in a thread if it is a plain function."""
+        arguments = function.arguments(function.encode(args), self._database)
+        ctx = ActionCtx(self, function.name, identity, job, depth)
+        started = monotonic()
+        try:
+            if function.blocking:
+                blocking = SyncActionCtx(ctx, asyncio.get_running_loop())
+                value = await asyncio.to_thread(function.handler, blocking, **arguments)
+            else:
+                value = await function.handler(ctx, **arguments)
+            value = function.result(value, self._database)
+        except Exception as error:
+            self._told(function, started, error, job)
+            raise
+        self._told(function, started, None, job)
+        return value
+
+    async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
+        """Run a function that is no part of the application as a mutation."""
+
+        async def run(transaction: Transaction) -> T:
+            return await unit(MutationCtx(self, "transaction", transaction))
+
+        return await self.commit(run)
+
+    # Calls within a transaction.
+
+    async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, **call: Any) -> Any:
+        function = self.registry.find(ref, (QUERY,))
+        ctx = QueryCtx(self, function.name, transaction, **call)
+        return await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+
+    async def mutation_within(
+        self, parent: Transaction, scheduler: Scheduler, ref: Ref[Any], args: Any, **call: Any
+    ) -> Any:
+        function = self.registry.find(ref, (MUTATION,))
+        transaction = parent.child()
+        ctx = MutationCtx(self, function.name, transaction, **call)
+        ctx._scheduler = scheduler.child(transaction)  # pyright: ignore[reportPrivateUsage]
+        value = await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+        parent.merge(transaction)
+        scheduler.merge(ctx.scheduler)
+        return value
+
+    async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
+        value = await function.handler(ctx, **arguments)
+        return function.result(value, ctx.access)
+
+    def _attempt(
+        self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]
+    ) -> T:
+        started = monotonic()
+        try:
+            value = batch.attempt(unit)
+        except Exception as error:
+            self._told(function, started, error)
+            raise
+        self._told(function, started, None)
+        return value
+
+    # Scheduled functions.
+
+    def run_due(self, batch: Batch, job: Job, epoch: int) -> Job | None:
+        """Run a due mutation, or mark a due action as started and return it.
+
+        The job's row is read again, for an earlier call of the batch may have canceled it.
+        """
+        if batch.latest(JOBS, job.id, job) != job or job.state != PENDING:
+            return None
+        faults.at("job.claimed")
+        function = self.registry.functions.get(job.name)
+        if function is None or function.kind == QUERY:
+            error = describe(_not_runnable(job.name, function))
+            batch.attempt(lambda transaction: jobs.fail(transaction, job, error))
+        elif function.kind == ACTION:
+            batch.attempt(lambda transaction: jobs.start(transaction, job, epoch))
+            return job
+        else:
+            self._run_mutation(batch, function, job)
+        return None
+
+    def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
+        async def unit(transaction: Transaction) -> None:
+            ctx = MutationCtx(self, function.name, transaction, None, job.id)
+            await self._call(function, ctx, function.arguments(job.args, ctx.access))
+            faults.at("job.ran")
+            await jobs.succeed(transaction, job)
+
+        started = monotonic()
+        try:
+            batch.attempt(unit)
+        except StoreError:
+            raise
+        except Exception as error:
+            failure, text = error, describe(error)
+            batch.attempt(lambda transaction: jobs.fail(transaction, job, text))
+            self._told(function, started, failure, job.id)
+        else:
+            self._told(function, started, None, job.id)
+
+    async def run_started(self, job: Job, epoch: int) -> None:
+        """Run an action that is marked as started, and record how it ended."""
+        faults.at("action.marked")
+        error: str | None = None
+        try:
+            function = self.registry.find(job.name, (ACTION,))
+            await self.action(function, loads(job.args), None, job.id)
+        except asyncio.CancelledError:
+            error = jobs.INTERRUPTED
+        except Exception as failure:
+            error = describe(failure)
+        faults.at("action.ran")
+        await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error))
+        faults.at("action.recorded")
+
+    def _told(self, function: Registered, started: float, error: Exception | None, job: int | None = None) -> None:
+        if _log.isEnabledFor(logging.INFO):
+            run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
+            _log.info("%s", run, extra={"run": run})
+
+
+def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:
+    if function is None:
+        return FunctionNotFoundError(f"{name} does not exist (any more), expected the mutation or action that was scheduled")
+    return FunctionNotFoundError(f"{name} is a query now, expected the mutation or action that was scheduled")

@@ -1,0 +1,186 @@
+"""`ctx.scheduler`: run a function later, exactly once."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from duly.clock import to_milliseconds
+from duly.database.transaction import Transaction
+from duly.errors import InvalidIdError, InvalidScheduleError, LimitError
+from duly.functions.define import ACTION, QUERY, Ref
+from duly.functions.registry import Registered
+from duly.limits import SCHEDULE_WINDOW_MS, SCHEDULED_ARGUMENTS_BYTES_MAX, SCHEDULED_FUNCTIONS_MAX
+from duly.model import jobs
+from duly.storage.engine import JOBS
+from duly.values.annotations import Id
+from duly.values.value import size
+
+if TYPE_CHECKING:
+    from duly.functions.runner import Runner
+
+Delay = float | timedelta
+"""Milliseconds, or a timedelta."""
+Moment = float | datetime
+"""Milliseconds since 1970, or an aware datetime."""
+
+
+class Scheduler:
+    """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
+
+    __slots__ = ("_bytes", "_count", "_job", "_runner", "_transaction")
+
+    def __init__(self, runner: Runner, transaction: Transaction, job: int | None) -> None:
+        self._runner = runner
+        self._transaction = transaction
+        self._job = job
+        self._count = 0
+        self._bytes = 0
+
+    async def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action after a delay: milliseconds, or a timedelta; 0 is right after this commits.
+
+        Returns its id in `_scheduled_functions`.
+
+            await ctx.scheduler.run_after(timedelta(days=30), internal.orders.archive, {"order_id": order_id})
+        """
+        now = self._transaction.now
+        return await self._schedule(now + delay_ms(delay), ref, args)
+
+    async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime.
+
+        A time in the past is due at once; within five years either way.
+
+            await ctx.scheduler.run_at(datetime(2030, 1, 1, tzinfo=UTC), api.greetings.send)
+        """
+        return await self._schedule(moment_ms(when), ref, args)
+
+    async def cancel(self, id: str) -> None:
+        """Cancel a scheduled function: pending, it will not run; a running action's result is dropped.
+
+        AlreadyCompletedError if it has completed; canceling twice does nothing.
+        """
+        await jobs.cancel(self._transaction, job_number(self._runner, id), self._job)
+
+    async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
+        function = schedulable(self._runner, ref)
+        text = function.encode(args)
+        check_window(when, self._transaction.now)
+        self._count_up(size(text))
+        id = await jobs.schedule(self._transaction, function.name, function.kind, text, when, self._job)
+        return cast("Id[Any]", self._runner.job_id(id))
+
+    def _count_up(self, argument_bytes: int) -> None:
+        if self._count >= SCHEDULED_FUNCTIONS_MAX:
+            raise LimitError(
+                f"got more than {SCHEDULED_FUNCTIONS_MAX:,} functions scheduled by one mutation, expected at most"
+                f" {SCHEDULED_FUNCTIONS_MAX:,} (SCHEDULED_FUNCTIONS_MAX); schedule one that schedules the rest"
+            )
+        if self._bytes + argument_bytes > SCHEDULED_ARGUMENTS_BYTES_MAX:
+            raise LimitError(
+                f"got {self._bytes + argument_bytes:,} bytes of arguments scheduled by one mutation, expected at"
+                f" most {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store the data and"
+                " schedule its id"
+            )
+        self._count += 1
+        self._bytes += argument_bytes
+
+    def child(self, transaction: Transaction) -> Scheduler:
+        """The scheduler of a sub-transaction: it counts on from here, and what fails does not count."""
+        child = Scheduler(self._runner, transaction, self._job)
+        child._count, child._bytes = self._count, self._bytes
+        return child
+
+    def merge(self, child: Scheduler) -> None:
+        self._count, self._bytes = child._count, child._bytes
+
+
+class ActionScheduler:
+    """`ctx.scheduler` of an action: each call is a commit of its own, and stays when the action fails."""
+
+    __slots__ = ("_job", "_runner")
+
+    def __init__(self, runner: Runner, job: int | None) -> None:
+        self._runner = runner
+        self._job = job
+
+    async def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
+        return await self._schedule(self._runner.clock.now() + delay_ms(delay), ref, args)
+
+    async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
+        return await self._schedule(moment_ms(when), ref, args)
+
+    async def cancel(self, id: str) -> None:
+        """Cancel a scheduled function, as in a mutation; also the running action itself."""
+        number = job_number(self._runner, id)
+        await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None))
+
+    async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
+        function = schedulable(self._runner, ref)
+        text = function.encode(args)
+        check_window(when, self._runner.clock.now())
+        if size(text) > SCHEDULED_ARGUMENTS_BYTES_MAX:
+            raise LimitError(
+                f"{function.name}: got {size(text):,} bytes of arguments, expected at most"
+                f" {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store the data and schedule its id"
+            )
+        id = await self._runner.commit(
+            lambda transaction: jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
+        )
+        return cast("Id[Any]", self._runner.job_id(id))
+
+
+def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
+    """The function a reference names, if it can be scheduled."""
+    function = runner.registry.find(ref)
+    if function.kind == QUERY:
+        raise InvalidScheduleError(f"{function.name} is a query, expected a mutation or an {ACTION}: a query has no effect")
+    return function
+
+
+def job_number(runner: Runner, id: object) -> int:
+    """The number of an id of `_scheduled_functions`."""
+    decoded = runner.ids.decode(id)
+    if decoded is None or decoded[0] != JOBS.number:
+        raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected an id of {JOBS.name!r}")
+    return decoded[1]
+
+
+def delay_ms(delay: object) -> float:
+    """A delay in milliseconds; it must be finite and not negative."""
+    if isinstance(delay, timedelta):
+        delay = delay / timedelta(milliseconds=1)
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
+        raise InvalidScheduleError(
+            f"got the delay {delay!r:.80} ({type(delay).__name__}), expected milliseconds or a timedelta"
+        )
+    if not math.isfinite(delay) or delay < 0:
+        raise InvalidScheduleError(f"got a delay of {delay} ms, expected a finite one that is not negative")
+    return delay
+
+
+def moment_ms(when: object) -> float:
+    """A time in milliseconds since 1970."""
+    if isinstance(when, datetime):
+        try:
+            return to_milliseconds(when)
+        except ValueError as error:
+            raise InvalidScheduleError(str(error)) from None
+    if isinstance(when, bool) or not isinstance(when, int | float) or not math.isfinite(when):
+        raise InvalidScheduleError(
+            f"got the time {when!r:.80} ({type(when).__name__}), expected milliseconds since 1970 or an aware datetime"
+        )
+    return float(when)
+
+
+def check_window(when: float, now: float) -> None:
+    if abs(when - now) > SCHEDULE_WINDOW_MS:
+        days = (when - now) / 86_400_000
+        raise InvalidScheduleError(
+            f"got a time {abs(days):,.1f} days in the {'future' if days > 0 else 'past'}, expected at most"
+            f" {SCHEDULE_WINDOW_MS // 86_400_000:,} days, five years (SCHEDULE_WINDOW_MS)"
+        )

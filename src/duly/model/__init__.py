@@ -1,0 +1,1 @@
+"""The system's own tables, as functions of a transaction."""

@@ -1,0 +1,1 @@
+"""Where other processes reach an app."""

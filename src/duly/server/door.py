@@ -1,0 +1,87 @@
+"""A door for other processes of this user: `duly run` calls functions through it while `duly dev` owns the store.
+
+A Unix socket beside the store. One line of JSON asks, `{"function": …, "args": {…}}`, one line answers,
+`{"value": …}` or `{"error": …}`. Whoever may write the store's folder is trusted, as the command line is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
+
+from duly.app import App
+from duly.errors import DulyError
+from duly.functions.failure import describe
+from duly.limits import ARGUMENTS_BYTES_MAX
+from duly.values.value import dumps, loads
+
+_LINE_BYTES_MAX: Final = ARGUMENTS_BYTES_MAX + 4096
+
+
+@asynccontextmanager
+async def open_door(app: App, store: str) -> AsyncIterator[None]:
+    """Answer calls for an app while the context lasts."""
+    path = door_of(store)
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # the store's lock says that nobody else is behind it
+    server = await asyncio.start_unix_server(lambda r, w: _serve(app, r, w), path, limit=_LINE_BYTES_MAX)
+    os.chmod(path, 0o600)
+    try:
+        yield
+    finally:
+        server.close()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def door_of(store_path: str) -> str:
+    """The path of the door of the store in a file."""
+    path = f"{os.path.realpath(store_path)}-door"
+    # A socket's path has about 100 characters: beyond, the one from here may be shorter.
+    return min(path, os.path.relpath(path), key=len)
+
+
+async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            writer.write(dumps(await _answer(app, line)).encode() + b"\n")
+            await writer.drain()
+    except (ConnectionError, ValueError):
+        pass  # the caller left, or sent a line without end
+    finally:
+        writer.close()
+
+
+async def _answer(app: App, line: bytes) -> dict[str, Any]:
+    try:
+        asked = loads(line.decode())
+        return {"value": await app.run(asked["function"], asked["args"])}
+    except Exception as error:
+        return {"error": describe(error)}
+
+
+class RemoteError(DulyError):
+    """A call through the door failed; the message is the owner's."""
+
+
+def call(store: str, function: str, args: object) -> Any:
+    """Call a function of the app that owns a store. ConnectionError if nobody is behind its door."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(door_of(store))
+        connection.sendall(dumps({"function": function, "args": args}).encode() + b"\n")
+        answer = cast("dict[str, Any]", loads(_line(connection)))
+    if "error" in answer:
+        raise RemoteError(answer["error"])
+    return answer["value"]
+
+
+def _line(connection: socket.socket) -> str:
+    with connection.makefile("rb") as file:
+        line = file.readline()
+    if not line:
+        raise ConnectionError("the owner of the store closed the door")
+    return line.decode()

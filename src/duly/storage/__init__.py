@@ -1,0 +1,1 @@
+"""Storage keeps the present and decides nothing. Only here is SQL."""

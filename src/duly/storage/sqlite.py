@@ -1,0 +1,414 @@
+"""The store in one SQLite file, with one owner process.
+
+Each table of the application is one SQL table (id, document), each of its indexes one SQL table of keys; both
+bear a number, for SQLite knows no upper and lower case in names. Scheduled functions are rows with columns, so
+that SQLite sorts them itself. WAL and `synchronous=FULL`: what is committed survives a power cut.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import apsw
+import orjson
+
+from duly.errors import StoreError, StoreInUseError
+from duly.storage.engine import JOBS, SYSTEM_TABLES, Due, Get, Header, Job, Request, Row, Scan, View, Write
+from duly.values.ids import ID_MAX, SECRET_BYTES
+from duly.values.keys import Cut
+from duly.values.schema import Index, Table
+from duly.values.value import UNSET
+
+FORMAT: Final = 1
+"""The layout of the file; a store of another layout is not opened."""
+_PAGE_CACHE_KIB: Final = 65_536
+_CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer one makes reads slower and gains nothing
+_BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
+
+
+class SqliteEngine:
+    """An `Engine` over the SQLite file at `path`, which is created where there is none."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.realpath(path)
+        self._owner: IO[str] | None = None
+        self._writer: apsw.Connection | None = None
+        self._readers = threading.local()
+        self._opened: list[apsw.Connection] = []
+
+    # Opening and closing.
+
+    def open(self) -> Header:
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        self._owner = _own(self.path)
+        try:
+            self._writer = writer = self._connect()
+            writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            _create(writer, self.path)
+            return _read_header(writer)
+        except apsw.Error as error:
+            self.close()
+            raise StoreError(f"{self.path}: SQLite cannot open it: {error}") from error
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for connection in self._opened:
+            connection.close(force=True)
+        self._opened.clear()
+        self._writer = None
+        self._readers = threading.local()
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(self.path)
+        self._opened.append(connection)
+        connection.set_busy_timeout(_BUSY_MS)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"cache_size=-{_PAGE_CACHE_KIB}"):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    # Reading.
+
+    @contextmanager
+    def snapshot(self) -> Iterator[View]:
+        connection: apsw.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None:
+            connection = self._readers.connection = self._connect()
+            connection.execute("PRAGMA query_only=1")
+        connection.execute("BEGIN")
+        try:
+            yield SqliteView(connection)
+        finally:
+            connection.execute("COMMIT")
+
+    # Writing.
+
+    def begin(self) -> View:
+        self._run(_BEGIN)
+        return SqliteView(self._connection)
+
+    def create_table(self, table: Table) -> None:
+        self._run(_CREATE_TABLE.format(table=_table(table)))
+        self._run(_INSERT_TABLE, (table.number, table.name))
+
+    def create_index(self, table: Table, index: Index) -> None:
+        self._run(_CREATE_INDEX.format(index=_index(index)))
+        self._run(_INSERT_INDEX, (index.number, table.number, index.name, orjson.dumps(index.fields).decode()))
+
+    def drop_index(self, index: Index) -> None:
+        self._run(_DROP_INDEX.format(index=_index(index)))
+        self._run(_DELETE_INDEX, (index.number,))
+
+    def write(self, table: Table, writes: Mapping[int, Write]) -> None:
+        if table is JOBS:
+            self._write_jobs(writes)
+        else:
+            self._write_documents(table, writes)
+            for position, index in enumerate(table.indexes):
+                self._write_index(index, position, writes)
+
+    def _write_jobs(self, writes: Mapping[int, Write]) -> None:
+        inserted: list[Job] = []
+        updated: list[tuple[Any, ...]] = []
+        for id, write in writes.items():
+            job = cast("Job", write.new)
+            if write.old is None:
+                inserted.append(job)
+            else:
+                updated.append((job.due, job.state, job.lane, job.epoch, job.error, job.completed_time, id))
+        self._run_many(_INSERT_JOB, inserted)
+        self._run_many(_UPDATE_JOB, updated)
+
+    def _write_documents(self, table: Table, writes: Mapping[int, Write]) -> None:
+        inserted: list[tuple[Any, ...]] = []
+        updated: list[tuple[Any, ...]] = []
+        deleted: list[tuple[Any, ...]] = []
+        for id, write in writes.items():
+            if write.new is None:
+                deleted.append((id,))
+            elif write.old is None:
+                inserted.append((id, write.new))
+            else:
+                updated.append((write.new, id))
+        name = _table(table)
+        self._run_many(f"INSERT INTO {name} (id, document) VALUES (?, ?)", inserted)
+        self._run_many(f"UPDATE {name} SET document = ? WHERE id = ?", updated)
+        self._run_many(f"DELETE FROM {name} WHERE id = ?", deleted)
+
+    def _write_index(self, index: Index, position: int, writes: Mapping[int, Write]) -> None:
+        removed: list[tuple[bytes]] = []
+        added: list[tuple[bytes, int]] = []
+        for id, write in writes.items():
+            old = write.old_keys[position] if write.old_keys else None
+            new = write.new_keys[position] if write.new_keys else None
+            if old != new:
+                if old is not None:
+                    removed.append((old,))
+                if new is not None:
+                    added.append((new, id))
+        self._run_many(f"DELETE FROM {_index(index)} WHERE key = ?", removed)
+        self.write_keys(index, added)
+
+    def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        self._run_many(f"INSERT INTO {_index(index)} (key, id) VALUES (?, ?)", keys)
+
+    def commit(self, version: int, last_id: int) -> None:
+        self._run(_SET_VERSION, (version, last_id))
+        self._run("COMMIT")
+
+    def rollback(self) -> None:
+        if self._writer is not None and self._writer.in_transaction:
+            with suppress(apsw.Error):  # SQLite has rolled back by itself
+                self._writer.execute("ROLLBACK")
+
+    @property
+    def _connection(self) -> apsw.Connection:
+        if self._writer is None:
+            raise StoreError(f"{self.path}: the store is closed")
+        return self._writer
+
+    def _run(self, sql: str, values: tuple[Any, ...] = ()) -> None:
+        try:
+            self._connection.execute(sql, values)
+        except apsw.Error as error:
+            raise StoreError(f"{self.path}: SQLite refused a write: {error}") from error
+
+    def _run_many(self, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        if rows:
+            try:
+                self._connection.executemany(sql, rows)
+            except apsw.Error as error:
+                raise StoreError(f"{self.path}: SQLite refused a write: {error}") from error
+
+
+class SqliteView:
+    """What one connection sees."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._read = connection.execute
+        self.version: int = self._read(_GET_VERSION).get
+
+    def answer(self, request: Request) -> Any:
+        if type(request) is Get:
+            return self._get(*request)
+        if type(request) is Scan:
+            return self._scan(request)
+        if type(request) is Due:
+            return [Job(*row) for row in self._read(_DUE, request)]
+        return [due for (due,) in self._read(_NEXT_DUE, request)]
+
+    def _get(self, table: Table, id: int) -> Row | None:
+        if table is JOBS:
+            row = self._read(_GET_JOB, (id,)).fetchone()
+            return row and Job(*row)
+        return self._read(_get_document(table), (id,)).get
+
+    def _scan(self, request: Scan) -> list[tuple[int, Row]]:
+        table, index, interval, descending, limit = request
+        direction = "DESC" if descending else "ASC"
+        if table is JOBS:
+            return [(row[0], Job(*row)) for row in self._scan_jobs(request, direction)]
+        if index is not None:
+            sql = _SCAN_INDEX.format(table=_table(table), index=_index(index), direction=direction)
+            bounds = (interval.lower.key(), interval.upper.key())
+        else:
+            sql = _SCAN_TABLE.format(table=_table(table), direction=direction)
+            bounds = (min(_first_id(interval.lower), ID_MAX), _first_id(interval.upper) - 1)
+        return self._read(sql, (*bounds, limit)).fetchall()
+
+    def _scan_jobs(self, request: Scan, direction: str) -> Iterator[tuple[Any, ...]]:
+        columns = () if request.index is None else tuple(_COLUMNS[path] for path in request.index.fields)
+        lower, upper = (_native(cut, columns) for cut in request.interval)
+        sql = _scan_jobs(columns, _shape(lower), _shape(upper), direction)
+        return self._read(sql, (*_bound(lower), *_bound(upper), request.limit))
+
+
+# Owning the file.
+
+
+def _own(path: str) -> IO[str]:
+    """Lock the file `<path>-owner` for as long as it stays open; it holds the owner's process id."""
+    # Not "w": the file must keep its owner's process id until it is ours.
+    file = os.fdopen(os.open(f"{path}-owner", os.O_RDWR | os.O_CREAT, 0o644), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = file.read().strip()
+        file.close()
+        pid = int(owner) if owner.isdigit() else None
+        who = "this process, by another App" if pid == os.getpid() else f"process {owner or '(unknown)'}"
+        raise StoreInUseError(
+            f"{path} is owned by {who}; a SQLite store has one owner at a time. Stop that process"
+            f" (`kill {owner or 'PID'}`), or give this one a store of its own",
+            pid,
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+# Opening the file.
+
+
+def _create(writer: apsw.Connection, path: str) -> None:
+    tables = {name for (name,) in writer.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if not tables:
+        with writer:
+            writer.execute(_CREATE_STORE)
+            writer.execute(_INSERT_STORE, (FORMAT, secrets.token_bytes(SECRET_BYTES)))
+    elif "duly_store" not in tables:
+        raise StoreError(f"{path}: got an SQLite database of something else, expected a store of duly or no file")
+    found: Any = writer.execute("SELECT format FROM duly_store").get
+    if found != FORMAT:
+        raise StoreError(f"{path}: got a store of format {found}, expected {FORMAT}; this duly cannot read it")
+
+
+def _read_header(writer: apsw.Connection) -> Header:
+    writer.execute(_NEXT_EPOCH)
+    store: Any = writer.execute(_GET_STORE).fetchone()
+    indexes: dict[int, list[Index]] = {}
+    for number, table, name, fields in writer.execute(_GET_INDEXES):
+        indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields))))
+    tables = tuple(
+        Table(name, number, tuple(indexes.get(number, ()))) for number, name in writer.execute(_GET_TABLES)
+    )
+    return Header(*store, (*SYSTEM_TABLES.values(), *tables))
+
+
+# Names and bounds.
+
+
+def _table(table: Table) -> str:
+    return f"t{table.number}_{table.name}"
+
+
+def _index(index: Index) -> str:
+    return f"i{index.number}_{index.name}"
+
+
+@lru_cache(1024)
+def _get_document(table: Table) -> str:
+    return f"SELECT document FROM {_table(table)} WHERE id = ?"
+
+
+def _first_id(cut: Cut) -> int:
+    """The smallest id behind a cut of the index by creation."""
+    if cut.id is None:
+        return ID_MAX + 1 if cut.after else 0
+    return cut.id + 1 if cut.after else cut.id
+
+
+_COLUMNS: Final = {"state.kind": "state", "scheduledTime": "scheduled_time", "name": "name"}
+
+
+def _native(cut: Cut, columns: tuple[str, ...]) -> Cut:
+    """The same cut with values that the columns can be compared with."""
+    for position, value in enumerate(cut.values):
+        wants_text = columns[position] != "scheduled_time"
+        if value is UNSET or value is None or (wants_text and isinstance(value, int | float)):
+            return Cut(cut.values[:position], after=False)  # sorts before all that the column holds
+        fits = isinstance(value, str) if wants_text else isinstance(value, int | float)
+        if not fits or isinstance(value, bool):
+            return Cut(cut.values[:position], after=True)  # … and after it
+    return cut
+
+
+def _shape(cut: Cut) -> tuple[int, bool]:
+    return len(_bound(cut)), cut.after
+
+
+def _bound(cut: Cut) -> tuple[Any, ...]:
+    return cut.values if cut.id is None else (*cut.values, cut.id)
+
+
+@lru_cache(256)
+def _scan_jobs(columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], direction: str) -> str:
+    names = (*columns, "id")
+    conditions: list[str] = []
+    for (length, after), inside, outside in ((lower, ">=", ">"), (upper, "<", "<=")):
+        if length:
+            left, right = ", ".join(names[:length]), ", ".join("?" * length)
+            conditions.append(f"({left}) {outside if after else inside} ({right})")
+        elif after == (inside == ">="):
+            conditions.append("false")  # behind everything, or before it
+    order = ", ".join(f"{name} {direction}" for name in names)
+    where = " AND ".join(conditions) or "true"
+    return f"SELECT {_JOB} FROM scheduled_functions WHERE {where} ORDER BY {order} LIMIT ?"
+
+
+# SQL.
+
+_CREATE_STORE: Final = """
+CREATE TABLE duly_store (format INTEGER NOT NULL, secret BLOB NOT NULL, version INTEGER NOT NULL,
+    last_id INTEGER NOT NULL, epoch INTEGER NOT NULL) STRICT;
+CREATE TABLE duly_tables (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE duly_indexes (number INTEGER PRIMARY KEY, table_number INTEGER NOT NULL REFERENCES duly_tables,
+    name TEXT NOT NULL, fields TEXT NOT NULL, UNIQUE (table_number, name)) STRICT;
+CREATE TABLE scheduled_functions (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    args TEXT NOT NULL,
+    scheduled_time REAL NOT NULL,
+    due REAL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'inProgress', 'success', 'failed', 'canceled')),
+    lane TEXT NOT NULL CHECK (lane IN ('mutation', 'action')),
+    parent INTEGER,
+    epoch INTEGER,
+    error TEXT,
+    completed_time REAL,
+    CHECK ((state = 'pending') = (due IS NOT NULL)),
+    CHECK ((state = 'inProgress') = (epoch IS NOT NULL)),
+    CHECK ((state = 'failed') = (error IS NOT NULL)),
+    CHECK ((state IN ('success', 'failed', 'canceled')) = (completed_time IS NOT NULL))
+) STRICT;
+CREATE INDEX scheduled_functions_due ON scheduled_functions (lane, due) WHERE due IS NOT NULL;
+CREATE INDEX scheduled_functions_by_state ON scheduled_functions (state, scheduled_time);
+CREATE INDEX scheduled_functions_by_name ON scheduled_functions (name, scheduled_time);
+"""
+_INSERT_STORE: Final = "INSERT INTO duly_store VALUES (?, ?, 0, 0, 0)"
+_NEXT_EPOCH: Final = "UPDATE duly_store SET epoch = epoch + 1"
+_GET_STORE: Final = "SELECT secret, version, last_id, epoch FROM duly_store"
+_GET_VERSION: Final = "SELECT version FROM duly_store"
+_SET_VERSION: Final = "UPDATE duly_store SET version = ?, last_id = ?"
+_GET_TABLES: Final = "SELECT number, name FROM duly_tables ORDER BY number"
+_GET_INDEXES: Final = "SELECT number, table_number, name, fields FROM duly_indexes ORDER BY number"
+
+_CREATE_TABLE: Final = "CREATE TABLE {table} (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT"
+_INSERT_TABLE: Final = "INSERT INTO duly_tables VALUES (?, ?)"
+_CREATE_INDEX: Final = "CREATE TABLE {index} (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+_INSERT_INDEX: Final = "INSERT INTO duly_indexes VALUES (?, ?, ?, ?)"
+_DROP_INDEX: Final = "DROP TABLE {index}"
+_DELETE_INDEX: Final = "DELETE FROM duly_indexes WHERE number = ?"
+
+_BEGIN: Final = "BEGIN IMMEDIATE"
+_SCAN_TABLE: Final = "SELECT id, document FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {direction} LIMIT ?"
+_SCAN_INDEX: Final = """
+SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
+WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
+"""
+
+_JOB: Final = ", ".join(Job._fields)
+_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_JOB: Final = """
+UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ? WHERE id = ?
+"""
+_GET_JOB: Final = f"SELECT {_JOB} FROM scheduled_functions WHERE id = ?"
+_DUE: Final = f"""
+SELECT {_JOB} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?
+"""
+_NEXT_DUE: Final = """
+SELECT due FROM scheduled_functions WHERE lane = ? AND due IS NOT NULL ORDER BY due LIMIT 1
+"""

@@ -1,0 +1,176 @@
+"""A harness for tests: a real store in a temporary folder, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from duly.app import App, Subscription
+from duly.clock import ManualClock, to_datetime, to_milliseconds
+from duly.errors import DulyError
+from duly.functions.context import Identity, MutationCtx
+from duly.functions.define import Ref
+from duly.functions.modules import Source
+from duly.workers import alarm
+
+R = TypeVar("R")
+
+DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class Harness:
+    """An app whose time stands still until the test moves it; nothing scheduled runs in between.
+
+    It takes what `App` takes. The store is real, so are the transactions, the executor and its recovery; only
+    the clock is not.
+
+        async with Harness("backend", start=datetime(2030, 1, 1, tzinfo=UTC)) as t:
+            await t.mutation("orders:create_order", {"items": ["tea"]})
+            await t.advance(timedelta(days=30))
+            assert (await t.jobs())[0]["state"] == {"kind": "success"}
+    """
+
+    def __init__(self, source: Source, *, start: datetime = DEFAULT_START, store: str | None = None) -> None:
+        self._clock = ManualClock(to_milliseconds(start))
+        self._folder = tempfile.mkdtemp(prefix="duly-") if store is None else None
+        self._source = source
+        self._store = store or f"sqlite:///{self._folder}/data.db"
+        self.app = self._new_app()
+
+    def _new_app(self) -> App:
+        return App(self._source, self._store, executor=False, clock=self._clock)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.app.__aenter__()
+        except BaseException:
+            self._clean_up()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.app.close()
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    # Calls.
+
+    async def query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self.app.query(ref, args)
+
+    async def mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self.app.mutation(ref, args)
+
+    async def action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self.app.action(ref, args)
+
+    def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
+        return self.app.subscribe(ref, args)
+
+    def with_identity(self, identity: Identity) -> _As:
+        """The same calls as somebody: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
+        return _As(self, identity)
+
+    async def transaction(self, unit: Callable[[MutationCtx], Awaitable[R]]) -> R:
+        """Run `unit(ctx)` as a mutation: for preparing data, and for looking at it.
+
+        await t.transaction(lambda ctx: ctx.db.insert("users", {"name": "Ada"}))
+        """
+        return await self.app.runner.transaction(unit)
+
+    async def jobs(self) -> list[dict[str, Any]]:
+        """The rows of `_scheduled_functions`, in the order of scheduling."""
+        return await self.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
+
+    # Time.
+
+    @property
+    def now(self) -> datetime:
+        """The time of the harness, in UTC."""
+        return to_datetime(self._clock.now())
+
+    async def advance(self, delta: timedelta) -> None:
+        """Move the clock, stopping at each due time on the way to run what falls due, in order.
+
+        Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest.
+        """
+        await self._advance_to(self._clock.now() + delta / timedelta(milliseconds=1))
+
+    async def advance_to(self, moment: datetime) -> None:
+        """The same, to a moment."""
+        await self._advance_to(to_milliseconds(moment))
+
+    async def run_until_idle(self, max_functions: int = 1_000) -> None:
+        """Run what is due now and what that schedules for now, without moving the clock.
+
+        Raises if more than `max_functions` run: functions that schedule themselves without end.
+        """
+        await self._settle(max_functions)
+
+    async def _advance_to(self, target: float) -> None:
+        while True:
+            due = await self._settle(None)
+            if due is None or due > target:
+                break
+            self._clock.set(due)
+        self._clock.set(target)
+
+    async def _settle(self, ran_max: int | None) -> float | None:
+        """Run until nothing is due and nothing runs. Returns when the next function is due."""
+        executor, ran = self.app.executor, 0
+        while True:
+            drained = await executor.drain()
+            ran += drained.ran
+            if ran_max is not None and ran > ran_max:
+                raise DulyError(
+                    f"run_until_idle: got more than {ran_max} functions, expected them to come to rest;"
+                    " does a function schedule itself with no delay?"
+                )
+            if drained.next_due is not None and drained.next_due <= self._clock.now():
+                continue
+            if not executor.running:
+                return drained.next_due
+            await alarm.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
+
+    # Faults.
+
+    async def crash(self) -> None:
+        """Lose the process: drop everything without closing, then open the store again."""
+        await self.app.crash()
+        self.app = self._new_app()
+        await self.app.__aenter__()
+
+
+class _As:
+    """The calls of a harness under an identity."""
+
+    def __init__(self, harness: Harness, identity: Identity) -> None:
+        self._harness = harness
+        self._identity = identity
+
+    async def query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self._harness.app.query(ref, args, self._identity)
+
+    async def mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self._harness.app.mutation(ref, args, self._identity)
+
+    async def action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        return await self._harness.app.action(ref, args, self._identity)
+
+    def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
+        return self._harness.app.subscribe(ref, args, self._identity)
+
+
+__all__ = ["Harness"]

@@ -1,0 +1,1 @@
+"""Plain data: values, index keys, ids, validators and schemas. No I/O, no time."""

@@ -1,0 +1,301 @@
+"""The validators of values that hold others: arrays, objects, records, and unions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from duly.values.checks import (
+    FloatValidator,
+    Ids,
+    IntValidator,
+    Kinds,
+    LiteralValidator,
+    Mismatch,
+    Validator,
+    show,
+    step,
+)
+
+_ABSENT: Final = object()
+_NAMES_MAX: Final = 20
+
+
+class ArrayValidator(Validator):
+    """Accepts lists all of whose elements fit."""
+
+    __slots__ = ("element",)
+
+    def __init__(self, element: Validator) -> None:
+        self.element = element
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        given: Any = value
+        if not isinstance(value, list):
+            raise self.mismatch(value)
+        result, sure, check = given, self.element.sure, self.element.check
+        for index, item in enumerate(given):
+            if type(item) is sure:
+                continue
+            try:
+                checked = check(item, ids)
+            except Mismatch as mismatch:
+                mismatch.under(f"[{index}]")
+                raise
+            if checked is not item:
+                result = given.copy() if result is given else result
+                result[index] = checked
+        return result
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        element = change(self.element)
+        return self if element is self.element else ArrayValidator(element)
+
+    def kinds(self) -> Kinds:
+        return frozenset((list,))
+
+    def describe(self) -> str:
+        return f"array of {_many(self.element)}"
+
+    def parts(self) -> tuple[object, ...]:
+        return (self.element,)
+
+
+class OptionalValidator(Validator):
+    """Marks a field of an object that may be absent, which is not the same as null."""
+
+    __slots__ = ("member",)
+
+    def __init__(self, member: Validator) -> None:
+        self.member = member
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        return self.member.check(value, ids)
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        member = change(self.member)
+        return self if member is self.member else OptionalValidator(member)
+
+    def kinds(self) -> Kinds:
+        return self.member.kinds()
+
+    def describe(self) -> str:
+        return f"optional {self.member.describe()}"
+
+    def parts(self) -> tuple[object, ...]:
+        return (self.member,)
+
+
+class ObjectValidator(Validator):
+    """Accepts dicts with the declared fields. `rest` says what other fields hold; None refuses them.
+
+    `name` is what messages call the object.
+    """
+
+    __slots__ = ("fields", "rest", "name", "_plan")
+
+    def __init__(
+        self, fields: Mapping[str, Validator], rest: Validator | None = None, name: str = "object"
+    ) -> None:
+        self.fields = fields
+        self.rest = rest
+        self.name = name
+        # Laid out for a check that looks nothing up: name, sure type, check, whether it is required.
+        present = {key: present_field(part) for key, part in fields.items()}
+        self._plan = tuple((key, part.sure, part.check, part is fields[key]) for key, part in present.items())
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        given: Any = value
+        if not isinstance(value, dict):
+            raise self.mismatch(value)
+        result, unseen = given, len(given)
+        for key, sure, check, is_required in self._plan:
+            item = given.get(key, _ABSENT)
+            if item is _ABSENT:
+                if is_required:
+                    raise self._missing(key)
+                continue
+            unseen -= 1
+            if type(item) is sure:
+                continue
+            try:
+                checked = check(item, ids)
+            except Mismatch as mismatch:
+                mismatch.under(step(key))
+                raise
+            if checked is not item:
+                result = given.copy() if result is given else result
+                result[key] = checked
+        return self._check_rest(given, result, ids) if unseen else result
+
+    def _check_rest(self, given: dict[str, Any], result: dict[str, Any], ids: Ids) -> dict[str, Any]:
+        for key in given:
+            if key in self.fields:
+                continue
+            if self.rest is None:
+                raise self._undeclared(key)
+            checked = _check_item(self.rest, given, key, ids)
+            if checked is not given[key]:
+                result = given.copy() if result is given else result
+                result[key] = checked
+        return result
+
+    def _missing(self, key: str) -> Mismatch:
+        return Mismatch(f"missing required field of type {self.fields[key].describe()}").under(step(key))
+
+    def _undeclared(self, key: object) -> Mismatch:
+        names = [step(name) for name in self.fields]
+        more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+        listed = f"declared are {', '.join(names[:_NAMES_MAX])}{more}" if names else "no field is declared"
+        return Mismatch(f"not a declared field; {listed}").under(step(key))
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        fields = {key: change(part) for key, part in self.fields.items()}
+        rest = self.rest and change(self.rest)
+        same = rest is self.rest and all(fields[key] is part for key, part in self.fields.items())
+        return self if same else ObjectValidator(fields, rest, self.name)
+
+    def kinds(self) -> Kinds:
+        return frozenset((dict,))
+
+    def describe(self) -> str:
+        return self.name
+
+    def parts(self) -> tuple[object, ...]:
+        return frozenset(self.fields.items()), self.rest
+
+
+class RecordValidator(Validator):
+    """Accepts dicts whose keys are data: all keys fit one validator, all values another."""
+
+    __slots__ = ("keys", "values")
+
+    def __init__(self, keys: Validator, values: Validator) -> None:
+        if keys.kinds() != frozenset((str,)):
+            raise TypeError(f"the keys of a record are strings or ids, got {keys.describe()}")
+        self.keys = keys
+        self.values = values
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        given: Any = value
+        if not isinstance(value, dict):
+            raise self.mismatch(value)
+        result, sure = given, self.values.sure
+        for key, item in given.items():
+            self._check_key(key, ids)
+            if type(item) is sure:
+                continue
+            checked = _check_item(self.values, given, key, ids)
+            if checked is not item:
+                result = given.copy() if result is given else result
+                result[key] = checked
+        return result
+
+    def _check_key(self, key: Any, ids: Ids) -> None:
+        if type(key) is not self.keys.sure:
+            try:
+                self.keys.check(key, ids)
+            except Mismatch as mismatch:
+                mismatch.under(f" (key {show(key)})")
+                raise
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        keys, values = change(self.keys), change(self.values)
+        same = keys is self.keys and values is self.values
+        return self if same else RecordValidator(keys, values)
+
+    def kinds(self) -> Kinds:
+        return frozenset((dict,))
+
+    def describe(self) -> str:
+        return f"record of {_many(self.values)}"
+
+    def parts(self) -> tuple[object, ...]:
+        return self.keys, self.values
+
+
+class UnionValidator(Validator):
+    """Accepts what one of its members accepts; the first that does decides about conversions.
+
+    A number that some member takes as it is stays as it is: `int | float` changes none.
+    """
+
+    __slots__ = ("members", "_by_kind")
+
+    def __init__(self, *members: Validator) -> None:
+        flat: list[Validator] = []
+        for member in members:
+            flat.extend(member.members if isinstance(member, UnionValidator) else (member,))
+        self.members = tuple(flat)
+        self._by_kind: dict[type[object], tuple[Validator, ...]] = {
+            kind: self._taking(kind) for kind in _JSON_KINDS
+        }
+
+    def _taking(self, kind: type) -> tuple[Validator, ...]:
+        taking = [part for part in self.members if (kinds := part.kinds()) is None or kind in kinds]
+        converting = {int: FloatValidator, float: IntValidator}.get(kind, ())
+        return tuple(sorted(taking, key=lambda part: isinstance(part, converting)))
+
+    def check(self, value: object, ids: Ids) -> Any:
+        members = self._by_kind.get(type(value), self.members)
+        if len(members) == 1:
+            return members[0].check(value, ids)
+        for member in members:
+            try:
+                return member.check(value, ids)
+            except Mismatch:
+                continue
+        raise self.mismatch(value)
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        members = tuple(change(member) for member in self.members)
+        same = all(new is old for new, old in zip(members, self.members, strict=True))
+        return self if same else UnionValidator(*members)
+
+    def kinds(self) -> Kinds:
+        kinds: set[type] = set()
+        for member in self.members:
+            if (some := member.kinds()) is None:
+                return None
+            kinds |= some
+        return frozenset(kinds)
+
+    def describe(self) -> str:
+        return " or ".join(member.describe() for member in self.members) or "nothing"
+
+    def expected(self) -> str:
+        texts = list(dict.fromkeys(member.expected() for member in self.members))
+        if len(texts) > 1 and all(isinstance(member, LiteralValidator) for member in self.members):
+            return f"one of {', '.join(texts)}"
+        return " or ".join(texts) or "nothing"
+
+    def parts(self) -> tuple[object, ...]:
+        return self.members
+
+
+_JSON_KINDS: Final = (str, int, float, bool, bytes, type(None), list, dict)
+
+
+def present_field(field: Validator) -> Validator:
+    """What a field holds when it is there."""
+    return field.member if isinstance(field, OptionalValidator) else field
+
+
+def never_absent(validator: Validator, place: str) -> Validator:
+    """The validator, unless it is `v.optional(…)`, which only a field of an object can be."""
+    if isinstance(validator, OptionalValidator):
+        raise TypeError(f"{place} cannot be v.optional(…): only a field of an object can be absent")
+    return validator
+
+
+def _many(element: Validator) -> str:
+    words = element.describe()
+    return f"({words})" if isinstance(element, UnionValidator) and len(element.members) > 1 else words
+
+
+def _check_item(validator: Validator, given: Any, key: Any, ids: Ids) -> Any:
+    try:
+        return validator.check(given[key], ids)
+    except Mismatch as mismatch:
+        mismatch.under(step(key))
+        raise

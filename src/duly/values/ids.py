@@ -1,0 +1,81 @@
+"""Ids: 64-bit, in the order of creation, never reused; as strings unguessable.
+
+An id is a tick of 1/4096 ms since 2020 (53 bits, until 2089) and the number of the node that made it (10 bits).
+A document's `_creationTime` is the time of its tick. When ticks run out, or a clock stands still or goes back,
+the next tick is borrowed from the future.
+
+As a string an id is 32 hexadecimal digits: the table's number, the id, and a tag that only the holder of the
+store's secret can compute, so that an id that somebody made up is not an id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import lru_cache
+from typing import Final
+
+EPOCH_MS: Final = 1_577_836_800_000  # 2020-01-01T00:00:00Z
+TICKS_PER_MS: Final = 4096
+NODE_BITS: Final = 10
+ID_MAX: Final = (1 << 63) - 1
+SECRET_BYTES: Final = 32
+
+_TAG_BYTES: Final = 6
+_STRING_LENGTH: Final = 2 * (2 + 8 + _TAG_BYTES)
+_DECODED_KEPT: Final = 16_384  # applications look up the same ids again and again
+
+_head = struct.Struct(">HQ")
+
+
+class IdSource:
+    """Makes the ids of one node, each larger than all before."""
+
+    __slots__ = ("_node", "last")
+
+    def __init__(self, node: int, last: int) -> None:
+        self._node = node
+        self.last = last
+
+    def next(self, now_ms: float) -> int:
+        tick = max(tick_of(now_ms), (self.last >> NODE_BITS) + 1)
+        self.last = tick << NODE_BITS | self._node
+        if self.last > ID_MAX:
+            raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
+        return self.last
+
+
+def tick_of(time_ms: float) -> int:
+    """The tick at or before a time; never below 0."""
+    return max(int((time_ms - EPOCH_MS) * TICKS_PER_MS), 0)
+
+
+def creation_time(id: int) -> float:
+    """When the id was made, in milliseconds since 1970."""
+    return EPOCH_MS + (id >> NODE_BITS) / TICKS_PER_MS
+
+
+class IdCodec:
+    """Turns ids into strings and back, with the secret of one store."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._tag = hashlib.blake2b(key=secret, digest_size=_TAG_BYTES)
+        self._decoded = lru_cache(_DECODED_KEPT)(self._decode)
+
+    def encode(self, table: int, id: int) -> str:
+        """The string of an id of the table with that number."""
+        head = _head.pack(table, id)
+        tag = self._tag.copy()
+        tag.update(head)
+        return (head + tag.digest()).hex()
+
+    def decode(self, text: object) -> tuple[int, int] | None:
+        """The table's number and the id, or None if `text` is not an id of this store."""
+        return self._decoded(text) if isinstance(text, str) and len(text) == _STRING_LENGTH else None
+
+    def _decode(self, text: str) -> tuple[int, int] | None:
+        try:
+            table, id = _head.unpack(bytes.fromhex(text)[: _head.size])
+        except (ValueError, struct.error):
+            return None
+        return (table, id) if id <= ID_MAX and self.encode(table, id) == text else None

@@ -1,0 +1,112 @@
+"""Index keys: bytes that sort as the values do, and the intervals between them.
+
+The order of values is: missing < None < numbers < False < True < strings < bytes < arrays < objects. Numbers
+compare exactly, ints with floats. A key is the encoding of the indexed fields followed by the document's id, so
+that every key of an index is different and equal values are in the order of creation.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, NamedTuple, cast
+
+from duly.values.value import UNSET
+
+_MISSING, _NULL, _NUMBER, _FALSE, _TRUE = b"\x01", b"\x03", b"\x0d", b"\x0e", b"\x0f"
+_STRING, _BYTES, _ARRAY, _OBJECT, _END = b"\x10", b"\x11", b"\x12", b"\x15", b"\x00"
+_LAST = b"\xff"  # above every tag, and above the first byte of every id
+
+_pack_number = struct.Struct(">QH").pack
+_pack_double = struct.Struct(">d").pack
+_unpack_bits = struct.Struct(">Q").unpack
+_pack_id = struct.Struct(">Q").pack
+
+
+def encode(value: object) -> bytes:
+    """One value as bytes that compare as the values do.
+
+    >>> encode(2) < encode(2.5) < encode(10) < encode(True) < encode("a") < encode("b")
+    True
+    """
+    kind = type(value)
+    if kind is str:
+        return _STRING + _terminated(cast("str", value).encode())
+    if kind is int or kind is float:
+        return _number(cast("float", value))
+    if value is None:
+        return _NULL
+    if value is UNSET:
+        return _MISSING
+    if kind is bool:
+        return _TRUE if value else _FALSE
+    return _encode_other(value)
+
+
+def _encode_other(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return _BYTES + _terminated(value)
+    if isinstance(value, list):
+        return _ARRAY + b"".join(encode(item) for item in cast("list[object]", value)) + _END
+    if isinstance(value, dict):
+        fields = sorted(cast("dict[str, object]", value).items())
+        return _OBJECT + b"".join(encode(name) + encode(item) for name, item in fields) + _END
+    if isinstance(value, str):
+        return encode(str(value))
+    raise TypeError(f"got {value!r} ({type(value).__name__}), expected a value that can be compared")
+
+
+def _terminated(text: bytes) -> bytes:
+    return text.replace(b"\x00", b"\x00\xff") + _END
+
+
+def _number(value: float) -> bytes:
+    # The nearest double, then how far an int is from it (at most 512, half the spacing of doubles at 2^63):
+    # ints above 2^53 stay distinct, and equal ints and floats get equal keys.
+    double = float(value) or 0.0  # one zero
+    bits: int = _unpack_bits(_pack_double(double))[0]
+    bits = bits ^ 0xFFFF_FFFF_FFFF_FFFF if bits >> 63 else bits | 1 << 63
+    distance = value - int(double) if type(value) is int else 0
+    return _NUMBER + _pack_number(bits, distance + 0x8000)
+
+
+def encode_id(id: int) -> bytes:
+    """A document's id as the last part of a key."""
+    return _pack_id(id)
+
+
+def field_of(document: dict[str, Any], path: str) -> object:
+    """The field `a.b.c` of a document, UNSET where it or something on the way is missing."""
+    value: Any = document
+    for name in path.split("."):
+        if type(value) is not dict or name not in value:
+            return UNSET
+        value = cast("dict[str, Any]", value)[name]
+    return value
+
+
+class Cut(NamedTuple):
+    """A place between keys: before or after all keys that begin with `values`, and with `id` if it is given."""
+
+    values: tuple[object, ...]
+    after: bool
+    id: int | None = None
+
+    def key(self) -> bytes:
+        prefix = b"".join(map(encode, self.values))
+        if self.id is not None:
+            prefix += encode_id(self.id)
+        return prefix + _LAST if self.after else prefix
+
+
+FIRST = Cut((), after=False)
+LAST = Cut((), after=True)
+
+
+class Interval(NamedTuple):
+    """The keys of one index between two cuts."""
+
+    lower: Cut
+    upper: Cut
+
+
+EVERYTHING = Interval(FIRST, LAST)

@@ -1,0 +1,120 @@
+"""The validators of dataclasses and pydantic models: dicts go in, instances come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from duly.values.checks import Ids, Kinds, Mismatch, Validator, fields_of, show, step
+
+
+class ModelValidator(Validator):
+    """Accepts dicts that fit the fields of a class, and its instances; what comes out is an instance."""
+
+    __slots__ = ("fields", "model")
+
+    def __init__(self, model: type, fields: Validator) -> None:
+        self.model = model
+        self.fields = fields
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        fields = change(self.fields)
+        return self if fields is self.fields else type(self)(self.model, fields)
+
+    def kinds(self) -> Kinds:
+        kinds = self.fields.kinds()
+        return None if kinds is None else kinds | {self.model}
+
+    def describe(self) -> str:
+        return self.model.__name__
+
+    def parts(self) -> tuple[object, ...]:
+        return self.model, self.fields
+
+
+class DataclassValidator(ModelValidator):
+    """A `ValueError` of the class, say in `__post_init__`, is a mismatch like any other."""
+
+    __slots__ = ()
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        given = fields_of(value) if isinstance(value, self.model) else value
+        fields = self.fields.check(given, ids)
+        if isinstance(value, self.model) and fields is given:
+            return value
+        try:
+            return self.model(**fields)
+        except ValueError as error:
+            raise self.mismatch(value, f": {error}") from error
+
+    def shaped(self) -> Validator:
+        return self.fields.shape
+
+
+class PydanticValidator(ModelValidator):
+    """Checks what duly understands of the fields, by duly's rules; then pydantic checks them by its own."""
+
+    __slots__ = ()
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        if not isinstance(value, self.model):
+            return self._built(self.fields.check(value, ids))
+        self.plain(value, ids)
+        return value
+
+    def _built(self, fields: Any) -> Any:
+        model: Any = self.model
+        try:
+            return model.model_validate(fields)
+        except ValueError as error:
+            raise _mismatch(error) from error
+
+    def shaped(self) -> Validator:
+        return _PydanticShape(self.model, self.fields.shape)
+
+
+class _PydanticShape(PydanticValidator):
+    """Hands over the plain value as it came, once pydantic has found nothing against it."""
+
+    __slots__ = ()
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        fields = self.fields.check(value, ids)
+        self._built(fields)
+        return fields
+
+    def shaped(self) -> Validator:
+        return self
+
+
+def _mismatch(error: ValueError) -> Mismatch:
+    """The first of pydantic's findings."""
+    found: Any = getattr(error, "errors", None)
+    if found is None:
+        return Mismatch(str(error))
+    first = found()[0]
+    if first["type"] == "missing":
+        problem = "missing required field"
+    else:
+        problem = f"{first['msg']}, got {show(first['input'])}"
+    return Mismatch(problem).under("".join(map(step, first["loc"])))
+
+
+def parses_itself(model: Any) -> bool:
+    """Whether a pydantic model changes what it is given before it looks at the fields."""
+    decorators = model.__pydantic_decorators__
+    own = (*decorators.field_validators.values(), *decorators.model_validators.values())
+    aliases = (info.validation_alias for info in model.model_fields.values())
+    return (
+        getattr(model, "__pydantic_root_model__", False)
+        or any(one.info.mode != "after" for one in own)
+        or any(alias is not None and not isinstance(alias, str) for alias in aliases)
+    )
+
+
+def pydantic_keys(model: Any, name: str, info: Any) -> list[str]:
+    """The names under which a model takes one of its fields."""
+    if info.validation_alias is None:
+        return [name]
+    by_name = any(model.model_config.get(key) for key in ("populate_by_name", "validate_by_name"))
+    return [info.validation_alias, name] if by_name else [info.validation_alias]

@@ -1,0 +1,238 @@
+"""Values: what documents, arguments and results may hold, and their JSON form.
+
+A value is None, a bool, a 64-bit int, a float, a str, bytes, a list or a dict with str keys. Ints and floats keep
+their type through storage. What JSON cannot say is written as an object with one field that starts with `$`,
+which no field of an application may: `{"$bytes": "aGk="}`, `{"$float": "nan"}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any, Final, cast, final
+
+import orjson
+
+from duly.errors import LimitError, ValidationError
+from duly.limits import ARRAY_LENGTH_MAX, FIELD_NAME_LENGTH_MAX, OBJECT_FIELDS_MAX, VALUE_DEPTH_MAX
+from duly.values.checks import to_plain
+
+Document = dict[str, Any]
+
+INT_MIN: Final = -(1 << 63)
+INT_MAX: Final = (1 << 63) - 1
+
+
+@final
+class Unset:
+    """The type of `UNSET`."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset()
+"""The absence of a field: `patch(id, {"note": UNSET})` removes it, `q.eq("note", UNSET)` finds documents without it."""
+
+
+class NotAValueError(ValidationError):
+    """Something is not a value; the path to it is put together while the error travels up."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path: list[str] = []
+
+    def __str__(self) -> str:
+        path = "".join(reversed(self.path))
+        return f"at {path}: {self.reason}" if path else self.reason
+
+
+def dumps(value: object) -> str:
+    """Check that `value` is one and write it as JSON.
+
+    >>> dumps({"n": 1, "x": 1.0})
+    '{"n":1,"x":1.0}'
+    """
+    if _walk(value, 0):
+        value = _escaped(value)
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError as error:  # all that is left to refuse is text that is not Unicode
+        raise NotAValueError(f"got text with a lone surrogate, expected Unicode text ({error})") from None
+
+
+def loads(text: str) -> Any:
+    """Read what `dumps` wrote."""
+    value = orjson.loads(text)
+    return _unescaped(value) if '"$' in text else value
+
+
+def _walk(value: object, depth: int) -> bool:
+    """Raise if `value` is not a value; tell whether it holds something that plain JSON cannot say."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return False
+    if kind is int:
+        return _check_int(cast("int", value))
+    if kind is float:
+        return not math.isfinite(cast("float", value))
+    if kind is dict:
+        return _walk_object(cast("dict[object, object]", value), depth + 1)
+    if kind is list:
+        return _walk_array(cast("list[object]", value), depth + 1)
+    return _walk_other(value, depth)
+
+
+def _walk_object(value: dict[object, object], depth: int) -> bool:
+    if depth > VALUE_DEPTH_MAX:
+        raise _too_deep()
+    if len(value) > OBJECT_FIELDS_MAX:
+        raise NotAValueError(f"got an object of {len(value)} fields, expected at most {OBJECT_FIELDS_MAX}")
+    special = False
+    key: object = None
+    try:
+        for key, item in value.items():
+            if key not in _good_names:
+                _check_name(key)
+            kind = type(item)
+            if kind is str or item is None or kind is bool:
+                continue
+            special = _walk(item, depth) or special
+    except NotAValueError as error:
+        error.path.append(f".{key}" if isinstance(key, str) else f"[{key!r}]")
+        raise
+    return special
+
+
+def _walk_array(value: list[object], depth: int) -> bool:
+    if depth > VALUE_DEPTH_MAX:
+        raise _too_deep()
+    if len(value) > ARRAY_LENGTH_MAX:
+        raise NotAValueError(
+            f"got an array of {len(value)} elements, expected at most {ARRAY_LENGTH_MAX};"
+            " a longer list is better kept as documents of a table"
+        )
+    special = False
+    position = 0
+    try:
+        for position, item in enumerate(value):
+            special = _walk(item, depth) or special
+    except NotAValueError as error:
+        error.path.append(f"[{position}]")
+        raise
+    return special
+
+
+def _walk_other(value: object, depth: int) -> bool:
+    if isinstance(value, bytes):
+        return True
+    if isinstance(value, str):
+        return False
+    if isinstance(value, int):
+        return _check_int(value)
+    if to_plain(value) is not value:  # a dataclass or a model
+        _walk(to_plain(value), depth)
+        return True
+    hint = {
+        "set": "; use a list",
+        "frozenset": "; use a list",
+        "tuple": "; use a list",
+        "datetime": "; use milliseconds since 1970 as a float",
+        "Unset": "; UNSET is for the fields of patch and for comparisons",
+    }.get(type(value).__name__, "")
+    raise NotAValueError(
+        f"got {_short(value)} ({type(value).__name__}), expected a value: None, bool, int, float, str, bytes,"
+        f" list or dict{hint}"
+    )
+
+
+def _check_int(value: int) -> bool:
+    if not INT_MIN <= value <= INT_MAX:
+        raise NotAValueError(
+            f"got an int of {value.bit_length() + 1} bits, expected at most 64; use a float or a str"
+        )
+    return False
+
+
+def _too_deep() -> NotAValueError:
+    return NotAValueError(
+        f"got a value nested more than {VALUE_DEPTH_MAX} levels deep, expected at most {VALUE_DEPTH_MAX}"
+    )
+
+
+# Field names repeat: those seen to be good are remembered, so that a document costs one look-up a field.
+_good_names: set[object] = set()
+_GOOD_NAMES_MAX: Final = 10_000
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise NotAValueError(f"got the field name {name!r} ({type(name).__name__}), expected a str")
+    if not (name.isascii() and name.isprintable()) or not 0 < len(name) <= FIELD_NAME_LENGTH_MAX:
+        raise NotAValueError(
+            f"got the field name {_short(name)}, expected 1 to {FIELD_NAME_LENGTH_MAX} printable ASCII characters"
+        )
+    if name[0] == "$":
+        raise NotAValueError(f"got the field name {_short(name)}, expected one that does not start with '$'")
+    if len(_good_names) < _GOOD_NAMES_MAX:
+        _good_names.add(name)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _escaped(value: object) -> object:
+    value = to_plain(value)
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in cast("Document", value).items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in cast("list[object]", value)]
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": str(value)}
+    return value
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unescaped(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("Document", value)
+    if len(fields) == 1:
+        if "$bytes" in fields:
+            return base64.b64decode(fields["$bytes"])
+        if "$float" in fields:
+            return float(fields["$float"])
+    return {key: _unescaped(item) for key, item in fields.items()}
+
+
+def check_document(value: object, what: str) -> Document:
+    """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
+    plain = to_plain(value)
+    if not isinstance(plain, dict):
+        raise NotAValueError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
+    document = cast("Document", plain)
+    for name in document:
+        if type(name) is str and name[:1] == "_":
+            raise NotAValueError(
+                f"{what}: got the field {name!r}, expected names that do not start with '_';"
+                " those belong to the system, which sets `_id` and `_creationTime` itself"
+            )
+    return document
+
+
+def size(text: str) -> int:
+    """The bytes that a JSON text takes."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def check_size(text: str, limit: int, name: str, what: str) -> str:
+    """`text`, if it is not larger than the limit called `name`."""
+    if len(text) * 4 > limit and size(text) > limit:  # a character takes at most 4 bytes
+        raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {limit:,} ({name})")
+    return text

@@ -1,0 +1,1 @@
+"""What runs in the background: live queries with an alarm clock."""

@@ -1,0 +1,57 @@
+"""The one loop of every worker: work, then sleep until something is due or something it has read has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from duly.clock import Clock
+from duly.errors import StoreError
+
+_log: Final = logging.getLogger("duly.worker")
+_BACKOFF_SECONDS: Final = (0.5, 15.0)  # first and longest pause after a store that refuses
+
+
+class Worker(Protocol):
+    """What an alarm drives."""
+
+    async def step(self) -> float | None:
+        """Do what is due. Returns when to come again, in milliseconds since 1970; None: when woken."""
+        ...
+
+    def wakers(self) -> list[asyncio.Future[Any]]:
+        """Futures that are done when there is work again, given what the last step has read."""
+        ...
+
+
+async def run(worker: Worker, clock: Clock, stop: asyncio.Future[None]) -> None:
+    """Step until told to stop. A store that refuses is tried again, ever later."""
+    failures = 0
+    while not stop.done():
+        try:
+            due = await worker.step()
+            failures = 0
+        except StoreError as error:
+            failures += 1
+            pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * random.random()
+            _log.error("the store refused work, trying again in %.1f s: %s", pause, error)
+            await first((stop,), clock, clock.now() + pause * 1000)
+        else:
+            await first((stop, *worker.wakers()), clock, due)
+
+
+async def first(
+    wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None
+) -> None:
+    """Wait until one of the futures is done or the clock has reached `due`; cancel the rest but the first."""
+    keep, *others = wakers
+    if due is not None:
+        others.append(asyncio.ensure_future(clock.sleep_until(due)))
+    try:
+        await asyncio.wait((keep, *others), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for future in others:
+            future.cancel()

@@ -1,0 +1,117 @@
+"""The executor: runs scheduled functions when they are due, mutations exactly once, actions at most once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+from duly import faults
+from duly.database.database import Batch, Database
+from duly.functions.runner import Runner
+from duly.limits import DUE_BATCH_MAX
+from duly.model import jobs
+from duly.storage.engine import ACTION, MUTATION, Job
+
+
+class Drained(NamedTuple):
+    """What one batch did for the executor."""
+
+    ran: int
+    """Scheduled functions that were run, started or found done."""
+    started: list[Job]
+    """Actions that are marked as started."""
+    next_due: float | None
+    """When the next function is due, which may be now; None when nothing is pending."""
+    waiting: bool
+    """Whether actions are due that wait for a running one to end."""
+    version: int
+    """The version of the store it has read."""
+
+
+class Executor:
+    """Runs what is due, in steps: each is one batch of mutations, and the start of due actions."""
+
+    def __init__(self, database: Database, runner: Runner, actions_max: int) -> None:
+        self._database = database
+        self._runner = runner
+        self._actions_max = actions_max
+        self._running: set[asyncio.Task[None]] = set()
+        self._last = Drained(0, [], None, False, 0)
+        self._freed: asyncio.Future[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """How many scheduled actions run now."""
+        return len(self._running)
+
+    async def recover(self) -> None:
+        """Fail the actions that were running when the store was last closed or lost."""
+        epoch = self._database.epoch
+        faults.at("recovery.begun")
+        while await self._runner.commit(lambda transaction: jobs.recover(transaction, epoch)):
+            pass
+
+    async def step(self) -> float | None:
+        await self.drain()
+        return self._last.next_due
+
+    async def drain(self) -> Drained:
+        """Run one batch of what is due now."""
+        free = self._actions_max - len(self._running)
+        self._last = drained = await self._database.commit(lambda batch: self._drain(batch, free))
+        for job in drained.started:
+            self._start(job)
+        return drained
+
+    def wakers(self) -> list[asyncio.Future[Any]]:
+        """Done when a function is scheduled that is due before the next one known, or when an action may start."""
+        wakers: list[asyncio.Future[Any]] = [
+            self._database.changed(jobs.due_before(self._last.next_due), self._last.version)
+        ]
+        if self._running:
+            self._freed = asyncio.get_running_loop().create_future()
+            wakers.append(self._freed)
+        return wakers
+
+    async def stop(self) -> None:
+        """Interrupt the running actions and record it."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    # In the batch.
+
+    def _drain(self, batch: Batch, free: int) -> Drained:
+        ran, started, epoch = 0, list[Job](), self._database.epoch
+        for job in jobs.due(batch, MUTATION, DUE_BATCH_MAX):
+            if batch.spent:
+                break
+            ran += 1
+            if self._runner.run_due(batch, job, epoch) is not None:
+                started.append(job)
+        for job in jobs.due(batch, ACTION, free - len(started)):
+            ran += 1
+            if self._runner.run_due(batch, job, epoch) is not None:
+                started.append(job)
+        actions_due = jobs.next_due(batch, ACTION)
+        waiting = len(started) >= free and actions_due is not None and actions_due <= batch.now()
+        times = [jobs.next_due(batch, MUTATION), None if waiting else actions_due]
+        next_due = min((time for time in times if time is not None), default=None)
+        return Drained(ran, started, next_due, waiting, batch.version - 1)
+
+    # Actions.
+
+    def _start(self, job: Job) -> None:
+        task = asyncio.create_task(self._run_action(job), name=f"duly action {job.name}")
+        self._running.add(task)
+
+    async def _run_action(self, job: Job) -> None:
+        try:
+            await self._runner.run_started(job, self._database.epoch)
+        finally:
+            # Here and not in a callback: the next drain must count this one as ended.
+            task = asyncio.current_task()
+            if task is not None:
+                self._running.discard(task)
+            if self._freed is not None and not self._freed.done():
+                self._freed.set_result(None)
