@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, overload
 
@@ -112,16 +113,10 @@ class App:
         return await self.runner.action(self._find(ref, ACTION), args, identity)
 
     @overload
-    def subscribe(
-        self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None
-    ) -> Subscription[R]: ...
+    def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]: ...
     @overload
-    def subscribe(
-        self, ref: Any, args: Args | None = None, identity: Identity | None = None
-    ) -> Subscription[Any]: ...
-    def subscribe(
-        self, ref: Any, args: Args | None = None, identity: Identity | None = None
-    ) -> Subscription[Any]:
+    def subscribe(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Subscription[Any]: ...
+    def subscribe(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Subscription[Any]:
         """The values of a query, now and whenever they change.
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...
@@ -175,14 +170,12 @@ class App:
 class _Open:
     """What an open app holds."""
 
-    def __init__(
-        self, database: Database, runner: Runner, executor: Executor, clock: Clock, executes: bool
-    ) -> None:
+    def __init__(self, database: Database, runner: Runner, executor: Executor, clock: Clock, executes: bool) -> None:
         self.database = database
         self.runner = runner
         self.executor = executor
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(alarm.run(executor, clock, self._stop)) if executes else None
+        self._task = asyncio.create_task(alarm.run(executor, clock, Random(), self._stop)) if executes else None
 
     async def close(self) -> None:
         if not self._stop.done():
@@ -240,7 +233,5 @@ def sqlite_path(store: str) -> str:
     prefix = "sqlite:///"
     path = store.removeprefix(prefix)
     if not store.startswith(prefix) or not path:
-        raise StoreError(
-            f"got the store {store!r}, expected sqlite:///relative/path.db or sqlite:////absolute/path.db"
-        )
+        raise StoreError(f"got the store {store!r}, expected sqlite:///relative/path.db or sqlite:////absolute/path.db")
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -82,9 +83,9 @@ def _arguments(text: str) -> dict[str, Any]:
     try:
         value = loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"got {text!r}, expected JSON such as '{{\"items\": [\"tea\"]}}': {error}") from None
+        raise click.BadParameter(f'got {text!r}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
     if not isinstance(value, dict):
-        raise click.BadParameter(f"got {text!r}, expected a JSON object such as '{{\"items\": [\"tea\"]}}'")
+        raise click.BadParameter(f'got {text!r}, expected a JSON object such as \'{{"items": ["tea"]}}\'')
     return cast("dict[str, Any]", value)
 
 
@@ -134,14 +135,13 @@ async def _dev(folder: str, store: str) -> None:
 async def _open_when_it_loads(app: App, folder: str) -> None:
     from watchfiles import PythonFilter, awatch
 
-    if not Path(folder).is_dir():
-        await app.__aenter__()
-        return
     while True:
         try:
             await app.__aenter__()
             return
         except LoadError as error:
+            if not os.path.isdir(folder):
+                raise
             _print_error("cannot load the functions; waiting for a change", error)
         async for _ in awatch(folder, watch_filter=PythonFilter(), debounce=200):
             break

@@ -1,22 +1,22 @@
 """Every error that crosses a floor.
 
-    DulyError
-    ├── AppError                        thrown by an application on purpose; its data reaches clients
-    ├── ValidationError                 a value is not what was declared
-    │   ├── ArgumentValidationError     … an argument of a function
-    │   ├── ReturnsValidationError      … what a function returned
-    │   └── SchemaValidationError       … a document, or the schema itself
-    ├── LimitError                      a named limit (duly.limits) was exceeded
-    ├── FunctionNotFoundError           no such function, or it is of another kind
-    ├── FunctionError                   a function did what functions of its kind cannot do
-    ├── InvalidIdError                  not an id, or an id of another table       (also ValueError)
-    ├── InvalidScheduleError            a time, a delay or a target nothing can be scheduled with (also ValueError)
-    ├── DocumentNotFoundError           a write to a document that does not exist
-    ├── QueryError                      a query that cannot be answered: unknown index, two documents for unique()
-    ├── AlreadyCompletedError           a scheduled function that completed cannot be canceled
-    ├── LoadError                       the application's modules could not be loaded
-    └── StoreError                      the store cannot be opened, or a commit failed
-        └── StoreInUseError             another process owns the SQLite file
+DulyError
+├── AppError                        thrown by an application on purpose; its data reaches clients
+├── ValidationError                 a value is not what was declared
+│   ├── ArgumentValidationError     … an argument of a function
+│   ├── ReturnsValidationError      … what a function returned
+│   └── SchemaValidationError       … a document, or the schema itself
+├── LimitError                      a named limit (duly.limits) was exceeded
+├── FunctionNotFoundError           no such function, or it is of another kind
+├── FunctionError                   a function did what functions of its kind cannot do
+├── InvalidIdError                  not an id, or an id of another table       (also ValueError)
+├── InvalidScheduleError            a time, a delay or a target nothing can be scheduled with (also ValueError)
+├── DocumentNotFoundError           a write to a document that does not exist
+├── QueryError                      a query that cannot be answered: unknown index, two documents for unique()
+├── AlreadyCompletedError           a scheduled function that completed cannot be canceled
+├── LoadError                       the application's modules could not be loaded
+└── StoreError                      the store cannot be opened, or a commit failed
+    └── StoreInUseError             another process owns the SQLite file
 """
 
 from __future__ import annotations

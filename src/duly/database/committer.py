@@ -41,7 +41,7 @@ class Batch:
         self._ids = ids
         self._clock = clock
         self._unflushed: dict[str, dict[int, Write]] = {}
-        self._rows: dict[str, dict[int, Row | None]] = {}
+        self._newest: dict[str, dict[int, Write]] = {}
         self._ends = monotonic() + BATCH_SECONDS_MAX
         self._view = engine.begin()
         self.version = self._view.version + 1
@@ -70,20 +70,19 @@ class Batch:
         self.catalog = transaction.catalog
         for name, writes in transaction.writes.items():
             merge_writes(self._unflushed.setdefault(name, {}), writes)
-            rows = self._rows.setdefault(name, {})
-            for id, write in writes.items():
-                rows[id] = write.new
+            self._newest.setdefault(name, {}).update(writes)
             self.written.append((self.catalog.tables[name], writes))
 
     def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
         """The row as the batch has left it so far; `row` is what its view said."""
-        return self._rows.get(table.name, _NOTHING).get(id, row)
+        write = self._newest.get(table.name, _NOTHING).get(id)
+        return row if write is None else write.new
 
     def answer(self, request: Request) -> Any:
         """What a transaction reads where its own overlay has no answer."""
         if type(request) is Get:
-            rows = self._rows.get(request.table.name, _NOTHING)
-            return rows[request.id] if request.id in rows else self._view.answer(request)
+            write = self._newest.get(request.table.name, _NOTHING).get(request.id)
+            return self._view.answer(request) if write is None else write.new
         self._flush(request.table if type(request) is Scan else JOBS)
         return self._view.answer(request)
 
@@ -125,7 +124,7 @@ class Batch:
         self._engine.commit(self.version, self._ids.last)
 
 
-_NOTHING: dict[int, Row | None] = {}
+_NOTHING: dict[int, Write] = {}
 
 
 class Committer:
@@ -199,7 +198,7 @@ class Committer:
                 self._tell(None, outcomes)
         except Exception as error:
             self._engine.rollback()
-            failed = [(future, None, error) for future, _, _ in outcomes] or [(first[1], None, error)]
+            failed: list[_Outcome] = [(future, None, error) for future, _, _ in outcomes] or [(first[1], None, error)]
             self._tell(None, failed)
             return True
         return goes_on

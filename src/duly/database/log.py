@@ -65,7 +65,7 @@ class Log:
         for table, id in reads.points:
             self._points.setdefault(table, {}).setdefault(id, set()).add(watch)
         for span in reads.ranges:
-            self._ranges.setdefault((span.table, span.index), {}).setdefault(watch, []).append(span)
+            self._ranges.setdefault((span.table, span.order), {}).setdefault(watch, []).append(span)
         watch.add_done_callback(lambda done: self._forget(done, reads))
         return watch
 
@@ -88,16 +88,16 @@ class Log:
             if not points.get(id):
                 points.pop(id, None)
         for span in reads.ranges:
-            watches = self._ranges.get((span.table, span.index), {})
+            watches = self._ranges.get((span.table, span.order), {})
             watches.pop(watch, None)
             if not watches:
-                self._ranges.pop((span.table, span.index), None)
+                self._ranges.pop((span.table, span.order), None)
 
 
 def _touches(commit: Commit, reads: ReadSet) -> bool:
     if any((table.name, id) in reads.points for table, writes in commit.writes for id in writes):
         return True
-    return any(_meets((span,), _changed_keys(commit, span.table, span.index)) for span in reads.ranges)
+    return any(_meets((span,), _changed_keys(commit, span.table, span.order)) for span in reads.ranges)
 
 
 def _changed_keys(commit: Commit, table_name: str, index_name: str) -> list[bytes]:

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Range(NamedTuple):
-    """Keys of one index from `lower` up to, but not including, `upper`."""
+    """Keys in the order of one index, from `lower` up to, but not including, `upper`."""
 
     table: str
-    index: str
+    order: str
     lower: bytes
     upper: bytes
 

@@ -98,11 +98,12 @@ class Transaction:
         writes = self.writes.get(table.name)
         if writes is None:
             writes = self.writes[table.name] = {}
+        keys = keys_of(table, id, new) if table.indexes else ()
         write = writes.get(id)
         if write is None:
-            writes[id] = Write(old, new, keys_of(table, id, old), keys_of(table, id, new))
+            writes[id] = Write(old, new, keys_of(table, id, old) if table.indexes else (), keys)
         else:
-            write.new, write.new_keys = new, keys_of(table, id, new)
+            write.new, write.new_keys = new, keys
 
     def merge(self, child: Transaction) -> None:
         """Make the writes of a sub-transaction this one's own."""
@@ -113,6 +114,9 @@ class Transaction:
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
     """Put later writes on top of earlier ones."""
+    if into.keys().isdisjoint(writes):
+        into.update(writes)
+        return
     for id, write in writes.items():
         earlier = into.get(id)
         if earlier is None:
@@ -124,12 +128,10 @@ def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
 def _merged(scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
     """What a scan finds where `writes` lie over the rows below."""
     lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
-    keyed = [
-        (key_in(scan.table, scan.index, id, row), id, row) for id, row in rows if id not in writes
-    ]
+    keyed = [(key_in(scan.table, scan.order, id, row), id, row) for id, row in rows if id not in writes]
     for id, write in writes.items():
         if write.new is not None:
-            key = key_in(scan.table, scan.index, id, write.new)
+            key = key_in(scan.table, scan.order, id, write.new)
             if lower <= key < upper:
                 keyed.append((key, id, write.new))
     keyed.sort(key=_first, reverse=scan.descending)
@@ -140,9 +142,7 @@ def _first(entry: tuple[bytes, int, Row]) -> bytes:
     return entry[0]
 
 
-def _range_read(
-    table: str, index: Index | None, interval: Interval, descending: bool, last: bytes | None
-) -> Range:
+def _range_read(table: str, index: Index | None, interval: Interval, descending: bool, last: bytes | None) -> Range:
     """What a scan has seen: all of its interval, or up to the key of the last row where it stopped early."""
     lower, upper = interval.lower.key(), interval.upper.key()
     if last is not None and descending:

@@ -43,6 +43,9 @@ class Auth:
 class _Ctx:
     """What every handler has."""
 
+    _random: random.Random | None = None
+    _log: logging.Logger | None = None
+
     def __init__(self, runner: Runner, name: str, identity: Identity | None, job: int | None, depth: int) -> None:
         if depth > CALL_DEPTH_MAX:
             raise LimitError(
@@ -54,8 +57,6 @@ class _Ctx:
         self._identity = identity
         self._job = job
         self._depth = depth
-        self._random: random.Random | None = None
-        self._log: logging.Logger | None = None
 
     @property
     def auth(self) -> Auth:
@@ -241,5 +242,3 @@ class SyncActionCtx:
 
     def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         return self.wait(self._ctx.run_action(ref, args))
-
-

@@ -12,11 +12,11 @@ from duly.functions.ranges import IndexRange
 from duly.limits import DOCUMENT_BYTES_MAX
 from duly.model.jobs import document_of
 from duly.storage.engine import SYSTEM_TABLES, Job, Row
+from duly.values.annotations import Id
+from duly.values.checks import Mismatch
 from duly.values.ids import IdCodec, creation_time
 from duly.values.keys import EVERYTHING, Interval
 from duly.values.schema import BY_CREATION_TIME, SchemaDefinition, Table, check_table_name
-from duly.values.annotations import Id
-from duly.values.checks import Mismatch
 from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads
 
 _ALL: Final = 1 << 31  # more rows than a query may read
@@ -49,8 +49,7 @@ class Access:
             raise InvalidIdError(f"{where} got the id of a document of {table.name!r}; read it with {instead}")
         return table, decoded[1]
 
-    def document(self, table: Table, id: int, row: Row) -> Document:
-        text = self.ids.encode(table.number, id)
+    def document(self, table: Table, id: int, row: Row, text: str) -> Document:
         if isinstance(row, Job):
             return document_of(row, text, creation_time(id), loads(row.args))
         document: Document = loads(row)
@@ -72,7 +71,7 @@ class SystemReader:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
         table, number = self._access.locate(id, self._system)
         row = None if table is None else await self._access.transaction.get(table, number)
-        return None if table is None or row is None else self._access.document(table, number, row)
+        return None if table is None or row is None else self._access.document(table, number, row, id)
 
     def query(self, table: str) -> Query:
         """Start a query of a table: all documents in the order of creation, until it is narrowed.
@@ -157,9 +156,9 @@ class DatabaseWriter(DatabaseReader):
 
     def _own_fields(self, id: str, number: int, fields: Any, act: str) -> Document:
         """The application's own fields; the system's may stand beside them if they are unchanged."""
-        system = {"_id": id, "_creationTime": creation_time(number)}
-        if isinstance(fields, dict):
+        if isinstance(fields, dict) and ("_id" in fields or "_creationTime" in fields):
             given = cast("Document", fields)
+            system = {"_id": id, "_creationTime": creation_time(number)}
             for name in system.keys() & given.keys():
                 if given[name] != system[name]:
                     raise SchemaValidationError(f"{act}: got {given[name]!r} as {name}, which never changes")
@@ -255,12 +254,11 @@ class Query:
             return []
         index = index_named(table, self._index)
         rows = await transaction.scan(table, index, self._interval, self._descending, limit)
-        return [self._access.document(table, id, row) for id, row in rows]
+        encode, number = self._access.ids.encode, table.number
+        return [self._access.document(table, id, row, encode(number, id)) for id, row in rows]
 
 
 def _wrong_reader(table: object, system: bool) -> str:
     if system:
         return f"ctx.db.system got the table {table!r}, expected one of {', '.join(SYSTEM_TABLES)}"
     return f"ctx.db got the system table {table!r}; read it with ctx.db.system.query({table!r})"
-
-

@@ -72,23 +72,16 @@ class Decorator(Generic[C]):
         self, *, args: Fields | None = None, returns: Validator | Fields | None = None
     ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], Function[P, R]]: ...
 
-    def __call__(
-        self,
-        handler: Callable[..., Any] | None = None,
-        /,
-        *,
-        args: Fields | None = None,
-        returns: Validator | Fields | None = None,
-    ) -> Any:
-        def decorate(handler: Callable[..., Any]) -> Function[Any, Any]:
-            _check_handler(handler, self._kind)
-            return Function(handler, self._kind, self._public, args, returns)
-
-        return decorate if handler is None else decorate(handler)
+    def __call__(self, *handlers: Any, **declared: Any) -> Any:
+        return _decorate(self._kind, self._public, *handlers, **declared)
 
 
-class ActionDecorator(Decorator["ActionCtx"]):
+class ActionDecorator:
     """`@action` and `@internal_action`: of an `async def`, or of a `def` that runs in a thread."""
+
+    def __init__(self, public: bool, doc: str) -> None:
+        self._public = public
+        self.__doc__ = doc
 
     @overload
     def __call__(self, handler: Callable[Concatenate[ActionCtx, P], Awaitable[R]], /) -> Function[P, R]: ...
@@ -102,7 +95,23 @@ class ActionDecorator(Decorator["ActionCtx"]):
     ) -> Callable[[Callable[Concatenate[Any, P], Any]], Function[P, Any]]: ...
 
     def __call__(self, *handlers: Any, **declared: Any) -> Any:
-        return super().__call__(*handlers, **declared)
+        return _decorate(ACTION, self._public, *handlers, **declared)
+
+
+def _decorate(
+    kind: str,
+    public: bool,
+    handler: Callable[..., Any] | None = None,
+    /,
+    *,
+    args: Fields | None = None,
+    returns: Validator | Fields | None = None,
+) -> Any:
+    def decorate(handler: Callable[..., Any]) -> Function[Any, Any]:
+        _check_handler(handler, kind)
+        return Function(handler, kind, public, args, returns)
+
+    return decorate if handler is None else decorate(handler)
 
 
 def _check_handler(handler: object, kind: str) -> None:
@@ -141,14 +150,14 @@ _INTERNAL: Final = "\nInternal: clients cannot call it; other functions, the sch
 
 query: Final[Decorator[QueryCtx]] = Decorator(QUERY, True, _QUERY_DOC)
 mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, True, _MUTATION_DOC)
-action: Final = ActionDecorator(ACTION, True, _ACTION_DOC)
+action: Final = ActionDecorator(True, _ACTION_DOC)
 internal_query: Final[Decorator[QueryCtx]] = Decorator(QUERY, False, _QUERY_DOC + _INTERNAL)
 internal_mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, False, _MUTATION_DOC + _INTERNAL)
-internal_action: Final = ActionDecorator(ACTION, False, _ACTION_DOC + _INTERNAL)
+internal_action: Final = ActionDecorator(False, _ACTION_DOC + _INTERNAL)
 
 
 class Reference:
-    """A function by its place: `api.orders.create` is `"orders:create"`, `api.admin.users.ban` is `"admin/users:ban"`."""
+    """A function by its place: `api.orders.create` is `"orders:create"`, `api.admin.users.ban` `"admin/users:ban"`."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
         self._path = path

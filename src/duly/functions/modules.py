@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -64,7 +63,7 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
 
 
 @contextmanager
-def _imported_anew(package: str, folder: Path) -> Iterator[None]:
+def _imported_anew(package: str, folder: Path) -> Generator[None]:
     """Forget what was imported of a package; remember it again if it cannot be imported now."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == package}
     if before and package not in _ours:

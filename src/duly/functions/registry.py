@@ -7,15 +7,21 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LoadError, ReturnsValidationError
+from duly.errors import (
+    ArgumentValidationError,
+    FunctionError,
+    FunctionNotFoundError,
+    LoadError,
+    ReturnsValidationError,
+)
 from duly.functions.db import Query
 from duly.functions.define import ACTION, Function, Ref, Reference, canonical
 from duly.functions.modules import Source, load_modules
 from duly.limits import ARGUMENTS_BYTES_MAX, RESULT_BYTES_MAX
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
-from duly.values.schema import SchemaDefinition, define_schema
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.containers import ObjectValidator
+from duly.values.schema import SchemaDefinition, define_schema
 from duly.values.validators import as_validator
 from duly.values.value import NotAValueError, check_size, dumps, loads
 
@@ -23,7 +29,7 @@ from duly.values.value import NotAValueError, check_size, dumps, loads
 class Registered:
     """A function under one name of one application, with its compiled validators."""
 
-    __slots__ = ("_arguments", "_returns", "blocking", "function", "handler", "kind", "name", "public")
+    __slots__ = ("_arguments", "_returns", "_returns_none", "blocking", "function", "handler", "kind", "name", "public")
 
     def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
         self.name = name
@@ -35,6 +41,7 @@ class Registered:
         self._arguments = _arguments(function).bind(models)
         returns = returns_of(function.handler) if function.returns is None else as_validator(function.returns)
         self._returns: Validator | None = None if returns is None else returns.bind(models)
+        self._returns_none = self._returns is None or _accepts_none(self._returns)
 
     def encode(self, args: object) -> str:
         """The arguments of a call as JSON; None is no arguments."""
@@ -53,13 +60,13 @@ class Registered:
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
         try:
-            return self._arguments.check(loads(text), ids)
+            return self._arguments.check(loads(text) if text != "{}" else {}, ids)
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
 
     def result(self, value: object, ids: Ids) -> Any:
         """What the handler returned, as a plain value."""
-        if value is None and self._returns is None:
+        if value is None and self._returns_none:
             return None
         if isinstance(value, Query):
             raise FunctionError(f"{self.name}: it returned a query, expected its documents: end it with .collect()")
@@ -74,6 +81,18 @@ class Registered:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
+
+
+def _accepts_none(validator: Validator) -> bool:
+    try:
+        return validator.plain(None, _NoIds()) is None
+    except Mismatch:
+        return False
+
+
+class _NoIds:
+    def table_of(self, id: str, /) -> None:
+        return None
 
 
 def _arguments(function: Function[Any, Any]) -> ObjectValidator:
@@ -120,7 +139,9 @@ class Registry:
             found = self._resolve(ref)
         if kinds and found.kind not in kinds:
             wanted = " or ".join(kinds)
-            raise FunctionNotFoundError(f"{found.name} is a {found.kind}, expected a {wanted}".replace("a action", "an action"))
+            raise FunctionNotFoundError(
+                f"{found.name} is a {found.kind}, expected a {wanted}".replace("a action", "an action")
+            )
         return found
 
     def _resolve(self, ref: Ref[Any]) -> Registered:

@@ -18,7 +18,6 @@ from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.scheduling import Scheduler
 from duly.model import jobs
-from duly.model.job_state import PENDING
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
 from duly.values.value import loads
@@ -172,9 +171,7 @@ class Runner:
         value = await function.handler(ctx, **arguments)
         return function.result(value, ctx.access)
 
-    def _attempt(
-        self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]
-    ) -> T:
+    def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         started = monotonic()
         try:
             value = batch.attempt(unit)
@@ -191,7 +188,7 @@ class Runner:
 
         The job's row is read again, for an earlier call of the batch may have canceled it.
         """
-        if batch.latest(JOBS, job.id, job) != job or job.state != PENDING:
+        if batch.latest(JOBS, job.id, job) is not job:
             return None
         faults.at("job.claimed")
         function = self.registry.functions.get(job.name)
@@ -247,5 +244,7 @@ class Runner:
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:
     if function is None:
-        return FunctionNotFoundError(f"{name} does not exist (any more), expected the mutation or action that was scheduled")
+        return FunctionNotFoundError(
+            f"{name} does not exist (any more), expected the mutation or action that was scheduled"
+        )
     return FunctionNotFoundError(f"{name} is a query now, expected the mutation or action that was scheduled")

@@ -126,7 +126,7 @@ class ActionScheduler:
         if size(text) > SCHEDULED_ARGUMENTS_BYTES_MAX:
             raise LimitError(
                 f"{function.name}: got {size(text):,} bytes of arguments, expected at most"
-                f" {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store the data and schedule its id"
+                f" {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store it and schedule its id"
             )
         id = await self._runner.commit(
             lambda transaction: jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
@@ -138,7 +138,9 @@ def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
     """The function a reference names, if it can be scheduled."""
     function = runner.registry.find(ref)
     if function.kind == QUERY:
-        raise InvalidScheduleError(f"{function.name} is a query, expected a mutation or an {ACTION}: a query has no effect")
+        raise InvalidScheduleError(
+            f"{function.name} is a query, expected a mutation or an {ACTION}: a query has no effect"
+        )
     return function
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+from duly.database.catalog import DUE
 from duly.database.committer import Batch
 from duly.database.reads import Range, ReadSet
-from duly.database.catalog import DUE
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import ERROR_TEXT_LENGTH_MAX
@@ -33,9 +33,7 @@ INTERRUPTED: Final = (
 _RECOVERED_AT_ONCE: Final = 1_000
 
 
-async def schedule(
-    transaction: Transaction, name: str, lane: str, args: str, when: float, parent: int | None
-) -> int:
+async def schedule(transaction: Transaction, name: str, lane: str, args: str, when: float, parent: int | None) -> int:
     """Add a function that is to run at `when`. Born canceled if the action that schedules it was canceled."""
     id = transaction.new_id()
     if parent is not None and await _is_canceled(transaction, parent):
@@ -122,9 +120,7 @@ async def recover(transaction: Transaction, epoch: int) -> int:
     return sum(job.epoch != epoch for job in left)
 
 
-def _move(
-    transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None
-) -> None:
+def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:
     id, name, args, scheduled_time, _, state, lane, parent, *_ = job
     state = after(state, event)
     completed = transaction.now if state in COMPLETED else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
@@ -23,7 +23,7 @@ _LINE_BYTES_MAX: Final = ARGUMENTS_BYTES_MAX + 4096
 
 
 @asynccontextmanager
-async def open_door(app: App, store: str) -> AsyncIterator[None]:
+async def open_door(app: App, store: str) -> AsyncGenerator[None]:
     """Answer calls for an app while the context lasts."""
     path = door_of(store)
     with suppress(FileNotFoundError):

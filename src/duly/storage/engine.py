@@ -82,10 +82,10 @@ class Get(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Read at most `limit` rows of an interval of an index; None is the index by creation."""
+    """Read at most `limit` rows of an interval, in the order of an index; None is the order of creation."""
 
     table: Table
-    index: Index | None
+    order: Index | None
     interval: Interval
     descending: bool
     limit: int

@@ -5,15 +5,18 @@ bear a number, for SQLite knows no upper and lower case in names. Scheduled func
 that SQLite sorts them itself. WAL and `synchronous=FULL`: what is committed survives a power cut.
 """
 
+# The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -82,7 +85,7 @@ class SqliteEngine:
     # Reading.
 
     @contextmanager
-    def snapshot(self) -> Iterator[View]:
+    def snapshot(self) -> Generator[View]:
         connection: apsw.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
             connection = self._readers.connection = self._connect()
@@ -198,7 +201,8 @@ class SqliteView:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._read = connection.execute
-        self.version: int = self._read(_GET_VERSION).get
+        self._read_one = connection.cursor().execute  # for what is fetched at once: it spares a cursor each
+        self.version = cast("int", self._read(_GET_VERSION).get)
 
     def answer(self, request: Request) -> Any:
         if type(request) is Get:
@@ -206,14 +210,14 @@ class SqliteView:
         if type(request) is Scan:
             return self._scan(request)
         if type(request) is Due:
-            return [Job(*row) for row in self._read(_DUE, request)]
+            return list(map(_job, self._read(_DUE, request)))
         return [due for (due,) in self._read(_NEXT_DUE, request)]
 
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
-            row = self._read(_GET_JOB, (id,)).fetchone()
+            row = self._read_one(_GET_JOB, (id,)).fetchone()
             return row and Job(*row)
-        return self._read(_get_document(table), (id,)).get
+        return self._read_one(_get_document(table.number, table.name), (id,)).get
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
@@ -226,10 +230,10 @@ class SqliteView:
         else:
             sql = _SCAN_TABLE.format(table=_table(table), direction=direction)
             bounds = (min(_first_id(interval.lower), ID_MAX), _first_id(interval.upper) - 1)
-        return self._read(sql, (*bounds, limit)).fetchall()
+        return cast("list[tuple[int, Row]]", self._read(sql, (*bounds, limit)).fetchall())
 
     def _scan_jobs(self, request: Scan, direction: str) -> Iterator[tuple[Any, ...]]:
-        columns = () if request.index is None else tuple(_COLUMNS[path] for path in request.index.fields)
+        columns = () if request.order is None else tuple(_COLUMNS[path] for path in request.order.fields)
         lower, upper = (_native(cut, columns) for cut in request.interval)
         sql = _scan_jobs(columns, _shape(lower), _shape(upper), direction)
         return self._read(sql, (*_bound(lower), *_bound(upper), request.limit))
@@ -282,10 +286,11 @@ def _read_header(writer: apsw.Connection) -> Header:
     indexes: dict[int, list[Index]] = {}
     for number, table, name, fields in writer.execute(_GET_INDEXES):
         indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields))))
-    tables = tuple(
-        Table(name, number, tuple(indexes.get(number, ()))) for number, name in writer.execute(_GET_TABLES)
-    )
+    tables = tuple(Table(name, number, tuple(indexes.get(number, ()))) for number, name in writer.execute(_GET_TABLES))
     return Header(*store, (*SYSTEM_TABLES.values(), *tables))
+
+
+_job: Final = partial(tuple.__new__, Job)  # Job._make without its checks: rows have all of the columns
 
 
 # Names and bounds.
@@ -300,8 +305,8 @@ def _index(index: Index) -> str:
 
 
 @lru_cache(1024)
-def _get_document(table: Table) -> str:
-    return f"SELECT document FROM {_table(table)} WHERE id = ?"
+def _get_document(number: int, name: str) -> str:
+    return f"SELECT document FROM t{number}_{name} WHERE id = ?"
 
 
 def _first_id(cut: Cut) -> int:

@@ -30,9 +30,7 @@ from duly.values.containers import (
 )
 from duly.values.models import DataclassValidator, PydanticValidator, parses_itself, pydantic_keys
 
-if (
-    TYPE_CHECKING
-):  # Python 3.11 has no defaults of type variables; type checkers bring this package themselves
+if TYPE_CHECKING:  # Python 3.11 has no defaults of type variables; type checkers bring this package themselves
     from typing_extensions import TypeVar
 
     Model = TypeVar("Model", default=Any)

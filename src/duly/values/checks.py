@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from duly.errors import ValidationError
@@ -306,19 +306,22 @@ def to_plain(value: Any) -> Any:
 def _to_plain(value: object, depth: int) -> Any:
     if depth > VALUE_DEPTH_MAX:  # deeper is refused anyway, and may be a cycle
         return value
-    if isinstance(value, dict | list):
-        return _to_plain_items(value, depth + 1)
+    given: Any = value
+    if isinstance(value, dict):
+        return _to_plain_items(given, given.items(), depth + 1)
+    if isinstance(value, list):
+        return _to_plain_items(given, enumerate(cast("list[Any]", given)), depth + 1)
     kind = type(value)
     if dataclasses.is_dataclass(kind):
         return _to_plain(fields_of(value), depth)
     if is_pydantic(kind):
-        return _to_plain(cast("Any", value).model_dump(by_alias=True, warnings=False), depth)
+        return _to_plain(given.model_dump(by_alias=True, warnings=False), depth)
     return value
 
 
-def _to_plain_items(given: Any, depth: int) -> Any:
+def _to_plain_items(given: Any, pairs: Iterable[tuple[Any, Any]], depth: int) -> Any:
     result = given
-    for key, item in given.items() if isinstance(given, dict) else enumerate(given):
+    for key, item in pairs:
         if type(item) in _LEAVES:
             continue
         plain = _to_plain(item, depth)

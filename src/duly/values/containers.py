@@ -94,9 +94,7 @@ class ObjectValidator(Validator):
 
     __slots__ = ("fields", "rest", "name", "_plan")
 
-    def __init__(
-        self, fields: Mapping[str, Validator], rest: Validator | None = None, name: str = "object"
-    ) -> None:
+    def __init__(self, fields: Mapping[str, Validator], rest: Validator | None = None, name: str = "object") -> None:
         self.fields = fields
         self.rest = rest
         self.name = name
@@ -227,9 +225,7 @@ class UnionValidator(Validator):
         for member in members:
             flat.extend(member.members if isinstance(member, UnionValidator) else (member,))
         self.members = tuple(flat)
-        self._by_kind: dict[type[object], tuple[Validator, ...]] = {
-            kind: self._taking(kind) for kind in _JSON_KINDS
-        }
+        self._by_kind: dict[type[object], tuple[Validator, ...]] = {kind: self._taking(kind) for kind in _JSON_KINDS}
 
     def _taking(self, kind: type) -> tuple[Validator, ...]:
         taking = [part for part in self.members if (kinds := part.kinds()) is None or kind in kinds]

@@ -38,8 +38,9 @@ class IdSource:
         self.last = last
 
     def next(self, now_ms: float) -> int:
-        tick = max(tick_of(now_ms), (self.last >> NODE_BITS) + 1)
-        self.last = tick << NODE_BITS | self._node
+        next_tick = (self.last >> NODE_BITS) + 1
+        tick = tick_of(now_ms)
+        self.last = (tick if tick > next_tick else next_tick) << NODE_BITS | self._node
         if self.last > ID_MAX:
             raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
         return self.last
@@ -47,7 +48,7 @@ class IdSource:
 
 def tick_of(time_ms: float) -> int:
     """The tick at or before a time; never below 0."""
-    return max(int((time_ms - EPOCH_MS) * TICKS_PER_MS), 0)
+    return int((time_ms - EPOCH_MS) * TICKS_PER_MS) if time_ms > EPOCH_MS else 0
 
 
 def creation_time(id: int) -> float:

@@ -93,10 +93,9 @@ def _mismatch(error: ValueError) -> Mismatch:
     if found is None:
         return Mismatch(str(error))
     first = found()[0]
-    if first["type"] == "missing":
+    problem = f"{first['msg']}, got {show(first['input'])}"
+    if first["type"] == "missing":  # its input is the object around it
         problem = "missing required field"
-    else:
-        problem = f"{first['msg']}, got {show(first['input'])}"
     return Mismatch(problem).under("".join(map(step, first["loc"])))
 
 

@@ -113,10 +113,9 @@ def _walk_array(value: list[object], depth: int) -> bool:
             f"got an array of {len(value)} elements, expected at most {ARRAY_LENGTH_MAX};"
             " a longer list is better kept as documents of a table"
         )
-    special = False
-    position = 0
+    special, position = False, -1
     try:
-        for position, item in enumerate(value):
+        for position, item in enumerate(value):  # noqa: B007  the error below names it
             special = _walk(item, depth) or special
     except NotAValueError as error:
         error.path.append(f"[{position}]")
@@ -149,9 +148,7 @@ def _walk_other(value: object, depth: int) -> bool:
 
 def _check_int(value: int) -> bool:
     if not INT_MIN <= value <= INT_MAX:
-        raise NotAValueError(
-            f"got an int of {value.bit_length() + 1} bits, expected at most 64; use a float or a str"
-        )
+        raise NotAValueError(f"got an int of {value.bit_length() + 1} bits, expected at most 64; use a float or a str")
     return False
 
 
@@ -213,7 +210,7 @@ def _unescaped(value: Any) -> Any:
 
 def check_document(value: object, what: str) -> Document:
     """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
-    plain = to_plain(value)
+    plain = value if type(value) is dict else to_plain(value)
     if not isinstance(plain, dict):
         raise NotAValueError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
     document = cast("Document", plain)

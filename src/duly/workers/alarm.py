@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterable
+from random import Random
 from typing import Any, Final, Protocol
 
 from duly.clock import Clock
@@ -27,7 +27,7 @@ class Worker(Protocol):
         ...
 
 
-async def run(worker: Worker, clock: Clock, stop: asyncio.Future[None]) -> None:
+async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future[None]) -> None:
     """Step until told to stop. A store that refuses is tried again, ever later."""
     failures = 0
     while not stop.done():
@@ -36,16 +36,15 @@ async def run(worker: Worker, clock: Clock, stop: asyncio.Future[None]) -> None:
             failures = 0
         except StoreError as error:
             failures += 1
-            pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * random.random()
+            pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
             _log.error("the store refused work, trying again in %.1f s: %s", pause, error)
             await first((stop,), clock, clock.now() + pause * 1000)
         else:
-            await first((stop, *worker.wakers()), clock, due)
+            if due is None or due > clock.now():
+                await first((stop, *worker.wakers()), clock, due)
 
 
-async def first(
-    wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None
-) -> None:
+async def first(wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None) -> None:
     """Wait until one of the futures is done or the clock has reached `due`; cancel the rest but the first."""
     keep, *others = wakers
     if due is not None:

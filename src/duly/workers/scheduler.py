@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from duly import faults
 from duly.database.database import Batch, Database
@@ -11,6 +11,8 @@ from duly.functions.runner import Runner
 from duly.limits import DUE_BATCH_MAX
 from duly.model import jobs
 from duly.storage.engine import ACTION, MUTATION, Job
+
+_BITE_MIN: Final = 16
 
 
 class Drained(NamedTuple):
@@ -38,6 +40,7 @@ class Executor:
         self._running: set[asyncio.Task[None]] = set()
         self._last = Drained(0, [], None, False, 0)
         self._freed: asyncio.Future[None] | None = None
+        self._bite = DUE_BATCH_MAX
 
     @property
     def running(self) -> int:
@@ -83,12 +86,14 @@ class Executor:
 
     def _drain(self, batch: Batch, free: int) -> Drained:
         ran, started, epoch = 0, list[Job](), self._database.epoch
-        for job in jobs.due(batch, MUTATION, DUE_BATCH_MAX):
+        for job in jobs.due(batch, MUTATION, self._bite):
             if batch.spent:
                 break
             ran += 1
             if self._runner.run_due(batch, job, epoch) is not None:
                 started.append(job)
+        # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
+        self._bite = min(max(2 * ran, _BITE_MIN), DUE_BATCH_MAX)
         for job in jobs.due(batch, ACTION, free - len(started)):
             ran += 1
             if self._runner.run_due(batch, job, epoch) is not None:

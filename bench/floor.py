@@ -1,0 +1,289 @@
+"""The floor of each workload: the same rows, or the same waits, with nothing but SQLite, a queue and timers.
+
+The file is a store that duly has made, so that tables and indexes cannot differ; so are the rows, which are copies
+of rows that duly has written. Nothing here validates, schedules, wakes or remembers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from random import Random
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import orjson
+
+from bench import handlers, stores
+from bench.product import (
+    AT_ONCE,
+    CALLERS,
+    CALLS_PER_SECOND,
+    COUNTERS,
+    TEXT,
+    Figures,
+    open_app,
+    random_offsets,
+    until_done,
+)
+from bench.report import percentiles
+
+BATCH = 512
+
+Row = dict[str, Any]
+"""A row by column."""
+
+
+# Calls.
+
+
+async def inserts_in_turn(path: str, count: int) -> Figures:
+    return await _inserts(path, count, 1)
+
+
+async def inserts_at_once(path: str, count: int) -> Figures:
+    return await _inserts(path, max(count // CALLERS, 1) * CALLERS, CALLERS)
+
+
+async def _inserts(path: str, count: int, together: int) -> Figures:
+    await _make_store(path)
+    insert = f"INSERT INTO {stores.table_of(path, 'notes')} (id, document) VALUES (?, ?)"
+    documents = [(id, orjson.dumps({"n": n, "text": TEXT}).decode()) for n, id in enumerate(_ids(count))]
+    seconds = _write(path, insert, documents, together)
+    stores.check_rows(path, "notes", count)
+    return (count / seconds,)
+
+
+# Scheduled functions.
+
+
+async def job_inserts(path: str, count: int) -> Figures:
+    life = (await _make_store(path)).mutation
+    seconds = _write(path, *_jobs(life.pending, count), AT_ONCE)
+    assert stores.states(path) == {"pending": count}
+    return (count / seconds,)
+
+
+async def job_updates(path: str, count: int) -> Figures:
+    life = (await _make_store(path)).mutation
+    _write(path, *_jobs(life.pending, count), count)
+    succeed = _Change(life.pending, life.success)
+    seconds = _drain(path, life.pending, BATCH, succeed)
+    stores.check_all_succeeded(path, count)
+    return (count / seconds,)
+
+
+async def job_counts(path: str, count: int) -> Figures:
+    life = (await _make_store(path)).mutation
+    _write(path, *_jobs(life.pending, count), count)
+    counters = _ids(min(COUNTERS, count))
+    insert = f"INSERT INTO {stores.table_of(path, 'counters')} (id, document) VALUES (?, ?)"
+    _write(path, insert, [(id, '{"n":0}') for id in counters], count)
+    succeed, count_up = _Change(life.pending, life.success), _CountUp(path, Random(1).choices(counters, k=count))
+
+    def batch(write: _Writer, claimed: list[int]) -> None:
+        count_up(write, claimed)
+        succeed(write, claimed)
+
+    seconds = _drain(path, life.pending, BATCH, batch)
+    stores.check_counted(path, count)
+    stores.check_all_succeeded(path, count)
+    return (count / seconds,)
+
+
+async def action_updates(path: str, count: int) -> Figures:
+    life = (await _make_store(path)).action
+    _write(path, *_jobs(life.pending, count), count)
+    start, succeed = _Change(life.pending, life.running), _Change(life.running, life.success)
+
+    def batch(write: _Writer, claimed: list[int]) -> None:
+        start(write, claimed)
+        write.commit()
+        write.begin()
+        succeed(write, claimed)
+
+    seconds = _drain(path, life.pending, CALLERS, batch)
+    stores.check_all_succeeded(path, count)
+    return (count / seconds,)
+
+
+# Waits.
+
+
+async def thread_hops(path: str, count: int) -> Figures:
+    """From the event loop, by way of a queue, to a thread that claims what is due."""
+    life = (await _make_store(path)).mutation
+    _write(path, *_jobs(life.pending, 1), 1)
+    queue: SimpleQueue[float | None] = SimpleQueue()
+    waits: list[float] = []
+    thread = threading.Thread(target=_claim_when_told, args=(path, life.pending, queue, waits))
+    thread.start()
+    started = perf_counter()
+    for n in range(count):
+        await asyncio.sleep(started + n / CALLS_PER_SECOND - perf_counter())
+        queue.put(perf_counter())
+    queue.put(None)
+    await asyncio.to_thread(thread.join)
+    return percentiles(waits)
+
+
+def _claim_when_told(path: str, pending: Row, queue: SimpleQueue[float | None], waits: list[float]) -> None:
+    with _Writer(path) as write:
+        while (told := queue.get()) is not None:
+            write.begin()
+            assert write.execute(_CLAIM, (pending["lane"], pending["due"], BATCH)).fetchall()
+            waits.append(1_000 * (perf_counter() - told))
+            write.commit()
+
+
+async def timers(path: str, count: int) -> Figures:
+    """How late the event loop is with nothing but timers to attend to."""
+    loop = asyncio.get_running_loop()
+    late: list[float] = []
+    first = loop.time() + 0.2
+    for moment in sorted(first + offset for offset in random_offsets(count)):
+        await asyncio.sleep(moment - loop.time())
+        late.append(1_000 * (loop.time() - moment))
+    return percentiles(late)
+
+
+# The rows that duly writes.
+
+
+class _Life(NamedTuple):
+    """The row of a scheduled function in the states it goes through."""
+
+    pending: Row
+    running: Row
+    success: Row
+
+
+class _Lives(NamedTuple):
+    mutation: _Life
+    action: _Life
+
+
+async def _make_store(path: str) -> _Lives:
+    """Have duly make the tables, and run one mutation and one action to see what their rows become."""
+    handlers.seen.clear()
+    async with open_app(path, executor=False) as app:
+        await app.mutation("bench:make_tables")
+        jobs = await app.mutation("bench:schedule_noops", {"first": 0, "count": 1, "delay": 0})
+        jobs.append(await app.mutation("bench:schedule_look", {"path": path}))
+    pending = stores.job_rows(path)
+    async with open_app(path) as app:
+        await until_done(app, jobs)
+    mutation, action = map(_Life, pending, handlers.seen, stores.job_rows(path))
+    _write(path, "DELETE FROM scheduled_functions WHERE id = ?", [(row["id"],) for row in pending], len(pending))
+    return _Lives(mutation, action)
+
+
+def _ids(count: int) -> range:
+    """Ids that take as many bytes as those of duly."""
+    return range(1 << 58, (1 << 58) + (count << 10), 1 << 10)
+
+
+def _jobs(row: Row, count: int) -> tuple[str, list[tuple[Any, ...]]]:
+    """What inserts a job, and `count` copies of a row of one."""
+    sql = f"INSERT INTO scheduled_functions ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})"
+    copies = (row | {"id": id, "args": f'{{"n":{n}}}'} for n, id in enumerate(_ids(count)))
+    return sql, [tuple(copy.values()) for copy in copies]
+
+
+class _Change:
+    """Updates the columns that differ between two states of a job, for many jobs."""
+
+    def __init__(self, before: Row, after: Row) -> None:
+        changed = {column: value for column, value in after.items() if value != before[column]}
+        self._sql = f"UPDATE scheduled_functions SET {', '.join(f'{name} = ?' for name in changed)} WHERE id = ?"
+        self._values = tuple(changed.values())
+
+    def __call__(self, write: _Writer, jobs: list[int]) -> None:
+        write.many(self._sql, [(*self._values, job) for job in jobs])
+
+
+class _CountUp:
+    """Reads a counter for each job, adds one, and leaves a row."""
+
+    def __init__(self, path: str, chosen: list[int]) -> None:
+        counters, events = stores.table_of(path, "counters"), stores.table_of(path, "events")
+        self._chosen = iter(chosen)
+        self._select = f"SELECT document FROM {counters} WHERE id = ?"
+        self._update = f"UPDATE {counters} SET document = ? WHERE id = ?"
+        self._insert = f"INSERT INTO {events} (id, document) VALUES (?, ?)"
+
+    def __call__(self, write: _Writer, jobs: list[int]) -> None:
+        numbers: dict[int, int] = {}
+        events: list[tuple[int, str]] = []
+        for job, counter in zip(jobs, self._chosen, strict=False):
+            if counter not in numbers:
+                numbers[counter] = orjson.loads(write.execute(self._select, (counter,)).get)["n"]
+            numbers[counter] += 1
+            events.append((job, f'{{"counter":"{counter:032x}","n":{job}}}'))
+        write.many(self._update, [(f'{{"n":{n}}}', counter) for counter, n in numbers.items()])
+        write.many(self._insert, events)
+
+
+# SQLite.
+
+
+def _drain(path: str, pending: Row, size: int, batch: Callable[[_Writer, list[int]], None]) -> float:
+    """Seconds to claim and work off all that is due, `size` rows a transaction."""
+
+    def drain(write: _Writer) -> None:
+        claimed: list[int] | None = None
+        while claimed != []:
+            write.begin()
+            claimed = [row[0] for row in write.execute(_CLAIM, (pending["lane"], pending["due"], size))]
+            batch(write, claimed)
+            write.commit()
+
+    with _Writer(path) as write:
+        return _timed(lambda: drain(write))
+
+
+def _write(path: str, sql: str, rows: list[tuple[Any, ...]], together: int) -> float:
+    """Seconds to run a statement for each of the rows, so many together in a transaction."""
+
+    def run(write: _Writer) -> None:
+        for first in range(0, len(rows), together):
+            write.begin()
+            write.many(sql, rows[first : first + together])
+            write.commit()
+
+    with _Writer(path) as write:
+        return _timed(lambda: run(write))
+
+
+class _Writer:
+    """One connection, its transactions begun and committed by hand."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = stores.connect(path)
+        self.execute = self._connection.execute
+        self.many = self._connection.executemany
+
+    def begin(self) -> None:
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    gc.collect()
+    started = perf_counter()
+    work()
+    return perf_counter() - started
+
+
+_CLAIM = "SELECT * FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?"

@@ -1,0 +1,134 @@
+"""Every workload: what it is, how much of it, what it should reach, and how it is run bare and by duly."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import floor, product
+from bench.product import Figures
+from bench.report import Measure, Result
+
+Run = Callable[[str, int], Awaitable[Figures]]
+"""Measures so many calls or jobs on a new store at that path."""
+
+
+class Workload(NamedTuple):
+    key: str
+    title: str
+    count: int
+    """Calls or jobs of one round."""
+    measures: tuple[Measure, ...]
+    floor: Run
+    product: Run
+
+
+WORKLOADS = (
+    Workload(
+        "W1",
+        "calls, one after another",
+        4_000,
+        (Measure("calls/s", 5_000),),
+        floor.inserts_in_turn,
+        product.calls_in_turn,
+    ),
+    Workload(
+        "W1x64",
+        "calls, 64 callers",
+        51_200,
+        (Measure("calls/s", 50_000),),
+        floor.inserts_at_once,
+        product.calls_at_once,
+    ),
+    Workload(
+        "W2",
+        "scheduling, 1,000 a mutation",
+        50_000,
+        (Measure("jobs/s", 120_000),),
+        floor.job_inserts,
+        product.schedule,
+    ),
+    Workload(
+        "W3",
+        "jobs that do nothing",
+        50_000,
+        (Measure("jobs/s", 100_000),),
+        floor.job_updates,
+        product.drain_noops,
+    ),
+    Workload(
+        "W4",
+        "jobs that read, patch, insert",
+        20_000,
+        (Measure("jobs/s", 25_000),),
+        floor.job_counts,
+        product.drain_counts,
+    ),
+    Workload(
+        "W5",
+        "start after commit",
+        500,
+        (Measure("ms", 0.5, "p50"), Measure("ms", 2, "p99")),
+        floor.thread_hops,
+        product.start_after_commit,
+    ),
+    Workload(
+        "W6",
+        "start after due time",
+        1_000,
+        (Measure("ms", 1, "p50"), Measure("ms", 5, "p99")),
+        floor.timers,
+        product.start_after_due,
+    ),
+    Workload(
+        "actions",
+        "actions that do nothing",
+        10_000,
+        (Measure("jobs/s", 20_000),),
+        floor.action_updates,
+        product.drain_actions,
+    ),
+)
+
+LATENCY_FLOOR_SHARE = 5
+"""The floor of a latency is measured on a fifth of the samples, for it takes as long as they do."""
+
+
+def named(key: str) -> Workload:
+    return next(workload for workload in WORKLOADS if workload.key == key)
+
+
+def measure(workload: Workload, folder: Path, count: int, rounds: int) -> list[Result]:
+    """Floor, product, floor, product, …: each round on stores of its own."""
+    pairs = [measure_once(workload, folder, count) for _ in range(rounds)]
+    return [
+        Result(
+            workload.key,
+            workload.title,
+            figure,
+            [of_product[at] for _, of_product in pairs],
+            [of_floor[at] for of_floor, _ in pairs],
+        )
+        for at, figure in enumerate(workload.measures)
+    ]
+
+
+def measure_once(workload: Workload, folder: Path, count: int) -> tuple[Figures, Figures]:
+    is_latency = workload.measures[0].less_is_better
+    of_floor = run(workload.floor, folder, max(count // LATENCY_FLOOR_SHARE, 1) if is_latency else count)
+    return of_floor, run(workload.product, folder, count)
+
+
+def run(work: Run, folder: Path, count: int) -> Figures:
+    """Run one side of a workload on a new store, with the garbage of earlier ones collected."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        gc.collect()
+        return asyncio.run(_awaited(work(f"{place}/data.db", count)))
+
+
+async def _awaited(figures: Awaitable[Figures]) -> Figures:
+    return await figures

@@ -1,0 +1,119 @@
+"""Reads what a round left behind: the store, past duly itself, and the diaries of its processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+
+from duly.values.ids import creation_time
+
+
+class Job(NamedTuple):
+    """A scheduled function. Times are milliseconds since 1970."""
+
+    number: int
+    name: str
+    state: str
+    scheduled: float
+    created: float
+    parent: int | None = None
+    """The number of the function that scheduled it; None is a client."""
+    follow: int | None = None
+    """The number of the function that it, an action, schedules by itself."""
+    error: str | None = None
+    completed: float | None = None
+
+    @property
+    def is_action(self) -> bool:
+        return self.name.startswith("act")
+
+
+class Trace(NamedTuple):
+    """The row that a client's call or a scheduled function leaves, and what it scheduled."""
+
+    number: int
+    scheduled: tuple[int, ...] = ()
+    created: float = 0.0
+
+
+class Line(NamedTuple):
+    """A line of a diary."""
+
+    run: int
+    deed: str
+    number: int
+
+
+class History(NamedTuple):
+    """Everything a round left behind."""
+
+    jobs: list[Job]
+    effects: list[Trace]
+    """Of client calls."""
+    markers: list[Trace]
+    """Of scheduled functions."""
+    counters: list[int]
+    lines: list[Line]
+    last_run: int
+    """The process that was not killed."""
+    integrity: str = "ok"
+
+    def numbers(self, deed: str) -> list[int]:
+        return [line.number for line in self.lines if line.deed == deed]
+
+
+def read_history(folder: Path, last_run: int) -> History:
+    connection = apsw.Connection(str(folder / "data.db"))
+    try:
+        integrity = "; ".join(str(text) for (text,) in connection.execute("PRAGMA integrity_check"))
+        effects, markers = (_documents(connection, table) for table in ("effects", "markers"))
+        return History(
+            jobs=_jobs(connection),
+            effects=[Trace(d["number"], tuple(d["scheduled"]), created) for created, d in effects],
+            markers=[Trace(d["number"], tuple(d["children"]), created) for created, d in markers],
+            counters=[document["markers"] for _, document in _documents(connection, "counters")],
+            lines=[line for run in range(last_run + 1) for line in read_diary(folder, run)],
+            last_run=last_run,
+            integrity=integrity,
+        )
+    finally:
+        connection.close()
+
+
+def read_diary(folder: Path, run: int) -> list[Line]:
+    """The lines of one process. One that was killed while it wrote may have left half a line: that says nothing."""
+    path = folder / f"diary-{run}"
+    lines = path.read_text("ascii").split("\n")[:-1] if path.exists() else []
+    return [Line(run, deed, int(number)) for deed, number in (line.split() for line in lines)]
+
+
+def _documents(connection: apsw.Connection, table: str) -> list[tuple[float, dict[str, Any]]]:
+    """The documents of a table with the times of their creation; none if it was never made."""
+    number = connection.execute("SELECT number FROM duly_tables WHERE name = ?", (table,)).get
+    rows: Iterable[Any] = () if number is None else connection.execute(f"SELECT id, document FROM t{number}_{table}")
+    return [(creation_time(id), json.loads(document)) for id, document in rows]
+
+
+def _jobs(connection: apsw.Connection) -> list[Job]:
+    rows: list[Any] = connection.execute(
+        "SELECT id, name, args, state, scheduled_time, parent, error, completed_time FROM scheduled_functions"
+    ).fetchall()
+    number_of = {row[0]: json.loads(row[2])["number"] for row in rows}
+    return [
+        Job(
+            number=number_of[id],
+            name=name.removeprefix("load:"),
+            state=state,
+            scheduled=scheduled,
+            created=creation_time(id),
+            parent=None if parent is None else number_of.get(parent, 0),
+            follow=json.loads(args).get("follow"),
+            error=error,
+            completed=completed,
+        )
+        for id, name, args, state, scheduled, parent, error, completed in rows
+    ]

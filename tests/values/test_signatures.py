@@ -1,0 +1,201 @@
+"""What a handler's signature accepts and returns, and what it must accept."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Optional, TypedDict
+
+import pytest
+
+from duly.values.annotations import Id, arguments_of, check_handler_accepts, returns_of, validator_of
+from duly.values.validators import IdValidator, Mismatch, Validator, v
+
+
+class Store:
+    """A store whose ids start with the name of their table."""
+
+    def table_of(self, id: str) -> str | None:
+        table = id.partition(":")[0]
+        return table if table in ("orders", "users") else None
+
+
+STORE = Store()
+
+
+def refusal(validator: Validator, value: object) -> str:
+    with pytest.raises(Mismatch) as caught:
+        validator.check(value, STORE)
+    return str(caught.value)
+
+
+def complaint(act: Callable[..., object], *args: Any) -> str:
+    with pytest.raises(TypeError) as caught:
+        act(*args)
+    return str(caught.value)
+
+
+class Order(TypedDict):
+    items: list[str]
+
+
+@dataclass
+class Line:
+    name: str
+
+
+async def greet(ctx, name: str, times: int = 1, *, anything, note: str | None = None) -> list[str]: ...
+
+
+def test_a_signature_is_an_object() -> None:
+    assert arguments_of(greet) == v.object(
+        {
+            "name": v.string(),
+            "times": v.optional(v.int64()),
+            "anything": v.any(),
+            "note": v.optional(v.union(v.string(), v.null())),
+        }
+    )
+    assert returns_of(greet) == v.array(v.string())
+
+
+def test_a_handler_that_says_nothing_about_its_result_returns_anything() -> None:
+    def silent(ctx): ...
+
+    def nothing(ctx) -> None: ...
+
+    assert returns_of(silent) is None
+    assert returns_of(nothing) == v.null()
+    assert arguments_of(silent) == v.object({})
+
+
+def test_keyword_rest_takes_more_fields() -> None:
+    def anything(ctx, **rest): ...
+
+    def floats(ctx, a: str, **rest: float): ...
+
+    assert arguments_of(anything).check({"x": None}, STORE) == {"x": None}
+    assert repr(arguments_of(floats).check({"a": "s", "x": 1}, STORE)) == "{'a': 's', 'x': 1.0}"
+    assert refusal(arguments_of(floats), {"a": "s", "x": "y"}) == 'at .x: expected a number, got "y"'
+
+
+def test_a_parameter_that_cannot_be_given_by_name_is_a_type_error() -> None:
+    def position(ctx, a: str, /): ...
+
+    def position_ctx(ctx, /, a: str): ...
+
+    def many(ctx, *parts: str): ...
+
+    assert complaint(arguments_of, position) == (
+        "parameter a: str of position() is given by position,"
+        " expected one that can be given by its name: arguments are passed as keywords"
+    )
+    assert complaint(arguments_of, many).startswith("parameter *parts: str of many() is given by position,")
+    assert arguments_of(position_ctx) == v.object({"a": v.string()})
+
+
+def test_a_handler_without_place_for_ctx_is_a_type_error() -> None:
+    def nothing(): ...
+
+    def keyword(*, ctx): ...
+
+    def rest(*ctx): ...
+
+    for handler in (nothing, keyword, rest):
+        assert complaint(arguments_of, handler) == (
+            f"{handler.__name__}() has no place for ctx, expected it as the first parameter"
+        )
+
+
+def test_an_annotation_that_is_not_understood_names_its_parameter() -> None:
+    def meet(ctx, at: datetime.datetime) -> set[int]: ...
+
+    assert complaint(arguments_of, meet).startswith(
+        "parameter at of meet(): got the annotation datetime.datetime, expected str,"
+    )
+    assert complaint(returns_of, meet).startswith("the result of meet(): got the annotation set[int], expected")
+
+
+def test_string_annotations_are_looked_up_where_the_handler_was_written() -> None:
+    local = Literal["x"]
+
+    def handler(ctx: "Nowhere", line: "Line", kind: "local", ids: "list[Id[Line]]") -> "Order":  # noqa: F821
+        return local  # a closure: the annotation alone would not keep the name
+
+    assert arguments_of(handler) == v.object(
+        {"line": validator_of(Line), "kind": v.literal("x"), "ids": v.array(IdValidator(None, Line))}
+    )
+    assert returns_of(handler) == validator_of(Order)
+
+
+def test_strings_inside_annotations_are_looked_up_too() -> None:
+    def handler(ctx, lines: list["Line"], owner: Optional["Id[Line]"], order: v.id("orders")): ...
+
+    assert arguments_of(handler).fields["lines"] == v.array(Line)
+    assert arguments_of(handler).fields["owner"] == v.union(IdValidator(None, Line), v.null())
+    assert arguments_of(handler).fields["order"] == v.id("orders")
+
+
+def test_a_validator_may_be_an_annotation_in_a_string() -> None:
+    def handler(ctx, order: "v.id('orders')"): ...
+
+    assert arguments_of(handler) == v.object({"order": v.id("orders")})
+
+
+def test_a_name_that_does_not_exist_names_parameter_text_and_cause() -> None:
+    def lost(ctx, line: "Lnie") -> "[": ...  # noqa: F821, F722
+
+    def unassigned(ctx, line: "later"):
+        return later
+
+    assert complaint(arguments_of, lost) == (
+        "parameter line of lost(): cannot evaluate its annotation 'Lnie' (NameError: name 'Lnie' is not defined)"
+    )
+    assert complaint(returns_of, lost).startswith("the result of lost(): cannot evaluate its annotation '[' (Syntax")
+    assert "name 'later' is not defined" in complaint(arguments_of, unassigned)
+    later = 1
+
+
+def test_a_callable_object_is_a_handler() -> None:
+    class Greeter:
+        def __call__(self, ctx, name: str) -> None: ...
+
+    assert arguments_of(Greeter()) == v.object({"name": v.string()})
+
+
+# ---- handlers with declared arguments
+
+
+DECLARED = v.object({"a": v.string(), "b": v.optional(v.string())})
+
+
+def test_a_handler_accepts_what_is_declared() -> None:
+    def same(ctx, a, b="x"): ...
+
+    def more(ctx, a, b=None, c=1): ...
+
+    def rest(ctx, **fields): ...
+
+    for handler in (same, more, rest):
+        check_handler_accepts(handler, DECLARED)
+
+
+def test_a_handler_that_does_not_accept_what_is_declared_is_a_type_error() -> None:
+    def lacks(ctx, a): ...
+
+    def needs(ctx, a, b): ...
+
+    def wants(ctx, a, c, b=None): ...
+
+    def rest(ctx, b, **rest): ...
+
+    assert complaint(check_handler_accepts, lacks, DECLARED) == ("lacks() has no parameter for the declared argument b")
+    assert complaint(check_handler_accepts, needs, DECLARED) == (
+        "parameter b of needs() has no default, expected one: its argument is declared optional"
+    )
+    assert complaint(check_handler_accepts, wants, DECLARED) == (
+        "parameter c of wants() has no default and no declared argument"
+    )
+    assert "no default, expected one" in complaint(check_handler_accepts, rest, DECLARED)
+    assert complaint(check_handler_accepts, lacks, v.object({"rest": v.any(), "a": v.any()})) == (
+        "lacks() has no parameter for the declared argument rest"
+    )
