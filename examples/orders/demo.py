@@ -1,40 +1,41 @@
-"""A month in a tea shop, in a quarter of a minute, with a `kill -9` in the middle: `make demo`.
+"""A month in a tea shop in a quarter of a minute, with a `kill -9` in the middle: `make demo`.
 
-The parent process starts the shop as a child: the application in `backend`, on a SQLite file in a temporary folder,
-with a clock that runs fast. The child ends in the middle of a transaction, is started again, and finishes by itself
+This process starts the shop as a child process: the application in `backend`, on a SQLite file in a temporary folder,
+with a clock that runs fast. The child dies in the middle of a transaction, is started again, and finishes by itself
 what was scheduled. At the end everything is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from contextlib import asynccontextmanager, suppress
-from collections.abc import AsyncIterator, Awaitable, Callable
-import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import click
 from board import Board, Overview, WarningsOn
-from timelapse import DAY_MS, DAYS_PER_SECOND, OPENING, TimelapseClock, day_of
+from closing import count_up
+from timelapse import DAY_MS, DAYS_PER_SECOND, OPENING, TimelapseClock
 
 from duly import App, faults
 
 HERE: Final = Path(__file__).parent
-ITEMS: Final = [f"tea no. {number}" for number in range(1, 401)]
-KILLED_AT_ITEM: Final = 250
 ORDERS: Final = (
-    (["black tea", "honey"], "ada@example.com"),
-    (["green tea"], "grace@example.com"),
-    (["a teapot"], "alan@example.com"),
+    # What, for whom, and the card and the pence to charge.
+    (["black tea", "honey"], "ada@example.com", ("4242", 450)),
+    (["green tea"], "grace@example.com", ("0000", 300)),
+    (["a teapot"], "alan@example.com", None),
 )
+ITEMS_IN_STOCK: Final = [f"tea no. {number}" for number in range(1, 401)]
+KILLED_AT_ITEM: Final = 250
 LIMIT_SECONDS: Final = 60.0
 """How long a process waits for what ought to happen, on however slow a machine."""
 
@@ -44,20 +45,20 @@ LIMIT_SECONDS: Final = 60.0
 
 def main() -> int:
     headline("A month in a tea shop")
-    click.echo(f"One second is {DAYS_PER_SECOND} days. Each line is a change as a subscription to the database sees it:")
-    click.echo("functions as they go from pending to their end, orders, payments and plans as they change.\n")
-    with tempfile.TemporaryDirectory(prefix="duly-demo-") as folder:
+    click.echo(
+        f"One second is {DAYS_PER_SECOND} days. Each line is a change, as a subscription to the database sees it.\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="duly-demo-", ignore_cleanup_errors=True) as folder:
         opened = time.time()
-        shop = start_shop("open", folder, opened)
-        if shop.wait() != -signal.SIGKILL:
-            return problem(f"the shop ended with {shop.returncode}, expected it to be killed")
-        click.echo()
-        click.secho(f"kill -9: process {shop.pid} is gone, in the middle of a transaction.", fg="red", bold=True)
-        shop = start_shop("reopen", folder, opened)
-        click.secho(f"Process {shop.pid} opens the same file and goes on.\n", bold=True)
-        if shop.wait() != 0:
-            return problem("the shop did not come to its end as it should, see above")
-    what_next()
+        with start_shop("open", folder, opened) as shop:
+            if shop.wait() != -signal.SIGKILL:
+                return problem(f"the shop ended with exit code {shop.returncode}, expected it to be killed")
+        click.secho(f"\nkill -9: process {shop.pid} is gone, in the middle of a transaction.", fg="red", bold=True)
+        with start_shop("reopen", folder, opened) as shop:
+            click.secho(f"Process {shop.pid} opens the same file and goes on.\n", bold=True)
+            if shop.wait() != 0:
+                return problem("something was lost, done twice, or did not happen; see above")
+    say_what_next()
     return 0
 
 
@@ -70,34 +71,32 @@ def headline(text: str) -> None:
 
 
 def problem(text: str) -> int:
-    click.secho(f"\nSomething is wrong: {text}.", fg="red", bold=True)
+    click.secho(f"\nFAILED: {text}.", fg="red", bold=True)
     return 1
 
 
-def what_next() -> None:
+def say_what_next() -> None:
     headline("What to try next")
-    order = """'{"items": ["tea"]}'"""
-    for command, meaning in (
-        ("make dev", "serve this shop, and in another terminal order something:"),
-        (f".venv/bin/duly run orders:create_order {order} --folder examples/orders/backend", ""),
-        ("open examples/orders/backend/orders.py", "read how little it takes"),
-        ("make bench", "measure it"),
-        ("make crash", "kill it a few hundred times, and count"),
-    ):
-        click.echo(f"  {click.style(f'{command:<40}', fg='cyan')} {meaning}".rstrip())
+    run = """.venv/bin/duly run orders:create_order '{"items": ["tea"]}' --folder examples/orders/backend"""
+    click.echo(f"  {click.style('make dev', fg='cyan'):<20} runs this shop in real time; order from another terminal:")
+    click.echo(f"  {click.style(run, fg='cyan')}")
+    click.echo(f"  {click.style('examples/orders/backend/orders.py', fg='cyan')} is how little there is to write")
+    click.echo(
+        f"  {click.style('make bench', fg='cyan')} measures, {click.style('make crash', fg='cyan')} kills and counts"
+    )
 
 
-# The child. It is started twice: it opens the shop and is killed, it opens it again and finishes.
+# The child. It is started twice: it opens the shop and is killed; it opens the shop again and finishes.
 
 
 @asynccontextmanager
-async def shop(folder: str, opened: float, again: bool) -> AsyncIterator[tuple[App, TimelapseClock, Board]]:
-    """The application at work, with a board that shows what it does."""
+async def shop_in(folder: str, opened: float, *, again: bool) -> AsyncIterator[tuple[App, TimelapseClock, Board]]:
+    """The application at work, and a board that shows what it does."""
     clock = TimelapseClock(opened)
     board = Board(clock, again)
     logging.getLogger("duly.app").addHandler(WarningsOn(board))
     async with App(HERE / "backend", f"sqlite:///{folder}/shop.db", clock=clock) as app:
-        tasks = [asyncio.create_task(watch(app, board)), asyncio.create_task(board.print_settled())]
+        tasks = [asyncio.create_task(show(app, board)), asyncio.create_task(board.print_settled())]
         try:
             yield app, clock, board
         finally:
@@ -106,47 +105,53 @@ async def shop(folder: str, opened: float, again: bool) -> AsyncIterator[tuple[A
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def watch(app: App, board: Board) -> None:
+async def show(app: App, board: Board) -> None:
     async for overview in app.subscribe("dashboard:overview"):
         board.see(overview)
 
 
-async def open_shop(folder: str, opened: float) -> None:
-    async with shop(folder, opened, again=False) as (app, clock, _):
-        ada = await app.mutation("billing:sign_up", {"name": "Ada", "email": "ada@example.com"})
-        await app.mutation("billing:start_trial", {"user_id": ada})
-        reminder = {"email": "ada@example.com", "text": "drink more tea", "remind_at": OPENING + 20 * DAY_MS}
-        reminder_id = await app.mutation("reminders:schedule_reminder", reminder)
-        for day, (items, customer) in enumerate(ORDERS):
-            await clock.sleep_until_day(day)
-            order_id = await app.mutation("orders:create_order", {"items": items, "customer": customer})
-            if day == 0:
-                payment = {"order_id": order_id, "pence": 450, "card": "4242"}
-            else:
-                payment = {"order_id": order_id, "pence": 300, "card": "0000"}
-            if day < 2:
-                await app.mutation("payments:pay", payment)
-        await clock.sleep_until_day(3)
-        await app.mutation("reminders:cancel_reminder", {"reminder_id": reminder_id})
-        await clock.sleep_until_day(4)
-        await app.mutation("catalogue:order_printing", {"pages": 1_000})
+async def open_shop(folder: str, opened: float) -> int:
+    async with shop_in(folder, opened, again=False) as (app, clock, _):
+        await run_the_first_days(app, clock)
         await until(app, ready_for_stocktaking)
         await clock.sleep_until_day(6)
-
-        # Dies when the handler of one more count has returned and nothing of its transaction is stored.
+        # This process is to die when one more handler has returned and nothing of its transaction is stored.
         faults.arm("job.ran", lambda: os.kill(os.getpid(), signal.SIGKILL), KILLED_AT_ITEM)
-        await app.mutation("stocktaking:begin", {"items": ITEMS, "minutes_each": 10})
+        await app.mutation("stocktaking:begin", {"items": ITEMS_IN_STOCK, "minutes_each": 10})
         await asyncio.sleep(LIMIT_SECONDS)
+        return problem(f"{LIMIT_SECONDS:.0f} seconds have passed, expected to be dead by now")
+
+
+async def run_the_first_days(app: App, clock: TimelapseClock) -> None:
+    ada = await app.mutation("billing:sign_up", {"name": "Ada", "email": "ada@example.com"})
+    await app.mutation("billing:start_trial", {"user_id": ada})
+    reminder = {"email": "ada@example.com", "text": "drink more tea", "remind_at": OPENING + 20 * DAY_MS}
+    reminder_id = await app.mutation("reminders:schedule_reminder", reminder)
+    for day, (items, customer, card) in enumerate(ORDERS):
+        await clock.sleep_until_day(day)
+        order_id = await app.mutation("orders:create_order", {"items": items, "customer": customer})
+        if card is not None:
+            number, pence = card
+            await app.mutation("payments:pay", {"order_id": order_id, "card": number, "pence": pence})
+    await clock.sleep_until_day(3)
+    await app.mutation("reminders:cancel_reminder", {"reminder_id": reminder_id})
+    await clock.sleep_until_day(4)
+    await app.mutation("catalogue:order_printing", {"pages": 1_000})
 
 
 def ready_for_stocktaking(overview: Overview) -> bool:
-    """Whether all of the first days is done, and the catalogue is being printed."""
-    now_running = [function["name"] for function in overview["functions"] if function["state"]["kind"] == "inProgress"]
+    """Whether the first days are over and done with, and the catalogue is being printed."""
+    running = [function["name"] for function in overview["functions"] if function["state"]["kind"] == "inProgress"]
     return (
-        now_running == ["catalogue:print_pages"]
+        running == ["catalogue:print_pages"]
         and all(order["status"] == "confirmed" for order in overview["orders"])
         and all(payment["status"] != "processing" for payment in overview["payments"])
     )
+
+
+def at_rest(overview: Overview) -> bool:
+    """Whether nothing is scheduled or running."""
+    return overview["open"] == 0
 
 
 async def until(app: App, condition: Callable[[Overview], bool]) -> None:
@@ -157,8 +162,22 @@ async def until(app: App, condition: Callable[[Overview], bool]) -> None:
 
 
 async def reopen_shop(folder: str, opened: float) -> int:
-    async with shop(folder, opened, again=True) as (app, clock, board):
-        await at_rest(app)
+    async with shop_in(folder, opened, again=True) as (app, clock, board):
+        await until(app, at_rest)
         await asyncio.sleep(0.5)  # the board shows the last changes
-        board.flush()
-        return closing(await Found.out(app, board), day_of(clock.now()))
+        headline("Counting up")
+        return 0 if await count_up(app, board) else 1
+
+
+def child(act: str, folder: str, opened: str) -> int:
+    try:
+        return asyncio.run({"open": open_shop, "reopen": reopen_shop}[act](folder, float(opened)))
+    except TimeoutError:
+        return problem(f"{LIMIT_SECONDS:.0f} seconds have passed, expected what is scheduled to be done by now")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(child(*sys.argv[1:]) if sys.argv[1:] else main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import signal
 import tomllib
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -56,8 +58,11 @@ def dev(folder: str, store: str) -> None:
     FOLDER defaults to [tool.duly] folder, then to ./backend. Call functions from another terminal
     with `duly run`.
     """
-    with _errors_as_text():
+    if not Path(folder).is_dir():
+        raise click.ClickException(f"got the folder {folder!r}, which does not exist; name one: duly dev FOLDER")
+    with _errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_dev(folder, store))
+    click.echo("stopped")
 
 
 @main.command()
@@ -117,34 +122,43 @@ class _errors_as_text:
 
 
 async def _dev(folder: str, store: str) -> None:
-    from watchfiles import PythonFilter, awatch  # here: it costs other commands their start
-
     _print_runs()
+    _end_on_sigterm()
     app = App(folder, store)
     await _open_when_it_loads(app, folder)
     async with door.open_door(app, sqlite_path(store)):
         try:
             click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {store}")
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
-            async for _ in awatch(folder, watch_filter=PythonFilter(), debounce=200):
+            async for _ in _changes(folder):
                 await _reload(app)
         finally:
             await app.close()
 
 
 async def _open_when_it_loads(app: App, folder: str) -> None:
-    from watchfiles import PythonFilter, awatch
-
     while True:
         try:
             await app.__aenter__()
             return
         except LoadError as error:
-            if not os.path.isdir(folder):
-                raise
             _print_error("cannot load the functions; waiting for a change", error)
-        async for _ in awatch(folder, watch_filter=PythonFilter(), debounce=200):
+        async for _ in _changes(folder):
             break
+
+
+def _end_on_sigterm() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+def _changes(folder: str) -> AsyncIterator[object]:
+    """One item each time Python files of the folder have changed."""
+    # Here: it costs the other commands their start.
+    from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
+
+    return awatch(folder, watch_filter=PythonFilter(), debounce=200)
 
 
 async def _reload(app: App) -> None:

@@ -16,16 +16,6 @@ async def overview(ctx: QueryCtx) -> dict[str, Any]:
         "payments": await ctx.db.query("payments").order("desc").take(100),
         "users": await ctx.db.query("users").collect(),
         "functions": [function for function in functions if function["name"] != COUNTED_IN_BULK],
+        "open": sum(function["state"]["kind"] in ("pending", "inProgress") for function in functions),
         "stock": await ctx.run_query(internal.stocktaking.result),
     }
-
-
-@query
-async def at_rest(ctx: QueryCtx) -> bool:
-    """Whether nothing is scheduled or running."""
-    functions = ctx.db.system.query("_scheduled_functions")
-    for kind in ("pending", "inProgress"):
-        by_state = functions.with_index("by_state_scheduled_time", lambda q, kind=kind: q.eq("state.kind", kind))
-        if await by_state.first() is not None:
-            return False
-    return True

@@ -30,18 +30,20 @@ Work = Callable[["Batch"], T]
 
 
 class Batch:
-    """The calls of one commit: each attempt is a transaction of its own over those before it."""
+    """The calls of one commit: each attempt is a transaction of its own over those before it.
+
+    Time stands still in a batch: `now` is when it began.
+    """
 
     def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock) -> None:
         self.catalog = catalog
-        self.written: list[tuple[Table, dict[int, Write]]] = []
+        self.now = clock.now()
         self._base = catalog
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._ids = ids
-        self._clock = clock
         self._unflushed: dict[str, dict[int, Write]] = {}
-        self._newest: dict[str, dict[int, Write]] = {}
+        self._flushed: dict[str, dict[int, Write]] = {}
         self._ends = monotonic() + BATCH_SECONDS_MAX
         self._view = engine.begin()
         self.version = self._view.version + 1
@@ -53,35 +55,34 @@ class Batch:
 
     @property
     def changed(self) -> bool:
-        return bool(self.written) or self.catalog is not self._base
+        return bool(self._unflushed or self._flushed) or self.catalog is not self._base
 
-    def now(self) -> float:
-        return self._clock.now()
-
-    def attempt(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
-        """Run one transaction. If it raises, it leaves nothing behind."""
-        transaction = Transaction(self.catalog, self._clock.now(), self._ids)
-        value = drive(unit(transaction), self.answer)
+    def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
+        """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind."""
+        transaction = Transaction(self.catalog, self.now, self._ids)
+        value = drive(unit(transaction, *args), self.answer)
         if transaction.writes:
-            self._keep(transaction)
+            self.catalog = transaction.catalog
+            for table, writes in transaction.writes.items():
+                earlier = self._unflushed.get(table)
+                if earlier is None:
+                    self._unflushed[table] = writes
+                else:
+                    merge_writes(earlier, writes)
         return value
-
-    def _keep(self, transaction: Transaction) -> None:
-        self.catalog = transaction.catalog
-        for name, writes in transaction.writes.items():
-            merge_writes(self._unflushed.setdefault(name, {}), writes)
-            self._newest.setdefault(name, {}).update(writes)
-            self.written.append((self.catalog.tables[name], writes))
 
     def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
         """The row as the batch has left it so far; `row` is what its view said."""
-        write = self._newest.get(table.name, _NOTHING).get(id)
-        return row if write is None else write.new
+        for overlay in (self._unflushed, self._flushed):
+            write = overlay.get(table.name, _NOTHING).get(id)
+            if write is not None:
+                return write.new
+        return row
 
     def answer(self, request: Request) -> Any:
         """What a transaction reads where its own overlay has no answer."""
         if type(request) is Get:
-            write = self._newest.get(request.table.name, _NOTHING).get(request.id)
+            write = self._unflushed.get(request.table.name, _NOTHING).get(request.id)
             return self._view.answer(request) if write is None else write.new
         self._flush(request.table if type(request) is Scan else JOBS)
         return self._view.answer(request)
@@ -92,6 +93,14 @@ class Batch:
         writes = self._unflushed.pop(table.name, None)
         if writes:
             self._engine.write(table, writes)
+            merge_writes(self._flushed.setdefault(table.name, {}), writes)
+
+    def commit(self) -> Commit:
+        for name in tuple(self._unflushed):
+            self._flush(self.catalog.tables[name])
+        faults.at("commit.flushed")
+        self._engine.commit(self.version, self._ids.last)
+        return Commit(self.version, [(self.catalog.tables[name], writes) for name, writes in self._flushed.items()])
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -116,12 +125,6 @@ class Batch:
     def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
         """Fill an index that was just created."""
         self._engine.write_keys(index, keys)
-
-    def commit(self) -> None:
-        for name in tuple(self._unflushed):
-            self._flush(self.catalog.tables[name])
-        faults.at("commit.flushed")
-        self._engine.commit(self.version, self._ids.last)
 
 
 _NOTHING: dict[int, Write] = {}
@@ -188,10 +191,10 @@ class Committer:
                 self._engine.rollback()
                 return False
             if batch.changed:
-                batch.commit()
+                commit = batch.commit()
                 faults.at("commit.durable")
                 self.catalog = batch.catalog
-                self._tell(Commit(batch.version, batch.written), outcomes)  # pyright: ignore[reportArgumentType]
+                self._tell(commit, outcomes)
                 faults.at("commit.told")
             else:
                 self._engine.rollback()

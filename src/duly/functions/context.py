@@ -86,6 +86,8 @@ class _Ctx:
 class QueryCtx(_Ctx):
     """The context of a query: one snapshot to read."""
 
+    _access: Access | None = None
+
     def __init__(
         self,
         runner: Runner,
@@ -97,7 +99,13 @@ class QueryCtx(_Ctx):
     ) -> None:
         super().__init__(runner, name, identity, job, depth)
         self._transaction = transaction
-        self.access = Access(transaction, runner.ids, runner.registry.schema)
+
+    @property
+    def access(self) -> Access:
+        """What `db` works with; it knows the ids of tables that this call has made."""
+        if self._access is None:
+            self._access = Access(self._transaction, self._runner.ids, self._runner.registry.schema)
+        return self._access
 
     @property
     def db(self) -> DatabaseReader:

@@ -156,8 +156,8 @@ class DatabaseWriter(DatabaseReader):
 
     def _own_fields(self, id: str, number: int, fields: Any, act: str) -> Document:
         """The application's own fields; the system's may stand beside them if they are unchanged."""
-        if isinstance(fields, dict) and ("_id" in fields or "_creationTime" in fields):
-            given = cast("Document", fields)
+        given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
+        if "_id" in given or "_creationTime" in given:
             system = {"_id": id, "_creationTime": creation_time(number)}
             for name in system.keys() & given.keys():
                 if given[name] != system[name]:

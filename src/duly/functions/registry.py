@@ -29,7 +29,7 @@ from duly.values.value import NotAValueError, check_size, dumps, loads
 class Registered:
     """A function under one name of one application, with its compiled validators."""
 
-    __slots__ = ("_arguments", "_returns", "_returns_none", "blocking", "function", "handler", "kind", "name", "public")
+    __slots__ = ("_arguments", "_returns", "blocking", "function", "handler", "kind", "name", "public", "returns_none")
 
     def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
         self.name = name
@@ -41,7 +41,8 @@ class Registered:
         self._arguments = _arguments(function).bind(models)
         returns = returns_of(function.handler) if function.returns is None else as_validator(function.returns)
         self._returns: Validator | None = None if returns is None else returns.bind(models)
-        self._returns_none = self._returns is None or _accepts_none(self._returns)
+        # Most handlers return nothing: the runner asks this before it asks for `result`.
+        self.returns_none = self._returns is None or _accepts_none(self._returns)
 
     def encode(self, args: object) -> str:
         """The arguments of a call as JSON; None is no arguments."""
@@ -66,8 +67,6 @@ class Registered:
 
     def result(self, value: object, ids: Ids) -> Any:
         """What the handler returned, as a plain value."""
-        if value is None and self._returns_none:
-            return None
         if isinstance(value, Query):
             raise FunctionError(f"{self.name}: it returned a query, expected its documents: end it with .collect()")
         try:

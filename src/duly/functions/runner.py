@@ -109,9 +109,9 @@ class Runner:
         """Run a mutation; the future has its value once it is durable."""
         arguments = function.arguments(function.encode(args), self._database)
 
-        def unit(transaction: Transaction) -> Coroutine[Any, Any, Any]:
+        async def unit(transaction: Transaction) -> Any:
             ctx = MutationCtx(self, function.name, transaction, identity, job, depth)
-            return self._call(function, ctx, arguments)
+            return await self._call(function, ctx, arguments)
 
         return self._database.commit(lambda batch: self._attempt(batch, function, unit))
 
@@ -169,7 +169,7 @@ class Runner:
 
     async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
         value = await function.handler(ctx, **arguments)
-        return function.result(value, ctx.access)
+        return None if value is None and function.returns_none else function.result(value, ctx.access)
 
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         started = monotonic()
@@ -183,43 +183,42 @@ class Runner:
 
     # Scheduled functions.
 
-    def run_due(self, batch: Batch, job: Job, epoch: int) -> Job | None:
-        """Run a due mutation, or mark a due action as started and return it.
+    def run_due(self, batch: Batch, job: Job, epoch: int) -> bool:
+        """Run a due mutation, or mark a due action as started; tell whether it was an action.
 
-        The job's row is read again, for an earlier call of the batch may have canceled it.
+        Its row counts as the batch has left it, for an earlier call of the batch may have canceled it.
         """
         if batch.latest(JOBS, job.id, job) is not job:
-            return None
+            return False
         faults.at("job.claimed")
         function = self.registry.functions.get(job.name)
-        if function is None or function.kind == QUERY:
-            error = describe(_not_runnable(job.name, function))
-            batch.attempt(lambda transaction: jobs.fail(transaction, job, error))
-        elif function.kind == ACTION:
-            batch.attempt(lambda transaction: jobs.start(transaction, job, epoch))
-            return job
-        else:
+        if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
-        return None
+        elif function is not None and function.kind == ACTION:
+            batch.attempt(jobs.start, job, epoch)
+            return True
+        else:
+            batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
+        return False
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
-        async def unit(transaction: Transaction) -> None:
-            ctx = MutationCtx(self, function.name, transaction, None, job.id)
-            await self._call(function, ctx, function.arguments(job.args, ctx.access))
-            faults.at("job.ran")
-            await jobs.succeed(transaction, job)
-
         started = monotonic()
         try:
-            batch.attempt(unit)
+            batch.attempt(self._job, function, job)
         except StoreError:
             raise
         except Exception as error:
-            failure, text = error, describe(error)
-            batch.attempt(lambda transaction: jobs.fail(transaction, job, text))
-            self._told(function, started, failure, job.id)
+            batch.attempt(jobs.fail, job, describe(error))
+            self._told(function, started, error, job.id)
         else:
             self._told(function, started, None, job.id)
+
+    async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
+        """A scheduled mutation and the end of its job, as one transaction."""
+        ctx = MutationCtx(self, function.name, transaction, None, job.id)
+        await self._call(function, ctx, function.arguments(job.args, self._database))
+        faults.at("job.ran")
+        jobs.succeed(transaction, job)
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""

@@ -53,7 +53,7 @@ async def _is_canceled(transaction: Transaction, id: int) -> bool:
 
 def due(batch: Batch, lane: str, limit: int) -> list[Job]:
     """The pending functions of a lane whose time has come, in the order (due time, scheduling)."""
-    return batch.answer(Due(lane, batch.now(), limit)) if limit > 0 else []
+    return batch.answer(Due(lane, batch.now, limit)) if limit > 0 else []
 
 
 def next_due(batch: Batch, lane: str) -> float | None:
@@ -74,7 +74,7 @@ async def start(transaction: Transaction, job: Job, epoch: int) -> None:
     _move(transaction, job, START, epoch=epoch)
 
 
-async def succeed(transaction: Transaction, job: Job) -> None:
+def succeed(transaction: Transaction, job: Job) -> None:
     _move(transaction, job, SUCCEED)
 
 
@@ -88,7 +88,7 @@ async def end_action(transaction: Transaction, id: int, epoch: int, error: str |
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
     if error is None:
-        await succeed(transaction, job)
+        succeed(transaction, job)
     else:
         await fail(transaction, job, error)
 

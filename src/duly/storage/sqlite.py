@@ -287,7 +287,8 @@ def _read_header(writer: apsw.Connection) -> Header:
     for number, table, name, fields in writer.execute(_GET_INDEXES):
         indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields))))
     tables = tuple(Table(name, number, tuple(indexes.get(number, ()))) for number, name in writer.execute(_GET_TABLES))
-    return Header(*store, (*SYSTEM_TABLES.values(), *tables))
+    secret, version, last_id, epoch = store
+    return Header(secret, version, last_id, epoch, (*SYSTEM_TABLES.values(), *tables))
 
 
 _job: Final = partial(tuple.__new__, Job)  # Job._make without its checks: rows have all of the columns

@@ -68,19 +68,19 @@ def loads(text: str) -> Any:
     return _unescaped(value) if '"$' in text else value
 
 
-def _walk(value: object, depth: int) -> bool:
+def _walk(value: Any, depth: int) -> bool:
     """Raise if `value` is not a value; tell whether it holds something that plain JSON cannot say."""
-    kind = type(value)
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str or value is None or kind is bool:
         return False
     if kind is int:
-        return _check_int(cast("int", value))
+        return _check_int(value)
     if kind is float:
-        return not math.isfinite(cast("float", value))
+        return not math.isfinite(value)
     if kind is dict:
-        return _walk_object(cast("dict[object, object]", value), depth + 1)
+        return _walk_object(value, depth + 1)
     if kind is list:
-        return _walk_array(cast("list[object]", value), depth + 1)
+        return _walk_array(value, depth + 1)
     return _walk_other(value, depth)
 
 
@@ -210,7 +210,7 @@ def _unescaped(value: Any) -> Any:
 
 def check_document(value: object, what: str) -> Document:
     """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
-    plain = value if type(value) is dict else to_plain(value)
+    plain: Any = value if type(value) is dict else to_plain(value)  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(plain, dict):
         raise NotAValueError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
     document = cast("Document", plain)

@@ -90,16 +90,16 @@ class Executor:
             if batch.spent:
                 break
             ran += 1
-            if self._runner.run_due(batch, job, epoch) is not None:
+            if self._runner.run_due(batch, job, epoch):
                 started.append(job)
         # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
         self._bite = min(max(2 * ran, _BITE_MIN), DUE_BATCH_MAX)
         for job in jobs.due(batch, ACTION, free - len(started)):
             ran += 1
-            if self._runner.run_due(batch, job, epoch) is not None:
+            if self._runner.run_due(batch, job, epoch):
                 started.append(job)
         actions_due = jobs.next_due(batch, ACTION)
-        waiting = len(started) >= free and actions_due is not None and actions_due <= batch.now()
+        waiting = len(started) >= free and actions_due is not None and actions_due <= batch.now
         times = [jobs.next_due(batch, MUTATION), None if waiting else actions_due]
         next_due = min((time for time in times if time is not None), default=None)
         return Drained(ran, started, next_due, waiting, batch.version - 1)

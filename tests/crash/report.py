@@ -1,0 +1,84 @@
+"""The counts of one run as a table, and those of all runs so far, kept in a file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tests.crash.campaign import Outcome
+from tests.crash.checker import KINDS, WRONG
+
+TALLY: Final = Path(__file__).parents[2] / ".crash-tally.json"
+
+_COUNTS: Final = (
+    "kills",
+    "with work in flight",
+    "while it opened the store",
+    "deaths at fault points",
+    "client mutations answered",
+    "client mutations cut off",
+    "functions scheduled",
+    "scheduled mutations run",
+    "actions started",
+    "actions interrupted",
+    "canceled",
+)
+_INDENTED: Final = ("with work in flight", "while it opened the store")
+_NAMES: Final = {WRONG: "otherwise wrong"}
+_VIOLATIONS_SHOWN: Final = 20
+
+
+def totals(outcome: Outcome) -> Counter[str]:
+    """The counts of a run, one for each kind of violation among them."""
+    counts = Counter({name: outcome.counts[name] for name in _COUNTS})
+    counts.update({kind: 0 for kind in KINDS})
+    counts.update(violation.kind for violation in outcome.violations)
+    counts["runs"] = 1
+    return counts
+
+
+def add_to_tally(counts: Counter[str], path: Path = TALLY) -> Counter[str]:
+    """Add a run to those so far, and return their sum. Several processes may do so at once."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        text = file.read()
+        summed: Counter[str] = Counter(json.loads(text) if text else {})
+        summed.update(counts)
+        file.seek(0)
+        file.truncate()
+        json.dump(summed, file, indent=1)
+    return summed
+
+
+def table(counts: Counter[str], summed: Counter[str], recoveries: list[float], seed: int) -> Iterator[str]:
+    """The lines of a report."""
+    yield f"{f'seed {seed}':<30}{'this run':>12}{f'all {summed["runs"]:,} runs':>16}"
+    for name in (*_COUNTS, *KINDS):
+        label = ("  " if name in _INDENTED else "") + _NAMES.get(name, name)
+        yield f"{label:<30}{counts[name]:>12,}{summed[name]:>16,}"
+    if recoveries:
+        p50, p99 = (percentile(recoveries, share) for share in (0.50, 0.99))
+        yield (
+            f"restart to first completed function: p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(recoveries):.0f} ms"
+            f" ({len(recoveries):,} restarts, the start of the interpreter left out)"
+        )
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that so large a share does not exceed."""
+    return sorted(values)[max(0, -int(-len(values) * share // 1) - 1)]
+
+
+def complaints(outcome: Outcome) -> Iterator[str]:
+    """What was found broken, and where it was kept."""
+    for kind, text in outcome.violations[:_VIOLATIONS_SHOWN]:
+        yield f"{_NAMES.get(kind, kind)}: {text}"
+    if len(outcome.violations) > _VIOLATIONS_SHOWN:
+        yield f"… and {len(outcome.violations) - _VIOLATIONS_SHOWN:,} more"
+    for folder in outcome.kept:
+        yield f"kept: {folder}"
