@@ -229,9 +229,7 @@ def wrong_imports(house: Path) -> Iterator[str]:
 
 
 def circles(house: Path) -> Iterator[str]:
-    edges = {
-        (i.importer, i.imported): i.at for i in imports_of(house) if i.runs_on_import and ours(i.imported)
-    }
+    edges = {(i.importer, i.imported): i.at for i in imports_of(house) if i.runs_on_import and ours(i.imported)}
     graph: TopologicalSorter[str] = TopologicalSorter()
     for importer, imported in edges:
         graph.add(importer, imported)
@@ -371,9 +369,7 @@ def functions_of(house: Path) -> Iterator[tuple[int, str, str]]:
 
 def modules_of(house: Path) -> dict[str, Path]:
     """Every module by its dotted name; a package goes by the name of its folder."""
-    paths = {
-        path.relative_to(house.parent).with_suffix("").parts: path for path in sorted(house.rglob("*.py"))
-    }
+    paths = {path.relative_to(house.parent).with_suffix("").parts: path for path in sorted(house.rglob("*.py"))}
     return {".".join(parts).removesuffix(".__init__"): path for parts, path in paths.items()}
 
 

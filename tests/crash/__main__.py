@@ -18,8 +18,8 @@ from tests.crash.report import add_to_tally, complaints, table, totals
 def main() -> int:
     options = _options()
     began, outcome = time.monotonic(), Outcome()
-    for steps in _rounds(options.kills, options.points, options.seed):
-        outcome.add(_play(steps, options.seed, options.keep))
+    for number, steps in enumerate(_rounds(options.kills, options.points, options.seed)):
+        outcome.add(_play(steps, f"{options.seed}-{number}", options.keep))
     counts = totals(outcome)
     for line in table(counts, add_to_tally(counts), outcome.recoveries, options.seed):
         print(line)
@@ -49,7 +49,7 @@ def _rounds(kills: int, points: str, seed: int) -> Iterator[list[Step]]:
     yield from (point_round(point, seed) for point in chosen)
 
 
-def _play(steps: list[Step], seed: int, keep: bool) -> Outcome:
+def _play(steps: list[Step], seed: str, keep: bool) -> Outcome:
     folder = Path(tempfile.mkdtemp(prefix="duly-crash-"))
     outcome = play(steps, seed, folder)
     if keep:

@@ -83,7 +83,7 @@ def _random_kill(chance: Random) -> Kill:
     return Kill(chance.uniform(*(_EARLY_SECONDS if early else _LATE_SECONDS)), early)
 
 
-def play(steps: list[Step], seed: int, folder: Path) -> Outcome:
+def play(steps: list[Step], seed: str, folder: Path) -> Outcome:
     """Play one round in a folder of its own, and check what it leaves behind."""
     outcome = Outcome()
     for run, step in enumerate(steps):

@@ -87,6 +87,13 @@ def _the_counter_counts_the_markers(history: History) -> Iterator[Violation]:
         yield Violation(LOST if counted < markers else DOUBLED, f"the counter says {counted}, of {markers} markers")
 
 
+def _the_index_has_every_marker(history: History) -> Iterator[Violation]:
+    if history.indexed != sorted(marker.number for marker in history.markers):
+        yield Violation(
+            WRONG, f"the index has {len(history.indexed)} keys, not those of the {len(history.markers)} markers"
+        )
+
+
 def _what_fails_leaves_nothing(history: History) -> Iterator[Violation]:
     for what, found in (("effect", history.effects), ("marker", history.markers), ("function", history.jobs)):
         for number in (one.number for one in found if one.number < 0):
@@ -184,6 +191,7 @@ _RULES: Final[Iterable[Callable[[History], Iterator[Violation]]]] = (
     _everything_scheduled_ends,
     _markers_belong_to_success,
     _the_counter_counts_the_markers,
+    _the_index_has_every_marker,
     _what_fails_leaves_nothing,
     _mutations_fail_only_on_purpose,
     _actions_run_at_most_once,

@@ -95,7 +95,7 @@ def spawn(order: Order, fault: str) -> Child:
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     born = time.monotonic()
-    command = [sys.executable, "-m", "tests.crash.worker", order.folder, str(order.run), str(order.seed), str(writing)]
+    command = [sys.executable, "-m", "tests.crash.worker", order.folder, str(order.run), order.seed, str(writing)]
     environment = {**os.environ, "DULY_FAULT": fault, "PYTHONPATH": str(ROOT)}
     pid = os.posix_spawn(sys.executable, command, environment, setpgroup=0)
     os.close(writing)

@@ -57,6 +57,8 @@ class History(NamedTuple):
     markers: list[Trace]
     """Of scheduled functions."""
     counters: list[int]
+    indexed: list[int]
+    """The numbers of the markers, as their index has them."""
     lines: list[Line]
     last_run: int
     """The process that was not killed."""
@@ -76,6 +78,7 @@ def read_history(folder: Path, last_run: int) -> History:
             effects=[Trace(d["number"], tuple(d["scheduled"]), created) for created, d in effects],
             markers=[Trace(d["number"], tuple(d["children"]), created) for created, d in markers],
             counters=[document["markers"] for _, document in _documents(connection, "counters")],
+            indexed=_indexed(connection),
             lines=[line for run in range(last_run + 1) for line in read_diary(folder, run)],
             last_run=last_run,
             integrity=integrity,
@@ -96,6 +99,20 @@ def _documents(connection: apsw.Connection, table: str) -> list[tuple[float, dic
     number = connection.execute("SELECT number FROM duly_tables WHERE name = ?", (table,)).get
     rows: Iterable[Any] = () if number is None else connection.execute(f"SELECT id, document FROM t{number}_{table}")
     return [(creation_time(id), json.loads(document)) for id, document in rows]
+
+
+def _indexed(connection: apsw.Connection) -> list[int]:
+    """The numbers of the markers in the order of their index; 0 for a key that leads nowhere."""
+    found: Any = connection.execute(
+        "SELECT i.number, t.number FROM duly_indexes i JOIN duly_tables t ON t.number = i.table_number"
+        " WHERE i.name = 'by_number'"
+    ).fetchone()
+    if found is None:
+        return []
+    rows: Any = connection.execute(
+        f"SELECT m.document FROM i{found[0]}_by_number LEFT JOIN t{found[1]}_markers m USING (id) ORDER BY key"
+    )
+    return [json.loads(document or '{"number": 0}')["number"] for (document,) in rows]
 
 
 def _jobs(connection: apsw.Connection) -> list[Job]:

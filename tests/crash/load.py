@@ -18,13 +18,24 @@ from duly import (
     MutationCtx,
     QueryCtx,
     SyncActionCtx,
+    define_schema,
+    define_table,
     internal_action,
     internal_mutation,
     internal_query,
     mutation,
+    v,
 )
 
 ON_PURPOSE: Final = "fails on purpose"
+
+# Some tables are declared, others are made with their first document: processes die over both.
+schema = define_schema(
+    {
+        "markers": define_table({"number": v.int64(), "children": v.array(v.int64())}).index("by_number", ["number"]),
+        "counters": define_table({"markers": v.int64()}),
+    }
+)
 
 
 class Diary:

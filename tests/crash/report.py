@@ -36,7 +36,7 @@ _VIOLATIONS_SHOWN: Final = 20
 def totals(outcome: Outcome) -> Counter[str]:
     """The counts of a run, one for each kind of violation among them."""
     counts = Counter({name: outcome.counts[name] for name in _COUNTS})
-    counts.update({kind: 0 for kind in KINDS})
+    counts.update(dict.fromkeys(KINDS, 0))
     counts.update(violation.kind for violation in outcome.violations)
     counts["runs"] = 1
     return counts
@@ -57,7 +57,8 @@ def add_to_tally(counts: Counter[str], path: Path = TALLY) -> Counter[str]:
 
 def table(counts: Counter[str], summed: Counter[str], recoveries: list[float], seed: int) -> Iterator[str]:
     """The lines of a report."""
-    yield f"{f'seed {seed}':<30}{'this run':>12}{f'all {summed["runs"]:,} runs':>16}"
+    runs = f"all {summed['runs']:,} runs"
+    yield f"{f'seed {seed}':<30}{'this run':>12}{runs:>16}"
     for name in (*_COUNTS, *KINDS):
         label = ("  " if name in _INDENTED else "") + _NAMES.get(name, name)
         yield f"{label:<30}{counts[name]:>12,}{summed[name]:>16,}"

@@ -30,7 +30,7 @@ class Order(NamedTuple):
     folder: str
     run: int
     """Its number among the processes that have opened this store."""
-    seed: int
+    seed: str
     drains: bool
     """Whether it calls nothing and ends when everything scheduled has."""
 
@@ -68,7 +68,7 @@ async def _drain(order: Order) -> None:
 
 
 def _app(order: Order) -> App:
-    return App({"load": load}, store=f"sqlite:///{order.store}")
+    return App({"load": load, "schema": load}, store=f"sqlite:///{order.store}")
 
 
 async def _tell_first(app: App, born: float, pipe: int) -> None:
@@ -132,7 +132,7 @@ class Client:
 def main() -> None:
     """The same in an interpreter of its own, where `DULY_FAULT` is heard."""
     folder, run, seed, pipe = sys.argv[1:]
-    work(Order(folder, int(run), int(seed), drains=False), int(pipe))
+    work(Order(folder, int(run), seed, drains=False), int(pipe))
 
 
 if __name__ == "__main__":

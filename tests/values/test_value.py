@@ -89,7 +89,9 @@ def test_the_bounds_themselves_are_values() -> None:
 
 
 def test_documents_leave_the_systems_names_alone() -> None:
-    with pytest.raises(ValidationError, match="got the field '_id', expected names that do not start with '_'"):
+    with pytest.raises(
+        ValidationError, match="orders.insert: got the field '_id', expected names that do not start with '_'"
+    ):
         check_document({"_id": "x"}, "orders.insert")
     with pytest.raises(ValidationError, match=r"orders.insert: got \[1\] \(list\), expected a dict"):
         check_document([1], "orders.insert")

@@ -3,7 +3,18 @@
 from datetime import timedelta
 from typing import Any
 
-from duly import ActionCtx, Id, MutationCtx, QueryCtx, internal, internal_action, internal_mutation, mutation, query
+from duly import (
+    ActionCtx,
+    Id,
+    MutationCtx,
+    QueryCtx,
+    internal,
+    internal_action,
+    internal_mutation,
+    internal_query,
+    mutation,
+    query,
+)
 
 from . import gateway
 from .schema import Order, Payment, PaymentStatus
@@ -46,7 +57,7 @@ async def settle(ctx: MutationCtx, payment_id: Id[Payment], status: PaymentStatu
     await ctx.db.patch(payment_id, {"status": status, "attempts": attempts})
 
 
-@query
+@internal_query
 async def get(ctx: QueryCtx, payment_id: Id[Payment]) -> dict[str, Any] | None:
     return await ctx.db.get(payment_id)
 

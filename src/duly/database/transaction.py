@@ -25,7 +25,7 @@ T = TypeVar("T")
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = ("_ids", "catalog", "now", "parent", "reads", "writes")
+    __slots__ = ("_below", "_ids", "catalog", "now", "parent", "reads", "writes")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Transaction:
         self.reads = reads
         self.parent = parent
         self.writes: dict[str, dict[int, Write]] = {}
+        self._below = catalog.tables  # the tables that whoever answers knows
         self._ids = ids
 
     def child(self) -> Transaction:
@@ -58,7 +59,7 @@ class Transaction:
             if writes is not None and id in writes:
                 return writes[id].new
             layer = layer.parent
-        return await ask(Get(table, id))
+        return await ask(Get(table, id)) if self._answered(name) else None
 
     async def scan(
         self, table: Table, index: Index | None, interval: Interval, descending: bool, limit: int
@@ -78,10 +79,21 @@ class Transaction:
     async def _rows(self, scan: Scan) -> list[tuple[int, Row]]:
         writes = self.writes.get(scan.table.name)
         if not writes:
-            return await (ask(scan) if self.parent is None else self.parent._rows(scan))
-        below = scan._replace(limit=scan.limit + len(writes))
-        rows = await (ask(below) if self.parent is None else self.parent._rows(below))
+            return await self._rows_below(scan)
+        rows = await self._rows_below(scan._replace(limit=scan.limit + len(writes)))
         return _merged(scan, rows, writes)
+
+    async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
+        if self.parent is not None:
+            return await self.parent._rows(scan)
+        return await ask(scan) if self._answered(scan.table.name) else []
+
+    def _answered(self, table: str) -> bool:
+        """Whether the table existed before the outermost transaction made it."""
+        root = self
+        while root.parent is not None:
+            root = root.parent
+        return table in root._below
 
     # Writing.
 
@@ -175,6 +187,10 @@ def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -
                 request = coroutine.throw(_foreign(request))
     except StopIteration as stop:
         return stop.value
+    except RuntimeError as error:
+        if "event loop" in str(error):  # what asyncio says where no loop runs
+            raise _foreign("something of asyncio") from error
+        raise
     except Exception:
         raise
     except BaseException as error:  # SystemExit and the like must not end the thread that commits
@@ -188,7 +204,7 @@ _REQUESTS = frozenset((Get, Scan, Due, NextDue))
 
 def _foreign(awaited: object) -> FunctionError:
     return FunctionError(
-        f"a query or mutation awaited {'a pause' if awaited is None else repr(awaited)[:80]}, expected only calls of"
+        f"a query or mutation awaited {'a pause' if awaited is None else str(awaited)[:80]}, expected only calls of"
         " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"
         " (schedule one with ctx.scheduler.run_after), or use ctx.gather instead of asyncio.gather"
     )

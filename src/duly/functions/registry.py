@@ -162,7 +162,7 @@ class Registry:
         return found
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self.functions, n=3)
+        close = difflib.get_close_matches(name, self.functions, n=3, cutoff=0.75)
         if close:
             return f"got the function {name!r}, which does not exist; did you mean {' or '.join(map(repr, close))}?"
         known = ", ".join(sorted(self.functions)[:12]) or "none: its modules hold no decorated function"

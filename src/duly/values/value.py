@@ -13,7 +13,7 @@ from typing import Any, Final, cast, final
 
 import orjson
 
-from duly.errors import LimitError, ValidationError
+from duly.errors import LimitError, SchemaValidationError, ValidationError
 from duly.limits import ARRAY_LENGTH_MAX, FIELD_NAME_LENGTH_MAX, OBJECT_FIELDS_MAX, VALUE_DEPTH_MAX
 from duly.values.checks import to_plain
 
@@ -212,11 +212,11 @@ def check_document(value: object, what: str) -> Document:
     """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
     plain: Any = value if type(value) is dict else to_plain(value)  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(plain, dict):
-        raise NotAValueError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
+        raise SchemaValidationError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
     document = cast("Document", plain)
     for name in document:
         if type(name) is str and name[:1] == "_":
-            raise NotAValueError(
+            raise SchemaValidationError(
                 f"{what}: got the field {name!r}, expected names that do not start with '_';"
                 " those belong to the system, which sets `_id` and `_creationTime` itself"
             )

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from duly.clock import Clock
-from duly.errors import StoreError
 
 _log: Final = logging.getLogger("duly.worker")
 _BACKOFF_SECONDS: Final = (0.5, 15.0)  # first and longest pause after a store that refuses
@@ -28,16 +27,16 @@ class Worker(Protocol):
 
 
 async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future[None]) -> None:
-    """Step until told to stop. A store that refuses is tried again, ever later."""
+    """Step until told to stop. What fails, such as a full disk, is tried again, ever later."""
     failures = 0
     while not stop.done():
         try:
             due = await worker.step()
             failures = 0
-        except StoreError as error:
-            failures += 1
+        except Exception:  # whatever it is, what is due must not wait for a restart
             pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
-            _log.error("the store refused work, trying again in %.1f s: %s", pause, error)
+            failures += 1
+            _log.exception("work failed, trying again in %.1f s", pause)
             await first((stop,), clock, clock.now() + pause * 1000)
         else:
             if due is None or due > clock.now():
