@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import tomllib
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ import orjson
 
 from duly.app import DEFAULT_STORE, App, sqlite_path
 from duly.clock import to_datetime
-from duly.errors import DulyError, LoadError, StoreInUseError
+from duly.errors import DulyError, LoadError
 from duly.functions.context import APP_LOG
 from duly.functions.failure import describe
 from duly.functions.registry import Registry
@@ -78,9 +77,9 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with _errors_as_text():
         arguments = _arguments(args)
         try:
+            value = door.call(sqlite_path(store), function, arguments)
+        except OSError:  # nobody behind that door
             value = asyncio.run(_run(function, arguments, folder, store))
-        except StoreInUseError as error:
-            value = _run_by_owner(function, arguments, store, error)
         click.echo(orjson.dumps(loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
 
 
@@ -97,13 +96,6 @@ def _arguments(text: str) -> dict[str, Any]:
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
     async with App(folder, store, executor=False) as app:
         return await app.run(function, args)
-
-
-def _run_by_owner(function: str, args: dict[str, Any], store: str, error: StoreInUseError) -> Any:
-    try:
-        return door.call(sqlite_path(store), function, args)
-    except OSError:
-        raise error from None  # the owner is no `duly dev`
 
 
 class _errors_as_text:
@@ -125,26 +117,20 @@ async def _dev(folder: str, store: str) -> None:
     _print_runs()
     _end_on_sigterm()
     app = App(folder, store)
-    await _open_when_it_loads(app, folder)
-    async with door.open_door(app, sqlite_path(store)):
-        try:
+    changes = _Changes(folder)
+    await asyncio.sleep(0)  # from here on a change is noticed
+    try:
+        while not await _opened(app):
+            await changes.next()
+        async with door.open_door(app, sqlite_path(store)):
             click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {store}")
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
-            async for _ in _changes(folder):
+            while True:
+                await changes.next()
                 await _reload(app)
-        finally:
-            await app.close()
-
-
-async def _open_when_it_loads(app: App, folder: str) -> None:
-    while True:
-        try:
-            await app.__aenter__()
-            return
-        except LoadError as error:
-            _print_error("cannot load the functions; waiting for a change", error)
-        async for _ in _changes(folder):
-            break
+    finally:
+        changes.close()
+        await app.close()
 
 
 def _end_on_sigterm() -> None:
@@ -153,12 +139,31 @@ def _end_on_sigterm() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
-def _changes(folder: str) -> AsyncIterator[object]:
-    """One item each time Python files of the folder have changed."""
-    # Here: it costs the other commands their start.
-    from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
+async def _opened(app: App) -> bool:
+    try:
+        await app.__aenter__()
+    except LoadError as error:
+        _print_error("cannot load the functions; waiting for a change", error)
+        return False
+    return True
 
-    return awatch(folder, watch_filter=PythonFilter(), debounce=200)
+
+class _Changes:
+    """Changes of the Python files of a folder, none of them missed while others are looked at."""
+
+    def __init__(self, folder: str) -> None:
+        # Here: it costs the other commands their start.
+        from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
+
+        self._changes = awatch(folder, watch_filter=PythonFilter(), debounce=200)
+        self._next = asyncio.ensure_future(anext(self._changes))
+
+    async def next(self) -> None:
+        await self._next
+        self._next = asyncio.ensure_future(anext(self._changes))
+
+    def close(self) -> None:
+        self._next.cancel()
 
 
 async def _reload(app: App) -> None:

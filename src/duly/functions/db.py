@@ -163,7 +163,7 @@ class DatabaseWriter(DatabaseReader):
                 if given[name] != system[name]:
                     raise SchemaValidationError(f"{act}: got {given[name]!r} as {name}, which never changes")
             fields = {name: value for name, value in given.items() if name not in system}
-        return check_document(fields, act)
+        return check_document(cast("object", fields), act)
 
     def _change(self, table: Table, number: int, row: str, document: Document, act: str) -> None:
         text = self._stored(table.name, document, act)

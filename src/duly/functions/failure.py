@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Final
 
-_HERE: Final = str(Path(__file__).parent.parent)
+# Frames of Python, of libraries and of duly tell an application's author nothing.
+_NOT_THE_APPLICATION: Final = (
+    str(Path(__file__).parent.parent),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    "<frozen",
+)
 _FRAMES_MAX: Final = 8
 
 
 def describe(error: BaseException) -> str:
-    """The exception and where it came from, innermost line last, without duly's own frames.
+    """The exception and where it came from, innermost line last.
 
     ValueError: no such item
       at create_order (orders.py:12)
@@ -19,7 +25,7 @@ def describe(error: BaseException) -> str:
     frames = [
         f"  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_HERE, "<frozen"))
+        if not frame.filename.startswith(_NOT_THE_APPLICATION)
     ]
     head = "".join(traceback.format_exception_only(error)).rstrip()
     if type(error).__module__.startswith("duly."):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -30,9 +31,16 @@ def load_modules(source: Source) -> Mapping[str, object]:
     folder = Path(source)
     if folder.is_dir():
         return _folder_modules(folder.resolve())
-    if isinstance(source, str) and all(part.isidentifier() for part in source.split(".")):
+    if isinstance(source, str) and _is_importable(source):
         return _package_modules(_import(source, f"package {source}"))
     raise LoadError(f"got {os.fspath(source)!r}, expected a folder or the dotted name of a package")
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _package_modules(package: ModuleType) -> dict[str, ModuleType]:

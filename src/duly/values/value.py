@@ -176,6 +176,10 @@ def _check_name(name: object) -> None:
         _good_names.add(name)
 
 
+def _kind(value: object) -> str:
+    return f"{_short(value)} ({type(value).__name__})"
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -212,7 +216,7 @@ def check_document(value: object, what: str) -> Document:
     """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
     plain: Any = value if type(value) is dict else to_plain(value)  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(plain, dict):
-        raise SchemaValidationError(f"{what}: got {_short(value)} ({type(value).__name__}), expected a dict")
+        raise SchemaValidationError(f"{what}: got {_kind(cast('object', value))}, expected a dict")
     document = cast("Document", plain)
     for name in document:
         if type(name) is str and name[:1] == "_":

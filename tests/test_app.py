@@ -1,0 +1,189 @@
+"""An app embedded in a program: it owns its store, executes in real time, and stays out of the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import apsw
+import pytest
+
+from duly import (
+    ActionCtx,
+    App,
+    Id,
+    MutationCtx,
+    QueryCtx,
+    StoreError,
+    StoreInUseError,
+    internal_action,
+    mutation,
+    query,
+)
+
+release = asyncio.Event
+
+
+@mutation
+async def add(ctx: MutationCtx, text: str, delay: float = 0) -> Id:
+    return await ctx.scheduler.run_after(delay, "app:insert", {"text": text})
+
+
+@mutation
+async def insert(ctx: MutationCtx, text: str) -> Id:
+    return await ctx.db.insert("notes", {"text": text})
+
+
+@query
+async def notes(ctx: QueryCtx) -> list[str]:
+    return [note["text"] for note in await ctx.db.query("notes").collect()]
+
+
+@mutation
+async def blocks(ctx: MutationCtx) -> None:
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+
+
+@internal_action
+async def slow(ctx: ActionCtx) -> None:
+    await asyncio.sleep(30)
+
+
+@mutation
+async def start_many(ctx: MutationCtx, count: int) -> None:
+    for _ in range(count):
+        await ctx.scheduler.run_after(0, slow)
+    await ctx.scheduler.run_after(0, "app:insert", {"text": "a mutation"})
+
+
+@query
+async def running(ctx: QueryCtx) -> int:
+    jobs = ctx.db.system.query("_scheduled_functions")
+    return len(await jobs.with_index("by_state_scheduled_time", lambda q: q.eq("state.kind", "inProgress")).collect())
+
+
+MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/data/app.db"
+
+
+async def test_what_is_scheduled_runs_by_itself(store: str) -> None:
+    async with App(MODULES, store) as app:
+        values = app.subscribe("app:notes")
+        assert await anext(values) == []
+        await app.mutation("app:add", {"text": "now"})
+        assert await anext(values) == ["now"]
+        await app.mutation("app:add", {"text": "soon", "delay": 50})
+        assert await anext(values) == ["now", "soon"]
+
+
+async def test_an_app_without_executor_schedules_and_the_next_one_runs(store: str) -> None:
+    async with App(MODULES, store, executor=False) as app:
+        await app.mutation("app:add", {"text": "later"})
+        await asyncio.sleep(0.05)
+        assert await app.query("app:notes") == []
+    async with App(MODULES, store) as app:
+        async for value in app.subscribe("app:notes"):
+            if value == ["later"]:
+                break
+
+
+async def test_a_store_has_one_owner_and_the_second_is_told_who(store: str, tmp_path: Path) -> None:
+    path = f"{tmp_path}/data/app.db"
+    async with App(MODULES, store):
+        with pytest.raises(StoreInUseError, match="is owned by this process, by another App") as caught:
+            await App(MODULES, store).__aenter__()
+        assert caught.value.pid == os.getpid()
+        program = f"import asyncio, duly; asyncio.run(duly.App({{}}, {store!r}).__aenter__())"
+        other = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True)
+        assert f"{path} is owned by process {os.getpid()}; a SQLite store has one owner at a time" in other.stderr
+        assert f"Stop that process (`kill {os.getpid()}`)" in other.stderr
+    async with App(MODULES, store) as app:  # it was left, so it can be had
+        assert await app.query("app:notes") == []
+
+
+async def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.db"
+    with apsw.Connection(str(foreign)) as connection:
+        connection.execute("CREATE TABLE things (x)")
+    with pytest.raises(StoreError, match="got an SQLite database of something else, expected a store of duly"):
+        await App(MODULES, f"sqlite:///{foreign}").__aenter__()
+    text = tmp_path / "text.db"
+    text.write_text("no database at all, but long enough to look at")
+    with pytest.raises(StoreError, match="SQLite cannot open it: .*not a database"):
+        await App(MODULES, f"sqlite:///{text}").__aenter__()
+    assert text.read_text() == "no database at all, but long enough to look at"
+    with pytest.raises(StoreError, match="got the store 'mysql://x', expected sqlite:///relative/path.db"):
+        App(MODULES, "mysql://x")
+
+
+async def test_a_call_outside_the_app_is_told_what_is_missing(store: str) -> None:
+    app = App(MODULES, store)
+    with pytest.raises(StoreError, match="expected it inside `async with app:`"):
+        await app.mutation("app:insert", {"text": "x"})
+    async with app:
+        await app.mutation("app:insert", {"text": "x"})
+    with pytest.raises(StoreError, match="expected it inside `async with app:`"):
+        await app.query("app:notes")
+
+
+async def test_neither_a_handler_nor_the_disk_stalls_the_event_loop(store: str) -> None:
+    async with App(MODULES, store) as app:
+        busy = asyncio.ensure_future(app.mutation("app:blocks"))
+        turns = 0
+        while not busy.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 10  # 0.3 s of a handler that never gives way
+
+
+async def test_many_callers_share_commits(store: str) -> None:
+    async with App(MODULES, store) as app:
+        before = app.database.log.version
+        await asyncio.gather(*(app.mutation("app:insert", {"text": str(n)}) for n in range(200)))
+        assert len(await app.query("app:notes")) == 200
+        assert app.database.log.version - before < 100
+
+
+async def test_a_call_that_is_canceled_after_it_was_queued_takes_effect(store: str) -> None:
+    async with App(MODULES, store) as app:
+        call = asyncio.ensure_future(app.mutation("app:insert", {"text": "x"}))
+        await asyncio.sleep(0)
+        call.cancel()
+        await app.mutation("app:insert", {"text": "y"})
+        assert await app.query("app:notes") == ["x", "y"]
+
+
+async def test_waiting_actions_do_not_block_mutations(store: str) -> None:
+    async with App(MODULES, store) as app:
+        await app.mutation("app:start_many", {"count": 100})
+        async for value in app.subscribe("app:notes"):
+            if value == ["a mutation"]:
+                break
+        async for count in app.subscribe("app:running"):
+            assert count <= 64
+            if count == 64:
+                break
+
+
+async def test_a_commit_that_the_disk_refuses_fails_its_calls_and_the_store_goes_on(store: str) -> None:
+    async with App(MODULES, store) as app:
+        await app.mutation("app:insert", {"text": "before"})
+        connection = app.database._engine._writer  # pyright: ignore
+        pages = connection.execute("PRAGMA page_count").get
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(StoreError, match="SQLite refused a write: .*full"):
+            await app.mutation("app:insert", {"text": "x" * 1_000_000})
+        connection.execute("PRAGMA max_page_count=1000000")
+        await app.mutation("app:insert", {"text": "after"})
+        assert await app.query("app:notes") == ["before", "after"]

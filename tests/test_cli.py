@@ -1,0 +1,177 @@
+"""The command line, run as a newcomer runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+from duly import ActionCtx, Id, MutationCtx, QueryCtx, internal, internal_action, mutation, query
+
+@mutation
+async def add(ctx: MutationCtx, text: str) -> Id:
+    note_id = await ctx.db.insert("notes", {"text": text})
+    await ctx.scheduler.run_after(0, internal.notes.announce, {"text": text})
+    return note_id
+
+@internal_action
+async def announce(ctx: ActionCtx, text: str) -> None:
+    ctx.log.info("new: %s", text)
+    if text == "bad":
+        raise ValueError("no such note")
+
+@query
+async def count(ctx: QueryCtx) -> int:
+    return len(await ctx.db.query("notes").collect())
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "backend").mkdir()
+    (tmp_path / "backend" / "notes.py").write_text(MODULE)
+    return tmp_path
+
+
+def duly(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "duly", *args]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+
+
+class Dev:
+    """A running `duly dev`, whose lines can be waited for."""
+
+    def __init__(self, project: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "duly", "dev"],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.seen: list[str] = []
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.rstrip())
+
+    def wait_for(self, text: str) -> str:
+        while True:
+            try:
+                line = self._lines.get(timeout=30)
+            except queue.Empty:
+                raise AssertionError(f"no line with {text!r} in {self.seen}") from None
+            self.seen.append(line)
+            if text in line:
+                return line
+
+
+@contextmanager
+def dev(project: Path) -> Iterator[Dev]:
+    running = Dev(project)
+    try:
+        yield running
+    finally:
+        running.process.send_signal(signal.SIGINT)
+        running.process.wait(30)
+        running._reader.join(30)
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+
+
+def test_run_prints_what_a_function_returns_as_json(project: Path) -> None:
+    added = duly(project, "run", "notes:add", '{"text": "tea"}')
+    assert added.returncode == 0, added.stderr
+    assert len(json.loads(added.stdout)) == 32
+    assert duly(project, "run", "notes:count").stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["notes:cuont"], "got the function 'notes:cuont', which does not exist; did you mean 'notes:count'?"),
+        (["notes:add", '{"text": 5}'], "ArgumentValidationError: notes:add: at .text: expected a string, got 5 (int)"),
+        (["notes:add", "{text}"], "got '{text}', expected JSON such as"),
+        (["notes:add", "[1]"], "got '[1]', expected a JSON object"),
+        (["notes:add", "--store", "nope"], "got the store 'nope', expected sqlite:///relative/path.db"),
+        (["notes:add", "--folder", "nowhere"], "got 'nowhere', expected a folder or the dotted name of a package"),
+    ],
+)
+def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args: list[str], message: str) -> None:
+    failed = duly(project, "run", *args)
+    assert failed.returncode != 0
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_dev_executes_prints_reloads_and_keeps_the_last_good_code(project: Path) -> None:
+    module = project / "backend" / "notes.py"
+    with dev(project) as running:
+        running.wait_for("runs 3 functions of backend on sqlite:///.duly/data.db")
+        running.wait_for("Ctrl-C ends this")
+
+        assert duly(project, "run", "notes:add", '{"text": "tea"}').returncode == 0
+        running.wait_for("✓ mutation notes:add")
+        running.wait_for("│ notes:announce: new: tea")
+        running.wait_for("✓ action   notes:announce scheduled")
+
+        assert duly(project, "run", "notes:add", '{"text": "bad"}').returncode == 0
+        running.wait_for("✗ action   notes:announce scheduled")
+        running.wait_for("ValueError: no such note")
+        running.wait_for("at announce (notes.py:")
+
+        module.write_text("def broken(:\n" + MODULE)
+        running.wait_for("not reloaded, the last good code goes on")
+        running.wait_for("notes.py:1: SyntaxError")
+        assert duly(project, "run", "notes:count").stdout == "2\n"
+
+        module.write_text(MODULE + "\n@query\nasync def hello(ctx: QueryCtx) -> str:\n    return 'hello'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(project, "run", "notes:hello").stdout == '"hello"\n'
+
+        failed = duly(project, "run", "notes:nope")
+        assert failed.returncode == 1
+        assert "got the function 'notes:nope'" in failed.stderr
+
+        second = duly(project, "dev")
+        assert second.returncode == 1
+        assert f"is owned by process {running.process.pid}" in second.stderr
+    assert running.process.returncode == 0
+    assert not (project / ".duly" / "data.db-door").exists()
+
+
+def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> None:
+    module = project / "backend" / "notes.py"
+    module.write_text("import nothing_of_that_name\n")
+    with dev(project) as running:
+        running.wait_for("cannot load the functions; waiting for a change")
+        running.wait_for("notes.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'")
+        module.write_text(MODULE)
+        running.wait_for("runs 3 functions")
+
+
+def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
+    failed = duly(tmp_path, "dev")
+    assert failed.returncode == 1
+    assert "got the folder 'backend', which does not exist; name one: duly dev FOLDER" in failed.stderr
+
+
+def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.duly]\nfolder = "shop"\nstore = "sqlite:///shop.db"\n')
+    os.rename(project / "backend", project / "shop")
+    assert duly(project, "run", "notes:count").stdout == "0\n"
+    assert (project / "shop.db").exists()
