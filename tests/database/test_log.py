@@ -1,0 +1,102 @@
+"""The log wakes whoever has read what changed, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from duly.database.catalog import keys_of
+from duly.database.log import Commit, Log
+from duly.database.reads import Range, ReadSet
+from duly.limits import LOG_COMMITS_MAX
+from duly.storage.engine import JOBS, Job, Write
+from duly.values.keys import Cut, encode, encode_id
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+
+NOTES = Table("notes", 100, (Index("by_n", 100, ("n",)),))
+
+
+def commit(version: int, id: int, old: int | None, new: int | None) -> Commit:
+    rows = [None if n is None else f'{{"n":{n}}}' for n in (old, new)]
+    write = Write(rows[0], rows[1], keys_of(NOTES, id, rows[0]), keys_of(NOTES, id, rows[1]))
+    return Commit(version, [(NOTES, {id: write})])
+
+
+def reads(*ranges: Range, points: tuple[int, ...] = ()) -> ReadSet:
+    read = ReadSet()
+    read.ranges.extend(ranges)
+    read.points.update(("notes", id) for id in points)
+    return read
+
+
+def n_between(lower: int, upper: int) -> Range:
+    return Range("notes", "by_n", Cut((lower,), after=False).key(), Cut((upper,), after=True).key())
+
+
+@pytest.mark.parametrize(
+    ("read", "change", "woken"),
+    [
+        (reads(points=(1,)), commit(1, 1, 5, 6), True),
+        (reads(points=(1,)), commit(1, 2, 5, 6), False),
+        (reads(n_between(5, 7)), commit(1, 1, None, 6), True),
+        (reads(n_between(5, 7)), commit(1, 1, 6, 9), True),
+        (reads(n_between(5, 7)), commit(1, 1, 9, 5), True),
+        (reads(n_between(5, 7)), commit(1, 1, 7, None), True),
+        (reads(n_between(5, 7)), commit(1, 1, 8, 4), False),
+        (reads(Range("others", "by_n", b"", b"\xff")), commit(1, 1, 5, 6), False),
+        (reads(Range("notes", BY_CREATION_TIME, b"", encode_id(3))), commit(1, 2, None, 6), True),
+        (reads(Range("notes", BY_CREATION_TIME, b"", encode_id(3))), commit(1, 3, None, 6), False),
+    ],
+)
+async def test_a_reader_is_woken_when_and_only_when_what_it_read_changed(
+    read: ReadSet, change: Commit, woken: bool
+) -> None:
+    log = Log(0)
+    watch = log.changed(read, 0)
+    log.append(change)
+    assert watch.done() == woken
+    # The same for a reader that comes after the commit, with a snapshot from before it.
+    assert log.changed(read, 0).done() == woken
+    assert not log.changed(read, 1).done()
+
+
+async def test_a_reader_whose_snapshot_is_older_than_the_log_is_woken_at_once() -> None:
+    log = Log(0)
+    for version in range(1, LOG_COMMITS_MAX + 3):
+        log.append(commit(version, version, None, 1))
+    assert log.changed(reads(points=(10**9,)), 1).done()
+    assert not log.changed(reads(points=(10**9,)), 2).done()
+
+
+async def test_scheduled_functions_wake_by_state_and_by_due_time() -> None:
+    log = Log(0)
+    pending = Job(1, "a:b", "{}", 50.0, 50.0, "pending", "mutation")
+    states = ReadSet()
+    states.ranges.append(
+        Range(
+            JOBS.name,
+            "by_state_scheduled_time",
+            Cut(("success",), after=False).key(),
+            Cut(("success",), after=True).key(),
+        )
+    )
+    sooner, later = ReadSet(), ReadSet()
+    sooner.ranges.append(Range(JOBS.name, "by_due", encode(0.0), encode(60.0)))
+    later.ranges.append(Range(JOBS.name, "by_due", encode(0.0), encode(40.0)))
+    watches = [log.changed(read, 0) for read in (states, sooner, later)]
+    log.append(Commit(1, [(JOBS, {1: Write(None, pending)})]))
+    assert [watch.done() for watch in watches] == [False, True, False]
+    done = pending._replace(state="success", due=None, completed_time=51.0)
+    log.append(Commit(2, [(JOBS, {1: Write(pending, done)})]))
+    assert [watch.done() for watch in watches] == [True, True, False]
+
+
+async def test_a_watch_that_is_done_or_canceled_is_forgotten() -> None:
+    log = Log(0)
+    read = reads(n_between(5, 7), points=(1,))
+    log.changed(read, 0).cancel()
+    log.changed(read, 0)
+    log.append(commit(1, 1, None, 6))
+    await asyncio.sleep(0)
+    assert (log._points, log._ranges) == ({"notes": {}}, {})

@@ -1,0 +1,130 @@
+"""Modules are found, loaded and loaded anew; functions are found under every spelling."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from duly import MutationCtx, QueryCtx, api, internal, mutation, query
+from duly.errors import FunctionNotFoundError, LoadError
+from duly.functions.registry import Registry
+
+GREETINGS = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from duly import query
+from .sub.names import name
+if TYPE_CHECKING:
+    from duly import QueryCtx
+
+@query
+async def hello(ctx: QueryCtx, to: str = "world") -> str:
+    return f"hello {to} of {name()}"
+
+@query
+async def default(ctx: QueryCtx) -> str:
+    return "default"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    root = tmp_path / "shop_backend"
+    (root / "sub").mkdir(parents=True)
+    (root / "greetings.py").write_text(GREETINGS)
+    (root / "sub" / "names.py").write_text("from duly import mutation\ndef name(): return 'duly'\n")
+    yield root
+    for name in [name for name in sys.modules if name.split(".")[0] == "shop_backend"]:
+        del sys.modules[name]
+    sys.path.remove(str(tmp_path))
+
+
+@query
+async def here(ctx: QueryCtx) -> None: ...
+
+
+@mutation
+async def there(ctx: MutationCtx) -> None: ...
+
+
+def test_a_folder_is_loaded_with_its_subfolders(folder: Path) -> None:
+    registry = Registry.load(folder)
+    assert sorted(registry.functions) == ["greetings:default", "greetings:hello"]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["greetings:hello", "greetings.py:hello", "greetings.js:hello", api.greetings.hello, internal.greetings.hello],
+)
+def test_a_function_is_found_under_every_spelling(folder: Path, spelling: object) -> None:
+    assert Registry.load(str(folder)).find(spelling).name == "greetings:hello"  # pyright: ignore[reportArgumentType]
+
+
+def test_a_module_alone_names_its_default(folder: Path) -> None:
+    assert Registry.load(folder).find("greetings").name == "greetings:default"
+
+
+def test_a_package_is_loaded_by_its_dotted_name(folder: Path) -> None:
+    sys.path.insert(0, str(folder.parent))
+    (folder / "__init__.py").write_text("")
+    assert "greetings:hello" in Registry.load("shop_backend").functions
+
+
+def test_a_function_is_registered_wherever_it_is_an_attribute() -> None:
+    registry = Registry.load({"a": SimpleNamespace(first=here), "b/c": SimpleNamespace(second=here, there=there)})
+    assert sorted(registry.functions) == ["a:first", "b/c:second", "b/c:there"]
+    assert registry.find(here).name == "a:first"
+    assert registry.find(api.b.c.there).name == "b/c:there"
+    with pytest.raises(FunctionNotFoundError, match=r"<query .*\.here> is no function of this app"):
+        Registry.load({}).find(here)
+
+
+def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_place(folder: Path) -> None:
+    Registry.load(folder)
+    before = sys.modules["shop_backend.greetings"]
+    (folder / "greetings.py").write_text(GREETINGS.replace("def hello", "def good_day"))
+    assert "greetings:good_day" in Registry.load(folder).functions
+    good = sys.modules["shop_backend.greetings"]
+    assert good is not before
+    (folder / "greetings.py").write_text("raise RuntimeError('broken')\n")
+    with pytest.raises(LoadError, match="greetings.py:1: RuntimeError: broken"):
+        Registry.load(folder)
+    assert sys.modules["shop_backend.greetings"] is good
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = (\n", "bad.py:1: SyntaxError"),
+        ("import nothing_of_that_name\n", "bad.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        (
+            "import datetime\nfrom duly import query\n@query\nasync def f(ctx, at: datetime.datetime): ...\n",
+            "bad:f: .*at.*datetime",
+        ),
+        ("from duly import query\n@query\ndef f(ctx): ...\n", "bad.py:2: TypeError: @query: got the plain function f"),
+        (
+            "from duly import query, v\n@query(args={'x': v.string()})\nasync def f(ctx): ...\n",
+            "bad:f: .*x",
+        ),
+    ],
+)
+def test_what_cannot_be_loaded_names_the_place_and_the_cause(folder: Path, source: str, message: str) -> None:
+    (folder / "bad.py").write_text(source)
+    with pytest.raises(LoadError, match=message):
+        Registry.load(folder)
+
+
+def test_a_folder_named_like_an_imported_module_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "x.py").write_text("")
+    with pytest.raises(LoadError, match="a module 'json' is already imported from .*; give the folder another name"):
+        Registry.load(tmp_path / "json")
+
+
+def test_a_schema_that_is_none_is_refused() -> None:
+    with pytest.raises(LoadError, match=r"schema: got None as `schema`, expected `schema = define_schema\({…}\)`"):
+        Registry.load({"schema": SimpleNamespace()})

@@ -1,0 +1,285 @@
+"""What every storage engine does. An engine is added to `ENGINES` and must pass all of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duly.errors import StoreError
+from duly.storage.engine import ACTION, JOBS, MUTATION, Due, Engine, Get, Job, NextDue, Scan, Write
+from duly.storage.sqlite import SqliteEngine
+from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
+from duly.values.schema import Index, Table
+
+ENGINES: dict[str, Callable[[Path], Engine]] = {"sqlite": lambda folder: SqliteEngine(str(folder / "store.db"))}
+
+BY_N = Index("by_n", 100, ("n",))
+NOTES = Table("notes", 100, (BY_N,))
+
+
+@pytest.fixture(params=ENGINES)
+def new_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Engine]:
+    return lambda: ENGINES[request.param](tmp_path)
+
+
+@pytest.fixture
+def engine(new_engine: Callable[[], Engine]) -> Iterator[Engine]:
+    engine = new_engine()
+    engine.open()
+    yield engine
+    engine.close()
+
+
+def key(n: int, id: int) -> bytes:
+    return encode(n) + encode_id(id)
+
+
+def insert(id: int, n: int) -> Write:
+    return Write(None, f'{{"n":{n}}}', (), (key(n, id),))
+
+
+def with_notes(engine: Engine, *numbers: int) -> None:
+    engine.begin()
+    engine.create_table(Table("notes", 100))
+    engine.create_index(Table("notes", 100), BY_N)
+    engine.write(NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)})
+    engine.commit(1, len(numbers))
+
+
+def scan(
+    engine: Engine, order: Index | None, interval: Interval, descending: bool = False, limit: int = 100
+) -> list[int]:
+    with engine.snapshot() as view:
+        return [id for id, _ in view.answer(Scan(NOTES, order, interval, descending, limit))]
+
+
+def job(
+    id: int, due: float | None, lane: str = MUTATION, state: str = "pending", name: str = "a:b", **more: Any
+) -> Job:
+    return Job(id, name, "{}", due if due is not None else 0.0, due, state, lane, **more)
+
+
+def with_jobs(engine: Engine, *jobs: Job) -> None:
+    engine.begin()
+    engine.write(JOBS, {job.id: Write(None, job) for job in jobs})
+    engine.commit(1, 10)
+
+
+def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    first = engine.open()
+    engine.close()
+    second = engine.open()
+    engine.close()
+    assert (first.version, first.last_id, first.tables) == (0, 0, (JOBS,))
+    assert (second.secret, second.epoch) == (first.secret, first.epoch + 1)
+
+
+def test_what_is_committed_is_there_after_reopening(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    engine.open()
+    with_notes(engine, 5)
+    engine.close()
+    header = engine.open()
+    assert (header.version, header.last_id, header.tables) == (1, 1, (JOBS, NOTES))
+    with engine.snapshot() as view:
+        assert view.answer(Get(NOTES, 1)) == '{"n":5}'
+        assert view.answer(Get(NOTES, 2)) is None
+    engine.close()
+
+
+def test_what_is_rolled_back_or_never_committed_is_not(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    engine.open()
+    with_notes(engine, 5)
+    engine.begin()
+    engine.write(NOTES, {2: insert(2, 6)})
+    engine.create_table(Table("others", 101))
+    engine.rollback()
+    engine.begin()
+    engine.write(NOTES, {3: insert(3, 7)})
+    engine.close()
+    header = engine.open()
+    assert header.tables == (JOBS, NOTES)
+    assert scan(engine, None, EVERYTHING) == [1]
+    engine.close()
+
+
+def test_a_writer_sees_its_writes_and_a_snapshot_does_not(engine: Engine) -> None:
+    with_notes(engine, 5)
+    with engine.snapshot() as snapshot:
+        view = engine.begin()
+        engine.write(NOTES, {1: Write('{"n":5}', '{"n":6}', (key(5, 1),), (key(6, 1),))})
+        assert view.answer(Get(NOTES, 1)) == '{"n":6}'
+        engine.commit(2, 1)
+        assert (snapshot.version, snapshot.answer(Get(NOTES, 1))) == (1, '{"n":5}')
+    with engine.snapshot() as later:
+        assert (later.version, later.answer(Get(NOTES, 1))) == (2, '{"n":6}')
+
+
+def test_snapshots_are_taken_in_several_threads_at_once(engine: Engine) -> None:
+    with_notes(engine, 5)
+    found: list[object] = []
+
+    def read() -> None:
+        with engine.snapshot() as view:
+            found.append(view.answer(Get(NOTES, 1)))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    with engine.snapshot():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == ['{"n":5}'] * 3
+
+
+@pytest.mark.parametrize(
+    ("interval", "ids"),
+    [
+        (EVERYTHING, [2, 4, 1, 3]),
+        (Interval(Cut((2,), after=False), Cut((2,), after=True)), [4]),
+        (Interval(Cut((2,), after=True), LAST), [1, 3]),
+        (Interval(FIRST, Cut((3,), after=False)), [2, 4]),
+        (Interval(Cut((3,), after=False, id=1), LAST), [1, 3]),
+        (Interval(Cut((3,), after=True, id=1), LAST), [3]),
+        (Interval(Cut(("x",), after=False), LAST), []),
+        (Interval(Cut((3,), after=True), Cut((1,), after=False)), []),
+    ],
+)
+def test_an_index_is_scanned_in_the_order_of_its_keys(engine: Engine, interval: Interval, ids: list[int]) -> None:
+    with_notes(engine, 3, 1, 4, 2)
+    assert scan(engine, BY_N, interval) == ids
+    assert scan(engine, BY_N, interval, descending=True) == ids[::-1]
+    assert scan(engine, BY_N, interval, limit=2) == ids[:2]
+
+
+def test_a_table_is_scanned_in_the_order_of_creation(engine: Engine) -> None:
+    with_notes(engine, 3, 1, 4, 2)
+    assert scan(engine, None, EVERYTHING, descending=True, limit=3) == [4, 3, 2]
+    assert scan(engine, None, Interval(Cut((), after=True, id=1), Cut((), after=False, id=4))) == [2, 3]
+    assert scan(engine, None, Interval(LAST, LAST)) == []
+
+
+def test_changed_and_deleted_documents_leave_no_keys_behind(engine: Engine) -> None:
+    with_notes(engine, 3, 1, 4)
+    engine.begin()
+    engine.write(
+        NOTES,
+        {
+            1: Write('{"n":3}', '{"n":9}', (key(3, 1),), (key(9, 1),)),
+            2: Write('{"n":1}', None, (key(1, 2),), ()),
+            3: Write('{"n":4}', '{"n":4,"x":1}', (key(4, 3),), (key(4, 3),)),
+        },
+    )
+    engine.commit(2, 3)
+    assert scan(engine, BY_N, EVERYTHING) == [3, 1]
+    assert scan(engine, None, EVERYTHING) == [1, 3]
+
+
+def test_an_index_can_be_filled_and_dropped(engine: Engine) -> None:
+    with_notes(engine, 3, 1)
+    other = Index("by_other", 101, ("other",))
+    engine.begin()
+    engine.create_index(NOTES, other)
+    engine.write_keys(other, [(key(1, 1), 1), (key(0, 2), 2)])
+    engine.drop_index(BY_N)
+    engine.commit(2, 2)
+    assert scan(engine, other, EVERYTHING) == [2, 1]
+
+
+def test_names_that_differ_only_in_case_are_different_tables(engine: Engine) -> None:
+    engine.begin()
+    for number, name in ((100, "Notes"), (101, "notes"), (102, "select")):
+        engine.create_table(Table(name, number))
+        engine.write(Table(name, number), {1: Write(None, f'"{name}"')})
+    engine.commit(1, 1)
+    with engine.snapshot() as view:
+        assert view.answer(Get(Table("Notes", 100), 1)) == '"Notes"'
+        assert view.answer(Get(Table("select", 102), 1)) == '"select"'
+
+
+def test_due_jobs_come_by_due_time_then_by_id_each_lane_for_itself(engine: Engine) -> None:
+    with_jobs(engine, job(1, 20), job(2, 10), job(3, 10), job(4, 5, ACTION), job(5, 30))
+    with engine.snapshot() as view:
+        assert [due.id for due in view.answer(Due(MUTATION, 20, 10))] == [2, 3, 1]
+        assert [due.id for due in view.answer(Due(MUTATION, 20, 2))] == [2, 3]
+        assert view.answer(Due(ACTION, 20, 10)) == [job(4, 5, ACTION)]
+        assert view.answer(NextDue(MUTATION)) == [10]
+        assert view.answer(NextDue(ACTION)) == [5]
+
+
+def test_a_completed_job_is_no_longer_due(engine: Engine) -> None:
+    with_jobs(engine, job(1, 10))
+    done = job(1, None, state="success", completed_time=11.0)
+    engine.begin()
+    engine.write(JOBS, {1: Write(job(1, 10), done)})
+    engine.commit(2, 1)
+    with engine.snapshot() as view:
+        assert view.answer(Due(MUTATION, 99, 10)) == []
+        assert view.answer(NextDue(MUTATION)) == []
+        found = view.answer(Get(JOBS, 1))
+        assert (found.state, found.due, found.completed_time) == ("success", None, 11.0)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        job(1, None),
+        job(1, 5.0, state="success", completed_time=1.0),
+        job(1, None, state="success"),
+        job(1, None, state="failed", completed_time=1.0),
+        job(1, None, state="inProgress"),
+        job(1, 5.0, epoch=1),
+        job(1, None, state="unheard of", completed_time=1.0),
+        job(1, 5.0, lane="slow"),
+    ],
+    ids=lambda job: f"{job.state} {job.lane}",
+)
+def test_impossible_states_cannot_be_stored(engine: Engine, impossible: Job) -> None:
+    with pytest.raises(StoreError, match="refused a write"):
+        with_jobs(engine, impossible)
+    engine.rollback()
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)) is None
+
+
+STATE, NAME = JOBS.indexes
+
+
+@pytest.mark.parametrize(
+    ("order", "interval", "ids"),
+    [
+        (None, EVERYTHING, [1, 2, 3, 4]),
+        (None, Interval(Cut((), after=True, id=2), LAST), [3, 4]),
+        (STATE, EVERYTHING, [3, 2, 4, 1]),
+        (STATE, Interval(Cut(("pending",), after=False), Cut(("pending",), after=True)), [2, 4, 1]),
+        (STATE, Interval(Cut(("pending", 10.0), after=True), LAST), [1]),
+        (STATE, Interval(Cut(("pending", 10.0), after=True, id=2), LAST), [4, 1]),
+        (STATE, Interval(Cut((None,), after=True), Cut((b"",), after=False)), [3, 2, 4, 1]),
+        (STATE, Interval(Cut(("pending", True), after=False), LAST), []),
+        (STATE, Interval(Cut(("pending", "x"), after=True), LAST), []),
+        (STATE, Interval(Cut((5,), after=False), Cut((5,), after=True)), []),
+        (NAME, Interval(Cut(("a:b",), after=True), LAST), [2, 4]),
+        (NAME, Interval(Cut(("c:d", 10), after=False), Cut(("c:d", 10), after=True)), [2, 4]),
+    ],
+)
+def test_jobs_are_scanned_like_documents(
+    engine: Engine, order: Index | None, interval: Interval, ids: list[int]
+) -> None:
+    with_jobs(
+        engine,
+        job(1, 20.0),
+        job(2, 10.0, name="c:d"),
+        job(3, None, state="canceled", completed_time=1.0),
+        job(4, 10.0, name="c:d"),
+    )
+    with engine.snapshot() as view:
+        for descending in (False, True):
+            found = [id for id, _ in view.answer(Scan(JOBS, order, interval, descending, 10))]
+            assert found == (ids[::-1] if descending else ids)
+        assert [id for id, _ in view.answer(Scan(JOBS, order, interval, False, 1))] == ids[:1]

@@ -1,0 +1,63 @@
+"""What only the SQLite engine does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from duly.errors import StoreError, StoreInUseError
+from duly.storage.engine import ACTION, JOBS, MUTATION, Job, Write
+from duly.storage.sqlite import _DUE, _NEXT_DUE, SqliteEngine  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> SqliteEngine:
+    return SqliteEngine(str(tmp_path / "store.db"))
+
+
+def test_every_commit_is_flushed_to_the_disk(engine: SqliteEngine) -> None:
+    engine.open()
+    assert engine._connection.execute("PRAGMA synchronous").get == 2  # FULL
+    assert engine._connection.execute("PRAGMA journal_mode").get == "wal"
+    engine.close()
+
+
+def test_a_second_name_of_the_same_file_has_the_same_owner(engine: SqliteEngine, tmp_path: Path) -> None:
+    engine.open()
+    os.symlink(engine.path, tmp_path / "alias.db")
+    with pytest.raises(StoreInUseError):
+        SqliteEngine(str(tmp_path / "alias.db")).open()
+    engine.close()
+
+
+def test_a_store_of_a_newer_format_is_not_opened(engine: SqliteEngine) -> None:
+    engine.open()
+    engine._connection.execute("UPDATE duly_store SET format = 2")
+    engine.close()
+    with pytest.raises(StoreError, match="got a store of format 2, expected 1"):
+        engine.open()
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_is_due_is_found_by_its_index_and_never_by_sorting(
+    engine: SqliteEngine, filled: bool, analyzed: bool
+) -> None:
+    engine.open()
+    engine.begin()
+    if filled:
+        jobs = [Job(n, "a:b", "{}", float(n), float(n), "pending", (MUTATION, ACTION)[n % 2]) for n in range(5_000)]
+        engine.write(JOBS, {job.id: Write(None, job) for job in jobs})
+    engine.commit(1, 5_000)
+    if analyzed:
+        engine._connection.execute("ANALYZE")
+    for sql, values in ((_DUE, (MUTATION, 10.0, 5)), (_NEXT_DUE, (MUTATION,))):
+        plan = [row[3] for row in engine._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+        assert len(plan) == 1
+        assert (
+            "USING INDEX scheduled_functions_due" in plan[0]
+            or "USING COVERING INDEX scheduled_functions_due" in plan[0]
+        )
+    engine.close()
