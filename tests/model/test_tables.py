@@ -1,0 +1,58 @@
+"""A changed schema is applied when the store is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from duly import MutationCtx, define_schema, define_table, v
+from duly.app import App
+from duly.functions.ranges import IndexRange
+
+PEOPLE = define_table(v.any())
+
+
+async def names(app: App, index: str, build: Any = None) -> list[str]:
+    async def read(ctx: MutationCtx) -> list[str]:
+        return [person["name"] for person in await ctx.db.query("people").with_index(index, build).collect()]
+
+    return await app.runner.transaction(read)
+
+
+async def test_a_new_index_holds_the_documents_that_were_there_before(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/app.db"
+    async with App({}, store) as app:
+
+        async def insert(ctx: MutationCtx) -> None:
+            for n in range(2_500):  # more than one step of filling
+                await ctx.db.insert("people", {"name": f"p{n:04}", "age": -n})
+
+        await app.runner.transaction(insert)
+    async with App({"schema": define_schema({"people": PEOPLE.index("by_age", ["age"])})}, store) as app:
+        found = await names(app, "by_age")
+        assert (len(found), found[0], found[-1]) == (2_500, "p2499", "p0000")
+
+        def old(q: IndexRange) -> IndexRange:
+            return q.gt("age", -2)
+
+        assert await names(app, "by_age", old) == ["p0001", "p0000"]
+
+
+async def test_an_index_whose_fields_changed_is_built_again_and_one_that_is_gone_is_dropped(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/app.db"
+    first = define_schema({"people": PEOPLE.index("by_age", ["age"]).index("by_name", ["name"])})
+    async with App({"schema": first}, store) as app:
+
+        async def insert(ctx: MutationCtx) -> None:
+            await ctx.db.insert("people", {"name": "ada", "age": 1, "size": 2})
+            await ctx.db.insert("people", {"name": "bob", "age": 2, "size": 1})
+
+        await app.runner.transaction(insert)
+        assert await names(app, "by_age") == ["ada", "bob"]
+    second = define_schema({"people": PEOPLE.index("by_age", ["size"])})
+    async with App({"schema": second}, store) as app:
+        assert await names(app, "by_age") == ["bob", "ada"]
+        table = app.database.catalog.tables["people"]
+        assert [index.name for index in table.indexes] == ["by_age"]
+    async with App({}, store) as app:
+        assert app.database.catalog.tables["people"].indexes == ()
