@@ -96,7 +96,8 @@ def spawn(order: Order, fault: str) -> Child:
     os.set_inheritable(writing, True)
     born = time.monotonic()
     command = [sys.executable, "-m", "tests.crash.worker", order.folder, str(order.run), order.seed, str(writing)]
-    environment = {**os.environ, "DULY_FAULT": fault, "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "DULY_FAULT": fault, "PYTHONPATH": path}
     pid = os.posix_spawn(sys.executable, command, environment, setpgroup=0)
     os.close(writing)
     return Child(pid, reading, born)

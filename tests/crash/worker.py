@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -18,6 +18,7 @@ from tests.crash.load import Diary
 
 CLIENTS: Final = 4
 NUMBERS_OF_ONE_RUN: Final = 1_000_000
+LIFE_SECONDS: Final = 60.0  # so that it does not outlive a lost parent for long
 DRAIN_SECONDS: Final = 30.0
 
 _KINDS: Final = {"mark": 6, "nest": 2, "fail": 2, "act": 3, "act_in_thread": 1, "act_and_fail": 1}
@@ -45,7 +46,12 @@ class Order(NamedTuple):
 
 def work(order: Order, pipe: int) -> None:
     """Be that process. `pipe` is told when the first scheduled function has completed."""
-    asyncio.run(_drain(order) if order.drains else _load(order, pipe))
+    asyncio.run(_live(_drain(order) if order.drains else _load(order, pipe)))
+
+
+async def _live(life: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(LIFE_SECONDS):
+        await life
 
 
 async def _load(order: Order, pipe: int) -> None:

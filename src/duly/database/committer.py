@@ -136,6 +136,8 @@ class Committer:
     def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock, log: Log) -> None:
         self.catalog = catalog
         """The tables as of the last commit. Replaced, never changed."""
+        # The tables of each version that changed them, for those who read an older one.
+        self._catalogs = [(log.version, catalog)]
         self._engine = engine
         self._ids = ids
         self._clock = clock
@@ -157,6 +159,10 @@ class Committer:
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((work, future))
         return future
+
+    def catalog_of(self, version: int) -> Catalog:
+        """The tables as of a version."""
+        return next(catalog for since, catalog in reversed(self._catalogs) if since <= version)
 
     async def close(self) -> None:
         """Commit what is queued and end."""
@@ -191,9 +197,8 @@ class Committer:
                 self._engine.rollback()
                 return False
             if batch.changed:
-                commit = batch.commit()
+                commit = self._commit(batch)
                 faults.at("commit.durable")
-                self.catalog = batch.catalog
                 self._tell(commit, outcomes)
                 faults.at("commit.told")
             else:
@@ -205,6 +210,18 @@ class Committer:
             self._tell(None, failed)
             return True
         return goes_on
+
+    def _commit(self, batch: Batch) -> Commit:
+        if batch.catalog is not self.catalog:
+            # Before it is committed: once it is, a snapshot may show it at any moment.
+            self._catalogs.append((batch.version, batch.catalog))
+        try:
+            commit = batch.commit()
+        except BaseException:
+            self._catalogs = [entry for entry in self._catalogs if entry[0] < batch.version]
+            raise
+        self.catalog = batch.catalog
+        return commit
 
     def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> bool:
         while queued is not None:

@@ -64,10 +64,10 @@ class Database:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit)
 
     def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> Read[T]:
-        catalog = self.catalog  # before the snapshot, so that it knows no table that the snapshot lacks
         reads = ReadSet()
-        transaction = Transaction(catalog, self._clock.now(), self._source, reads)
         with self._engine.snapshot() as view:
+            catalog = self._committer.catalog_of(view.version)
+            transaction = Transaction(catalog, self._clock.now(), self._source, reads)
             try:
                 value = drive(unit(transaction), view.answer)
             except Exception as error:

@@ -1,0 +1,54 @@
+"""A snapshot and the tables it is read with are of one version."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from duly import MutationCtx
+from duly.app import App
+from duly.database.transaction import Transaction
+from duly.storage.engine import View
+
+
+async def insert(ctx: MutationCtx) -> None:
+    await ctx.db.insert("notes", {"text": "first"})
+
+
+async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(tmp_path: Path) -> None:
+    async with App({}, f"sqlite:///{tmp_path}/app.db") as app:
+        database, engine = app.database, app.database._engine
+        snapshot = engine.snapshot
+        wait_for_commit, committed = threading.Event(), threading.Event()
+
+        @contextmanager
+        def late_snapshot() -> Generator[View]:
+            wait_for_commit.set()
+            committed.wait(10)
+            with snapshot() as view:
+                yield view
+
+        async def read(transaction: Transaction) -> tuple[float, bool]:
+            return transaction.now, "notes" in transaction.catalog.tables
+
+        engine.snapshot = late_snapshot
+        reading = database.read(read)
+        task = asyncio.create_task(reading)
+        await asyncio.to_thread(wait_for_commit.wait, 10)
+        await app.runner.transaction(insert)
+        committed.set()
+        outcome = await task
+        assert outcome.version == database.log.version
+        assert outcome.value is not None
+        assert outcome.value[1]
+
+
+async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(tmp_path: Path) -> None:
+    async with App({}, f"sqlite:///{tmp_path}/app.db") as app:
+        with app.database._engine.snapshot() as view:
+            await app.runner.transaction(insert)
+            assert "notes" not in app.database._committer.catalog_of(view.version).tables
+            assert "notes" in app.database.catalog.tables
