@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from random import Random
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, overload
+from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
 from duly.database.database import Database
 from duly.database.log import Watch
 from duly.errors import StoreError
 from duly.functions.context import Identity
-from duly.functions.define import ACTION, MUTATION, QUERY, Ref
+from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
@@ -24,7 +24,6 @@ from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.scheduler import Executor
 
-R = TypeVar("R")
 Args = dict[str, Any]
 
 DEFAULT_STORE: Final = "sqlite:///.duly/data.db"
@@ -88,35 +87,19 @@ class App:
 
     # Calls.
 
-    @overload
-    async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
-    @overload
-    async def query(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
-    async def query(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+    async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a query on the newest snapshot and return its value."""
         return await self.runner.query(self._find(ref, QUERY), args, identity)
 
-    @overload
-    async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
-    @overload
-    async def mutation(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
-    async def mutation(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+    async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
         return await self.runner.mutation(self._find(ref, MUTATION), args, identity)
 
-    @overload
-    async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R: ...
-    @overload
-    async def action(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any: ...
-    async def action(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Any:
+    async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run an action here and now, and return its value."""
         return await self.runner.action(self._find(ref, ACTION), args, identity)
 
-    @overload
-    def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]: ...
-    @overload
-    def subscribe(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Subscription[Any]: ...
-    def subscribe(self, ref: Any, args: Args | None = None, identity: Identity | None = None) -> Subscription[Any]:
+    def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...

@@ -8,17 +8,15 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from duly.app import App, Subscription
 from duly.clock import ManualClock, to_datetime, to_milliseconds
 from duly.errors import DulyError
 from duly.functions.context import Identity, MutationCtx
-from duly.functions.define import Ref
+from duly.functions.define import R, Ref
 from duly.functions.modules import Source
 from duly.workers import alarm
-
-R = TypeVar("R")
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from duly.database.catalog import Catalog, key_in, keys_of
 from duly.database.reads import Range, ReadSet
@@ -19,13 +20,14 @@ from duly.values.ids import IdSource
 from duly.values.keys import Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = ("_below", "_ids", "catalog", "now", "parent", "reads", "writes")
+    __slots__ = ("_below", "_ids", "catalog", "now", "parent", "reads", "unawaited", "writes")
 
     def __init__(
         self,
@@ -40,6 +42,8 @@ class Transaction:
         self.reads = reads
         self.parent = parent
         self.writes: dict[str, dict[int, Write]] = {}
+        self.unawaited = 0
+        """Calls that were made and not awaited; see `must_be_awaited`."""
         self._below = catalog.tables  # the tables that whoever answers knows
         self._ids = ids
 
@@ -171,6 +175,35 @@ def _range_read(table: str, index: Index | None, interval: Interval, descending:
 def ask(request: Request) -> Generator[Request, Any, Any]:
     """Yield a request to whoever drives this coroutine; its answer is the value."""
     return (yield request)
+
+
+class InTransaction(Protocol):
+    """An object whose methods act in a transaction."""
+
+    @property
+    def transaction(self) -> Transaction: ...
+
+
+S = TypeVar("S", bound=InTransaction)
+
+
+def must_be_awaited(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Count the calls of a method that nobody awaits: without `await` it does nothing, and says nothing."""
+
+    @wraps(method)
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        transaction = self.transaction
+        transaction.unawaited += 1
+        return _awaited(transaction, method(self, *args, **kwargs))
+
+    return call
+
+
+async def _awaited(transaction: Transaction, coroutine: Coroutine[Any, Any, T]) -> T:
+    transaction.unawaited -= 1
+    return await coroutine
 
 
 def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:

@@ -6,19 +6,17 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
-from duly.database.transaction import Transaction
+from duly.database.transaction import Transaction, must_be_awaited
 from duly.errors import LimitError
 from duly.functions.db import Access, DatabaseReader, DatabaseWriter
-from duly.functions.define import Ref
+from duly.functions.define import R, Ref
 from duly.functions.scheduling import ActionScheduler, Scheduler
 from duly.limits import CALL_DEPTH_MAX
 
 if TYPE_CHECKING:
     from duly.functions.runner import Runner
-
-R = TypeVar("R")
 
 Identity = dict[str, Any]
 """Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
@@ -98,13 +96,13 @@ class QueryCtx(_Ctx):
         depth: int = 1,
     ) -> None:
         super().__init__(runner, name, identity, job, depth)
-        self._transaction = transaction
+        self.transaction = transaction
 
     @property
     def access(self) -> Access:
         """What `db` works with; it knows the ids of tables that this call has made."""
         if self._access is None:
-            self._access = Access(self._transaction, self._runner.ids, self._runner.registry.schema)
+            self._access = Access(self.transaction, self._runner.ids, self._runner.registry.schema)
         return self._access
 
     @property
@@ -115,12 +113,12 @@ class QueryCtx(_Ctx):
     @property
     def now(self) -> float:
         """The time of this call in milliseconds since 1970; it stands still while the call runs."""
-        return self._transaction.now
+        return self.transaction.now
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
         return await self._runner.query_within(
-            self._transaction, ref, args, identity=self._identity, job=self._job, depth=self._depth + 1
+            self.transaction, ref, args, identity=self._identity, job=self._job, depth=self._depth + 1
         )
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
@@ -145,13 +143,14 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         """Schedules functions, as part of this transaction."""
         if self._scheduler is None:
-            self._scheduler = Scheduler(self._runner, self._transaction, self._job)
+            self._scheduler = Scheduler(self._runner, self.transaction, self._job)
         return self._scheduler
 
+    @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
         return await self._runner.mutation_within(
-            self._transaction,
+            self.transaction,
             self.scheduler,
             ref,
             args,

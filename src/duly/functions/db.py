@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from duly.database.catalog import index_named
-from duly.database.transaction import Transaction
+from duly.database.transaction import Transaction, must_be_awaited
 from duly.errors import DocumentNotFoundError, InvalidIdError, QueryError, SchemaValidationError
 from duly.functions.ranges import IndexRange
 from duly.limits import DOCUMENT_BYTES_MAX
@@ -61,16 +61,17 @@ class Access:
 class SystemReader:
     """`ctx.db.system`: the tables that the system writes, such as `_scheduled_functions`."""
 
-    __slots__ = ("_access",)
+    __slots__ = ("_access", "transaction")
     _system: bool = True
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self.transaction = access.transaction
 
     async def get(self, id: str) -> Document | None:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
         table, number = self._access.locate(id, self._system)
-        row = None if table is None else await self._access.transaction.get(table, number)
+        row = None if table is None else await self.transaction.get(table, number)
         return None if table is None or row is None else self._access.document(table, number, row, id)
 
     def query(self, table: str) -> Query:
@@ -104,20 +105,22 @@ class DatabaseWriter(DatabaseReader):
 
     __slots__ = ()
 
+    @must_be_awaited
     async def insert(self, table: str, document: Any) -> Id[Any]:
         """Store a document and return its id. The table is made if there is none.
 
         order_id = await ctx.db.insert("orders", {"items": ["tea"], "status": "new"})
         """
         access = self._access
-        found = access.transaction.catalog.tables.get(table) or self._new_table(table)
+        found = self.transaction.catalog.tables.get(table) or self._new_table(table)
         if found.name in SYSTEM_TABLES:
             raise SchemaValidationError(f"got an insert into {table!r}, expected a table of the application")
         text = self._stored(table, check_document(document, f"{table}.insert"), "insert")
-        id = access.transaction.new_id()
-        access.transaction.write(found, id, None, text)
+        id = self.transaction.new_id()
+        self.transaction.write(found, id, None, text)
         return cast("Id[Any]", access.ids.encode(found.number, id))
 
+    @must_be_awaited
     async def patch(self, id: str, fields: Any) -> None:
         """Change the given top-level fields of a document; a field set to UNSET is removed.
 
@@ -132,23 +135,25 @@ class DatabaseWriter(DatabaseReader):
                 document[name] = value
         self._change(table, number, row, document, "patch")
 
+    @must_be_awaited
     async def replace(self, id: str, document: Any) -> None:
         """Put another document in the place of one; its id and time of creation stay."""
         table, number, row = await self._existing(id, "replace")
         self._change(table, number, row, self._own_fields(id, number, document, "replace"), "replace")
 
+    @must_be_awaited
     async def delete(self, id: str) -> None:
         """Delete a document."""
         table, number, row = await self._existing(id, "delete")
-        self._access.transaction.write(table, number, row, None)
+        self.transaction.write(table, number, row, None)
 
     def _new_table(self, name: str) -> Table:
         check_table_name(name)
-        return self._access.transaction.create_table(name)
+        return self.transaction.create_table(name)
 
     async def _existing(self, id: str, act: str) -> tuple[Table, int, str]:
         table, number = self._access.locate(id)
-        row = None if table is None else await self._access.transaction.get(table, number)
+        row = None if table is None else await self.transaction.get(table, number)
         if table is None or row is None:
             name = "a table that does not exist" if table is None else repr(table.name)
             raise DocumentNotFoundError(f"{act}: got the id {id} of {name}, expected one of a document that exists")
@@ -168,7 +173,7 @@ class DatabaseWriter(DatabaseReader):
     def _change(self, table: Table, number: int, row: str, document: Document, act: str) -> None:
         text = self._stored(table.name, document, act)
         if text != row:  # what changes nothing wakes nobody
-            self._access.transaction.write(table, number, row, text)
+            self.transaction.write(table, number, row, text)
 
     def _stored(self, table: str, document: Document, act: str) -> str:
         definition = self._access.schema.tables.get(table)
@@ -205,9 +210,7 @@ class Query:
 
         .with_index("by_author", lambda q: q.eq("author", "ada").gte("at", yesterday))
         """
-        table = self._access.transaction.catalog.tables.get(self._table)
-        if table is None:
-            return Query(self._access, self._table, name, self._interval, self._descending)
+        table = self._access.transaction.catalog.tables.get(self._table) or Table(self._table, 0)
         try:
             index = index_named(table, name)
         except KeyError:

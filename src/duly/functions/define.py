@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
 
 P = ParamSpec("P")
-R = TypeVar("R")
 C = TypeVar("C")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    R = TypeVarWithDefault("R", default=Any)  # what a name or a path refers to is not known before it runs
+else:
+    R = TypeVar("R")
 
 QUERY: Final = "query"
 MUTATION: Final = "mutation"

@@ -162,7 +162,10 @@ class Registry:
         return found
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self.functions, n=3, cutoff=0.75)
+        # A name without its module, or with a slash for the colon, is meant as it sounds.
+        last = name.removesuffix(":default").replace(":", "/").rpartition("/")[2]
+        same = [known for known in self.functions if known.rpartition(":")[2] == last]
+        close = same[:3] or difflib.get_close_matches(name, self.functions, n=3, cutoff=0.75)
         if close:
             return f"got the function {name!r}, which does not exist; did you mean {' or '.join(map(repr, close))}?"
         known = ", ".join(sorted(self.functions)[:12]) or "none: its modules hold no decorated function"

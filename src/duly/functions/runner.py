@@ -11,7 +11,7 @@ from duly import faults
 from duly.clock import Clock, monotonic
 from duly.database.database import Batch, Database, Read
 from duly.database.transaction import Transaction
-from duly.errors import FunctionNotFoundError, StoreError
+from duly.errors import FunctionError, FunctionNotFoundError, StoreError
 from duly.functions.context import ActionCtx, Identity, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
@@ -144,7 +144,10 @@ class Runner:
         """Run a function that is no part of the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
-            return await unit(MutationCtx(self, "transaction", transaction))
+            value = await unit(MutationCtx(self, "transaction", transaction))
+            if transaction.unawaited:
+                raise _unawaited("transaction", transaction.unawaited)
+            return value
 
         return await self.commit(run)
 
@@ -169,6 +172,8 @@ class Runner:
 
     async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
         value = await function.handler(ctx, **arguments)
+        if ctx.transaction.unawaited:
+            raise _unawaited(function.name, ctx.transaction.unawaited)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
 
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
@@ -239,6 +244,13 @@ class Runner:
         if _log.isEnabledFor(logging.INFO):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
             _log.info("%s", run, extra={"run": run})
+
+
+def _unawaited(name: str, calls: int) -> FunctionError:
+    return FunctionError(
+        f"{name}: got {'a call' if calls == 1 else f'{calls} calls'} of `ctx` without `await`, which did nothing;"
+        " expected `await ctx.…`. Nothing of this function is stored"
+    )
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:

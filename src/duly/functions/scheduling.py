@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from duly.clock import to_milliseconds
-from duly.database.transaction import Transaction
+from duly.database.transaction import Transaction, must_be_awaited
 from duly.errors import InvalidIdError, InvalidScheduleError, LimitError
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
@@ -29,15 +29,16 @@ Moment = float | datetime
 class Scheduler:
     """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
 
-    __slots__ = ("_bytes", "_count", "_job", "_runner", "_transaction")
+    __slots__ = ("_bytes", "_count", "_job", "_runner", "transaction")
 
     def __init__(self, runner: Runner, transaction: Transaction, job: int | None) -> None:
         self._runner = runner
-        self._transaction = transaction
+        self.transaction = transaction
         self._job = job
         self._count = 0
         self._bytes = 0
 
+    @must_be_awaited
     async def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action after a delay: milliseconds, or a timedelta; 0 is right after this commits.
 
@@ -45,9 +46,10 @@ class Scheduler:
 
             await ctx.scheduler.run_after(timedelta(days=30), internal.orders.archive, {"order_id": order_id})
         """
-        now = self._transaction.now
+        now = self.transaction.now
         return await self._schedule(now + delay_ms(delay), ref, args)
 
+    @must_be_awaited
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime.
 
@@ -57,19 +59,20 @@ class Scheduler:
         """
         return await self._schedule(moment_ms(when), ref, args)
 
+    @must_be_awaited
     async def cancel(self, id: str) -> None:
         """Cancel a scheduled function: pending, it will not run; a running action's result is dropped.
 
         AlreadyCompletedError if it has completed; canceling twice does nothing.
         """
-        await jobs.cancel(self._transaction, job_number(self._runner, id), self._job)
+        await jobs.cancel(self.transaction, job_number(self._runner, id), self._job)
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
         text = function.encode(args)
-        check_window(when, self._transaction.now)
+        check_window(when, self.transaction.now)
         self._count_up(size(text))
-        id = await jobs.schedule(self._transaction, function.name, function.kind, text, when, self._job)
+        id = await jobs.schedule(self.transaction, function.name, function.kind, text, when, self._job)
         return cast("Id[Any]", self._runner.job_id(id))
 
     def _count_up(self, argument_bytes: int) -> None:

@@ -1,0 +1,83 @@
+"""What is easily forgotten is said, instead of being silently wrong."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+from typing import Any, TypedDict
+
+import pytest
+
+from duly import FunctionError, Id, MutationCtx, QueryCtx, QueryError, define_schema, define_table, mutation, query
+from duly.testing import Harness
+
+
+class Order(TypedDict):
+    item: str
+
+
+@mutation
+async def forgets_an_insert(ctx: MutationCtx) -> None:
+    await ctx.db.insert("orders", {"item": "tea"})
+    ctx.db.insert("orders", {"item": "coffee"})  # pyright: ignore
+
+
+@mutation
+async def forgets_a_schedule(ctx: MutationCtx) -> None:
+    await ctx.db.insert("orders", {"item": "tea"})
+    ctx.scheduler.run_after(0, forgets_an_insert)  # pyright: ignore
+    ctx.run_mutation(forgets_an_insert)  # pyright: ignore
+
+
+@mutation
+async def create(ctx: MutationCtx, item: str) -> Id[Order]:
+    return await ctx.db.insert("orders", {"item": item})
+
+
+@query
+async def get(ctx: QueryCtx, order_id: Id[Order]) -> Order | None:
+    return await ctx.db.get(order_id)  # pyright: ignore
+
+
+@query
+async def all_orders(ctx: QueryCtx) -> list[Order]:
+    return await ctx.db.query("orders").collect()  # pyright: ignore
+
+
+APP: dict[str, Any] = {
+    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")}),
+    "schema": define_schema({"orders": define_table(Order)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_forgotten_await_fails_the_mutation_and_says_so() -> None:
+    async with Harness(APP) as t:
+        with pytest.raises(FunctionError, match="app:forgets_an_insert: got a call of `ctx` without `await`"):
+            await t.mutation(forgets_an_insert)
+        with pytest.raises(FunctionError, match="app:forgets_a_schedule: got 2 calls of `ctx` without `await`"):
+            await t.mutation(forgets_a_schedule)
+        assert await t.query(all_orders) == []
+        assert await t.jobs() == []
+    gc.collect()
+
+
+async def test_a_document_may_be_returned_as_its_own_type() -> None:
+    async with Harness(APP) as t:
+        order_id = await t.mutation(create, {"item": "tea"})
+        order = await t.query(get, {"order_id": order_id})
+        assert order == {"item": "tea", "_id": order_id, "_creationTime": 1_893_456_000_000.0}
+        assert [order] == await t.query(all_orders)
+
+
+async def test_an_index_of_a_table_that_does_not_exist_is_no_index() -> None:
+    async with Harness(APP) as t:
+        with pytest.raises(QueryError, match="nothing: got the index 'by_x', expected one of by_creation_time"):
+            await t.transaction(lambda ctx: ctx.db.query("nothing").with_index("by_x").collect())
+
+
+@pytest.mark.parametrize("name", ["create", "app/create", "appp:create", "app:creat"])
+async def test_a_misspelled_function_is_guessed(name: str) -> None:
+    async with Harness(APP) as t:
+        with pytest.raises(Exception, match="did you mean 'app:create'"):
+            await t.app.run(name)
