@@ -96,6 +96,7 @@ class Batch:
             merge_writes(self._flushed.setdefault(table.name, {}), writes)
 
     def commit(self) -> Commit:
+        self._create_tables()
         for name in tuple(self._unflushed):
             self._flush(self.catalog.tables[name])
         faults.at("commit.flushed")

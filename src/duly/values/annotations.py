@@ -15,7 +15,6 @@ from duly.values.checks import (
     IdValidator,
     IntValidator,
     LiteralValidator,
-    NumberValidator,
     TypeValidator,
     Validator,
     is_pydantic,
@@ -291,24 +290,7 @@ def _read_typed_dict(model: Any, within: _Within) -> Validator:
             annotation = typing.get_args(annotation)[0]
         validator = _read_field(model, name, annotation, within)
         fields[name] = validator if needed else OptionalValidator(validator)
-    return _TypedDictValidator(model, fields)
-
-
-class _TypedDictValidator(ObjectValidator):
-    """A TypedDict. Where it describes the documents of a table, the system's fields may stand beside its own."""
-
-    __slots__ = ("_model",)
-
-    def __init__(self, model: type, fields: Mapping[str, Validator]) -> None:
-        super().__init__(fields, name=model.__name__)
-        self._model = model
-
-    def bind(self, tables: Mapping[type, str]) -> Validator:
-        fields = {key: part.bind(tables) for key, part in self.fields.items()}
-        if self._model in tables:
-            fields["_id"] = OptionalValidator(IdValidator(tables[self._model]))
-            fields["_creationTime"] = OptionalValidator(NumberValidator())
-        return ObjectValidator(fields, name=self.name)
+    return ObjectValidator(fields, name=model.__name__, model=model)
 
 
 def _qualifier(annotation: object) -> str:

@@ -8,10 +8,12 @@ from typing import Any, Final
 from duly.values.checks import (
     FloatValidator,
     Ids,
+    IdValidator,
     IntValidator,
     Kinds,
     LiteralValidator,
     Mismatch,
+    NumberValidator,
     Validator,
     show,
     step,
@@ -89,15 +91,23 @@ class OptionalValidator(Validator):
 class ObjectValidator(Validator):
     """Accepts dicts with the declared fields. `rest` says what other fields hold; None refuses them.
 
-    `name` is what messages call the object.
+    `name` is what messages call the object, `model` the class it was made from. Where that class describes the
+    documents of a table, the system's fields may stand beside its own.
     """
 
-    __slots__ = ("fields", "rest", "name", "_plan")
+    __slots__ = ("_plan", "fields", "model", "name", "rest")
 
-    def __init__(self, fields: Mapping[str, Validator], rest: Validator | None = None, name: str = "object") -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Validator],
+        rest: Validator | None = None,
+        name: str = "object",
+        model: type | None = None,
+    ) -> None:
         self.fields = fields
         self.rest = rest
         self.name = name
+        self.model = model
         # Laid out for a check that looks nothing up: name, sure type, check, whether it is required.
         present = {key: present_field(part) for key, part in fields.items()}
         self._plan = tuple((key, part.sure, part.check, part is fields[key]) for key, part in present.items())
@@ -151,7 +161,15 @@ class ObjectValidator(Validator):
         fields = {key: change(part) for key, part in self.fields.items()}
         rest = self.rest and change(self.rest)
         same = rest is self.rest and all(fields[key] is part for key, part in self.fields.items())
-        return self if same else ObjectValidator(fields, rest, self.name)
+        return self if same else ObjectValidator(fields, rest, self.name, self.model)
+
+    def bind(self, tables: Mapping[type, str]) -> Validator:
+        bound = super().bind(tables)
+        if self.model not in tables or not isinstance(bound, ObjectValidator):
+            return bound
+        system = {"_id": IdValidator(tables[self.model]), "_creationTime": NumberValidator()}
+        optional = {name: OptionalValidator(validator) for name, validator in system.items()}
+        return ObjectValidator({**bound.fields, **optional}, self.rest, self.name, self.model)
 
     def kinds(self) -> Kinds:
         return frozenset((dict,))
