@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from duly.faults import POINTS
-from tests.crash.campaign import Outcome, Step, play, point_round, random_rounds
+from tests.crash.campaign import Outcome, Step, play, point_round, random_rounds, too_tame
 from tests.crash.report import add_to_tally, complaints, table, totals
 
 
@@ -20,6 +20,7 @@ def main() -> int:
     began, outcome = time.monotonic(), Outcome()
     for number, steps in enumerate(_rounds(options.kills, options.points, options.seed)):
         outcome.add(_play(steps, f"{options.seed}-{number}", options.keep))
+    outcome.violations += too_tame(outcome)
     counts = totals(outcome)
     for line in table(counts, add_to_tally(counts), outcome.recoveries, options.seed):
         print(line)

@@ -62,6 +62,9 @@ def table(counts: Counter[str], summed: Counter[str], recoveries: list[float], s
     for name in (*_COUNTS, *KINDS):
         label = ("  " if name in _INDENTED else "") + _NAMES.get(name, name)
         yield f"{label:<30}{counts[name]:>12,}{summed[name]:>16,}"
+    deaths = summed["kills"] + summed["deaths at fault points"]
+    if deaths and not any(summed[kind] for kind in KINDS):
+        yield f"nothing broken in {deaths:,} deaths: at 95 % confidence, fewer than 3 in {deaths:,} break something"
     if recoveries:
         p50, p99 = (percentile(recoveries, share) for share in (0.50, 0.99))
         yield (

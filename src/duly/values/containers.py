@@ -165,7 +165,7 @@ class ObjectValidator(Validator):
 
     def bind(self, tables: Mapping[type, str]) -> Validator:
         bound = super().bind(tables)
-        if self.model not in tables or not isinstance(bound, ObjectValidator):
+        if self.model is None or self.model not in tables or not isinstance(bound, ObjectValidator):
             return bound
         system = {"_id": IdValidator(tables[self.model]), "_creationTime": NumberValidator()}
         optional = {name: OptionalValidator(validator) for name, validator in system.items()}

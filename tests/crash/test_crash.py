@@ -1,0 +1,271 @@
+"""Processes die at random moments and at every fault point: nothing is lost, doubled, run twice or stuck."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from duly.faults import POINTS
+from duly.model.jobs import INTERRUPTED
+from tests.crash.checker import DOUBLED, KINDS, LOST, STUCK, TWICE, WRONG, check
+from tests.crash.child import ROOT
+from tests.crash.history import History, Job, Line, Trace, read_history
+from tests.crash.load import ON_PURPOSE
+from tests.crash.report import add_to_tally, percentile
+
+pytestmark = pytest.mark.crash
+
+
+# The real thing, in an interpreter of its own: this one has threads, and what has threads must not fork.
+
+
+def crash(*options: str) -> tuple[dict[str, int], str]:
+    """Run `python -m tests.crash`, and return the counts it prints, and all of it."""
+    command = [sys.executable, "-W", "error", "-m", "tests.crash", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    print(ended.stdout, ended.stderr)
+    assert ended.returncode == 0, "a crash broke something: see the complaints, and the seed"
+    rows = re.findall(r"^ *(\D+?) {2,}([\d,]+) {2,}[\d,]+$", ended.stdout, re.MULTILINE)
+    return {name: int(count.replace(",", "")) for name, count in rows}, ended.stdout
+
+
+def test_thirty_kills_at_random_moments_lose_and_double_nothing() -> None:
+    counts, _ = crash("--kills", "30", "--seed", "30", "--points", "none")
+
+    assert counts["kills"] == 30
+    assert counts["with work in flight"] >= 24
+    assert counts["actions interrupted"] >= 10
+    assert {counts.get(kind, 0) for kind in KINDS} == {0}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_every_fault_point_loses_and_doubles_nothing(point: str) -> None:
+    counts, output = crash("--kills", "0", "--seed", "11", "--points", point)
+
+    assert "fault points died at: " in output
+    assert counts["deaths at fault points"] == (2 if point == "recovery.begun" else 1)
+    assert counts["actions interrupted"] >= (point == "recovery.begun")
+    assert {counts.get(kind, 0) for kind in KINDS} == {0}
+
+
+def test_a_store_that_was_tampered_with_is_found_out(tmp_path: Path) -> None:
+    _, output = crash("--kills", "1", "--seed", "5", "--points", "none", "--keep")
+    sound = Path(re.findall(r"^kept: (.+)$", output, re.MULTILINE)[0])
+    tampering = {
+        LOST: "DELETE FROM t{markers}_markers WHERE id = (SELECT min(id) FROM t{markers}_markers)",
+        DOUBLED: "INSERT INTO t{markers}_markers SELECT max(id) + 1, document FROM t{markers}_markers",
+        STUCK: "UPDATE scheduled_functions SET state = 'pending', due = 0, completed_time = NULL, error = NULL"
+        " WHERE id = (SELECT min(id) FROM scheduled_functions)",
+        WRONG: "UPDATE t{markers}_markers SET document = replace(document, '\"number\":', '\"number\":9')",
+    }
+    try:
+        assert [] == check(read_history(sound, 1))
+        for kind, sql in tampering.items():
+            copy = shutil.copytree(sound, tmp_path / kind)
+            tamper(copy / "data.db", sql)
+            assert kind in {violation.kind for violation in check(read_history(copy, 1))}
+    finally:
+        shutil.rmtree(sound)
+
+
+def tamper(store: Path, sql: str) -> None:
+    connection = apsw.Connection(str(store))
+    markers = connection.execute("SELECT number FROM duly_tables WHERE name = 'markers'").get
+    connection.execute(sql.format(markers=markers))
+    connection.close()
+
+
+# The checker can fail: histories made by hand.
+
+
+def a_sound_history() -> History:
+    """Two processes: the first was killed while action 5 ran, the second let everything end.
+
+    Client call 1 scheduled mutations 2 (with child 3), 4 (which fails) and 9, action 5, action 6 (with follow 7),
+    and 8, which was canceled.
+    """
+    first = ["try 1", "acknowledged 1", "try 20", "refused 20", "cancel 8", "canceled 8", "start 5", "try 21"]
+    second = ["start 6", "end 6", "cancel 2", "late 2"]
+    return History(
+        jobs=[
+            Job(2, "mark", "success", 0.0, 0.0, completed=10.0),
+            Job(3, "mark", "success", 10.0, 10.0, parent=2, completed=20.0),
+            Job(4, "fail", "failed", 0.0, 0.0, error=ON_PURPOSE, completed=10.0),
+            Job(5, "act", "failed", 0.0, 0.0, follow=50, error=INTERRUPTED, completed=10.0),
+            Job(6, "act", "success", 0.0, 0.0, follow=7, completed=10.0),
+            Job(7, "mark", "success", 0.0, 0.0, parent=6, completed=10.0),
+            Job(8, "mark", "canceled", 0.0, 0.0, completed=5.0),
+            Job(9, "nest", "success", 0.0, 0.0, completed=10.0),
+        ],
+        effects=[Trace(1, (2, 4, 5, 6, 8, 9))],
+        markers=[Trace(2, (3,), 10.0), Trace(3, (), 20.0), *(Trace(number, (), 10.0) for number in (6, 7, 9))],
+        counters=[5],
+        indexed=[2, 3, 6, 7, 9],
+        lines=[line(run, text) for run, lines in enumerate((first, second)) for text in lines],
+        last_run=1,
+    )
+
+
+def line(run: int, text: str) -> Line:
+    deed, number = text.split()
+    return Line(run, deed, int(number))
+
+
+def with_job(number: int, **changes: object) -> Callable[[History], History]:
+    return lambda h: h._replace(jobs=[job._replace(**changes) if job.number == number else job for job in h.jobs])
+
+
+def without_job(number: int) -> Callable[[History], History]:
+    return lambda h: h._replace(jobs=[job for job in h.jobs if job.number != number])
+
+
+def with_marker(marker: Trace) -> Callable[[History], History]:
+    return lambda h: h._replace(
+        markers=[*h.markers, marker],
+        counters=[h.counters[0] + 1],
+        indexed=sorted([*h.indexed, marker.number]),
+    )
+
+
+def without_marker(number: int) -> Callable[[History], History]:
+    return lambda h: h._replace(
+        markers=[marker for marker in h.markers if marker.number != number],
+        counters=[h.counters[0] - 1],
+        indexed=[other for other in h.indexed if other != number],
+    )
+
+
+def with_lines(run: int, *texts: str) -> Callable[[History], History]:
+    return lambda h: h._replace(lines=[*h.lines, *(line(run, text) for text in texts)])
+
+
+CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
+    "a marker of mutation 9 is doubled": (DOUBLED, "2 times the marker of 9", with_marker(Trace(9, (), 10.0))),
+    "the marker of mutation 9 is lost": (LOST, "nest 9 succeeded and left no marker", without_marker(9)),
+    "an acknowledged client call is lost": (
+        LOST,
+        "client call 1 was acknowledged",
+        lambda h: h._replace(effects=[], jobs=[], markers=[]),
+    ),
+    "a client call happened twice": (
+        DOUBLED,
+        "2 times the effect of the client call 1",
+        lambda h: h._replace(effects=h.effects * 2),
+    ),
+    "a client call that raised left an effect": (
+        WRONG,
+        "client call 20 raised",
+        lambda h: h._replace(effects=[*h.effects, Trace(20)]),
+    ),
+    "a client call that nobody made": (
+        WRONG,
+        "client call 22 was never made",
+        lambda h: h._replace(effects=[*h.effects, Trace(22)]),
+    ),
+    "a schedule of a committed call is lost": (LOST, "function 8 was scheduled", without_job(8)),
+    "the child of a mutation is lost": (LOST, "function 3 was scheduled", without_job(3)),
+    "a schedule is doubled": (DOUBLED, "2 times the schedule of 8", lambda h: h._replace(jobs=[*h.jobs, h.jobs[6]])),
+    "a schedule of a call that did not commit": (
+        WRONG,
+        "function 30 was scheduled by a call that did not commit",
+        lambda h: h._replace(jobs=[*h.jobs, Job(30, "mark", "canceled", 0.0, 0.0, completed=1.0)]),
+    ),
+    "a function is left pending": (STUCK, "nest 9 is pending", with_job(9, state="pending", completed=None)),
+    "an action is left in progress": (
+        STUCK,
+        "act 5 is inProgress",
+        with_job(5, state="inProgress", error=None, completed=None),
+    ),
+    "an action started twice in one process": (TWICE, "2 times the start of action 6", with_lines(1, "start 6")),
+    "an interrupted action ran again": (TWICE, "2 times the start of action 5", with_lines(1, "start 5", "end 5")),
+    "an action ended twice": (TWICE, "2 times the end of action 6", with_lines(1, "end 6")),
+    "an action succeeded without having run": (
+        LOST,
+        "act 6 succeeded and did not do all",
+        lambda h: h._replace(lines=h.lines[:8]),
+    ),
+    "an action's last step is lost": (LOST, "act 6 succeeded and did not do all", without_job(7)),
+    "an action died and is not interrupted": (
+        WRONG,
+        "act 5 died with its process",
+        with_job(5, error="some other error"),
+    ),
+    "an action is interrupted in a process that lived": (
+        WRONG,
+        "its process was not killed",
+        with_job(6, state="failed", error=INTERRUPTED),
+    ),
+    "a mutation that failed left its marker": (
+        WRONG,
+        "fail 4 is failed and left a marker",
+        with_marker(Trace(4, (), 10.0)),
+    ),
+    "a mutation that was canceled left its marker": (
+        WRONG,
+        "mark 8 is canceled and left a marker",
+        with_marker(Trace(8, (), 10.0)),
+    ),
+    "a mutation failed for no reason of its own": (
+        WRONG,
+        "nest 9 is failed: disk I/O error",
+        with_job(9, state="failed", error="disk I/O error"),
+    ),
+    "a failing sub-transaction left a marker": (
+        WRONG,
+        "marker -9 was written by what failed",
+        with_marker(Trace(-9, (), 10.0)),
+    ),
+    "the counter missed a marker": (LOST, "the counter says 4, of 5", lambda h: h._replace(counters=[4])),
+    "the counter counted twice": (DOUBLED, "the counter says 6, of 5", lambda h: h._replace(counters=[6])),
+    "the index misses a marker": (WRONG, "the index has 4 keys", lambda h: h._replace(indexed=[2, 3, 6, 7])),
+    "a cancel was acknowledged and forgotten": (
+        WRONG,
+        "the cancel of 9 was acknowledged",
+        with_lines(1, "cancel 9", "canceled 9"),
+    ),
+    "a cancel came late for what was canceled": (
+        WRONG,
+        "8 had completed when it was canceled",
+        with_lines(1, "late 8"),
+    ),
+    "a function was canceled by nobody": (WRONG, "nobody asked for it", with_job(9, state="canceled")),
+    "a canceled function went on scheduling": (WRONG, "5.0 ms after its parent's cancel", with_job(3, parent=8)),
+    "a function ran before its time": (WRONG, "function 9 ran 5.0 ms before its time", with_job(9, scheduled=15.0)),
+    "the file is damaged": (
+        WRONG,
+        "integrity_check says row 3",
+        lambda h: h._replace(integrity="row 3 missing from index"),
+    ),
+}
+
+
+def test_a_sound_history_breaks_no_rule() -> None:
+    assert [] == check(a_sound_history())
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corrupted_history_is_found_out(name: str) -> None:
+    kind, complaint, corrupt = CORRUPTIONS[name]
+
+    found = check(corrupt(a_sound_history()))
+
+    assert [True for violation in found if violation.kind == kind and complaint in violation.text]
+
+
+def test_the_tally_adds_up_the_runs(tmp_path: Path) -> None:
+    add_to_tally(Counter(kills=30, lost=0, runs=1), tmp_path / "tally.json")
+    summed = add_to_tally(Counter(kills=500, lost=1, runs=1), tmp_path / "tally.json")
+
+    assert {"kills": 530, "lost": 1, "runs": 2} == dict(summed)
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert [1, 50, 99, 100] == [percentile([*range(100, 0, -1)], share) for share in (0, 0.5, 0.99, 1)]
