@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
@@ -50,7 +49,6 @@ APP: dict[str, Any] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 async def test_a_forgotten_await_fails_the_mutation_and_says_so() -> None:
     async with Harness(APP) as t:
         with pytest.raises(FunctionError, match="app:forgets_an_insert: got a call of `ctx` without `await`"):
@@ -59,7 +57,6 @@ async def test_a_forgotten_await_fails_the_mutation_and_says_so() -> None:
             await t.mutation(forgets_a_schedule)
         assert await t.query(all_orders) == []
         assert await t.jobs() == []
-    gc.collect()
 
 
 async def test_a_document_may_be_returned_as_its_own_type() -> None:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = ("_below", "_ids", "catalog", "now", "parent", "reads", "unawaited", "writes")
+    __slots__ = ("_below", "_ids", "calls", "catalog", "now", "parent", "reads", "writes")
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Transaction:
         self.reads = reads
         self.parent = parent
         self.writes: dict[str, dict[int, Write]] = {}
-        self.unawaited = 0
-        """Calls that were made and not awaited; see `must_be_awaited`."""
+        self.calls: list[types.CoroutineType[Any, Any, Any]] = []
+        """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
         self._below = catalog.tables  # the tables that whoever answers knows
         self._ids = ids
 
@@ -130,9 +130,6 @@ class Transaction:
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
     """Put later writes on top of earlier ones."""
-    if into.keys().isdisjoint(writes):
-        into.update(writes)
-        return
     for id, write in writes.items():
         earlier = into.get(id)
         if earlier is None:
@@ -188,22 +185,33 @@ S = TypeVar("S", bound=InTransaction)
 
 
 def must_be_awaited(
-    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Count the calls of a method that nobody awaits: without `await` it does nothing, and says nothing."""
+    method: Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]],
+) -> Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]]:
+    """Note the calls of a method: one that nobody awaits does nothing, and would say nothing."""
 
     @wraps(method)
-    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        transaction = self.transaction
-        transaction.unawaited += 1
-        return _awaited(transaction, method(self, *args, **kwargs))
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> types.CoroutineType[Any, Any, T]:
+        coroutine = method(self, *args, **kwargs)
+        self.transaction.calls.append(coroutine)
+        return coroutine
 
     return call
 
 
-async def _awaited(transaction: Transaction, coroutine: Coroutine[Any, Any, T]) -> T:
-    transaction.unawaited -= 1
-    return await coroutine
+def check_awaited(transaction: Transaction, name: str) -> None:
+    """Raise if a call was not awaited until it was done."""
+    for call in transaction.calls:
+        if call.cr_frame is not None:  # a coroutine that is done has none
+            break
+    else:
+        return
+    left = [call for call in transaction.calls if call.cr_frame is not None]
+    for call in left:
+        call.close()
+    raise FunctionError(
+        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` without `await`, which did"
+        " nothing; expected `await ctx.…`. Nothing of this function is stored"
+    )
 
 
 def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:

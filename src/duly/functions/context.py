@@ -133,11 +133,14 @@ class MutationCtx(QueryCtx):
     """The context of a mutation: one transaction to read, write and schedule in."""
 
     _scheduler: Scheduler | None = None
+    _db: DatabaseWriter | None = None
 
     @property
     def db(self) -> DatabaseWriter:
         """The database, for reading and writing."""
-        return DatabaseWriter(self.access)
+        if self._db is None:
+            self._db = DatabaseWriter(self.access)
+        return self._db
 
     @property
     def scheduler(self) -> Scheduler:

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 from duly import faults
 from duly.clock import Clock, monotonic
 from duly.database.database import Batch, Database, Read
-from duly.database.transaction import Transaction
-from duly.errors import FunctionError, FunctionNotFoundError, StoreError
+from duly.database.transaction import Transaction, check_awaited
+from duly.errors import FunctionNotFoundError, StoreError
 from duly.functions.context import ActionCtx, Identity, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
@@ -145,8 +145,7 @@ class Runner:
 
         async def run(transaction: Transaction) -> T:
             value = await unit(MutationCtx(self, "transaction", transaction))
-            if transaction.unawaited:
-                raise _unawaited("transaction", transaction.unawaited)
+            check_awaited(transaction, "transaction")
             return value
 
         return await self.commit(run)
@@ -172,8 +171,8 @@ class Runner:
 
     async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
         value = await function.handler(ctx, **arguments)
-        if ctx.transaction.unawaited:
-            raise _unawaited(function.name, ctx.transaction.unawaited)
+        if ctx.transaction.calls:
+            check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
 
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
@@ -244,13 +243,6 @@ class Runner:
         if _log.isEnabledFor(logging.INFO):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
             _log.info("%s", run, extra={"run": run})
-
-
-def _unawaited(name: str, calls: int) -> FunctionError:
-    return FunctionError(
-        f"{name}: got {'a call' if calls == 1 else f'{calls} calls'} of `ctx` without `await`, which did nothing;"
-        " expected `await ctx.…`. Nothing of this function is stored"
-    )
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:
