@@ -21,12 +21,12 @@ from duly import (
     QueryCtx,
     StoreError,
     StoreInUseError,
+    SyncActionCtx,
+    action,
     internal_action,
     mutation,
     query,
 )
-
-release = asyncio.Event
 
 
 @mutation
@@ -174,6 +174,32 @@ async def test_waiting_actions_do_not_block_mutations(store: str) -> None:
             assert count <= 64
             if count == 64:
                 break
+
+
+async def test_a_subscription_ends_when_the_app_is_closed(store: str) -> None:
+    seen: list[list[str]] = []
+
+    async def follow(app: App) -> None:
+        async for value in app.subscribe("app:notes"):
+            seen.append(value)
+
+    async with App(MODULES, store) as app:
+        following = asyncio.create_task(follow(app))
+        while not seen:
+            await asyncio.sleep(0.001)
+    await asyncio.wait_for(following, 5)
+    assert seen == [[]]
+
+
+@action
+def counts_down(ctx: SyncActionCtx, n: int) -> int:
+    return 0 if n == 0 else 1 + ctx.run_action(counts_down, {"n": n - 1})
+
+
+async def test_blocking_actions_that_call_each_other_do_not_wait_for_their_own_threads(store: str) -> None:
+    async with App({"app": SimpleNamespace(counts_down=counts_down)}, store) as app:
+        results = await asyncio.wait_for(asyncio.gather(*(app.action(counts_down, {"n": 7}) for _ in range(40))), 30)
+        assert results == [7] * 40
 
 
 async def test_a_commit_that_the_disk_refuses_fails_its_calls_and_the_store_goes_on(store: str) -> None:

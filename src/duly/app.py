@@ -104,8 +104,8 @@ class App:
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...
 
-        Values that come and go while nobody waits are left out. What the query raises is raised here; iterating
-        again waits until that may have changed.
+        It ends when the app is closed. Values that come and go while nobody waits are left out. What the query
+        raises is raised here; iterating again waits until that may have changed.
         """
         return Subscription(self, self._find(ref, QUERY), args, identity)
 
@@ -130,6 +130,10 @@ class App:
 
     def _find(self, ref: Any, kind: str) -> Registered:
         return self.runner.registry.find(ref, (kind,))
+
+    @property
+    def is_open(self) -> bool:
+        return self._open is not None
 
     @property
     def runner(self) -> Runner:
@@ -168,6 +172,7 @@ class _Open:
                 await self._task
         finally:
             await self.executor.stop()
+            self.runner.close()
             await self.database.close()
 
     async def crash(self) -> None:
@@ -175,6 +180,7 @@ class _Open:
             self._task.cancel()
         await self.database.abandon()
         await self.executor.stop()
+        self.runner.close()
 
 
 class Subscription(Generic[R]):
@@ -195,6 +201,8 @@ class Subscription(Generic[R]):
         while True:
             if self._watch is not None:
                 await self._watch
+            if not self._app.is_open:
+                raise StopAsyncIteration
             outcome = await self._app.runner.read(self._function, self._args, self._identity)
             self._watch = self._app.database.changed(outcome.reads, outcome.version)
             if outcome.error is not None:

@@ -45,10 +45,17 @@ BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
 DUE_BATCH_MAX: Final = 512
 """Due functions that one batch takes from the store."""
+LOG_BYTES_MAX: Final = 16 << 20
+"""What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
+
+A reader older than that is simply run again."""
 LOG_COMMITS_MAX: Final = 4_096
-"""Recent commits kept in memory, to wake readers whose snapshot is a little old."""
+"""Recent commits kept in memory, however small."""
 
 # Processes and threads.
+BLOCKING_ACTIONS_MAX: Final = ACTIONS_RUNNING_MAX * CALL_DEPTH_MAX
+"""Threads for actions that are plain functions: as many as scheduled ones can occupy by calling each other, so
+that none waits for a thread that waits for it."""
 READERS_MAX: Final = 4
 """Threads that run queries, each with its own snapshot. A few overlap reads; Python runs one at a time."""
 TIMER_CHECK_SECONDS: Final = 1.0

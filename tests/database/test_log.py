@@ -9,7 +9,7 @@ import pytest
 from duly.database.catalog import keys_of
 from duly.database.log import Commit, Log
 from duly.database.reads import Range, ReadSet
-from duly.limits import LOG_COMMITS_MAX
+from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.engine import JOBS, Job, Write
 from duly.values.keys import Cut, encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
@@ -67,6 +67,14 @@ async def test_a_reader_whose_snapshot_is_older_than_the_log_is_woken_at_once() 
         log.append(commit(version, version, None, 1))
     assert log.changed(reads(points=(10**9,)), 1).done()
     assert not log.changed(reads(points=(10**9,)), 2).done()
+
+
+async def test_the_log_forgets_large_commits_sooner() -> None:
+    log = Log(0)
+    for version in range(1, 5):
+        log.append(commit(version, version, None, 1)._replace(weight=LOG_BYTES_MAX // 2))
+    assert log.changed(reads(points=(9,)), 1).done()
+    assert not log.changed(reads(points=(9,)), 2).done()
 
 
 async def test_scheduled_functions_wake_by_state_and_by_due_time() -> None:

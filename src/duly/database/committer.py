@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic
@@ -101,7 +101,10 @@ class Batch:
             self._flush(self.catalog.tables[name])
         faults.at("commit.flushed")
         self._engine.commit(self.version, self._ids.last)
-        return Commit(self.version, [(self.catalog.tables[name], writes) for name, writes in self._flushed.items()])
+        written: list[tuple[Table, Mapping[int, Write]]] = [
+            (self.catalog.tables[name], writes) for name, writes in self._flushed.items()
+        ]
+        return Commit(self.version, written, sum(_weight(writes) for _, writes in written))
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -129,6 +132,12 @@ class Batch:
 
 
 _NOTHING: dict[int, Write] = {}
+_ROW_BYTES: Final = 500  # of a row beside its text
+
+
+def _weight(writes: Mapping[int, Write]) -> int:
+    texts = (row for write in writes.values() for row in (write.old, write.new) if type(row) is str)
+    return len(writes) * _ROW_BYTES + sum(map(len, texts))
 
 
 class Committer:

@@ -85,6 +85,7 @@ class Database:
 
     async def close(self) -> None:
         await self._committer.close()
+        self.log.close()
         await asyncio.to_thread(self._readers.shutdown)
         self._engine.close()
 

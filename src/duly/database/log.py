@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from duly.database.catalog import index_named, key_in
 from duly.database.reads import Range, ReadSet
-from duly.limits import LOG_COMMITS_MAX
+from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.engine import Write
 from duly.values.keys import encode_id
 from duly.values.schema import Table
@@ -21,6 +21,8 @@ class Commit(NamedTuple):
 
     version: int
     writes: list[tuple[Table, Mapping[int, Write]]]
+    weight: int = 0
+    """About how many bytes the rows take."""
 
 
 Watch = asyncio.Future[None]
@@ -31,14 +33,15 @@ class Log:
 
     def __init__(self, version: int) -> None:
         self.version = version
-        self._commits: deque[Commit] = deque(maxlen=LOG_COMMITS_MAX)
+        self._commits: deque[Commit] = deque()
+        self._weight = 0
         self._points: dict[str, dict[int, set[Watch]]] = {}
         self._ranges: dict[tuple[str, str], dict[Watch, list[Range]]] = {}
 
     def append(self, commit: Commit) -> None:
         """Note a commit and wake whoever has read what it changed."""
         self.version = commit.version
-        self._commits.append(commit)
+        self._keep(commit)
         woken: set[Watch] = set()
         for table, writes in commit.writes:
             points = self._points.get(table.name)
@@ -52,6 +55,19 @@ class Log:
         for watch in woken:
             if not watch.done():
                 watch.set_result(None)
+
+    def close(self) -> None:
+        """Wake everybody, for nothing will change any more."""
+        watches = {watch for points in self._points.values() for watches in points.values() for watch in watches}
+        for watch in watches.union(*self._ranges.values()):
+            if not watch.done():
+                watch.set_result(None)
+
+    def _keep(self, commit: Commit) -> None:
+        self._commits.append(commit)
+        self._weight += commit.weight
+        while len(self._commits) > LOG_COMMITS_MAX or (self._weight > LOG_BYTES_MAX and len(self._commits) > 1):
+            self._weight -= self._commits.popleft().weight
 
     def changed(self, reads: ReadSet, since: int) -> Watch:
         """A future that is done when a commit after version `since` has changed something of `reads`.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from duly import faults
@@ -17,6 +20,7 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.scheduling import Scheduler
+from duly.limits import BLOCKING_ACTIONS_MAX
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -54,6 +58,11 @@ class Runner:
         self.clock = clock
         self.ids: IdCodec = database.ids
         self._database = database
+        self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
+
+    def close(self) -> None:
+        """Start no more actions in threads. Those that run cannot be stopped."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def job_id(self, number: int) -> str:
         return self.ids.encode(JOBS.number, number)
@@ -130,7 +139,8 @@ class Runner:
         try:
             if function.blocking:
                 blocking = SyncActionCtx(ctx, asyncio.get_running_loop())
-                value = await asyncio.to_thread(function.handler, blocking, **arguments)
+                call = partial(function.handler, blocking, **arguments)
+                value = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, call)
             else:
                 value = await function.handler(ctx, **arguments)
             value = function.result(value, self._database)
