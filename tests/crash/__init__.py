@@ -2,13 +2,11 @@
 
 `python -m tests.crash --kills 500 --seed 1` does it and prints the counts.
 
-| module     | its job                                                                    |
-|------------|----------------------------------------------------------------------------|
-| `load`     | the application: functions that leave a trace of having run                |
-| `worker`   | the process that is killed: opens the app and calls it without pause       |
-| `child`    | starts such a process, by fork or anew, and kills it                       |
-| `campaign` | rounds of kills on one store each, and what they prove to have hit         |
-| `history`  | reads what a round left behind: the store, and the diaries of its processes |
-| `checker`  | the invariants, as rules over such a history                               |
-| `report`   | the counts of a run, and those of all runs so far                          |
+load      the application: functions that leave a trace of having run
+worker    the process that is killed: opens the app and calls it without pause
+child     starts such a process, by fork or anew, and kills it
+campaign  rounds of kills on one store each, and what they prove to have hit
+history   reads what a round left behind: the store, and the diaries of its processes
+checker   the invariants, as rules over such a history
+report    the counts of a run, and those of all runs so far
 """

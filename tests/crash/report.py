@@ -30,7 +30,7 @@ _COUNTS: Final = (
 )
 _INDENTED: Final = ("with work in flight", "while it opened the store")
 _NAMES: Final = {WRONG: "otherwise wrong"}
-_VIOLATIONS_SHOWN: Final = 20
+_SHOWN_OF_A_KIND: Final = 8
 
 
 def totals(outcome: Outcome) -> Counter[str]:
@@ -80,9 +80,10 @@ def percentile(values: list[float], share: float) -> float:
 
 def complaints(outcome: Outcome) -> Iterator[str]:
     """What was found broken, and where it was kept."""
-    for kind, text in outcome.violations[:_VIOLATIONS_SHOWN]:
-        yield f"{_NAMES.get(kind, kind)}: {text}"
-    if len(outcome.violations) > _VIOLATIONS_SHOWN:
-        yield f"… and {len(outcome.violations) - _VIOLATIONS_SHOWN:,} more"
+    for kind in KINDS:
+        texts = [violation.text for violation in outcome.violations if violation.kind == kind]
+        yield from (f"{_NAMES.get(kind, kind)}: {text}" for text in texts[:_SHOWN_OF_A_KIND])
+        if len(texts) > _SHOWN_OF_A_KIND:
+            yield f"{_NAMES.get(kind, kind)}: … and {len(texts) - _SHOWN_OF_A_KIND:,} more"
     for folder in outcome.kept:
         yield f"kept: {folder}"

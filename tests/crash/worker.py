@@ -19,7 +19,7 @@ from tests.crash.load import Diary
 CLIENTS: Final = 4
 NUMBERS_OF_ONE_RUN: Final = 1_000_000
 LIFE_SECONDS: Final = 60.0  # so that it does not outlive a lost parent for long
-DRAIN_SECONDS: Final = 30.0
+DRAIN_SECONDS: Final = 15.0
 
 _KINDS: Final = {"mark": 6, "nest": 2, "fail": 2, "act": 3, "act_in_thread": 1, "act_and_fail": 1}
 """How often a client schedules each function, relative to the others."""
