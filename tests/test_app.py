@@ -27,6 +27,7 @@ from duly import (
     mutation,
     query,
 )
+from duly.testing import Harness
 
 
 @mutation
@@ -200,6 +201,43 @@ async def test_blocking_actions_that_call_each_other_do_not_wait_for_their_own_t
     async with App({"app": SimpleNamespace(counts_down=counts_down)}, store) as app:
         results = await asyncio.wait_for(asyncio.gather(*(app.action(counts_down, {"n": 7}) for _ in range(40))), 30)
         assert results == [7] * 40
+
+
+@internal_action
+async def quick(ctx: ActionCtx) -> None: ...
+
+
+@mutation
+async def start_quick(ctx: MutationCtx, count: int) -> None:
+    for _ in range(count):
+        await ctx.scheduler.run_after(0, quick)
+
+
+@query
+async def pending(ctx: QueryCtx) -> int:
+    jobs = ctx.db.system.query("_scheduled_functions")
+    return len(
+        await jobs.with_index(
+            "by_state_scheduled_time", lambda q: q.gt("state.kind", "failed").lt("state.kind", "success")
+        ).take(1)
+    )
+
+
+async def test_actions_that_end_while_others_are_claimed_make_room_for_the_next(store: str) -> None:
+    modules = {"app": SimpleNamespace(quick=quick, start_quick=start_quick, pending=pending)}
+    async with App(modules, store) as app:
+        await app.mutation(start_quick, {"count": 1000})
+
+        async def all_done() -> None:
+            async for left in app.subscribe(pending):
+                if left == 0:
+                    break
+
+        await asyncio.wait_for(all_done(), 30)
+    async with Harness(modules) as t:
+        await t.mutation(start_quick, {"count": 1000})
+        await t.run_until_idle(max_functions=2000)
+        assert await t.query(pending) == 0
 
 
 async def test_a_commit_that_the_disk_refuses_fails_its_calls_and_the_store_goes_on(store: str) -> None:

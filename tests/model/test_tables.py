@@ -56,3 +56,14 @@ async def test_an_index_whose_fields_changed_is_built_again_and_one_that_is_gone
         assert [index.name for index in table.indexes] == ["by_age"]
     async with App({}, store) as app:
         assert app.database.catalog.tables["people"].indexes == ()
+
+
+async def test_a_declared_table_without_an_index_keeps_its_number_over_a_reopening(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/app.db"
+    schema = {"schema": define_schema({"plain": define_table({"n": v.int64()}), "other": define_table(v.any())})}
+    numbers: list[int] = []
+    for _ in range(3):
+        async with App(schema, store) as app:
+            numbers.append(app.database.catalog.tables["plain"].number)
+            assert await app.runner.transaction(lambda ctx: ctx.db.query("plain").collect()) == []
+    assert len(set(numbers)) == 1

@@ -209,13 +209,16 @@ class SqliteView:
         self.version = cast("int", self._read(_GET_VERSION).get)
 
     def answer(self, request: Request) -> Any:
-        if type(request) is Get:
-            return self._get(*request)
-        if type(request) is Scan:
-            return self._scan(request)
-        if type(request) is Due:
-            return list(map(_job, self._read(_DUE, request)))
-        return [due for (due,) in self._read(_NEXT_DUE, request)]
+        try:
+            if type(request) is Get:
+                return self._get(*request)
+            if type(request) is Scan:
+                return self._scan(request)
+            if type(request) is Due:
+                return list(map(_job, self._read(_DUE, request)))
+            return [due for (due,) in self._read(_NEXT_DUE, request)]
+        except apsw.Error as error:
+            raise StoreError(f"SQLite refused a read: {error}") from error
 
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:

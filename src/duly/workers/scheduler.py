@@ -60,10 +60,12 @@ class Executor:
 
     async def drain(self) -> Drained:
         """Run one batch of what is due now."""
-        free = self._actions_max - len(self._running)
-        self._last = drained = await self._database.commit(lambda batch: self._drain(batch, free))
+        drained = await self._database.commit(self._drain)
         for job in drained.started:
             self._start(job)
+        if drained.waiting and len(self._running) < self._actions_max:
+            drained = drained._replace(next_due=0.0)  # some ended while the batch was under way
+        self._last = drained
         return drained
 
     def wakers(self) -> list[asyncio.Future[Any]]:
@@ -84,7 +86,8 @@ class Executor:
 
     # In the batch.
 
-    def _drain(self, batch: Batch, free: int) -> Drained:
+    def _drain(self, batch: Batch) -> Drained:
+        free = self._actions_max - len(self._running)  # it can only grow while this runs
         ran, started, epoch = 0, list[Job](), self._database.epoch
         for job in jobs.due(batch, MUTATION, self._bite):
             if batch.spent:
