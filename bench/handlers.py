@@ -84,6 +84,13 @@ async def schedule_noops(ctx: MutationCtx, first: int, count: int, delay: float)
 
 
 @mutation
+async def schedule_for_later(ctx: MutationCtx, first: int, count: int, delay: float) -> None:
+    run_after = ctx.scheduler.run_after
+    for n in range(first, first + count):
+        await run_after(delay, internal.bench.noop, {"n": n})
+
+
+@mutation
 async def schedule_noop_actions(ctx: MutationCtx, first: int, count: int) -> list[Id]:
     run_after = ctx.scheduler.run_after
     return [await run_after(0, internal.bench.noop_action, {"n": n}) for n in range(first, first + count)]

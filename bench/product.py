@@ -73,10 +73,10 @@ def _start() -> float:
 
 async def schedule(path: str, count: int) -> Figures:
     async with open_app(path) as app:
-        await app.mutation("bench:schedule_noops", {"first": 0, "count": 10, "delay": HOUR_MS})
+        await app.mutation("bench:schedule_for_later", {"first": 0, "count": 10, "delay": HOUR_MS})
         started = _start()
         for first, size in _portions(count):
-            await app.mutation("bench:schedule_noops", {"first": first, "count": size, "delay": HOUR_MS})
+            await app.mutation("bench:schedule_for_later", {"first": first, "count": size, "delay": HOUR_MS})
         seconds = perf_counter() - started
     assert stores.states(path) == {"pending": count + 10}
     return (count / seconds,)

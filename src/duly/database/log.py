@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from duly.database.catalog import index_named, key_in
+from duly.database.catalog import DUE, index_named, key_in
 from duly.database.reads import Range, ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import Write
-from duly.values.keys import encode_id
+from duly.storage.engine import Job, Write
+from duly.values.keys import encode, encode_id
 from duly.values.schema import Table
 
 
@@ -130,6 +130,10 @@ def _keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> Iterabl
     index = index_named(table, index_name)
     if index is None:
         return map(encode_id, writes)
+    if index is DUE:
+        # The executor waits for times, not for ids, and jobs scheduled together are often due together.
+        dues = {row.due for write in writes.values() for row in (write.old, write.new) if isinstance(row, Job)}
+        return [encode(due) for due in dues if due is not None]
     rows = ((id, row) for id, write in writes.items() for row in (write.old, write.new) if row is not None)
     return [key_in(table, index, id, row) for id, row in rows]
 

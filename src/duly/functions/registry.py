@@ -114,7 +114,7 @@ class Registry:
         for module, members in modules.items():
             for attribute, function in _functions_of(members):
                 self._add(f"{module}:{attribute}", function, models)
-        self._found: dict[str, Registered] = dict(self.functions)
+        self._found: dict[Ref[Any], Registered] = {**self.functions}
 
     @staticmethod
     def load(source: Source) -> Registry:
@@ -133,14 +133,13 @@ class Registry:
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
-        found = self._found.get(ref) if isinstance(ref, str) else None
-        if found is None:
-            found = self._resolve(ref)
+        try:
+            found = self._found[ref]
+        except (KeyError, TypeError):  # not seen yet, or nothing that can be a reference
+            found = self._found[ref] = self._resolve(ref)
         if kinds and found.kind not in kinds:
-            wanted = " or ".join(kinds)
-            raise FunctionNotFoundError(
-                f"{found.name} is a {found.kind}, expected a {wanted}".replace("a action", "an action")
-            )
+            wanted = " or ".join(map(_with_article, kinds))
+            raise FunctionNotFoundError(f"{found.name} is {_with_article(found.kind)}, expected {wanted}")
         return found
 
     def _resolve(self, ref: Ref[Any]) -> Registered:
@@ -157,8 +156,6 @@ class Registry:
         found = self.functions.get(canonical(str(ref)))
         if found is None:
             raise FunctionNotFoundError(self._unknown(canonical(str(ref))))
-        if isinstance(ref, str):
-            self._found[ref] = found
         return found
 
     def _unknown(self, name: str) -> str:
@@ -170,6 +167,10 @@ class Registry:
             return f"got the function {name!r}, which does not exist; did you mean {' or '.join(map(repr, close))}?"
         known = ", ".join(sorted(self.functions)[:12]) or "none: its modules hold no decorated function"
         return f"got the function {name!r}, expected one of this app: {known}"
+
+
+def _with_article(kind: str) -> str:
+    return f"an {kind}" if kind == ACTION else f"a {kind}"
 
 
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
