@@ -64,8 +64,6 @@ def index_named(table: Table, name: str) -> Index | None:
     """The index, None for the one by creation. KeyError where there is none."""
     if name == BY_CREATION_TIME:
         return None
-    if table is JOBS and name == DUE.name:
-        return DUE
     index = table.index(name)
     if index is None:
         raise KeyError(name)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -20,7 +21,7 @@ from duly.database.log import Commit, Log
 from duly.database.transaction import Transaction, drive, merge_writes
 from duly.errors import StoreError
 from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Engine, Get, Request, Row, Scan, Write
+from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Index, Table
 
@@ -47,6 +48,8 @@ class Batch:
         self._ends = monotonic() + BATCH_SECONDS_MAX
         self._view = engine.begin()
         self.version = self._view.version + 1
+        self.broken: Exception | None = None
+        """What the engine refused: from then on the write transaction is in doubt, and nothing of it is kept."""
 
     @property
     def spent(self) -> bool:
@@ -83,28 +86,48 @@ class Batch:
         """What a transaction reads where its own overlay has no answer."""
         if type(request) is Get:
             write = self._unflushed.get(request.table.name, _NOTHING).get(request.id)
-            return self._view.answer(request) if write is None else write.new
-        self._flush(request.table if type(request) is Scan else JOBS)
-        return self._view.answer(request)
+            if write is not None:
+                return write.new
+        else:
+            self._flush(request.table if type(request) is Scan else JOBS)
+        with self._breaking():
+            return self._view.answer(request)
 
     def _flush(self, table: Table) -> None:
         """Write what is still in memory, so that the engine's own scans see it."""
-        self._create_tables()
-        writes = self._unflushed.pop(table.name, None)
-        if writes:
-            self._engine.write(table, writes)
-            merge_writes(self._flushed.setdefault(table.name, {}), writes)
+        with self._breaking():
+            self._create_tables()
+            writes = self._unflushed.pop(table.name, None)
+            if writes:
+                self._engine.write(table, writes)
+                merge_writes(self._flushed.setdefault(table.name, {}), writes)
 
-    def commit(self) -> Commit:
-        self._create_tables()
+    def flush(self) -> None:
+        """Write all that is still in memory."""
+        with self._breaking():
+            self._create_tables()
         for name in tuple(self._unflushed):
             self._flush(self.catalog.tables[name])
+
+    @contextmanager
+    def _breaking(self) -> Generator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.broken = error
+            raise
+
+    def commit(self) -> Commit:
+        self.flush()
         faults.at("commit.flushed")
         self._engine.commit(self.version, self._ids.last)
         written: list[tuple[Table, Mapping[int, Write]]] = [
             (self.catalog.tables[name], writes) for name, writes in self._flushed.items()
         ]
-        return Commit(self.version, written, sum(_weight(writes) for _, writes in written))
+        reshaped = frozenset(
+            name for name, table in self._base.tables.items() if self.catalog.tables.get(name) != table
+        )
+        return Commit(self.version, written, sum(_weight(writes) for _, writes in written), reshaped)
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -136,8 +159,12 @@ _ROW_BYTES: Final = 500  # of a row beside its text
 
 
 def _weight(writes: Mapping[int, Write]) -> int:
-    texts = (row for write in writes.values() for row in (write.old, write.new) if type(row) is str)
-    return len(writes) * _ROW_BYTES + sum(map(len, texts))
+    rows = (row for write in writes.values() for row in (write.old, write.new) if row is not None)
+    return len(writes) * _ROW_BYTES + sum(len(row.args if isinstance(row, Job) else row) for row in rows)
+
+
+def _lost() -> StoreError:
+    return StoreError("the process was lost before the commit; nothing of this call is stored")
 
 
 class Committer:
@@ -157,6 +184,7 @@ class Committer:
         self._thread = threading.Thread(target=self._serve, name="duly-committer", daemon=True)
         self._open = True
         self._abandoned = False
+        self._ended = False
         self._thread.start()
 
     def submit(self, work: Work[T]) -> asyncio.Future[T]:
@@ -169,6 +197,10 @@ class Committer:
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((work, future))
         return future
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
 
     def catalog_of(self, version: int) -> Catalog:
         """The tables as of a version."""
@@ -187,25 +219,26 @@ class Committer:
         self._abandoned = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        while not self._queue.empty():
+            queued = self._queue.get_nowait()
+            if queued is not None:
+                self._deliver(None, [(queued[1], None, _lost())])
 
     # In the thread.
 
     def _serve(self) -> None:
-        while (first := self._queue.get()) is not None:
-            if not self._commit_batch(first):
-                break
+        while not self._ended and (first := self._queue.get()) is not None:
+            self._commit_batch(first)
 
-    def _commit_batch(self, first: _Queued) -> bool:
-        """Run one batch; False when the last one was asked for."""
+    def _commit_batch(self, first: _Queued) -> None:
         outcomes: list[_Outcome] = []
         try:
             batch = Batch(self._engine, self.catalog, self._ids, self._clock)
             faults.at("batch.begun")
-            goes_on = self._run(batch, first, outcomes)
+            self._run(batch, first, outcomes)
             faults.at("batch.ran")
             if self._abandoned:
-                self._engine.rollback()
-                return False
+                raise _lost()
             if batch.changed:
                 commit = self._commit(batch)
                 faults.at("commit.durable")
@@ -216,10 +249,10 @@ class Committer:
                 self._tell(None, outcomes)
         except Exception as error:
             self._engine.rollback()
+            if not isinstance(error, StoreError):
+                error = StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
             failed: list[_Outcome] = [(future, None, error) for future, _, _ in outcomes] or [(first[1], None, error)]
             self._tell(None, failed)
-            return True
-        return goes_on
 
     def _commit(self, batch: Batch) -> Commit:
         if batch.catalog is not self.catalog:
@@ -233,37 +266,41 @@ class Committer:
         self.catalog = batch.catalog
         return commit
 
-    def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> bool:
+    def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> None:
         while queued is not None:
             work, future = queued
             try:
                 outcomes.append((future, work(batch), None))
-            except StoreError:
-                outcomes.append((future, None, None))
-                raise  # the transaction is in doubt: nobody's work of this batch is done
             except Exception as error:
                 outcomes.append((future, None, error))
+            if batch.broken is not None:
+                raise batch.broken  # nobody's work of this batch is done
             if batch.spent or len(outcomes) >= BATCH_CALLS_MAX:
-                return True
+                return
             try:
                 queued = self._queue.get_nowait()
             except Empty:
-                return True
-        return False
+                return
+        self._ended = True
 
     def _tell(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
-        self._loop.call_soon_threadsafe(self._deliver, commit, outcomes)
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, commit, outcomes)
+        except RuntimeError:  # the loop was closed without closing the app: nobody is left to tell
+            self._ended = True
 
     def _deliver(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
-        if commit is not None:
-            self._log.append(commit)
-        for future, value, error in outcomes:
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
+        try:
+            if commit is not None:
+                self._log.append(commit)
+        finally:
+            for future, value, error in outcomes:
+                if future.done():
+                    continue
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(value)
 
 
 _Queued = tuple[Work[Any], asyncio.Future[Any]]

@@ -45,6 +45,10 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
 
     @property
+    def is_open(self) -> bool:
+        return self._committer.is_open
+
+    @property
     def catalog(self) -> Catalog:
         """The tables as of the last commit."""
         return self._committer.catalog
@@ -85,7 +89,7 @@ class Database:
 
     async def close(self) -> None:
         await self._committer.close()
-        self.log.close()
+        self.log.wake_all()
         await asyncio.to_thread(self._readers.shutdown)
         self._engine.close()
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from duly.database.catalog import DUE, index_named, key_in
 from duly.database.reads import Range, ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import Job, Write
+from duly.storage.engine import JOBS, Job, Write
 from duly.values.keys import encode, encode_id
 from duly.values.schema import Table
 
@@ -23,6 +23,8 @@ class Commit(NamedTuple):
     writes: list[tuple[Table, Mapping[int, Write]]]
     weight: int = 0
     """About how many bytes the rows take."""
+    reshaped: frozenset[str] = frozenset()
+    """The tables whose indexes it changed: whoever has read one of them must read again."""
 
 
 Watch = asyncio.Future[None]
@@ -49,6 +51,9 @@ class Log:
                 for id in points.keys() & writes.keys():
                     woken |= points[id]
         for (table, index), watches in self._ranges.items():
+            if table in commit.reshaped:
+                woken.update(watches)
+                continue
             keys = _changed_keys(commit, table, index)
             if keys:
                 woken.update(watch for watch, ranges in watches.items() if _meets(ranges, keys))
@@ -56,8 +61,8 @@ class Log:
             if not watch.done():
                 watch.set_result(None)
 
-    def close(self) -> None:
-        """Wake everybody, for nothing will change any more."""
+    def wake_all(self) -> None:
+        """Wake everybody: the code has changed, or nothing will change any more."""
         watches = {watch for points in self._points.values() for watches in points.values() for watch in watches}
         for watch in watches.union(*self._ranges.values()):
             if not watch.done():
@@ -113,7 +118,10 @@ class Log:
 def _touches(commit: Commit, reads: ReadSet) -> bool:
     if any((table.name, id) in reads.points for table, writes in commit.writes for id in writes):
         return True
-    return any(_meets((span,), _changed_keys(commit, span.table, span.order)) for span in reads.ranges)
+    return any(
+        span.table in commit.reshaped or _meets((span,), _changed_keys(commit, span.table, span.order))
+        for span in reads.ranges
+    )
 
 
 def _changed_keys(commit: Commit, table_name: str, index_name: str) -> list[bytes]:
@@ -127,13 +135,13 @@ def _changed_keys(commit: Commit, table_name: str, index_name: str) -> list[byte
 
 
 def _keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> Iterable[bytes]:
-    index = index_named(table, index_name)
-    if index is None:
-        return map(encode_id, writes)
-    if index is DUE:
+    if index_name == DUE.name and table is JOBS:
         # The executor waits for times, not for ids, and jobs scheduled together are often due together.
         dues = {row.due for write in writes.values() for row in (write.old, write.new) if isinstance(row, Job)}
         return [encode(due) for due in dues if due is not None]
+    index = index_named(table, index_name)
+    if index is None:
+        return map(encode_id, writes)
     rows = ((id, row) for id, write in writes.items() for row in (write.old, write.new) if row is not None)
     return [key_in(table, index, id, row) for id, row in rows]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -229,7 +230,7 @@ def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -
     except StopIteration as stop:
         return stop.value
     except RuntimeError as error:
-        if "event loop" in str(error):  # what asyncio says where no loop runs
+        if str(error).startswith(_NO_LOOP):
             raise _foreign("something of asyncio") from error
         raise
     except Exception:
@@ -237,9 +238,11 @@ def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -
     except BaseException as error:  # SystemExit and the like must not end the thread that commits
         raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
     finally:
-        coroutine.close()
+        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
+            coroutine.close()
 
 
+_NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
 _REQUESTS = frozenset((Get, Scan, Due, NextDue))
 
 

@@ -126,7 +126,12 @@ class QueryCtx(_Ctx):
 
         user, orders = await ctx.gather(ctx.db.get(user_id), ctx.db.query("orders").take(10))
         """
-        return [await awaitable for awaitable in awaitables]
+        try:
+            return [await awaitable for awaitable in awaitables]
+        finally:
+            for awaitable in awaitables:  # those that an error kept from their turn
+                if isinstance(awaitable, Coroutine):
+                    awaitable.close()
 
 
 class MutationCtx(QueryCtx):

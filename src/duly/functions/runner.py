@@ -14,7 +14,7 @@ from duly import faults
 from duly.clock import Clock, monotonic
 from duly.database.database import Batch, Database, Read
 from duly.database.transaction import Transaction, check_awaited
-from duly.errors import FunctionNotFoundError, StoreError
+from duly.errors import FunctionError, FunctionNotFoundError, StoreError
 from duly.functions.context import ActionCtx, Identity, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger("duly.run")
 """One line for each run at level INFO, with `run` (a Run) in the record."""
+_RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
 class Run:
@@ -139,10 +140,10 @@ class Runner:
         try:
             if function.blocking:
                 blocking = SyncActionCtx(ctx, asyncio.get_running_loop())
-                call = partial(function.handler, blocking, **arguments)
+                call = partial(_contained, function.handler, blocking, arguments)
                 value = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, call)
             else:
-                value = await function.handler(ctx, **arguments)
+                value = await _contained_await(function.handler(ctx, **arguments))
             value = function.result(value, self._database)
         except Exception as error:
             self._told(function, started, error, job)
@@ -181,7 +182,7 @@ class Runner:
 
     async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
         value = await function.handler(ctx, **arguments)
-        if ctx.transaction.calls:
+        if ctx.transaction.calls and isinstance(ctx, MutationCtx):
             check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
 
@@ -202,15 +203,18 @@ class Runner:
 
         Its row counts as the batch has left it, for an earlier call of the batch may have canceled it.
         """
-        if batch.latest(JOBS, job.id, job) is not job:
+        latest = batch.latest(JOBS, job.id, job)
+        if latest is not job and latest != job:
             return False
         faults.at("job.claimed")
         function = self.registry.functions.get(job.name)
         if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
-        elif function is not None and function.kind == ACTION:
+        elif function is not None and function.kind == ACTION and job.lane == ACTION:
             batch.attempt(jobs.start, job, epoch)
             return True
+        elif function is not None and function.kind == ACTION:
+            batch.attempt(jobs.change_lane, job, ACTION)  # it was a mutation when it was scheduled
         else:
             batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
         return False
@@ -219,9 +223,9 @@ class Runner:
         started = monotonic()
         try:
             batch.attempt(self._job, function, job)
-        except StoreError:
-            raise
         except Exception as error:
+            if batch.broken is not None:
+                raise
             batch.attempt(jobs.fail, job, describe(error))
             self._told(function, started, error, job.id)
         else:
@@ -230,7 +234,7 @@ class Runner:
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
         ctx = MutationCtx(self, function.name, transaction, None, job.id)
-        await self._call(function, ctx, function.arguments(job.args, self._database))
+        await self._call(function, ctx, function.arguments(job.args, ctx.access))
         faults.at("job.ran")
         jobs.succeed(transaction, job)
 
@@ -241,18 +245,51 @@ class Runner:
         try:
             function = self.registry.find(job.name, (ACTION,))
             await self.action(function, loads(job.args), None, job.id)
-        except asyncio.CancelledError:
-            error = jobs.INTERRUPTED
+        except asyncio.CancelledError as canceled:
+            task = asyncio.current_task()
+            error = jobs.INTERRUPTED if task is not None and task.cancelling() else describe(canceled)
         except Exception as failure:
             error = describe(failure)
         faults.at("action.ran")
-        await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error))
+        await self._record_end(job, epoch, error)
         faults.at("action.recorded")
+
+    async def _record_end(self, job: Job, epoch: int, error: str | None) -> None:
+        """Record it, however long the store refuses: nobody else knows how the action ended."""
+        pause = _RECORD_SECONDS[0]
+        while True:
+            try:
+                return await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error))
+            except StoreError:
+                if not self._database.is_open:
+                    raise
+                _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RECORD_SECONDS[1])
 
     def _told(self, function: Registered, started: float, error: Exception | None, job: int | None = None) -> None:
         if _log.isEnabledFor(logging.INFO):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
             _log.info("%s", run, extra={"run": run})
+
+
+def _contained(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: dict[str, Any]) -> Any:
+    """Call a handler so that nothing but an Exception comes out of it."""
+    try:
+        return handler(ctx, **arguments)
+    except (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise _uncontained(error) from error
+
+
+async def _contained_await(coroutine: Awaitable[T]) -> T:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise _uncontained(error) from error
+
+
+def _uncontained(error: BaseException) -> FunctionError:
+    return FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:

@@ -74,12 +74,18 @@ async def start(transaction: Transaction, job: Job, epoch: int) -> None:
     _move(transaction, job, START, epoch=epoch)
 
 
+async def change_lane(transaction: Transaction, job: Job, lane: str) -> None:
+    """Queue a pending function as what it has become."""
+    transaction.write(JOBS, job.id, job, job._replace(lane=lane))
+
+
 def succeed(transaction: Transaction, job: Job) -> None:
     _move(transaction, job, SUCCEED)
 
 
 async def fail(transaction: Transaction, job: Job, error: str) -> None:
-    _move(transaction, job, FAIL, error=error[:ERROR_TEXT_LENGTH_MAX])
+    text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode()  # an error may hold any text
+    _move(transaction, job, FAIL, error=text)
 
 
 async def end_action(transaction: Transaction, id: int, epoch: int, error: str | None) -> None:

@@ -15,6 +15,7 @@ _ROWS_AT_ONCE = 1_000
 
 def apply_schema(batch: Batch, schema: SchemaDefinition) -> None:
     """Create the tables and indexes that are declared and missing, drop the indexes that no longer are."""
+    batch.flush()  # what is in memory has the keys of the indexes there were
     for name, definition in schema.tables.items():
         batch.put_table(batch.catalog.tables.get(name) or batch.catalog.new_table(name))
         _apply_indexes(batch, batch.catalog.tables[name], definition)

@@ -52,8 +52,11 @@ class SqliteEngine:
     # Opening and closing.
 
     def open(self) -> Header:
-        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-        self._owner = _own(self.path)
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._owner = _own(self.path)
+        except OSError as error:
+            raise StoreError(f"{self.path}: the file cannot be made: {error}") from error
         try:
             self._writer = writer = self._connect()
             writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
@@ -133,7 +136,7 @@ class SqliteEngine:
             if write.old is None:
                 inserted.append(job)
             else:
-                updated[job.due, job.state, job.epoch, job.error, job.completed_time].append(id)
+                updated[job.due, job.state, job.lane, job.epoch, job.error, job.completed_time].append(id)
         self._run_many(_INSERT_JOB, inserted)
         for columns, ids in updated.items():
             self._run(_UPDATE_JOBS, (*columns, apsw.carray(ids)))
@@ -259,10 +262,13 @@ def _own(path: str) -> IO[str]:
         owner = file.read().strip()
         file.close()
         pid = int(owner) if owner.isdigit() else None
-        who = "this process, by another App" if pid == os.getpid() else f"process {owner or '(unknown)'}"
+        if pid == os.getpid():
+            who, cure = "this process, by another App", "Close that App"
+        else:
+            who, cure = f"process {owner or '(unknown)'}", f"Stop that process (`kill {owner or 'PID'}`)"
         raise StoreInUseError(
-            f"{path} is owned by {who}; a SQLite store has one owner at a time. Stop that process"
-            f" (`kill {owner or 'PID'}`), or give this one a store of its own",
+            f"{path} is owned by {who}; a SQLite store has one owner at a time. {cure}, or give this one a store"
+            " of its own",
             pid,
         ) from None
     file.truncate(0)
@@ -420,7 +426,8 @@ WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
 _JOB: Final = ", ".join(Job._fields)
 _INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_JOBS: Final = """
-UPDATE scheduled_functions SET due = ?, state = ?, epoch = ?, error = ?, completed_time = ? WHERE id IN carray(?)
+UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?
+WHERE id IN carray(?)
 """
 _GET_JOB: Final = f"SELECT {_JOB} FROM scheduled_functions WHERE id = ?"
 _DUE: Final = f"""

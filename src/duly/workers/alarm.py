@@ -32,6 +32,7 @@ async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future
     while not stop.done():
         try:
             due = await worker.step()
+            wakers = worker.wakers() if due is None or due > clock.now() else None
             failures = 0
         except Exception:  # whatever it is, what is due must not wait for a restart
             pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
@@ -39,8 +40,8 @@ async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future
             _log.exception("work failed, trying again in %.1f s", pause)
             await first((stop,), clock, clock.now() + pause * 1000)
         else:
-            if due is None or due > clock.now():
-                await first((stop, *worker.wakers()), clock, due)
+            if wakers is not None:
+                await first((stop, *wakers), clock, due)
 
 
 async def first(wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None) -> None:

@@ -93,11 +93,10 @@ class Executor:
             if batch.spent:
                 break
             ran += 1
-            if self._runner.run_due(batch, job, epoch):
-                started.append(job)
+            self._runner.run_due(batch, job, epoch)
         # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
         self._bite = min(max(2 * ran, _BITE_MIN), DUE_BATCH_MAX)
-        for job in jobs.due(batch, ACTION, free - len(started)):
+        for job in jobs.due(batch, ACTION, free):
             ran += 1
             if self._runner.run_due(batch, job, epoch):
                 started.append(job)
