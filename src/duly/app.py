@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
-from duly.database.database import Database
+from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.errors import StoreError
 from duly.functions.context import Identity
@@ -107,7 +108,8 @@ class App:
         It ends when the app is closed. Values that come and go while nobody waits are left out. What the query
         raises is raised here; iterating again waits until that may have changed.
         """
-        return Subscription(self, self._find(ref, QUERY), args, identity)
+        self._find(ref, QUERY)  # what is no query is told here
+        return Subscription(self, ref, args, identity)
 
     async def run(self, ref: Any, args: Args | None = None) -> Any:
         """Run a function of any kind, as the command line does."""
@@ -126,6 +128,7 @@ class App:
         registry = Registry.load(self._source)
         await self.database.commit(lambda batch: apply_schema(batch, registry.schema))
         self.runner.registry = registry
+        self.database.log.wake_all()  # what is subscribed to may have changed with the code
         return registry
 
     def _find(self, ref: Any, kind: str) -> Registered:
@@ -165,13 +168,14 @@ class _Open:
         self._task = asyncio.create_task(alarm.run(executor, clock, Random(), self._stop)) if executes else None
 
     async def close(self) -> None:
+        """Each step is taken whatever becomes of those before it: the store must not stay owned."""
         if not self._stop.done():
             self._stop.set_result(None)
         try:
             if self._task is not None:
                 await self._task
-        finally:
             await self.executor.stop()
+        finally:
             self.runner.close()
             await self.database.close()
 
@@ -186,9 +190,9 @@ class _Open:
 class Subscription(Generic[R]):
     """An endless iteration over the values of a query. Made by `App.subscribe`."""
 
-    def __init__(self, app: App, function: Registered, args: Args | None, identity: Identity | None) -> None:
+    def __init__(self, app: App, ref: Ref[R], args: Args | None, identity: Identity | None) -> None:
         self._app = app
-        self._function = function
+        self._ref = ref
         self._args = args
         self._identity = identity
         self._seen: str | None = None
@@ -200,18 +204,33 @@ class Subscription(Generic[R]):
     async def __anext__(self) -> R:
         while True:
             if self._watch is not None:
-                await self._watch
+                await asyncio.wait((self._watch,))  # a caller that gives up waiting must not cancel it
             if not self._app.is_open:
                 raise StopAsyncIteration
-            outcome = await self._app.runner.read(self._function, self._args, self._identity)
-            self._watch = self._app.database.changed(outcome.reads, outcome.version)
+            outcome = await self._read()
             if outcome.error is not None:
                 self._seen = None
                 raise outcome.error
             seen = dumps(outcome.value)
             if seen != self._seen:
                 self._seen = seen
-                return outcome.value  # pyright: ignore[reportReturnType]
+                value: Any = outcome.value
+                return value
+
+    async def _read(self) -> Read[Any]:
+        # By name, each time: the application may have been loaded anew.
+        database, runner = self._app.database, self._app.runner
+        function = runner.registry.find(self._ref, (QUERY,))
+        outcome = await runner.read(function, self._args, self._identity)
+        self._watch = database.changed(outcome.reads, outcome.version)
+        if not self._app.is_open:
+            self._watch.cancel()  # it was closed meanwhile: nobody will wake this
+        return outcome
+
+    def __del__(self) -> None:
+        if self._watch is not None:
+            with suppress(RuntimeError):  # the event loop was closed before
+                self._watch.cancel()
 
 
 def engine_of(store: str) -> Engine:

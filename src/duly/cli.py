@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import tomllib
@@ -77,20 +78,26 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with _errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(sqlite_path(store), function, arguments)
-        except OSError:  # nobody behind that door
+            value = door.call(sqlite_path(store), function, dumps(arguments))
+        except door.NobodyThereError:
             value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
 
 
 def _arguments(text: str) -> dict[str, Any]:
     try:
-        value = loads(text)
+        # As from every client: a number with an integral value is an int, 3.0 as well as 3.
+        value = json.loads(text, parse_float=_number)
     except ValueError as error:
         raise click.BadParameter(f'got {text!r}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
     if not isinstance(value, dict):
         raise click.BadParameter(f'got {text!r}, expected a JSON object such as \'{{"items": ["tea"]}}\'')
     return cast("dict[str, Any]", value)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
 
 
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:

@@ -22,7 +22,7 @@ POINTS: Final = (
     "action.marked",  # `inProgress` is durable, no line of the action ran
     "action.ran",  # the action returned, its end is not recorded
     "action.recorded",  # its end is durable
-    "recovery.begun",  # a start found interrupted actions, none is recorded
+    "recovery.begun",  # the store is open, no interrupted action is recorded
 )
 
 _armed: dict[str, Callable[[], None]] = {}

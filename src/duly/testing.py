@@ -16,9 +16,11 @@ from duly.errors import DulyError
 from duly.functions.context import Identity, MutationCtx
 from duly.functions.define import R, Ref
 from duly.functions.modules import Source
+from duly.values.ids import EPOCH_MS
 from duly.workers import alarm
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
+_ROUNDS_MAX: Final = 5_000  # a chain of functions this long at one moment has no end
 
 
 class Harness:
@@ -34,6 +36,8 @@ class Harness:
     """
 
     def __init__(self, source: Source, *, start: datetime = DEFAULT_START, store: str | None = None) -> None:
+        if to_milliseconds(start) < EPOCH_MS:
+            raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 on, when ids begin")
         self._clock = ManualClock(to_milliseconds(start))
         self._folder = tempfile.mkdtemp(prefix="duly-") if store is None else None
         self._source = source
@@ -127,13 +131,14 @@ class Harness:
 
     async def _settle(self, ran_max: int | None) -> float | None:
         """Run until nothing is due and nothing runs. Returns when the next function is due."""
-        executor, ran = self.app.executor, 0
+        executor, ran, rounds = self.app.executor, 0, 0
         while True:
             drained = await executor.drain()
             ran += drained.ran
-            if ran_max is not None and ran > ran_max:
+            rounds += 1
+            if rounds > _ROUNDS_MAX or (ran_max is not None and ran > ran_max):
                 raise DulyError(
-                    f"run_until_idle: got more than {ran_max} functions, expected them to come to rest;"
+                    f"got more than {ran - 1} functions at one time, expected them to come to rest;"
                     " does a function schedule itself with no delay?"
                 )
             if drained.next_due is not None and drained.next_due <= self._clock.now():

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
@@ -90,32 +89,29 @@ class Batch:
                 return write.new
         else:
             self._flush(request.table if type(request) is Scan else JOBS)
-        with self._breaking():
+        try:
             return self._view.answer(request)
+        except Exception as error:
+            self.broken = error
+            raise
 
     def _flush(self, table: Table) -> None:
         """Write what is still in memory, so that the engine's own scans see it."""
-        with self._breaking():
+        try:
             self._create_tables()
             writes = self._unflushed.pop(table.name, None)
             if writes:
                 self._engine.write(table, writes)
                 merge_writes(self._flushed.setdefault(table.name, {}), writes)
-
-    def flush(self) -> None:
-        """Write all that is still in memory."""
-        with self._breaking():
-            self._create_tables()
-        for name in tuple(self._unflushed):
-            self._flush(self.catalog.tables[name])
-
-    @contextmanager
-    def _breaking(self) -> Generator[None]:
-        try:
-            yield
         except Exception as error:
             self.broken = error
             raise
+
+    def flush(self) -> None:
+        """Write all that is still in memory."""
+        for name in tuple(self._unflushed):
+            self._flush(self.catalog.tables[name])
+        self._create_tables()
 
     def commit(self) -> Commit:
         self.flush()

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from duly.database.catalog import Catalog, key_in, keys_of
+from duly.database.overlay import Overlay
 from duly.database.reads import Range, ReadSet
 from duly.errors import FunctionError
 from duly.storage.engine import Due, Get, NextDue, Request, Row, Scan, Write
@@ -28,7 +29,7 @@ T = TypeVar("T")
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = ("_below", "_ids", "calls", "catalog", "now", "parent", "reads", "writes")
+    __slots__ = ("_below", "_ids", "_overlays", "calls", "catalog", "now", "parent", "reads", "writes")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Transaction:
         self.writes: dict[str, dict[int, Write]] = {}
         self.calls: list[types.CoroutineType[Any, Any, Any]] = []
         """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
+        self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
         self._below = catalog.tables  # the tables that whoever answers knows
         self._ids = ids
 
@@ -85,8 +87,17 @@ class Transaction:
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
-        rows = await self._rows_below(scan._replace(limit=scan.limit + len(writes)))
-        return _merged(scan, rows, writes)
+        overlay = self._overlay(scan.table, scan.order, writes)
+        hidden = overlay.hidden(scan.interval.lower.key(), scan.interval.upper.key())
+        rows = await self._rows_below(scan._replace(limit=scan.limit + hidden))
+        return overlay.merged(scan, rows, writes)
+
+    def _overlay(self, table: Table, order: Index | None, writes: dict[int, Write]) -> Overlay:
+        overlays = self._overlays.setdefault(table.name, {})
+        name = BY_CREATION_TIME if order is None else order.name
+        if name not in overlays:
+            overlays[name] = Overlay(table, order, writes.items())
+        return overlays[name]
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
@@ -116,17 +127,28 @@ class Transaction:
         if writes is None:
             writes = self.writes[table.name] = {}
         keys = keys_of(table, id, new) if table.indexes else ()
-        write = writes.get(id)
-        if write is None:
-            writes[id] = Write(old, new, keys_of(table, id, old) if table.indexes else (), keys)
+        earlier = writes.get(id)
+        if earlier is None:
+            write = Write(old, new, keys_of(table, id, old) if table.indexes else (), keys)
         else:
-            write.new, write.new_keys = new, keys
+            write = Write(earlier.old, new, earlier.old_keys, keys)
+        writes[id] = write
+        if self._overlays:
+            self._overlaid(table.name, id, earlier, write)
+
+    def _overlaid(self, table: str, id: int, earlier: Write | None, write: Write) -> None:
+        for overlay in self._overlays.get(table, {}).values():
+            overlay.replace(id, earlier, write)
 
     def merge(self, child: Transaction) -> None:
         """Make the writes of a sub-transaction this one's own."""
         self.catalog = child.catalog
         for table, writes in child.writes.items():
-            merge_writes(self.writes.setdefault(table, {}), writes)
+            own = self.writes.setdefault(table, {})
+            if table in self._overlays:
+                for id, write in writes.items():
+                    self._overlaid(table, id, own.get(id), write)
+            merge_writes(own, writes)
 
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
@@ -137,23 +159,6 @@ def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
             into[id] = write
         else:
             into[id] = Write(earlier.old, write.new, earlier.old_keys, write.new_keys)
-
-
-def _merged(scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
-    """What a scan finds where `writes` lie over the rows below."""
-    lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
-    keyed = [(key_in(scan.table, scan.order, id, row), id, row) for id, row in rows if id not in writes]
-    for id, write in writes.items():
-        if write.new is not None:
-            key = key_in(scan.table, scan.order, id, write.new)
-            if lower <= key < upper:
-                keyed.append((key, id, write.new))
-    keyed.sort(key=_first, reverse=scan.descending)
-    return [(id, row) for _, id, row in keyed[: scan.limit]]
-
-
-def _first(entry: tuple[bytes, int, Row]) -> bytes:
-    return entry[0]
 
 
 def _range_read(table: str, index: Index | None, interval: Interval, descending: bool, last: bytes | None) -> Range:

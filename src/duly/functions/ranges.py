@@ -8,6 +8,7 @@ from typing import Final
 from duly.errors import QueryError
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
+from duly.values.value import UNSET, NotAValueError, dumps
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
@@ -31,7 +32,7 @@ class IndexRange:
 
     def eq(self, field: str, value: object) -> IndexRange:
         """Only documents whose next field has this value."""
-        self._check_next(field)
+        self._check_next(field, value)
         self._check_free(field, self._lower, self._upper)
         if field == CREATION_TIME:
             return self.gte(field, value).lte(field, value)
@@ -68,14 +69,14 @@ class IndexRange:
         return Cut(self._equal, after=False, id=_first_id(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field)
+        self._check_next(field, value)
         self._check_free(field, self._lower)
         changed = self._copy()
         changed._lower = (value, inclusive)
         return changed
 
     def _with_upper(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field)
+        self._check_next(field, value)
         self._check_free(field, self._upper)
         changed = self._copy()
         changed._upper = (value, inclusive)
@@ -86,7 +87,12 @@ class IndexRange:
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
 
-    def _check_next(self, field: str) -> None:
+    def _check_next(self, field: str, value: object) -> None:
+        if value is not UNSET:
+            try:
+                dumps(value)
+            except NotAValueError as error:
+                raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
         position = len(self._equal)
         expected = self._fields[position] if position < len(self._fields) else "no further field"
         if field != expected:

@@ -284,7 +284,7 @@ def _contained(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: dict[
 async def _contained_await(coroutine: Awaitable[T]) -> T:
     try:
         return await coroutine
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+    except (SystemExit, KeyboardInterrupt) as error:
         raise _uncontained(error) from error
 
 

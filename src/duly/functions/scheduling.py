@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from duly.clock import to_milliseconds
 from duly.database.transaction import Transaction, must_be_awaited
@@ -24,6 +24,9 @@ Delay = float | timedelta
 """Milliseconds, or a timedelta."""
 Moment = float | datetime
 """Milliseconds since 1970, or an aware datetime."""
+
+
+_FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a float
 
 
 class Scheduler:
@@ -163,9 +166,9 @@ def delay_ms(delay: object) -> float:
         raise InvalidScheduleError(
             f"got the delay {delay!r:.80} ({type(delay).__name__}), expected milliseconds or a timedelta"
         )
-    if not math.isfinite(delay) or delay < 0:
+    if not 0 <= delay < math.inf:  # neither is NaN
         raise InvalidScheduleError(f"got a delay of {delay} ms, expected a finite one that is not negative")
-    return delay
+    return min(delay, _FOREVER_MS)
 
 
 def moment_ms(when: object) -> float:
@@ -175,11 +178,11 @@ def moment_ms(when: object) -> float:
             return to_milliseconds(when)
         except ValueError as error:
             raise InvalidScheduleError(str(error)) from None
-    if isinstance(when, bool) or not isinstance(when, int | float) or not math.isfinite(when):
+    if isinstance(when, bool) or not isinstance(when, int | float) or not -math.inf < when < math.inf:
         raise InvalidScheduleError(
             f"got the time {when!r:.80} ({type(when).__name__}), expected milliseconds since 1970 or an aware datetime"
         )
-    return float(when)
+    return float(max(-_FOREVER_MS, min(when, _FOREVER_MS)))
 
 
 def check_window(when: float, now: float) -> None:

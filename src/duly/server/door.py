@@ -7,6 +7,7 @@ A Unix socket beside the store. One line of JSON asks, `{"function": …, "args"
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
@@ -19,6 +20,7 @@ from duly.functions.failure import describe
 from duly.limits import ARGUMENTS_BYTES_MAX
 from duly.values.value import dumps, loads
 
+_log: Final = logging.getLogger("duly.door")
 _LINE_BYTES_MAX: Final = ARGUMENTS_BYTES_MAX + 4096
 
 
@@ -28,7 +30,12 @@ async def open_door(app: App, store: str) -> AsyncGenerator[None]:
     path = door_of(store)
     with suppress(FileNotFoundError):
         os.unlink(path)  # the store's lock says that nobody else is behind it
-    server = await asyncio.start_unix_server(lambda r, w: _serve(app, r, w), path, limit=_LINE_BYTES_MAX)
+    try:
+        server = await asyncio.start_unix_server(lambda r, w: _serve(app, r, w), path, limit=_LINE_BYTES_MAX)
+    except OSError as error:
+        _log.warning("%s: there is no door for `duly run` here: %s", path, error)
+        yield
+        return
     os.chmod(path, 0o600)
     try:
         yield
@@ -48,7 +55,7 @@ def door_of(store_path: str) -> str:
 async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while line := await reader.readline():
-            writer.write(dumps(await _answer(app, line)).encode() + b"\n")
+            writer.write((await _answer(app, line)).encode() + b"\n")
             await writer.drain()
     except (ConnectionError, ValueError):
         pass  # the caller left, or sent a line without end
@@ -56,24 +63,41 @@ async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamW
         writer.close()
 
 
-async def _answer(app: App, line: bytes) -> dict[str, Any]:
+async def _answer(app: App, line: bytes) -> str:
     try:
         asked = loads(line.decode())
-        return {"value": await app.run(asked["function"], asked["args"])}
+        # Put together by hand: inside another object, the deepest of values would be too deep.
+        return f'{{"value":{dumps(await app.run(asked["function"], asked["args"]))}}}'
     except Exception as error:
-        return {"error": describe(error)}
+        return dumps({"error": describe(error).encode("utf-8", "replace").decode()})
 
 
 class RemoteError(DulyError):
     """A call through the door failed; the message is the owner's."""
 
 
-def call(store: str, function: str, args: object) -> Any:
-    """Call a function of the app that owns a store. ConnectionError if nobody is behind its door."""
+class NobodyThereError(DulyError):
+    """There is no app behind the door; nothing was asked."""
+
+
+def call(store: str, function: str, args: str) -> Any:
+    """Call a function of the app that owns a store, with arguments in JSON.
+
+    NobodyThereError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(door_of(store))
-        connection.sendall(dumps({"function": function, "args": args}).encode() + b"\n")
-        answer = cast("dict[str, Any]", loads(_line(connection)))
+        try:
+            connection.connect(door_of(store))
+        except OSError as error:
+            raise NobodyThereError(str(error)) from error
+        try:
+            connection.sendall(f'{{"function":{dumps(function)},"args":{args}}}\n'.encode())
+            answer = cast("dict[str, Any]", loads(_line(connection)))
+        except OSError as error:
+            raise RemoteError(
+                f"{function}: the owner of the store ended before it answered ({error}); what became"
+                " of the call is unknown"
+            ) from error
     if "error" in answer:
         raise RemoteError(answer["error"])
     return answer["value"]

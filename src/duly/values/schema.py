@@ -21,7 +21,7 @@ _identifier = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{IDENTIFIER_LENGTH_MAX - 1}}
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of a store. Its number is never used again."""
+    """An index of a store. Its number tells it from others of the same name."""
 
     name: str
     number: int

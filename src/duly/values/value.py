@@ -130,6 +130,10 @@ def _walk_other(value: object, depth: int) -> bool:
         return False
     if isinstance(value, int):
         return _check_int(value)
+    if isinstance(value, dict):
+        return _walk_object(cast("dict[object, object]", value), depth + 1)
+    if isinstance(value, list):
+        return _walk_array(cast("list[object]", value), depth + 1)
     if to_plain(value) is not value:  # a dataclass or a model
         _walk(to_plain(value), depth)
         return True
