@@ -51,10 +51,11 @@ def duly(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
 class Dev:
     """A running `duly dev`, whose lines can be waited for."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, environment: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "duly", "dev"],
             cwd=project,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,8 +82,8 @@ class Dev:
 
 
 @contextmanager
-def dev(project: Path) -> Iterator[Dev]:
-    running = Dev(project)
+def dev(project: Path, environment: dict[str, str] | None = None) -> Iterator[Dev]:
+    running = Dev(project, environment)
     try:
         yield running
     finally:
@@ -154,6 +155,17 @@ def test_dev_executes_prints_reloads_and_keeps_the_last_good_code(project: Path)
     assert not (project / ".duly" / "data.db-door").exists()
 
 
+def test_run_does_not_repeat_a_call_whose_owner_died_before_it_answered(project: Path) -> None:
+    with dev(project, {**os.environ, "DULY_FAULT": "commit.durable:1"}) as running:
+        running.wait_for("Ctrl-C ends this")
+        asked = duly(project, "run", "notes:add", '{"text": "tea"}')
+        assert asked.returncode == 1
+        assert "the owner of the store ended before it answered" in asked.stderr
+        assert "what became of the call is unknown" in asked.stderr
+        running.process.wait(30)
+    assert duly(project, "run", "notes:count").stdout == "1\n"  # it was durable, and is there once
+
+
 def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> None:
     module = project / "backend" / "notes.py"
     module.write_text("import nothing_of_that_name\n")
@@ -168,6 +180,15 @@ def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
     failed = duly(tmp_path, "dev")
     assert failed.returncode == 1
     assert "got the folder 'backend', which does not exist; name one: duly dev FOLDER" in failed.stderr
+
+
+def test_a_number_in_json_with_an_integral_value_is_an_int(project: Path) -> None:
+    (project / "backend" / "numbers.py").write_text(
+        "from duly import QueryCtx, query\n@query\nasync def kinds(ctx: QueryCtx, values: list) -> list[str]:\n"
+        "    return [type(value).__name__ for value in values]\n"
+    )
+    found = duly(project, "run", "numbers:kinds", '{"values": [3, 3.0, 3.5, 1e30]}')
+    assert json.loads(found.stdout) == ["int", "int", "float", "float"]
 
 
 def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:
