@@ -121,13 +121,14 @@ async def thread_hops(path: str, count: int) -> Figures:
     waits: list[float] = []
     thread = threading.Thread(target=_claim_when_told, args=(path, life.pending, queue, waits))
     thread.start()
+    queue.put(perf_counter())  # to have it all warm
     started = perf_counter()
-    for n in range(count):
+    for n in range(1, count + 1):
         await asyncio.sleep(started + n / CALLS_PER_SECOND - perf_counter())
         queue.put(perf_counter())
     queue.put(None)
     await asyncio.to_thread(thread.join)
-    return percentiles(waits)
+    return percentiles(waits[1:])
 
 
 def _claim_when_told(path: str, pending: Row, queue: SimpleQueue[float | None], waits: list[float]) -> None:

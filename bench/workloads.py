@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench import floor, product
 from bench.product import Figures
 from bench.report import Measure, Result
 
-Run = Callable[[str, int], Awaitable[Figures]]
+Run = Callable[[str, int], Coroutine[Any, Any, Figures]]
 """Measures so many calls or jobs on a new store at that path."""
 
 
@@ -94,8 +94,10 @@ WORKLOADS = (
     ),
 )
 
-LATENCY_FLOOR_SHARE = 5
-"""The floor of a latency is measured on a fifth of the samples, for it takes as long as they do."""
+LATENCY_FLOOR_SHARE = 2
+"""The floor of a latency is measured on half of the samples, for it takes as long as they do."""
+SECONDS_MAX = 120
+"""A run that takes longer has lost something it waits for; no workload takes a quarter of this."""
 
 
 def named(key: str) -> Workload:
@@ -119,7 +121,7 @@ def measure(workload: Workload, folder: Path, count: int, rounds: int) -> list[R
 
 def measure_once(workload: Workload, folder: Path, count: int) -> tuple[Figures, Figures]:
     is_latency = workload.measures[0].less_is_better
-    of_floor = run(workload.floor, folder, max(count // LATENCY_FLOOR_SHARE, 1) if is_latency else count)
+    of_floor = run(workload.floor, folder, max(count // LATENCY_FLOOR_SHARE, 2) if is_latency else count)
     return of_floor, run(workload.product, folder, count)
 
 
@@ -127,8 +129,11 @@ def run(work: Run, folder: Path, count: int) -> Figures:
     """Run one side of a workload on a new store, with the garbage of earlier ones collected."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         gc.collect()
-        return asyncio.run(_awaited(work(f"{place}/data.db", count)))
+        try:
+            return asyncio.run(_within_time(work(f"{place}/data.db", count)))
+        except TimeoutError:
+            raise TimeoutError(f"{work.__name__}: got no end in {SECONDS_MAX} s") from None
 
 
-async def _awaited(figures: Awaitable[Figures]) -> Figures:
-    return await figures
+async def _within_time(figures: Awaitable[Figures]) -> Figures:
+    return await asyncio.wait_for(figures, SECONDS_MAX)

@@ -23,7 +23,7 @@ from duly.storage.engine import Engine
 from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
-from duly.workers.scheduler import Executor
+from duly.workers.executor import Executor
 
 Args = dict[str, Any]
 

@@ -43,8 +43,8 @@ BATCH_SECONDS_MAX: Final = 0.008
 """Time of handlers in one batch: what a caller may wait for its neighbours, in seconds."""
 BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
-DUE_BATCH_MAX: Final = 512
-"""Due functions that one batch takes from the store."""
+DUE_BATCH_MAX: Final = 1_000
+"""Due functions that one batch takes from the store: more than it can run in its time."""
 LOG_BYTES_MAX: Final = 16 << 20
 """What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from functools import lru_cache
 from typing import Final
 
 EPOCH_MS: Final = 1_577_836_800_000  # 2020-01-01T00:00:00Z
@@ -23,7 +22,7 @@ SECRET_BYTES: Final = 32
 
 _TAG_BYTES: Final = 6
 _STRING_LENGTH: Final = 2 * (2 + 8 + _TAG_BYTES)
-_DECODED_KEPT: Final = 16_384  # applications look up the same ids again and again
+_KNOWN_MAX: Final = 16_384
 
 _head = struct.Struct(">HQ")
 
@@ -61,22 +60,40 @@ class IdCodec:
 
     def __init__(self, secret: bytes) -> None:
         self._tag = hashlib.blake2b(key=secret, digest_size=_TAG_BYTES)
-        self._decoded = lru_cache(_DECODED_KEPT)(self._decode)
+        # An id that was made or read is looked at again at once: returned, validated, fetched, patched.
+        self._known: dict[str, tuple[int, int]] = {}
 
     def encode(self, table: int, id: int) -> str:
         """The string of an id of the table with that number."""
+        text = self._text(table, id)
+        self._know(text, (table, id))
+        return text
+
+    def decode(self, text: object) -> tuple[int, int] | None:
+        """The table's number and the id, or None if `text` is not an id of this store."""
+        if not isinstance(text, str) or len(text) != _STRING_LENGTH:
+            return None
+        known = self._known.get(text)
+        if known is None:
+            known = self._decode(text)
+            if known is not None:
+                self._know(text, known)
+        return known
+
+    def _know(self, text: str, decoded: tuple[int, int]) -> None:
+        if len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        self._known[text] = decoded
+
+    def _text(self, table: int, id: int) -> str:
         head = _head.pack(table, id)
         tag = self._tag.copy()
         tag.update(head)
         return (head + tag.digest()).hex()
-
-    def decode(self, text: object) -> tuple[int, int] | None:
-        """The table's number and the id, or None if `text` is not an id of this store."""
-        return self._decoded(text) if isinstance(text, str) and len(text) == _STRING_LENGTH else None
 
     def _decode(self, text: str) -> tuple[int, int] | None:
         try:
             table, id = _head.unpack(bytes.fromhex(text)[: _head.size])
         except (ValueError, struct.error):
             return None
-        return (table, id) if id <= ID_MAX and self.encode(table, id) == text else None
+        return (table, id) if id <= ID_MAX and self._text(table, id) == text else None

@@ -12,7 +12,7 @@ from duly.limits import DUE_BATCH_MAX
 from duly.model import jobs
 from duly.storage.engine import ACTION, MUTATION, Job
 
-_BITE_MIN: Final = 16
+_BATCH_SIZE_MIN: Final = 16
 
 
 class Drained(NamedTuple):
@@ -40,7 +40,7 @@ class Executor:
         self._running: set[asyncio.Task[None]] = set()
         self._last = Drained(0, [], None, False, 0)
         self._freed: asyncio.Future[None] | None = None
-        self._bite = DUE_BATCH_MAX
+        self._batch_size = DUE_BATCH_MAX
 
     @property
     def running(self) -> int:
@@ -89,13 +89,13 @@ class Executor:
     def _drain(self, batch: Batch) -> Drained:
         free = self._actions_max - len(self._running)  # it can only grow while this runs
         ran, started, epoch = 0, list[Job](), self._database.epoch
-        for job in jobs.due(batch, MUTATION, self._bite):
+        for job in jobs.due(batch, MUTATION, self._batch_size):
             if batch.spent:
                 break
             ran += 1
             self._runner.run_due(batch, job, epoch)
         # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
-        self._bite = min(max(2 * ran, _BITE_MIN), DUE_BATCH_MAX)
+        self._batch_size = min(max(2 * ran, _BATCH_SIZE_MIN), DUE_BATCH_MAX)
         for job in jobs.due(batch, ACTION, free):
             ran += 1
             if self._runner.run_due(batch, job, epoch):
