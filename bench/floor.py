@@ -238,12 +238,12 @@ def _drain(path: str, pending: Row, size: int, batch: Callable[[_Writer, list[in
     """Seconds to claim and work off all that is due, `size` rows a transaction."""
 
     def drain(write: _Writer) -> None:
-        claimed: list[int] | None = None
-        while claimed != []:
-            write.begin()
-            claimed = [row[0] for row in write.execute(_CLAIM, (pending["lane"], pending["due"], size))]
+        write.begin()
+        while claimed := [row[0] for row in write.execute(_CLAIM, (pending["lane"], pending["due"], size))]:
             batch(write, claimed)
             write.commit()
+            write.begin()
+        write.commit()
 
     with _Writer(path) as write:
         return _timed(lambda: drain(write))

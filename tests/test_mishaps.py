@@ -359,6 +359,25 @@ async def test_a_mutation_returns_though_a_subscriptions_index_is_gone(store: st
             await asyncio.wait_for(anext(values), 10)
 
 
+async def test_a_schema_that_cannot_be_applied_changes_nothing(store: str) -> None:
+    async with App({"app": LIVE, "schema": ONE}, store) as app:
+        await app.mutation(put, {"n": 1})
+        engine = app.database._engine
+        write_keys = engine.write_keys
+
+        def refuse(index: Any, keys: Any) -> None:
+            raise StoreError("disk full")
+
+        engine.write_keys = refuse
+        with pytest.raises(StoreError, match="disk full"):
+            await reload(app, {"app": LIVE, "schema": BOTH})
+        engine.write_keys = write_keys
+        assert [index.name for index in app.database.catalog.tables["rows"].indexes] == ["by_m"]
+        await app.mutation(put, {"n": 2})
+        await reload(app, {"app": LIVE, "schema": BOTH})
+        assert await app.query(ordered) == [1, 2]
+
+
 # Subscriptions.
 
 

@@ -97,15 +97,11 @@ class Batch:
 
     def _flush(self, table: Table) -> None:
         """Write what is still in memory, so that the engine's own scans see it."""
-        try:
-            self._create_tables()
-            writes = self._unflushed.pop(table.name, None)
-            if writes:
-                self._engine.write(table, writes)
-                merge_writes(self._flushed.setdefault(table.name, {}), writes)
-        except Exception as error:
-            self.broken = error
-            raise
+        self._create_tables()
+        writes = self._unflushed.pop(table.name, None)
+        if writes:
+            self._change(self._engine.write, table, writes)
+            merge_writes(self._flushed.setdefault(table.name, {}), writes)
 
     def flush(self) -> None:
         """Write all that is still in memory."""
@@ -128,7 +124,7 @@ class Batch:
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
             for name in self.catalog.tables.keys() - self._stored.tables.keys():
-                self._engine.create_table(self.catalog.tables[name])
+                self._change(self._engine.create_table, self.catalog.tables[name])
             self._stored = self.catalog
 
     # Tables, for whoever applies a schema.
@@ -140,14 +136,21 @@ class Batch:
 
     def create_index(self, table: Table, index: Index) -> None:
         self._create_tables()
-        self._engine.create_index(table, index)
+        self._change(self._engine.create_index, table, index)
 
     def drop_index(self, index: Index) -> None:
-        self._engine.drop_index(index)
+        self._change(self._engine.drop_index, index)
 
     def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
         """Fill an index that was just created."""
-        self._engine.write_keys(index, keys)
+        self._change(self._engine.write_keys, index, keys)
+
+    def _change(self, act: Callable[..., None], *args: object) -> None:
+        try:
+            act(*args)
+        except Exception as error:
+            self.broken = error
+            raise
 
 
 _NOTHING: dict[int, Write] = {}
