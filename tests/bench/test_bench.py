@@ -14,7 +14,7 @@ from bench.workloads import WORKLOADS, Workload, measure
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.key)
 def test_a_workload_and_its_floor_do_what_they_measure(workload: Workload, tmp_path: Path) -> None:
-    results = measure(workload, tmp_path, count=20, rounds=1)
+    results = measure(workload, tmp_path, count=12, rounds=1)
 
     assert [result.measure for result in results] == list(workload.measures)
     assert all(result.measure.less_is_better or min(*result.product, *result.floor) > 0 for result in results)
@@ -24,7 +24,7 @@ def test_a_workload_and_its_floor_do_what_they_measure(workload: Workload, tmp_p
 def test_a_run_prints_a_table_and_saves_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = tmp_path / "figures.json"
 
-    run.main(["--only", "W1", "--count", "20", "--json", str(figures), "--folder", str(tmp_path / "stores")])
+    run.main(["--only", "W1", "--count", "12", "--json", str(figures), "--folder", str(tmp_path / "stores")])
 
     assert "| W1 | calls, one after another | calls/s |" in capsys.readouterr().out
     assert json.loads(figures.read_text())["results"][0]["workload"] == "W1"
@@ -32,7 +32,7 @@ def test_a_run_prints_a_table_and_saves_its_figures(tmp_path: Path, capsys: pyte
 
 
 def test_a_profile_tells_parts_and_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run.main(["--profile", "W1", "--count", "20", "--folder", str(tmp_path)])
+    run.main(["--profile", "W1", "--count", "12", "--folder", str(tmp_path)])
 
     printed = capsys.readouterr().out
     assert "µs per job" in printed
