@@ -41,14 +41,16 @@ CALL_DEPTH_MAX: Final = 8
 # The committer. Group commit trades a little latency for throughput: these bound the trade.
 BATCH_SECONDS_MAX: Final = 0.008
 """Time of handlers in one batch: what a caller may wait for its neighbours, in seconds."""
+BATCH_SECONDS_ALONE_MAX: Final = 0.030
+"""The same while no call waits: a longer batch of due functions shares its flush among more of them."""
 BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
-DUE_BATCH_MAX: Final = 1_000
+DUE_BATCH_MAX: Final = 2_000
 """Due functions that one batch takes from the store: more than it can run in its time."""
-LOG_BYTES_MAX: Final = 16 << 20
+LOG_BYTES_MAX: Final = 2 << 20
 """What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
 
-A reader older than that is simply run again."""
+A reader older than that is simply run again. More is no gain: Python's garbage collector visits all of it."""
 LOG_COMMITS_MAX: Final = 4_096
 """Recent commits kept in memory, however small."""
 

@@ -19,7 +19,7 @@ from duly.database.catalog import Catalog
 from duly.database.log import Commit, Log
 from duly.database.transaction import Transaction, drive, merge_writes
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_MAX
+from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Index, Table
@@ -35,7 +35,9 @@ class Batch:
     Time stands still in a batch: `now` is when it began.
     """
 
-    def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock) -> None:
+    def __init__(
+        self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock, alone: Callable[[], bool]
+    ) -> None:
         self.catalog = catalog
         self.now = clock.now()
         self._base = catalog
@@ -44,7 +46,8 @@ class Batch:
         self._ids = ids
         self._unflushed: dict[str, dict[int, Write]] = {}
         self._flushed: dict[str, dict[int, Write]] = {}
-        self._ends = monotonic() + BATCH_SECONDS_MAX
+        self._alone = alone
+        self._began = monotonic()
         self._view = engine.begin()
         self.version = self._view.version + 1
         self.broken: Exception | None = None
@@ -53,7 +56,8 @@ class Batch:
     @property
     def spent(self) -> bool:
         """Whether the batch has taken its time; what is left goes into the next."""
-        return monotonic() >= self._ends
+        seconds = monotonic() - self._began
+        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or not self._alone())
 
     @property
     def changed(self) -> bool:
@@ -232,7 +236,7 @@ class Committer:
     def _commit_batch(self, first: _Queued) -> None:
         outcomes: list[_Outcome] = []
         try:
-            batch = Batch(self._engine, self.catalog, self._ids, self._clock)
+            batch = Batch(self._engine, self.catalog, self._ids, self._clock, self._queue.empty)
             faults.at("batch.begun")
             self._run(batch, first, outcomes)
             faults.at("batch.ran")

@@ -17,7 +17,7 @@ from duly.database.catalog import Catalog, key_in, keys_of
 from duly.database.overlay import Overlay
 from duly.database.reads import Range, ReadSet
 from duly.errors import FunctionError
-from duly.storage.engine import Due, Get, NextDue, Request, Row, Scan, Write
+from duly.storage.engine import JOBS, Due, Get, NextDue, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.keys import Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
@@ -126,10 +126,11 @@ class Transaction:
         writes = self.writes.get(table.name)
         if writes is None:
             writes = self.writes[table.name] = {}
-        keys = keys_of(table, id, new) if table.indexes else ()
+        indexed = table.indexes and table is not JOBS
+        keys = keys_of(table, id, new) if indexed else ()
         earlier = writes.get(id)
         if earlier is None:
-            write = Write(old, new, keys_of(table, id, old) if table.indexes else (), keys)
+            write = Write(old, new, keys_of(table, id, old) if indexed else (), keys)
         else:
             write = Write(earlier.old, new, earlier.old_keys, keys)
         writes[id] = write
@@ -234,17 +235,15 @@ def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -
                 request = coroutine.throw(_foreign(request))
     except StopIteration as stop:
         return stop.value
-    except RuntimeError as error:
-        if str(error).startswith(_NO_LOOP):
-            raise _foreign("something of asyncio") from error
-        raise
-    except Exception:
-        raise
-    except BaseException as error:  # SystemExit and the like must not end the thread that commits
-        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
-    finally:
+    except BaseException as error:
         with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
             coroutine.close()
+        if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
+            raise _foreign("something of asyncio") from error
+        if isinstance(error, Exception):
+            raise
+        # SystemExit and the like must not end the thread that commits.
+        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
 
 
 _NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")

@@ -220,7 +220,7 @@ class Runner:
         return False
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
-        started = monotonic()
+        started = monotonic() if _log.isEnabledFor(logging.INFO) else 0.0
         try:
             batch.attempt(self._job, function, job)
         except Exception as error:
@@ -229,7 +229,8 @@ class Runner:
             batch.attempt(jobs.fail, job, describe(error))
             self._told(function, started, error, job.id)
         else:
-            self._told(function, started, None, job.id)
+            if started:
+                self._told(function, started, None, job.id)
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
