@@ -13,30 +13,7 @@ import typing_extensions
 
 from duly.values.annotations import Id, validator_of
 from duly.values.validators import IdValidator, Mismatch, ObjectValidator, Validator, v
-
-
-class Store:
-    """A store whose ids start with the name of their table."""
-
-    def table_of(self, id: str) -> str | None:
-        table = id.partition(":")[0]
-        return table if table in ("orders", "users") else None
-
-
-STORE = Store()
-
-
-def refusal(validator: Validator, value: object) -> str:
-    with pytest.raises(Mismatch) as caught:
-        validator.check(value, STORE)
-    return str(caught.value)
-
-
-def complaint(act: Callable[..., object], *args: Any) -> str:
-    with pytest.raises(TypeError) as caught:
-        act(*args)
-    return str(caught.value)
-
+from tests.values.refusals import STORE, complaint, refusal
 
 # ---- types
 

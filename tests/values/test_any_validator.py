@@ -10,17 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duly.values.validators import Mismatch, Validator, v
-
-
-class Store:
-    """A store whose ids start with the name of their table."""
-
-    def table_of(self, id: str) -> str | None:
-        table = id.partition(":")[0]
-        return table if table in ("orders", "users") else None
-
-
-STORE = Store()
+from tests.values.refusals import STORE
 
 
 @dataclass

@@ -17,24 +17,8 @@ from pydantic import (
 )
 
 from duly.values.annotations import Id, validator_of
-from duly.values.validators import Mismatch, Validator, to_plain, v
-
-
-class Store:
-    """A store whose ids start with the name of their table."""
-
-    def table_of(self, id: str) -> str | None:
-        table = id.partition(":")[0]
-        return table if table in ("orders", "users") else None
-
-
-STORE = Store()
-
-
-def refusal(validator: Validator, value: object) -> str:
-    with pytest.raises(Mismatch) as caught:
-        validator.check(value, STORE)
-    return str(caught.value)
+from duly.values.validators import Mismatch, to_plain, v
+from tests.values.refusals import STORE, refusal
 
 
 class Line(BaseModel):

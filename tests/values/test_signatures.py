@@ -1,37 +1,12 @@
 """What a handler's signature accepts and returns, and what it must accept."""
 
 import datetime
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Optional, TypedDict
-
-import pytest
+from typing import Literal, Optional, TypedDict
 
 from duly.values.annotations import Id, arguments_of, check_handler_accepts, returns_of, validator_of
-from duly.values.validators import IdValidator, Mismatch, Validator, v
-
-
-class Store:
-    """A store whose ids start with the name of their table."""
-
-    def table_of(self, id: str) -> str | None:
-        table = id.partition(":")[0]
-        return table if table in ("orders", "users") else None
-
-
-STORE = Store()
-
-
-def refusal(validator: Validator, value: object) -> str:
-    with pytest.raises(Mismatch) as caught:
-        validator.check(value, STORE)
-    return str(caught.value)
-
-
-def complaint(act: Callable[..., object], *args: Any) -> str:
-    with pytest.raises(TypeError) as caught:
-        act(*args)
-    return str(caught.value)
+from duly.values.validators import IdValidator, v
+from tests.values.refusals import STORE, complaint, refusal
 
 
 class Order(TypedDict):

@@ -12,24 +12,7 @@ import pytest
 
 from duly.errors import ValidationError
 from duly.values.validators import Id, Mismatch, Validator, as_validator, to_plain, v
-
-
-class Store:
-    """A store whose ids start with the name of their table."""
-
-    def table_of(self, id: str) -> str | None:
-        table = id.partition(":")[0]
-        return table if table in ("orders", "users") else None
-
-
-STORE = Store()
-
-
-def refusal(validator: Validator, value: object) -> str:
-    with pytest.raises(Mismatch) as caught:
-        validator.check(value, STORE)
-    return str(caught.value)
-
+from tests.values.refusals import STORE, Store, refusal
 
 # ---- single values
 
