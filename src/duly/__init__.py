@@ -36,7 +36,9 @@ from duly.functions.define import (
     mutation,
     query,
 )
+from duly.limits import Limits
 from duly.values.annotations import Id
+from duly.values.documents import id_of
 from duly.values.schema import define_schema, define_table
 from duly.values.validators import v
 from duly.values.value import UNSET
@@ -56,6 +58,7 @@ __all__ = [
     "InvalidIdError",
     "InvalidScheduleError",
     "LimitError",
+    "Limits",
     "LoadError",
     "MutationCtx",
     "QueryCtx",
@@ -70,6 +73,7 @@ __all__ = [
     "api",
     "define_schema",
     "define_table",
+    "id_of",
     "internal",
     "internal_action",
     "internal_mutation",

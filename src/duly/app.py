@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from random import Random
 from types import TracebackType
@@ -11,13 +12,14 @@ from typing import Any, Final, Generic, Self
 from duly.clock import Clock, SystemClock
 from duly.database.database import Database, Read
 from duly.database.log import Watch
-from duly.errors import StoreError
-from duly.functions.context import Identity
+from duly.errors import AppError, StoreError
+from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
+from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
-from duly.limits import ACTIONS_RUNNING_MAX
+from duly.limits import DEFAULTS, Limits
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine
 from duly.storage.sqlite import SqliteEngine
@@ -27,6 +29,8 @@ from duly.workers.executor import Executor
 
 Args = dict[str, Any]
 
+_log: Final = logging.getLogger("duly.run")
+
 DEFAULT_STORE: Final = "sqlite:///.duly/data.db"
 
 
@@ -35,7 +39,8 @@ class App:
 
     `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
-    functions but runs none.
+    functions but runs none. With `development=True` clients learn the text of errors, and each mutation runs twice:
+    what its two runs do not write alike is reported in the log `duly.run`. `limits` are those of `duly.limits`.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -47,21 +52,32 @@ class App:
     """
 
     def __init__(
-        self, source: Source, store: str = DEFAULT_STORE, *, executor: bool = True, clock: Clock | None = None
+        self,
+        source: Source,
+        store: str = DEFAULT_STORE,
+        *,
+        executor: bool = True,
+        development: bool = False,
+        limits: Limits = DEFAULTS,
+        clock: Clock | None = None,
+        random: Random | None = None,
     ) -> None:
         self._source = source
         self._engine = engine_of(store)
         self._executes = executor
+        self.development = development
+        self._limits = limits
         self._clock = clock or SystemClock()
+        self._random = random or Random()
         self._open: _Open | None = None
 
     async def __aenter__(self) -> Self:
-        registry = Registry.load(self._source)
-        database = Database(self._engine, self._clock)
+        registry = Registry.load(self._source, self._limits)
+        database = Database(self._engine, self._clock, self._limits, self._random)
         try:
             await database.commit(lambda batch: apply_schema(batch, registry.schema))
-            runner = Runner(database, registry, self._clock)
-            executor = Executor(database, runner, ACTIONS_RUNNING_MAX)
+            runner = Runner(database, registry, self._clock, self.development)
+            executor = Executor(database, runner, self._limits.actions_running_max)
             await executor.recover()
         except BaseException:
             await database.close()
@@ -90,15 +106,15 @@ class App:
 
     async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a query on the newest snapshot and return its value."""
-        return await self.runner.query(self._find(ref, QUERY), args, identity)
+        return await self.runner.query(self._find(ref, QUERY), args, Caller(identity))
 
     async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
-        return await self.runner.mutation(self._find(ref, MUTATION), args, identity)
+        return await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run an action here and now, and return its value."""
-        return await self.runner.action(self._find(ref, ACTION), args, identity)
+        return await self.runner.action(self._find(ref, ACTION), args, Caller(identity))
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
@@ -125,11 +141,22 @@ class App:
 
         What runs goes on with the code it began with.
         """
-        registry = Registry.load(self._source)
+        registry = Registry.load(self._source, self._limits)
         await self.database.commit(lambda batch: apply_schema(batch, registry.schema))
         self.runner.registry = registry
         self.database.log.wake_all()  # what is subscribed to may have changed with the code
         return registry
+
+    def client_error(self, error: BaseException) -> ClientError:
+        """What a remote client learns of an error; the log `duly.run` has all of it, under the same request id.
+
+        An AppError keeps its data; of any other error a client learns its text in development, and in production
+        nothing but that there was one.
+        """
+        request_id = f"{self._random.getrandbits(64):016x}"
+        if not isinstance(error, AppError):
+            _log.error("[Request ID: %s] %s", request_id, describe(error))
+        return for_client(error, self.development, request_id)
 
     def _find(self, ref: Any, kind: str) -> Registered:
         return self.runner.registry.find(ref, (kind,))
@@ -221,7 +248,7 @@ class Subscription(Generic[R]):
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
         function = runner.registry.find(self._ref, (QUERY,))
-        outcome = await runner.read(function, self._args, self._identity)
+        outcome = await runner.read(function, self._args, Caller(self._identity))
         self._watch = database.changed(outcome.reads, outcome.version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this

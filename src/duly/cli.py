@@ -18,7 +18,7 @@ import orjson
 from duly.app import DEFAULT_STORE, App, sqlite_path
 from duly.clock import to_datetime
 from duly.errors import DulyError, LoadError
-from duly.functions.context import APP_LOG
+from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
 from duly.functions.registry import Registry
 from duly.functions.runner import Run

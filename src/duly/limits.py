@@ -1,42 +1,107 @@
 """Every limit of duly: its name, its number and its reason. Errors name the limit they enforce.
 
-Unless a reason says otherwise, the number is that of the Convex documentation, so that an application that
-fits there fits here.
+`Limits` holds those that an application may set: `App("backend", limits=Limits(documents_read_max=100_000))`.
+Unless a reason says otherwise, the number is that of the Convex documentation, so that an application that fits
+there fits here.
 """
 
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
-# Values and documents.
-VALUE_DEPTH_MAX: Final = 16
-"""Levels of nesting of a document or of arguments; deeper values are nearly always a bug (a cycle)."""
-OBJECT_FIELDS_MAX: Final = 1_024
-"""Fields of one object."""
-ARRAY_LENGTH_MAX: Final = 8_192
-"""Elements of one array; a longer list is a table."""
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one application may do at once. Every field must be positive."""
+
+    # One execution of a query or a mutation, with all that it calls by `run_query` and `run_mutation`.
+    reads_max: int = 4_096
+    """Calls of `get` and queries begun; more is a loop that wants to be one query."""
+    documents_read_max: int = 32_000
+    """Documents read, those that a filter leaves out included. A mutation that reads holds up those behind it."""
+    bytes_read_max: int = 16 << 20
+    """Their size, in bytes (16 MiB)."""
+    documents_written_max: int = 16_000
+    """Calls of `insert`, `patch`, `replace` and `delete`."""
+    bytes_written_max: int = 16 << 20
+    """Size of what is written, in bytes (16 MiB)."""
+    handler_seconds_max: float = 2.0
+    """Real time that a query or a mutation may take, in seconds: then it is stopped, for it holds up others. Twice
+    the second of the Convex documentation, which does not count the time of reads."""
+    action_seconds_max: float = 1_800.0
+    """Real time that an action may take, in seconds (30 minutes)."""
+
+    # Values and documents.
+    document_bytes_max: int = 1 << 20
+    """Stored size of a document, in bytes (1 MiB)."""
+    value_depth_max: int = 16
+    """Levels of nesting of a document or of arguments; deeper values are nearly always a bug (a cycle)."""
+    object_fields_max: int = 1_024
+    """Fields of one object."""
+    array_length_max: int = 8_192
+    """Elements of one array; a longer list is a table."""
+    arguments_bytes_max: int = 16 << 20
+    """Size of a call's arguments, in bytes (16 MiB)."""
+    result_bytes_max: int = 16 << 20
+    """Size of what a function returns, in bytes (16 MiB)."""
+
+    # Scheduling.
+    scheduled_functions_max: int = 1_000
+    """Functions that one mutation may schedule; more is a table with a function that walks it."""
+    scheduled_arguments_bytes_max: int = 8 << 20
+    """Arguments of all functions that one mutation schedules, in bytes (8 MiB)."""
+    actions_running_max: int = 64
+    """Scheduled actions that run at once in one process; the others wait without blocking mutations."""
+
+    # Logging.
+    log_lines_max: int = 256
+    """Lines that one call may write to `ctx.log`; the rest is left out, which one more line says."""
+    log_line_length_max: int = 4_096
+    """Characters of such a line."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ValueError(f"got {value!r} for {field.name}, expected a number above 0")
+        if self.value_depth_max > VALUE_DEPTH_CEILING:
+            raise ValueError(
+                f"got {self.value_depth_max} for value_depth_max, expected at most {VALUE_DEPTH_CEILING}"
+                " (VALUE_DEPTH_CEILING)"
+            )
+
+
+# Values.
+VALUE_DEPTH_CEILING: Final = 64
+"""What `value_depth_max` may be set to: values are walked by functions that call themselves."""
 FIELD_NAME_LENGTH_MAX: Final = 1_024
 """Characters of a field name."""
 IDENTIFIER_LENGTH_MAX: Final = 64
 """Characters of a table, index or function name."""
-DOCUMENT_BYTES_MAX: Final = 1 << 20
-"""Stored size of a document, in bytes (1 MiB)."""
-ARGUMENTS_BYTES_MAX: Final = 16 << 20
-"""Size of a call's arguments, in bytes (16 MiB)."""
-RESULT_BYTES_MAX: Final = 16 << 20
-"""Size of what a function returns, in bytes (16 MiB)."""
-
-# Scheduling.
-SCHEDULED_FUNCTIONS_MAX: Final = 1_000
-"""Functions that one mutation may schedule; more is a table with a function that walks it."""
-SCHEDULED_ARGUMENTS_BYTES_MAX: Final = 8 << 20
-"""Arguments of all functions that one mutation schedules, in bytes (8 MiB)."""
-SCHEDULE_WINDOW_MS: Final = 5 * 366 * 24 * 3600 * 1000
-"""How far from now a function may be scheduled, either way: five years, leap days included."""
 ERROR_TEXT_LENGTH_MAX: Final = 4_096
 """Characters of a failed function's error that are kept in its row."""
-ACTIONS_RUNNING_MAX: Final = 64
-"""Scheduled actions that run at once in one process; the others wait without blocking mutations."""
+
+# Tables and queries.
+TABLES_MAX: Final = 10_000
+"""Tables of one store."""
+INDEXES_MAX: Final = 32
+"""Indexes of one table: each costs every write."""
+INDEX_FIELDS_MAX: Final = 16
+"""Fields of one index."""
+FILTER_OPERATORS_MAX: Final = 256
+"""Operators in the filters of one query; more is a function that looks at the documents itself."""
+SCAN_ROWS_MAX: Final = 256
+"""Rows that a query takes from the store at once: enough to make a request cheap, few enough to be held."""
+
+# Functions.
+SCHEDULE_WINDOW_MS: Final = 5 * 366 * 24 * 3600 * 1000
+"""How far from now a function may be scheduled, either way: five years, leap days included."""
 CALL_DEPTH_MAX: Final = 8
 """Levels of functions that call functions; deeper is an endless recursion."""
+WARNING_SHARE: Final = 0.8
+"""A function that uses more than this share of a limit is warned of, before it fails."""
 
 # The committer. Group commit trades a little latency for throughput: these bound the trade.
 BATCH_SECONDS_MAX: Final = 0.008
@@ -55,10 +120,25 @@ LOG_COMMITS_MAX: Final = 4_096
 """Recent commits kept in memory, however small."""
 
 # Processes and threads.
-BLOCKING_ACTIONS_MAX: Final = ACTIONS_RUNNING_MAX * CALL_DEPTH_MAX
-"""Threads for actions that are plain functions: as many as scheduled ones can occupy by calling each other, so
-that none waits for a thread that waits for it."""
+BLOCKING_ACTIONS_MAX: Final = 512
+"""Threads for actions that are plain functions: as many as 64 scheduled ones can occupy by calling each other 8
+levels deep, so that none waits for a thread that waits for it."""
 READERS_MAX: Final = 4
 """Threads that run queries, each with its own snapshot. A few overlap reads; Python runs one at a time."""
 TIMER_CHECK_SECONDS: Final = 1.0
 """How often a sleeper looks at the wall clock again, so that a clock that jumps is noticed, in seconds."""
+
+DEFAULTS: Final = Limits()
+"""The limits of an application that sets none."""
+
+
+def unlimited(limits: Limits) -> Limits:
+    """The same for one who is trusted to read and write as much as it takes."""
+    return replace(
+        limits,
+        reads_max=sys.maxsize,
+        documents_read_max=sys.maxsize,
+        bytes_read_max=sys.maxsize,
+        documents_written_max=sys.maxsize,
+        bytes_written_max=sys.maxsize,
+    )

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,6 +17,7 @@ from duly.errors import DulyError
 from duly.functions.context import Identity, MutationCtx
 from duly.functions.define import R, Ref
 from duly.functions.modules import Source
+from duly.limits import DEFAULTS, Limits
 from duly.values.ids import EPOCH_MS
 from duly.workers import alarm
 
@@ -27,7 +29,7 @@ class Harness:
     """An app whose time stands still until the test moves it; nothing scheduled runs in between.
 
     It takes what `App` takes. The store is real, so are the transactions, the executor and its recovery; only
-    the clock is not.
+    the clock is not, and `ctx.random` gives the same numbers in every run of the test.
 
         async with Harness("backend", start=datetime(2030, 1, 1, tzinfo=UTC)) as t:
             await t.mutation("orders:create_order", {"items": ["tea"]})
@@ -35,17 +37,36 @@ class Harness:
             assert (await t.jobs())[0]["state"] == {"kind": "success"}
     """
 
-    def __init__(self, source: Source, *, start: datetime = DEFAULT_START, store: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        start: datetime = DEFAULT_START,
+        store: str | None = None,
+        development: bool = False,
+        limits: Limits = DEFAULTS,
+    ) -> None:
         if to_milliseconds(start) < EPOCH_MS:
             raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 on, when ids begin")
         self._clock = ManualClock(to_milliseconds(start))
         self._folder = tempfile.mkdtemp(prefix="duly-") if store is None else None
         self._source = source
         self._store = store or f"sqlite:///{self._folder}/data.db"
+        self._development = development
+        self._limits = limits
+        self._random = Random(0)  # the same test takes the same chances each time
         self.app = self._new_app()
 
     def _new_app(self) -> App:
-        return App(self._source, self._store, executor=False, clock=self._clock)
+        return App(
+            self._source,
+            self._store,
+            executor=False,
+            development=self._development,
+            limits=self._limits,
+            clock=self._clock,
+            random=self._random,
+        )
 
     async def __aenter__(self) -> Self:
         try:

@@ -335,9 +335,9 @@ async def test_a_mutation_schedules_a_thousand_functions_and_not_one_more() -> N
             await ctx.scheduler.run_after(0, note, {"text": "x" * size})
 
     async with Harness(APP) as t:
-        with pytest.raises(LimitError, match=r"more than 1,000 functions .* \(SCHEDULED_FUNCTIONS_MAX\)"):
+        with pytest.raises(LimitError, match=r"more than 1,000 functions .* \(scheduled_functions_max\)"):
             await t.transaction(lambda ctx: schedule(ctx, 1001))
-        with pytest.raises(LimitError, match=r"bytes of arguments .* \(SCHEDULED_ARGUMENTS_BYTES_MAX\)"):
+        with pytest.raises(LimitError, match=r"bytes of arguments .* \(scheduled_arguments_bytes_max\)"):
             await t.transaction(lambda ctx: schedule(ctx, 9, 1 << 20))
         assert await t.jobs() == []
         await t.transaction(lambda ctx: schedule(ctx, 1000))
@@ -368,7 +368,7 @@ async def test_a_mutation_schedules_a_thousand_functions_and_not_one_more() -> N
             SchemaValidationError,
             "got the field '_id', expected names",
         ),
-        (lambda ctx: ctx.db.insert("notes", {"text": "x" * (1 << 20)}), LimitError, "(DOCUMENT_BYTES_MAX)"),
+        (lambda ctx: ctx.db.insert("notes", {"text": "x" * (1 << 20)}), LimitError, "(document_bytes_max)"),
         (
             lambda ctx: ctx.db.insert("tagged", {"tag": 1}),
             SchemaValidationError,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duly.errors import LimitError, ValidationError
+from duly.limits import Limits
 from duly.values.value import check_document, check_size, dumps, loads
 
 scalars = (
@@ -99,6 +100,6 @@ def test_documents_leave_the_systems_names_alone() -> None:
 
 
 def test_a_size_is_counted_in_bytes() -> None:
-    assert check_size("é" * 5, 10, "SOME_MAX", "it") == "é" * 5
-    with pytest.raises(LimitError, match=r"it: got 12 bytes, expected at most 10 \(SOME_MAX\)"):
-        check_size("é" * 6, 10, "SOME_MAX", "it")
+    assert check_size("é" * 5, Limits(document_bytes_max=10), "document_bytes_max", "it") == "é" * 5
+    with pytest.raises(LimitError, match=r"it: got 12 bytes, expected at most 10 \(document_bytes_max\)"):
+        check_size("é" * 6, Limits(document_bytes_max=10), "document_bytes_max", "it")

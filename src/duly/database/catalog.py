@@ -48,12 +48,17 @@ def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
 
 def key_in(table: Table, index: Index | None, id: int, row: Row) -> bytes:
     """The key of one row in one index; None is the index by creation."""
+    return b"".join(map(encode, values_in(index, row))) + encode_id(id)
+
+
+def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
+    """The values of one row that an index sorts by, before its id."""
     if index is None:
-        return encode_id(id)
+        return ()
     if isinstance(row, Job):
-        values = (getattr(row, _JOB_FIELDS[path]) for path in index.fields)
-        return b"".join(map(encode, values)) + encode_id(id)
-    return _document_key(index, id, loads(row))
+        return tuple(getattr(row, _JOB_FIELDS[path]) for path in index.fields)
+    document = loads(row)
+    return tuple(field_of(document, path) for path in index.fields)
 
 
 def _document_key(index: Index, id: int, document: dict[str, object]) -> bytes:

@@ -11,15 +11,19 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from queue import Empty, SimpleQueue
+from random import Random
 from typing import Any, Final, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic
+from duly.database.asking import drive
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Log
-from duly.database.transaction import Transaction, drive, merge_writes
+from duly.database.transaction import Transaction, merge_writes
+from duly.database.usage import Usage
+from duly.database.watchdog import Watchdog, Watched
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
+from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, Limits
 from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Index, Table
@@ -36,7 +40,15 @@ class Batch:
     """
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock, alone: Callable[[], bool]
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        ids: IdSource,
+        clock: Clock,
+        limits: Limits,
+        seed: int,
+        watched: Watched,
+        alone: Callable[[], bool],
     ) -> None:
         self.catalog = catalog
         self.now = clock.now()
@@ -44,6 +56,9 @@ class Batch:
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._ids = ids
+        self._limits = limits
+        self._seed = seed
+        self._watched = watched
         self._unflushed: dict[str, dict[int, Write]] = {}
         self._flushed: dict[str, dict[int, Write]] = {}
         self._alone = alone
@@ -63,10 +78,14 @@ class Batch:
     def changed(self) -> bool:
         return bool(self._unflushed or self._flushed) or self.catalog is not self._base
 
-    def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object) -> T:
-        """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind."""
-        transaction = Transaction(self.catalog, self.now, self._ids)
-        value = drive(unit(transaction, *args), self.answer)
+    def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
+        """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind.
+
+        With the name of a `handler`, whose code it runs, its time is limited.
+        """
+        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._limits), self._seed)
+        self._seed += 1
+        value = drive(unit(transaction, *args), self.answer, self._watched, handler)
         if transaction.writes:
             self.catalog = transaction.catalog
             for table, writes in transaction.writes.items():
@@ -76,6 +95,12 @@ class Batch:
                 else:
                     merge_writes(earlier, writes)
         return value
+
+    def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
+        """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
+        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._limits), self._seed)
+        transaction.is_rehearsal = True
+        drive(unit(transaction, *args), self.answer, self._watched, handler)
 
     def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
         """The row as the batch has left it so far; `row` is what its view said."""
@@ -173,7 +198,17 @@ def _lost() -> StoreError:
 class Committer:
     """Queues work and commits it in batches, in a thread of its own."""
 
-    def __init__(self, engine: Engine, catalog: Catalog, ids: IdSource, clock: Clock, log: Log) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        ids: IdSource,
+        clock: Clock,
+        log: Log,
+        limits: Limits,
+        random: Random,
+        watchdog: Watchdog,
+    ) -> None:
         self.catalog = catalog
         """The tables as of the last commit. Replaced, never changed."""
         # The tables of each version that changed them, for those who read an older one.
@@ -182,6 +217,9 @@ class Committer:
         self._ids = ids
         self._clock = clock
         self._log = log
+        self._limits = limits
+        self._random = random
+        self._watchdog = watchdog
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="duly-committer", daemon=True)
@@ -236,7 +274,9 @@ class Committer:
     def _commit_batch(self, first: _Queued) -> None:
         outcomes: list[_Outcome] = []
         try:
-            batch = Batch(self._engine, self.catalog, self._ids, self._clock, self._queue.empty)
+            seed = self._random.getrandbits(63)
+            watched, alone = self._watchdog.watched(), self._queue.empty
+            batch = Batch(self._engine, self.catalog, self._ids, self._clock, self._limits, seed, watched, alone)
             faults.at("batch.begun")
             self._run(batch, first, outcomes)
             faults.at("batch.ran")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from duly.clock import Clock
+from duly.database.asking import drive
 from duly.database.catalog import Catalog
 from duly.database.committer import Batch, Committer, Work
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
-from duly.database.transaction import Transaction, drive
-from duly.limits import READERS_MAX
+from duly.database.transaction import Transaction
+from duly.database.usage import Usage
+from duly.database.watchdog import Watchdog
+from duly.limits import DEFAULTS, READERS_MAX, Limits
 from duly.storage.engine import Engine
 from duly.values.ids import IdCodec, IdSource
 
@@ -32,7 +36,7 @@ class Read(NamedTuple, Generic[T]):
 class Database:
     """An opened store. Made by `Database.open`, inside a running event loop."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock, limits: Limits = DEFAULTS, random: Random | None = None) -> None:
         header = engine.open()
         self.epoch = header.epoch
         """The number of this opening: what an earlier one left running is interrupted."""
@@ -40,8 +44,13 @@ class Database:
         self.log = Log(header.version)
         self._engine = engine
         self._clock = clock
+        self._limits = limits
+        self._random = random or Random()
         self._source = IdSource(0, header.last_id)
-        self._committer = Committer(engine, Catalog(header.tables), self._source, clock, self.log)
+        self._watchdog = Watchdog(limits.handler_seconds_max)
+        self._committer = Committer(
+            engine, Catalog(header.tables), self._source, clock, self.log, limits, self._random, self._watchdog
+        )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
 
     @property
@@ -63,19 +72,25 @@ class Database:
         """Queue work for the next batch; the future is done once it is durable."""
         return self._committer.submit(work)
 
-    async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> Read[T]:
-        """Run a read-only transaction on a snapshot of its own, in a thread of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit)
+    async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str = "") -> Read[T]:
+        """Run a read-only transaction on a snapshot of its own, in a thread of its own.
 
-    def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> Read[T]:
+        With the name of a `handler`, whose code it runs, its time is limited.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit, handler)
+
+    def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str) -> Read[T]:
         reads = ReadSet()
         with self._engine.snapshot() as view:
             catalog = self._committer.catalog_of(view.version)
-            transaction = Transaction(catalog, self._clock.now(), self._source, reads)
+            usage, seed = Usage(self._limits), self._random.getrandbits(64)
+            transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
-                value = drive(unit(transaction), view.answer)
+                value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)
             except Exception as error:
                 return Read(None, error, reads, view.version)
+            finally:
+                reads.seal()
             return Read(value, None, reads, view.version)
 
     def changed(self, reads: ReadSet, since: int) -> Watch:
@@ -91,6 +106,7 @@ class Database:
         await self._committer.close()
         self.log.wake_all()
         await asyncio.to_thread(self._readers.shutdown)
+        self._watchdog.close()
         self._engine.close()
 
 

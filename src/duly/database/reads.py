@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Range(NamedTuple):
@@ -14,11 +14,24 @@ class Range(NamedTuple):
     upper: bytes
 
 
+class Spanning(Protocol):
+    """A reader of a range that knows how far it has come."""
+
+    def span(self) -> Range: ...
+
+
 class ReadSet:
     """The ids and the index ranges that were read, found or not."""
 
-    __slots__ = ("points", "ranges")
+    __slots__ = ("points", "ranges", "walks")
 
     def __init__(self) -> None:
         self.points: set[tuple[str, int]] = set()
         self.ranges: list[Range] = []
+        self.walks: list[Spanning] = []
+        """Those who are under way; `seal` notes the ranges they have read."""
+
+    def seal(self) -> None:
+        """The function has ended: what was read now stands in `ranges`."""
+        self.ranges += [walk.span() for walk in self.walks]
+        self.walks.clear()

@@ -1,65 +1,93 @@
 """One transaction: an overlay of writes over whoever answers its reads.
 
-Nothing here touches a store. A read that the overlay cannot answer is *asked*: the coroutine yields a request
-and is sent the answer by whoever drives it (`drive`). A sub-transaction is a transaction whose reads fall
-through to its parent; merging it moves its writes up, dropping it leaves no trace but its reads.
+Nothing here touches a store: a read that the overlay cannot answer is *asked* of whoever drives the handler. A
+sub-transaction is a transaction whose reads fall through to its parent; merging it moves its writes up, dropping
+it leaves no trace but its reads.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any
 
-from duly.database.catalog import Catalog, key_in, keys_of
+from duly.database.asking import ask
+from duly.database.catalog import Catalog, keys_of
 from duly.database.overlay import Overlay
-from duly.database.reads import Range, ReadSet
-from duly.errors import FunctionError
-from duly.storage.engine import JOBS, Due, Get, NextDue, Request, Row, Scan, Write
+from duly.database.reads import ReadSet
+from duly.database.usage import Usage
+from duly.storage.engine import JOBS, Get, Job, Row, Scan, Write
 from duly.values.ids import IdSource
-from duly.values.keys import Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from duly.values.value import size
 
 
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = ("_below", "_ids", "_overlays", "calls", "catalog", "now", "parent", "reads", "writes")
+    __slots__ = (
+        "_below",
+        "_ids",
+        "_overlays",
+        "_seed",
+        "calls",
+        "catalog",
+        "changes",
+        "is_rehearsal",
+        "now",
+        "parent",
+        "reads",
+        "usage",
+        "writes",
+    )
 
     def __init__(
         self,
         catalog: Catalog,
         now: float,
         ids: IdSource,
+        usage: Usage,
+        seed: int,
         reads: ReadSet | None = None,
         parent: Transaction | None = None,
     ) -> None:
         self.catalog = catalog
         self.now = now
+        self.usage = usage
         self.reads = reads
         self.parent = parent
+        self.is_rehearsal = False if parent is None else parent.is_rehearsal
+        self.changes = 0
+        """How often this transaction's own writes have changed."""
         self.writes: dict[str, dict[int, Write]] = {}
         self.calls: list[types.CoroutineType[Any, Any, Any]] = []
         """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
         self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
         self._below = catalog.tables  # the tables that whoever answers knows
         self._ids = ids
+        self._seed = seed
 
     def child(self) -> Transaction:
         """A sub-transaction: it sees this one's writes; `merge` keeps its own."""
-        return Transaction(self.catalog, self.now, self._ids, self.reads, self)
+        return Transaction(self.catalog, self.now, self._ids, self.usage, self.new_seed(), self.reads, self)
+
+    def new_seed(self) -> int:
+        """A seed for randomness: another one each time, the same ones if the transaction is run again."""
+        self._seed = (self._seed * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407) % (1 << 64)  # Knuth's MMIX
+        return self._seed
 
     # Reading.
 
     async def get(self, table: Table, id: int) -> Row | None:
-        name = table.name
+        self.usage.begin_read()
         if self.reads is not None:
-            self.reads.points.add((name, id))
+            self.reads.points.add((table.name, id))
+        row = await self._row(table, id)
+        if row is not None:
+            self.usage.read(1, size(row.args if isinstance(row, Job) else row))
+        return row
+
+    async def _row(self, table: Table, id: int) -> Row | None:
+        name = table.name
         layer: Transaction | None = self
         while layer is not None:
             writes = layer.writes.get(name)
@@ -68,22 +96,8 @@ class Transaction:
             layer = layer.parent
         return await ask(Get(table, id)) if self._answered(name) else None
 
-    async def scan(
-        self, table: Table, index: Index | None, interval: Interval, descending: bool, limit: int
-    ) -> list[tuple[int, Row]]:
-        """At most `limit` rows of an interval, in its order."""
-        rows = await self._rows(Scan(table, index, interval, descending, limit))
-        if self.reads is not None:
-            last = key_in(table, index, *rows[-1]) if 0 < limit == len(rows) else None
-            self.reads.ranges.append(_range_read(table.name, index, interval, descending, last))
-        return rows
-
-    def scan_missing(self, table: str) -> None:
-        """Note that a table was read that does not exist yet."""
-        if self.reads is not None:
-            self.reads.ranges.append(Range(table, BY_CREATION_TIME, b"", b"\xff"))
-
-    async def _rows(self, scan: Scan) -> list[tuple[int, Row]]:
+    async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
+        """At most `scan.limit` rows of an interval, in its order. Who reads by it (`Walk`) notes what was read."""
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
@@ -101,7 +115,7 @@ class Transaction:
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
-            return await self.parent._rows(scan)
+            return await self.parent.scan(scan)
         return await ask(scan) if self._answered(scan.table.name) else []
 
     def _answered(self, table: str) -> bool:
@@ -134,6 +148,7 @@ class Transaction:
         else:
             write = Write(earlier.old, new, earlier.old_keys, keys)
         writes[id] = write
+        self.changes += 1
         if self._overlays:
             self._overlaid(table.name, id, earlier, write)
 
@@ -144,6 +159,7 @@ class Transaction:
     def merge(self, child: Transaction) -> None:
         """Make the writes of a sub-transaction this one's own."""
         self.catalog = child.catalog
+        self.changes += 1
         for table, writes in child.writes.items():
             own = self.writes.setdefault(table, {})
             if table in self._overlays:
@@ -160,99 +176,3 @@ def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
             into[id] = write
         else:
             into[id] = Write(earlier.old, write.new, earlier.old_keys, write.new_keys)
-
-
-def _range_read(table: str, index: Index | None, interval: Interval, descending: bool, last: bytes | None) -> Range:
-    """What a scan has seen: all of its interval, or up to the key of the last row where it stopped early."""
-    lower, upper = interval.lower.key(), interval.upper.key()
-    if last is not None and descending:
-        lower = last
-    elif last is not None:
-        upper = last + b"\xff"
-    return Range(table, BY_CREATION_TIME if index is None else index.name, lower, upper)
-
-
-# Asking and answering.
-
-
-@types.coroutine
-def ask(request: Request) -> Generator[Request, Any, Any]:
-    """Yield a request to whoever drives this coroutine; its answer is the value."""
-    return (yield request)
-
-
-class InTransaction(Protocol):
-    """An object whose methods act in a transaction."""
-
-    @property
-    def transaction(self) -> Transaction: ...
-
-
-S = TypeVar("S", bound=InTransaction)
-
-
-def must_be_awaited(
-    method: Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]],
-) -> Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]]:
-    """Note the calls of a method: one that nobody awaits does nothing, and would say nothing."""
-
-    @wraps(method)
-    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> types.CoroutineType[Any, Any, T]:
-        coroutine = method(self, *args, **kwargs)
-        self.transaction.calls.append(coroutine)
-        return coroutine
-
-    return call
-
-
-def check_awaited(transaction: Transaction, name: str) -> None:
-    """Raise if a call was not awaited until it was done."""
-    for call in transaction.calls:
-        if call.cr_frame is not None:  # a coroutine that is done has none
-            break
-    else:
-        return
-    left = [call for call in transaction.calls if call.cr_frame is not None]
-    for call in left:
-        call.close()
-    raise FunctionError(
-        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` without `await`, which did"
-        " nothing; expected `await ctx.…`. Nothing of this function is stored"
-    )
-
-
-def drive(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
-    """Run a coroutine to its end, answering what it asks for.
-
-    A coroutine that awaits anything else gets a FunctionError at that line.
-    """
-    try:
-        request = coroutine.send(None)
-        while True:
-            if type(request) in _REQUESTS:
-                request = coroutine.send(answer(request))
-            else:
-                request = coroutine.throw(_foreign(request))
-    except StopIteration as stop:
-        return stop.value
-    except BaseException as error:
-        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
-            coroutine.close()
-        if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
-            raise _foreign("something of asyncio") from error
-        if isinstance(error, Exception):
-            raise
-        # SystemExit and the like must not end the thread that commits.
-        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
-
-
-_NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
-_REQUESTS = frozenset((Get, Scan, Due, NextDue))
-
-
-def _foreign(awaited: object) -> FunctionError:
-    return FunctionError(
-        f"a query or mutation awaited {'a pause' if awaited is None else str(awaited)[:80]}, expected only calls of"
-        " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"
-        " (schedule one with ctx.scheduler.run_after), or use ctx.gather instead of asyncio.gather"
-    )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from duly.database.transaction import Transaction, must_be_awaited
+from duly.database.asking import must_be_awaited
+from duly.database.transaction import Transaction
 from duly.errors import LimitError
-from duly.functions.db import Access, DatabaseReader, DatabaseWriter
+from duly.functions.access import Access
+from duly.functions.call_log import CallLog
+from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
 from duly.functions.scheduling import ActionScheduler, Scheduler
 from duly.limits import CALL_DEPTH_MAX
@@ -20,9 +23,6 @@ if TYPE_CHECKING:
 
 Identity = dict[str, Any]
 """Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
-
-APP_LOG: Final = "duly.app"
-"""The logger above all `ctx.log`."""
 
 
 class Auth:
@@ -38,47 +38,65 @@ class Auth:
         return self._identity
 
 
+class Caller(NamedTuple):
+    """On whose behalf a function runs."""
+
+    identity: Identity | None = None
+    job: int | None = None
+    """The scheduled function that it is, or is a part of."""
+    depth: int = 1
+    """How many functions have called each other to get here."""
+
+    def inner(self) -> Caller:
+        """The caller of what a function calls."""
+        return self._replace(depth=self.depth + 1)
+
+
+NOBODY: Final = Caller()
+
+
 class _Ctx:
     """What every handler has."""
 
-    _random: random.Random | None = None
+    _random: Random | None = None
     _log: logging.Logger | None = None
 
-    def __init__(self, runner: Runner, name: str, identity: Identity | None, job: int | None, depth: int) -> None:
-        if depth > CALL_DEPTH_MAX:
+    def __init__(self, runner: Runner, name: str, caller: Caller) -> None:
+        if caller.depth > CALL_DEPTH_MAX:
             raise LimitError(
-                f"{name}: got functions that call each other {depth} levels deep, expected at most"
+                f"{name}: got functions that call each other {caller.depth} levels deep, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
         self._runner = runner
         self._name = name
-        self._identity = identity
-        self._job = job
-        self._depth = depth
+        self._caller = caller
 
     @property
     def auth(self) -> Auth:
-        return Auth(self._identity)
+        return Auth(self._caller.identity)
 
     @property
-    def random(self) -> random.Random:
+    def random(self) -> Random:
         """A source of randomness that belongs to this call."""
         if self._random is None:
-            self._random = random.Random()
+            self._random = self._new_random()
         return self._random
+
+    def _new_random(self) -> Random:
+        return Random()
 
     @property
     def log(self) -> logging.Logger:
         """A logger whose lines belong to this call: `ctx.log.info("charged %s", order_id)`."""
         if self._log is None:
-            self._log = logging.Logger(self._name)
-            self._log.parent = logging.getLogger(APP_LOG)
+            self._log = CallLog(self._name, self._runner.limits)
         return self._log
 
     @property
     def scheduled_function_id(self) -> str | None:
         """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
-        return None if self._job is None else self._runner.job_id(self._job)
+        job = self._caller.job
+        return None if job is None else self._runner.job_id(job)
 
 
 class QueryCtx(_Ctx):
@@ -91,12 +109,19 @@ class QueryCtx(_Ctx):
         runner: Runner,
         name: str,
         transaction: Transaction,
-        identity: Identity | None = None,
-        job: int | None = None,
-        depth: int = 1,
+        caller: Caller = NOBODY,
     ) -> None:
-        super().__init__(runner, name, identity, job, depth)
+        super().__init__(runner, name, caller)
         self.transaction = transaction
+
+    def _new_random(self) -> Random:
+        return Random(self.transaction.new_seed())
+
+    @property
+    def log(self) -> logging.Logger:
+        log = super().log
+        log.disabled = self.transaction.is_rehearsal
+        return log
 
     @property
     def access(self) -> Access:
@@ -117,9 +142,7 @@ class QueryCtx(_Ctx):
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
-        return await self._runner.query_within(
-            self.transaction, ref, args, identity=self._identity, job=self._job, depth=self._depth + 1
-        )
+        return await self._runner.query_within(self.transaction, ref, args, self._caller.inner())
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
         """Await several calls of `ctx` and return their results in order; use it in place of asyncio.gather.
@@ -151,21 +174,13 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         """Schedules functions, as part of this transaction."""
         if self._scheduler is None:
-            self._scheduler = Scheduler(self._runner, self.transaction, self._job)
+            self._scheduler = Scheduler(self._runner, self.transaction, self._caller.job)
         return self._scheduler
 
     @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
-        return await self._runner.mutation_within(
-            self.transaction,
-            self.scheduler,
-            ref,
-            args,
-            identity=self._identity,
-            job=self._job,
-            depth=self._depth + 1,
-        )
+        return await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner())
 
 
 class ActionCtx(_Ctx):
@@ -179,22 +194,22 @@ class ActionCtx(_Ctx):
     @property
     def scheduler(self) -> ActionScheduler:
         """Schedules functions; each call is committed at once and stays when the action fails."""
-        return ActionScheduler(self._runner, self._job)
+        return ActionScheduler(self._runner, self._caller.job)
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         function = self._runner.registry.find(ref, ("query",))
-        return await self._runner.query(function, args, self._identity, self._job, self._depth + 1)
+        return await self._runner.query(function, args, self._caller.inner())
 
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         function = self._runner.registry.find(ref, ("mutation",))
-        return await self._runner.mutation(function, args, self._identity, self._job, self._depth + 1)
+        return await self._runner.mutation(function, args, self._caller.inner())
 
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         function = self._runner.registry.find(ref, ("action",))
-        return await self._runner.action(function, args, self._identity, self._job, self._depth + 1)
+        return await self._runner.action(function, args, self._caller.inner())
 
     async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
         """Await several things at once and return their results in order."""
@@ -234,7 +249,7 @@ class SyncActionCtx:
     def __init__(self, ctx: ActionCtx, loop: asyncio.AbstractEventLoop) -> None:
         self._ctx = ctx
         self._loop = loop
-        self.auth = SyncAuth(ctx._identity)  # pyright: ignore[reportPrivateUsage]
+        self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
         self.scheduler = SyncScheduler(self, ctx.scheduler)
         self.random = ctx.random
         self.log = ctx.log

@@ -1,11 +1,15 @@
-"""What is said of a function that failed: the exception, and the application's own lines."""
+"""What is said of a function that failed: to its developer, and to a remote client."""
 
 from __future__ import annotations
 
 import sysconfig
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from duly.errors import AppError
+from duly.values.value import UNSET
 
 # Frames of Python, of libraries and of duly tell an application's author nothing.
 _NOT_THE_APPLICATION: Final = (
@@ -31,3 +35,22 @@ def describe(error: BaseException) -> str:
     if type(error).__module__.startswith("duly."):
         head = head.removeprefix(f"{type(error).__module__}.")
     return "\n".join([head, *frames[-_FRAMES_MAX:]])
+
+
+@dataclass(frozen=True)
+class ClientError:
+    """What a remote client learns of an error."""
+
+    message: str
+    request_id: str
+    """By it the developer finds the error in the log."""
+    data: object = UNSET
+    """The data of an AppError; UNSET for other errors."""
+
+
+def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
+    """An AppError with its data; of others the text in development, and in production no word."""
+    if isinstance(error, AppError):
+        return ClientError(str(error), request_id, error.data)
+    text = describe(error) if development else "Server Error"
+    return ClientError(f"[Request ID: {request_id}] {text}", request_id)

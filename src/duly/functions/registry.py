@@ -14,10 +14,10 @@ from duly.errors import (
     LoadError,
     ReturnsValidationError,
 )
-from duly.functions.db import Query
 from duly.functions.define import ACTION, Function, Ref, Reference, canonical
 from duly.functions.modules import Source, load_modules
-from duly.limits import ARGUMENTS_BYTES_MAX, RESULT_BYTES_MAX
+from duly.functions.queries import Query
+from duly.limits import DEFAULTS, Limits
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.containers import ObjectValidator
@@ -29,10 +29,22 @@ from duly.values.value import NotAValueError, check_size, dumps, loads
 class Registered:
     """A function under one name of one application, with its compiled validators."""
 
-    __slots__ = ("_arguments", "_returns", "blocking", "function", "handler", "kind", "name", "public", "returns_none")
+    __slots__ = (
+        "_arguments",
+        "_limits",
+        "_returns",
+        "blocking",
+        "function",
+        "handler",
+        "kind",
+        "name",
+        "public",
+        "returns_none",
+    )
 
-    def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
+    def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str], limits: Limits) -> None:
         self.name = name
+        self._limits = limits
         self.function = function
         self.kind = function.kind
         self.public = function.public
@@ -53,10 +65,10 @@ class Registered:
                 f"{self.name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
             )
         try:
-            text = dumps(cast("object", args))
+            text = dumps(cast("object", args), self._limits)
         except NotAValueError as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
-        return check_size(text, ARGUMENTS_BYTES_MAX, "ARGUMENTS_BYTES_MAX", f"{self.name}: arguments")
+        return check_size(text, self._limits, "arguments_bytes_max", f"{self.name}: arguments")
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
@@ -72,10 +84,10 @@ class Registered:
         try:
             if self._returns is not None:
                 value = self._returns.plain(value, ids)
-            text = dumps(value)
+            text = dumps(value, self._limits)
         except (Mismatch, NotAValueError) as error:
             raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None
-        check_size(text, RESULT_BYTES_MAX, "RESULT_BYTES_MAX", f"{self.name}: its return value")
+        check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
         return value if value is None or type(value) is str else loads(text)
 
     def __repr__(self) -> str:
@@ -106,7 +118,8 @@ def _arguments(function: Function[Any, Any]) -> ObjectValidator:
 class Registry:
     """The functions and the schema of one application, as loaded at one moment."""
 
-    def __init__(self, modules: Mapping[str, object]) -> None:
+    def __init__(self, modules: Mapping[str, object], limits: Limits = DEFAULTS) -> None:
+        self.limits = limits
         self.schema = _schema_of(modules)
         self.functions: dict[str, Registered] = {}
         self._names: dict[Function[Any, Any], str] = {}
@@ -117,13 +130,13 @@ class Registry:
         self._found: dict[Ref[Any], Registered] = {**self.functions}
 
     @staticmethod
-    def load(source: Source) -> Registry:
+    def load(source: Source, limits: Limits = DEFAULTS) -> Registry:
         """The application in a folder, a package, or a mapping of names to modules."""
-        return Registry(load_modules(source))
+        return Registry(load_modules(source), limits)
 
     def _add(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
         try:
-            self.functions[name] = Registered(name, function, models)
+            self.functions[name] = Registered(name, function, models, self.limits)
         except TypeError as error:
             raise LoadError(f"{name}: {error}") from error
         # A function that several modules import bears the name of the one that defines it.

@@ -12,15 +12,16 @@ from typing import Any, Final, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic
+from duly.database.asking import check_awaited
 from duly.database.database import Batch, Database, Read
-from duly.database.transaction import Transaction, check_awaited
-from duly.errors import FunctionError, FunctionNotFoundError, StoreError
-from duly.functions.context import ActionCtx, Identity, MutationCtx, QueryCtx, SyncActionCtx
+from duly.database.transaction import Transaction
+from duly.errors import FunctionError, FunctionNotFoundError, LimitError, StoreError
+from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
-from duly.functions.scheduling import Scheduler
-from duly.limits import BLOCKING_ACTIONS_MAX
+from duly.functions.rehearsal import Unit, attempt_twice
+from duly.limits import BLOCKING_ACTIONS_MAX, unlimited
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -53,12 +54,15 @@ class Run:
 class Runner:
     """Runs the functions of a registry against a database."""
 
-    def __init__(self, database: Database, registry: Registry, clock: Clock) -> None:
+    def __init__(self, database: Database, registry: Registry, clock: Clock, development: bool) -> None:
         self.registry = registry
         """Replaced as a whole when the application is loaded anew."""
+        self.limits = registry.limits
         self.clock = clock
         self.ids: IdCodec = database.ids
         self._database = database
+        self._development = development
+        self._unlimited = unlimited(registry.limits)
         self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
 
     def close(self) -> None:
@@ -78,19 +82,19 @@ class Runner:
         self,
         function: Registered,
         args: dict[str, Any] | None,
-        identity: Identity | None = None,
-        job: int | None = None,
-        depth: int = 1,
+        caller: Caller = NOBODY,
     ) -> Read[Any]:
         """Run a query; its value or its error come with what it has read."""
         text = function.encode(args)
 
         async def unit(transaction: Transaction) -> Any:
-            ctx = QueryCtx(self, function.name, transaction, identity, job, depth)
-            return await self._call(function, ctx, function.arguments(text, ctx.access))
+            ctx = QueryCtx(self, function.name, transaction, caller)
+            value = await self._call(function, ctx, function.arguments(text, ctx.access))
+            self._warn(function, transaction)
+            return value
 
         started = monotonic()
-        outcome = await self._database.read(unit)
+        outcome = await self._database.read(unit, function.name)
         self._told(function, started, outcome.error)
         return outcome
 
@@ -98,12 +102,10 @@ class Runner:
         self,
         function: Registered,
         args: dict[str, Any] | None,
-        identity: Identity | None = None,
-        job: int | None = None,
-        depth: int = 1,
+        caller: Caller = NOBODY,
     ) -> Any:
         """Run a query and return its value."""
-        outcome = await self.read(function, args, identity, job, depth)
+        outcome = await self.read(function, args, caller)
         if outcome.error is not None:
             raise outcome.error
         return outcome.value
@@ -112,16 +114,16 @@ class Runner:
         self,
         function: Registered,
         args: dict[str, Any] | None,
-        identity: Identity | None = None,
-        job: int | None = None,
-        depth: int = 1,
+        caller: Caller = NOBODY,
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         arguments = function.arguments(function.encode(args), self._database)
 
         async def unit(transaction: Transaction) -> Any:
-            ctx = MutationCtx(self, function.name, transaction, identity, job, depth)
-            return await self._call(function, ctx, arguments)
+            ctx = MutationCtx(self, function.name, transaction, caller)
+            value = await self._call(function, ctx, arguments)
+            self._warn(function, transaction)
+            return value
 
         return self._database.commit(lambda batch: self._attempt(batch, function, unit))
 
@@ -129,32 +131,43 @@ class Runner:
         self,
         function: Registered,
         args: dict[str, Any] | None,
-        identity: Identity | None = None,
-        job: int | None = None,
-        depth: int = 1,
+        caller: Caller = NOBODY,
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a plain function."""
         arguments = function.arguments(function.encode(args), self._database)
-        ctx = ActionCtx(self, function.name, identity, job, depth)
+        ctx = ActionCtx(self, function.name, caller)
         started = monotonic()
         try:
-            if function.blocking:
-                blocking = SyncActionCtx(ctx, asyncio.get_running_loop())
-                call = partial(_contained, function.handler, blocking, arguments)
-                value = await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, call)
-            else:
-                value = await _contained_await(function.handler(ctx, **arguments))
-            value = function.result(value, self._database)
+            value = function.result(await self._act(function, ctx, arguments), self._database)
         except Exception as error:
-            self._told(function, started, error, job)
+            self._told(function, started, error, caller.job)
             raise
-        self._told(function, started, None, job)
+        self._told(function, started, None, caller.job)
         return value
+
+    async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
+        loop, most = asyncio.get_running_loop(), self.limits.action_seconds_max
+        timeout = asyncio.timeout(most)
+        try:
+            async with timeout:
+                if not function.blocking:
+                    return await _contained_await(function.handler(ctx, **arguments))
+                call = partial(_contained, function.handler, SyncActionCtx(ctx, loop), arguments)
+                return await loop.run_in_executor(self._threads, copy_context().run, call)
+        except TimeoutError:
+            if not timeout.expired():
+                raise  # its own
+            goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
+            raise LimitError(
+                f"{function.name}: it ran longer than {most:g} s (action_seconds_max){goes_on}; do a part and"
+                " schedule the rest"
+            ) from None
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
         """Run a function that is no part of the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
+            transaction.usage.limits = self._unlimited
             value = await unit(MutationCtx(self, "transaction", transaction))
             check_awaited(transaction, "transaction")
             return value
@@ -163,21 +176,21 @@ class Runner:
 
     # Calls within a transaction.
 
-    async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, **call: Any) -> Any:
+    async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (QUERY,))
-        ctx = QueryCtx(self, function.name, transaction, **call)
+        ctx = QueryCtx(self, function.name, transaction, caller)
         return await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
 
-    async def mutation_within(
-        self, parent: Transaction, scheduler: Scheduler, ref: Ref[Any], args: Any, **call: Any
-    ) -> Any:
+    async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (MUTATION,))
-        transaction = parent.child()
-        ctx = MutationCtx(self, function.name, transaction, **call)
-        ctx._scheduler = scheduler.child(transaction)  # pyright: ignore[reportPrivateUsage]
-        value = await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+        transaction, written = parent.child(), parent.usage.written
+        try:
+            ctx = MutationCtx(self, function.name, transaction, caller)
+            value = await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+        except BaseException:
+            parent.usage.written = written  # what is undone does not count
+            raise
         parent.merge(transaction)
-        scheduler.merge(ctx.scheduler)
         return value
 
     async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
@@ -186,10 +199,20 @@ class Runner:
             check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
 
+    def _try(self, batch: Batch, function: Registered, unit: Unit[T], *args: object) -> T:
+        """Make an attempt; in development, after a rehearsal."""
+        if self._development:
+            return attempt_twice(batch, function.name, unit, *args)
+        return batch.attempt(unit, *args, handler=function.name)
+
+    def _warn(self, function: Registered, transaction: Transaction) -> None:
+        for near in transaction.usage.near():
+            _log.warning("%s is close to a limit: %s", function.name, near)
+
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         started = monotonic()
         try:
-            value = batch.attempt(unit)
+            value = self._try(batch, function, unit)
         except Exception as error:
             self._told(function, started, error)
             raise
@@ -222,7 +245,7 @@ class Runner:
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started = monotonic() if _log.isEnabledFor(logging.INFO) else 0.0
         try:
-            batch.attempt(self._job, function, job)
+            self._try(batch, function, self._job, function, job)
         except Exception as error:
             if batch.broken is not None:
                 raise
@@ -234,8 +257,9 @@ class Runner:
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
-        ctx = MutationCtx(self, function.name, transaction, None, job.id)
+        ctx = MutationCtx(self, function.name, transaction, Caller(None, job.id))
         await self._call(function, ctx, function.arguments(job.args, ctx.access))
+        self._warn(function, transaction)
         faults.at("job.ran")
         jobs.succeed(transaction, job)
 
@@ -245,7 +269,7 @@ class Runner:
         error: str | None = None
         try:
             function = self.registry.find(job.name, (ACTION,))
-            await self.action(function, loads(job.args), None, job.id)
+            await self.action(function, loads(job.args), Caller(None, job.id))
         except asyncio.CancelledError as canceled:
             task = asyncio.current_task()
             error = jobs.INTERRUPTED if task is not None and task.cancelling() else describe(canceled)

@@ -7,15 +7,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from duly.clock import to_milliseconds
-from duly.database.transaction import Transaction, must_be_awaited
-from duly.errors import InvalidIdError, InvalidScheduleError, LimitError
+from duly.database.asking import must_be_awaited
+from duly.database.transaction import Transaction
+from duly.errors import InvalidIdError, InvalidScheduleError
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
-from duly.limits import SCHEDULE_WINDOW_MS, SCHEDULED_ARGUMENTS_BYTES_MAX, SCHEDULED_FUNCTIONS_MAX
+from duly.limits import SCHEDULE_WINDOW_MS
 from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
-from duly.values.value import size
+from duly.values.value import check_size, size
 
 if TYPE_CHECKING:
     from duly.functions.runner import Runner
@@ -32,14 +33,12 @@ _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a 
 class Scheduler:
     """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
 
-    __slots__ = ("_bytes", "_count", "_job", "_runner", "transaction")
+    __slots__ = ("_job", "_runner", "transaction")
 
     def __init__(self, runner: Runner, transaction: Transaction, job: int | None) -> None:
         self._runner = runner
         self.transaction = transaction
         self._job = job
-        self._count = 0
-        self._bytes = 0
 
     @must_be_awaited
     async def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
@@ -74,33 +73,9 @@ class Scheduler:
         function = schedulable(self._runner, ref)
         text = function.encode(args)
         check_window(when, self.transaction.now)
-        self._count_up(size(text))
+        self.transaction.usage.schedule(size(text))
         id = await jobs.schedule(self.transaction, function.name, function.kind, text, when, self._job)
         return cast("Id[Any]", self._runner.job_id(id))
-
-    def _count_up(self, argument_bytes: int) -> None:
-        if self._count >= SCHEDULED_FUNCTIONS_MAX:
-            raise LimitError(
-                f"got more than {SCHEDULED_FUNCTIONS_MAX:,} functions scheduled by one mutation, expected at most"
-                f" {SCHEDULED_FUNCTIONS_MAX:,} (SCHEDULED_FUNCTIONS_MAX); schedule one that schedules the rest"
-            )
-        if self._bytes + argument_bytes > SCHEDULED_ARGUMENTS_BYTES_MAX:
-            raise LimitError(
-                f"got {self._bytes + argument_bytes:,} bytes of arguments scheduled by one mutation, expected at"
-                f" most {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store the data and"
-                " schedule its id"
-            )
-        self._count += 1
-        self._bytes += argument_bytes
-
-    def child(self, transaction: Transaction) -> Scheduler:
-        """The scheduler of a sub-transaction: it counts on from here, and what fails does not count."""
-        child = Scheduler(self._runner, transaction, self._job)
-        child._count, child._bytes = self._count, self._bytes
-        return child
-
-    def merge(self, child: Scheduler) -> None:
-        self._count, self._bytes = child._count, child._bytes
 
 
 class ActionScheduler:
@@ -129,11 +104,7 @@ class ActionScheduler:
         function = schedulable(self._runner, ref)
         text = function.encode(args)
         check_window(when, self._runner.clock.now())
-        if size(text) > SCHEDULED_ARGUMENTS_BYTES_MAX:
-            raise LimitError(
-                f"{function.name}: got {size(text):,} bytes of arguments, expected at most"
-                f" {SCHEDULED_ARGUMENTS_BYTES_MAX:,} (SCHEDULED_ARGUMENTS_BYTES_MAX); store it and schedule its id"
-            )
+        check_size(text, self._runner.limits, "scheduled_arguments_bytes_max", f"{function.name}: arguments")
         id = await self._runner.commit(
             lambda transaction: jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
         )

@@ -23,7 +23,7 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Due, Job, NextDue
+from duly.storage.engine import JOBS, Due, Job, NextDue, Scan
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -118,7 +118,7 @@ async def recover(transaction: Transaction, epoch: int) -> int:
     """Fail the actions that an earlier opening of the store left running. Returns how many it met."""
     in_progress = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), after=True))
     index = JOBS.indexes[0]
-    rows = await transaction.scan(JOBS, index, in_progress, descending=False, limit=_RECOVERED_AT_ONCE)
+    rows = await transaction.scan(Scan(JOBS, index, in_progress, False, _RECOVERED_AT_ONCE))
     left = [cast("Job", row) for _, row in rows]
     for job in left:
         if job.epoch != epoch:

@@ -17,11 +17,11 @@ from typing import Any, Final, cast
 from duly.app import App
 from duly.errors import DulyError
 from duly.functions.failure import describe
-from duly.limits import ARGUMENTS_BYTES_MAX
+from duly.limits import DEFAULTS
 from duly.values.value import dumps, loads
 
 _log: Final = logging.getLogger("duly.door")
-_LINE_BYTES_MAX: Final = ARGUMENTS_BYTES_MAX + 4096
+_LINE_BYTES_MAX: Final = DEFAULTS.arguments_bytes_max + 4096
 
 
 @asynccontextmanager

@@ -307,7 +307,7 @@ def _read_dataclass(model: Any, within: _Within) -> Validator:
             validator = _read_field(model, field.name, hints[field.name], within)
             needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             fields[field.name] = validator if needed else OptionalValidator(validator)
-    return DataclassValidator(model, ObjectValidator(fields, name=model.__name__))
+    return DataclassValidator(model, ObjectValidator(fields, name=model.__name__, model=model))
 
 
 def _read_field(model: type, name: str, annotation: object, within: _Within) -> Validator:
@@ -334,7 +334,7 @@ def _read_pydantic(model: Any, within: _Within) -> Validator:
         validator = OptionalValidator(_read_pydantic_field(info, within))
         fields.update(dict.fromkeys(pydantic_keys(model, name, info), validator))
     rest = AnyValidator() if model.model_config.get("extra") in ("allow", "ignore") else None
-    return PydanticValidator(model, ObjectValidator(fields, rest, model.__name__))
+    return PydanticValidator(model, ObjectValidator(fields, rest, model.__name__, model))
 
 
 def _read_pydantic_field(info: Any, within: _Within) -> Validator:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 from duly.errors import ValidationError
-from duly.limits import VALUE_DEPTH_MAX
+from duly.limits import VALUE_DEPTH_CEILING
 
 Kinds: TypeAlias = frozenset[type] | None
 """The exact Python types a validator may accept; None stands for every type."""
+
+SYSTEM_FIELDS: Final = ("_id", "_creationTime")
+"""The fields of every document that the system sets."""
 
 _NUMBERS: Final = frozenset((int, float))
 _LEAVES: Final = frozenset((str, int, float, bool, bytes, type(None)))
@@ -304,7 +307,7 @@ def to_plain(value: Any) -> Any:
 
 
 def _to_plain(value: object, depth: int) -> Any:
-    if depth > VALUE_DEPTH_MAX:  # deeper is refused anyway, and may be a cycle
+    if depth > VALUE_DEPTH_CEILING:  # deeper is refused anyway, and may be a cycle
         return value
     given: Any = value
     if isinstance(value, dict):
@@ -313,10 +316,18 @@ def _to_plain(value: object, depth: int) -> Any:
         return _to_plain_items(given, enumerate(cast("list[Any]", given)), depth + 1)
     kind = type(value)
     if dataclasses.is_dataclass(kind):
-        return _to_plain(fields_of(value), depth)
+        return _to_plain(_with_system_fields(value, fields_of(value)), depth)
     if is_pydantic(kind):
-        return _to_plain(given.model_dump(by_alias=True, warnings=False), depth)
+        return _to_plain(_with_system_fields(value, given.model_dump(by_alias=True, warnings=False)), depth)
     return value
+
+
+def _with_system_fields(instance: object, fields: Any) -> Any:
+    """The fields, and those of the system that an instance bears when it was read from the database."""
+    for name in SYSTEM_FIELDS:
+        if getattr(instance, name, None) is not None:
+            fields[name] = getattr(instance, name)
+    return fields
 
 
 def _to_plain_items(given: Any, pairs: Iterable[tuple[Any, Any]], depth: int) -> Any:

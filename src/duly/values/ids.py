@@ -20,8 +20,8 @@ NODE_BITS: Final = 10
 ID_MAX: Final = (1 << 63) - 1
 SECRET_BYTES: Final = 32
 
-_TAG_BYTES: Final = 6
-_STRING_LENGTH: Final = 2 * (2 + 8 + _TAG_BYTES)
+TAG_BYTES: Final = 6
+_STRING_LENGTH: Final = 2 * (2 + 8 + TAG_BYTES)
 _KNOWN_MAX: Final = 16_384
 
 _head = struct.Struct(">HQ")
@@ -44,6 +44,10 @@ class IdSource:
             raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
         return self.last
 
+    def copy(self) -> IdSource:
+        """Another one that will make the same ids."""
+        return IdSource(self._node, self.last)
+
 
 def tick_of(time_ms: float) -> int:
     """The tick at or before a time; never below 0."""
@@ -59,7 +63,8 @@ class IdCodec:
     """Turns ids into strings and back, with the secret of one store."""
 
     def __init__(self, secret: bytes) -> None:
-        self._tag = hashlib.blake2b(key=secret, digest_size=_TAG_BYTES)
+        self._tag = hashlib.blake2b(key=secret, digest_size=TAG_BYTES)
+        self._secret = secret
         # An id that was made or read is looked at again at once: returned, validated, fetched, patched.
         self._known: dict[str, tuple[int, int]] = {}
 
@@ -79,6 +84,10 @@ class IdCodec:
             if known is not None:
                 self._know(text, known)
         return known
+
+    def sign(self, text: bytes) -> bytes:
+        """A tag of any text that only the holder of the secret can compute."""
+        return hashlib.blake2b(text, key=self._secret, digest_size=TAG_BYTES, person=b"sign").digest()
 
     def _know(self, text: str, decoded: tuple[int, int]) -> None:
         if len(self._known) >= _KNOWN_MAX:

@@ -1,11 +1,29 @@
-"""The validators of dataclasses and pydantic models: dicts go in, instances come out."""
+"""Dataclasses and pydantic models: their validators (dicts go in, instances come out) and their system fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, cast
 
-from duly.values.checks import Ids, Kinds, Mismatch, Validator, fields_of, show, step
+from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, show, step
+
+
+def without_system_fields(fields: Any) -> Any:
+    """The same fields without `_id` and `_creationTime`."""
+    document = cast("dict[str, Any]", fields)
+    if not isinstance(fields, dict) or not any(name in fields for name in SYSTEM_FIELDS):
+        return document
+    return {name: value for name, value in document.items() if name not in SYSTEM_FIELDS}
+
+
+def with_system_fields(instance: Any, fields: Mapping[str, Any]) -> Any:
+    """The instance, with those of `_id` and `_creationTime` that `fields` holds as attributes."""
+    for name in SYSTEM_FIELDS:
+        if name in fields:
+            with suppress(AttributeError):  # a class with slots that has no place for them
+                object.__setattr__(instance, name, fields[name])
+    return instance
 
 
 class ModelValidator(Validator):
@@ -43,9 +61,10 @@ class DataclassValidator(ModelValidator):
         if isinstance(value, self.model) and fields is given:
             return value
         try:
-            return self.model(**fields)
+            instance = self.model(**without_system_fields(fields))
         except ValueError as error:
             raise self.mismatch(value, f": {error}") from error
+        return with_system_fields(instance, fields)
 
     def shaped(self) -> Validator:
         return self.fields.shape
@@ -65,9 +84,10 @@ class PydanticValidator(ModelValidator):
     def _built(self, fields: Any) -> Any:
         model: Any = self.model
         try:
-            return model.model_validate(fields)
+            instance = model.model_validate(without_system_fields(fields))
         except ValueError as error:
             raise _mismatch(error) from error
+        return with_system_fields(instance, fields)
 
     def shaped(self) -> Validator:
         return _PydanticShape(self.model, self.fields.shape)

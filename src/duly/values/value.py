@@ -14,7 +14,7 @@ from typing import Any, Final, cast, final
 import orjson
 
 from duly.errors import LimitError, SchemaValidationError, ValidationError
-from duly.limits import ARRAY_LENGTH_MAX, FIELD_NAME_LENGTH_MAX, OBJECT_FIELDS_MAX, VALUE_DEPTH_MAX
+from duly.limits import DEFAULTS, FIELD_NAME_LENGTH_MAX, Limits
 from duly.values.checks import to_plain
 
 Document = dict[str, Any]
@@ -48,13 +48,13 @@ class NotAValueError(ValidationError):
         return f"at {path}: {self.reason}" if path else self.reason
 
 
-def dumps(value: object) -> str:
+def dumps(value: object, limits: Limits = DEFAULTS) -> str:
     """Check that `value` is one and write it as JSON.
 
     >>> dumps({"n": 1, "x": 1.0})
     '{"n":1,"x":1.0}'
     """
-    if _walk(value, 0):
+    if _walk(value, 0, limits):
         value = _escaped(value)
     try:
         return orjson.dumps(value).decode()
@@ -68,7 +68,7 @@ def loads(text: str) -> Any:
     return _unescaped(value) if '"$' in text else value
 
 
-def _walk(value: Any, depth: int) -> bool:
+def _walk(value: Any, depth: int, limits: Limits) -> bool:
     """Raise if `value` is not a value; tell whether it holds something that plain JSON cannot say."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str or value is None or kind is bool:
@@ -78,17 +78,19 @@ def _walk(value: Any, depth: int) -> bool:
     if kind is float:
         return not math.isfinite(value)
     if kind is dict:
-        return _walk_object(value, depth + 1)
+        return _walk_object(value, depth + 1, limits)
     if kind is list:
-        return _walk_array(value, depth + 1)
-    return _walk_other(value, depth)
+        return _walk_array(value, depth + 1, limits)
+    return _walk_other(value, depth, limits)
 
 
-def _walk_object(value: dict[object, object], depth: int) -> bool:
-    if depth > VALUE_DEPTH_MAX:
-        raise _too_deep()
-    if len(value) > OBJECT_FIELDS_MAX:
-        raise NotAValueError(f"got an object of {len(value)} fields, expected at most {OBJECT_FIELDS_MAX}")
+def _walk_object(value: dict[object, object], depth: int, limits: Limits) -> bool:
+    if depth > limits.value_depth_max:
+        raise _too_deep(limits)
+    if len(value) > limits.object_fields_max:
+        raise NotAValueError(
+            f"got an object of {len(value)} fields, expected at most {limits.object_fields_max} (object_fields_max)"
+        )
     special = False
     key: object = None
     try:
@@ -98,32 +100,32 @@ def _walk_object(value: dict[object, object], depth: int) -> bool:
             kind = type(item)
             if kind is str or item is None or kind is bool:
                 continue
-            special = _walk(item, depth) or special
+            special = _walk(item, depth, limits) or special
     except NotAValueError as error:
         error.path.append(f".{key}" if isinstance(key, str) else f"[{key!r}]")
         raise
     return special
 
 
-def _walk_array(value: list[object], depth: int) -> bool:
-    if depth > VALUE_DEPTH_MAX:
-        raise _too_deep()
-    if len(value) > ARRAY_LENGTH_MAX:
+def _walk_array(value: list[object], depth: int, limits: Limits) -> bool:
+    if depth > limits.value_depth_max:
+        raise _too_deep(limits)
+    if len(value) > limits.array_length_max:
         raise NotAValueError(
-            f"got an array of {len(value)} elements, expected at most {ARRAY_LENGTH_MAX};"
+            f"got an array of {len(value)} elements, expected at most {limits.array_length_max} (array_length_max);"
             " a longer list is better kept as documents of a table"
         )
     special, position = False, -1
     try:
         for position, item in enumerate(value):  # noqa: B007  the error below names it
-            special = _walk(item, depth) or special
+            special = _walk(item, depth, limits) or special
     except NotAValueError as error:
         error.path.append(f"[{position}]")
         raise
     return special
 
 
-def _walk_other(value: object, depth: int) -> bool:
+def _walk_other(value: object, depth: int, limits: Limits) -> bool:
     if isinstance(value, bytes):
         return True
     if isinstance(value, str):
@@ -131,11 +133,11 @@ def _walk_other(value: object, depth: int) -> bool:
     if isinstance(value, int):
         return _check_int(value)
     if isinstance(value, dict):
-        return _walk_object(cast("dict[object, object]", value), depth + 1)
+        return _walk_object(cast("dict[object, object]", value), depth + 1, limits)
     if isinstance(value, list):
-        return _walk_array(cast("list[object]", value), depth + 1)
+        return _walk_array(cast("list[object]", value), depth + 1, limits)
     if to_plain(value) is not value:  # a dataclass or a model
-        _walk(to_plain(value), depth)
+        _walk(to_plain(value), depth, limits)
         return True
     hint = {
         "set": "; use a list",
@@ -156,9 +158,10 @@ def _check_int(value: int) -> bool:
     return False
 
 
-def _too_deep() -> NotAValueError:
+def _too_deep(limits: Limits) -> NotAValueError:
+    deepest = limits.value_depth_max
     return NotAValueError(
-        f"got a value nested more than {VALUE_DEPTH_MAX} levels deep, expected at most {VALUE_DEPTH_MAX}"
+        f"got a value nested more than {deepest} levels deep, expected at most {deepest} (value_depth_max)"
     )
 
 
@@ -236,8 +239,9 @@ def size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def check_size(text: str, limit: int, name: str, what: str) -> str:
+def check_size(text: str, limits: Limits, name: str, what: str) -> str:
     """`text`, if it is not larger than the limit called `name`."""
-    if len(text) * 4 > limit and size(text) > limit:  # a character takes at most 4 bytes
-        raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {limit:,} ({name})")
+    most = getattr(limits, name)
+    if len(text) * 4 > most and size(text) > most:  # a character takes at most 4 bytes
+        raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {most:,} ({name})")
     return text

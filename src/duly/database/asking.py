@@ -1,0 +1,144 @@
+"""Asking and answering: how a handler, which never waits, gets what it reads.
+
+A read that a transaction cannot answer itself is *asked*: the handler's coroutine yields a request, and whoever
+drives it (`drive`) sends the answer. A handler that awaits anything else is told so at that line.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from functools import wraps
+from operator import methodcaller
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
+from duly.errors import FunctionError
+from duly.storage.engine import Due, Get, NextDue, Request, Scan
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Calls(Protocol):
+    """A transaction, as far as it notes the calls of its handler that must be awaited."""
+
+    calls: list[types.CoroutineType[Any, Any, Any]]
+
+
+@types.coroutine
+def ask(request: Request) -> Generator[Request, Any, Any]:
+    """Yield a request to whoever drives this coroutine; its answer is the value."""
+    return (yield request)
+
+
+class InTransaction(Protocol):
+    """An object whose methods act in a transaction."""
+
+    @property
+    def transaction(self) -> Calls: ...
+
+
+S = TypeVar("S", bound=InTransaction)
+
+
+def must_be_awaited(
+    method: Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]],
+) -> Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]]:
+    """Note the calls of a method: one that nobody awaits does nothing, and would say nothing."""
+
+    @wraps(method)
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> types.CoroutineType[Any, Any, T]:
+        coroutine = method(self, *args, **kwargs)
+        self.transaction.calls.append(coroutine)
+        return coroutine
+
+    return call
+
+
+def check_awaited(transaction: Calls, name: str) -> None:
+    """Raise if a call was not awaited until it was done."""
+    for call in transaction.calls:
+        if call.cr_frame is not None:  # a coroutine that is done has none
+            break
+    else:
+        return
+    left = [call for call in transaction.calls if call.cr_frame is not None]
+    for call in left:
+        call.close()
+    raise FunctionError(
+        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` without `await`, which did"
+        " nothing; expected `await ctx.…`. Nothing of this function is stored"
+    )
+
+
+def drive(
+    coroutine: Coroutine[Any, Any, T],
+    answer: Callable[[Request], Any],
+    watched: Watched = UNWATCHED,
+    handler: str = "",
+) -> T:
+    """Run a coroutine to its end, answering what it asks for.
+
+    A coroutine that awaits anything else gets a FunctionError at that line. With the name of a handler, and the
+    thread that calls, it is stopped when it takes longer than its thread is allowed to: LimitError.
+    """
+    if not handler:
+        watched = UNWATCHED
+    watched.begin(handler)
+    try:
+        return _converse(coroutine, answer, watched.step)
+    except Interruption as interruption:
+        line = _waits_at(coroutine)
+        with suppress(Interruption):
+            watched.step(_close, coroutine)
+        raise watched.too_long(line) from interruption
+    finally:
+        watched.end()
+
+
+def _converse(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any], step: Callable[..., Any]) -> T:
+    send = coroutine.send
+    try:
+        request = step(send, None)
+        while True:
+            if type(request) in _REQUESTS:
+                request = step(send, answer(request))
+            else:
+                request = step(coroutine.throw, _foreign(request))
+    except StopIteration as stop:
+        return stop.value
+    except Interruption:
+        raise
+    except BaseException as error:
+        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
+            step(_close, coroutine)
+        if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
+            raise _foreign("something of asyncio") from error
+        if isinstance(error, Exception):
+            raise
+        # SystemExit and the like must not end the thread that commits.
+        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
+
+
+def _waits_at(coroutine: Any) -> str:
+    """The line of the application at which a coroutine waits for an answer, "" if it has ended."""
+    line = ""
+    while coroutine is not None:
+        line = line_of(getattr(coroutine, "cr_frame", None)) or line
+        coroutine = getattr(coroutine, "cr_await", None)
+    return line
+
+
+_close: Final = methodcaller("close")
+_NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
+_REQUESTS = frozenset((Get, Scan, Due, NextDue))
+
+
+def _foreign(awaited: object) -> FunctionError:
+    return FunctionError(
+        f"a query or mutation awaited {'a pause' if awaited is None else str(awaited)[:80]}, expected only calls of"
+        " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"
+        " (schedule one with ctx.scheduler.run_after), or use ctx.gather instead of asyncio.gather"
+    )

@@ -1,0 +1,128 @@
+"""A walk along an index: reads rows in order, a page at a time, and knows exactly how far it has come."""
+
+from __future__ import annotations
+
+from duly.database.catalog import key_in, values_in
+from duly.database.reads import Range
+from duly.database.transaction import Transaction
+from duly.limits import SCAN_ROWS_MAX
+from duly.storage.engine import Job, Row, Scan
+from duly.values.keys import Cut, Interval
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.value import size
+
+Found = tuple[int, Row]
+
+
+class Walk:
+    """Reads an interval of an index in its order. What it has handed out, and no more, is in the read set.
+
+    It reads as it goes: what its transaction writes meanwhile ahead of it is met, and `step` meets no row twice.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_ahead_size",
+        "_changes",
+        "_descending",
+        "_ended",
+        "_index",
+        "_interval",
+        "_last",
+        "_met",
+        "_table",
+        "_transaction",
+        "size",
+    )
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        table: Table,
+        index: Index | None,
+        interval: Interval,
+        descending: bool,
+        ahead: int,
+    ) -> None:
+        self._transaction = transaction
+        self._table = table
+        self._index = index
+        self._interval = interval
+        self._descending = descending
+        self._last: Found | None = None
+        self._ended = False
+        self._ahead: list[Found] = []  # read and not handed out yet, the next one last
+        self._ahead_size = min(ahead, SCAN_ROWS_MAX)
+        self._changes = transaction.changes
+        self._met: set[int] = set()
+        self.size = 0
+        """Bytes of the rows read so far."""
+        transaction.usage.begin_read()
+        if transaction.reads is not None:
+            transaction.reads.walks.append(self)
+
+    async def rows(self, limit: int) -> list[Found]:
+        """The next rows, at most `limit`; fewer only where the interval ends."""
+        found: list[Found] = []
+        while not self._ended and len(found) < limit:
+            found += await self._read(min(limit - len(found), SCAN_ROWS_MAX))
+            if found:
+                self._last = found[-1]
+        return found
+
+    async def step(self) -> Found | None:
+        """The next row that was not met before, None at the end."""
+        while True:
+            if self._changes != self._transaction.changes:
+                self._changes = self._transaction.changes
+                self._ended = False
+                if self._ahead:  # what was read ahead may have changed; if that happens often, read less ahead
+                    self._ahead_size = max(1, len(self._ahead) // 2)
+                    self._ahead.clear()
+            if not self._ahead and not self._ended:
+                self._ahead = (await self._read(self._ahead_size))[::-1]
+                self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
+            if not self._ahead:
+                return None
+            self._last = self._ahead.pop()
+            if self._last[0] not in self._met:
+                self._met.add(self._last[0])
+                return self._last
+
+    async def _read(self, limit: int) -> list[Found]:
+        """The rows behind the last one handed out."""
+        scan = Scan(self._table, self._index, self._left(), self._descending, limit)
+        rows = await self._transaction.scan(scan)
+        self._ended = len(rows) < limit
+        read = sum(size(row.args if isinstance(row, Job) else row) for _, row in rows)
+        self.size += read
+        self._transaction.usage.read(len(rows), read)
+        return rows
+
+    def _left(self) -> Interval:
+        if self._last is None:
+            return self._interval
+        return beyond(self._interval, self._descending, values_in(self._index, self._last[1]), self._last[0])
+
+    def span(self) -> Range:
+        """What was read: all of the interval, or up to the last row handed out where it stopped early."""
+        lower, upper = self._interval.lower.key(), self._interval.upper.key()
+        if self._last is not None and (self._ahead or not self._ended):
+            last = key_in(self._table, self._index, *self._last)
+            lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
+        name = BY_CREATION_TIME if self._index is None else self._index.name
+        return Range(self._table.name, name, lower, upper)
+
+
+def up_to(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
+    """The part of an interval up to one row, included, in the order of reading."""
+    if descending:
+        return interval._replace(lower=Cut(values, after=False, id=id))
+    return interval._replace(upper=Cut(values, after=True, id=id))
+
+
+def beyond(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
+    """What is left of an interval behind one row, in the order of reading."""
+    if descending:
+        return interval._replace(upper=Cut(values, after=False, id=id))
+    return interval._replace(lower=Cut(values, after=True, id=id))

@@ -1,0 +1,74 @@
+"""What the readers and writers of one call share: its transaction, the ids of the store, the schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duly.database.transaction import Transaction
+from duly.errors import InvalidIdError, QueryError, SchemaValidationError
+from duly.model.jobs import document_of
+from duly.storage.engine import SYSTEM_TABLES, Job, Row
+from duly.values.checks import Mismatch
+from duly.values.ids import IdCodec, creation_time
+from duly.values.models import with_system_fields, without_system_fields
+from duly.values.schema import SchemaDefinition, Table
+from duly.values.value import Document, loads
+
+
+class Access:
+    """One call's way to the database."""
+
+    __slots__ = ("ids", "schema", "transaction")
+
+    def __init__(self, transaction: Transaction, ids: IdCodec, schema: SchemaDefinition) -> None:
+        self.transaction = transaction
+        self.ids = ids
+        self.schema = schema
+
+    def table_of(self, id: str, /) -> str | None:
+        """The name of the table a string is an id of, None if it is no id."""
+        decoded = self.ids.decode(id)
+        table = None if decoded is None else self.transaction.catalog.by_number.get(decoded[0])
+        return None if table is None else table.name
+
+    def locate(self, id: object, system: bool = False) -> tuple[Table | None, int]:
+        """The table (None: it does not exist) and the number of an id."""
+        decoded = self.ids.decode(id)
+        if decoded is None:
+            raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected the id of a document")
+        table = self.transaction.catalog.by_number.get(decoded[0])
+        if table is not None and (table.name in SYSTEM_TABLES) != system:
+            where, instead = ("ctx.db.system", "ctx.db") if system else ("ctx.db", "ctx.db.system")
+            raise InvalidIdError(f"{where} got the id of a document of {table.name!r}; read it with {instead}")
+        return table, decoded[1]
+
+    def name_of(self, table: str | type[Any]) -> str:
+        """The name of a table that is given by its name, or by the class that describes it in the schema."""
+        if isinstance(table, str):
+            return table
+        name = self.schema.models().get(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        if name is None:
+            raise QueryError(
+                f"got {table!r:.80} as a table, expected its name, or a class that a table of the schema was"
+                " defined with: define_table(Order)"
+            )
+        return name
+
+    def present(self, table: str, document: Document) -> Any:
+        """A document as the application gets it: an instance of the table's class, where that is no kind of dict."""
+        definition = self.schema.tables.get(table)
+        if definition is None or definition.model is None or issubclass(definition.model, dict):
+            return document
+        try:
+            return with_system_fields(definition.document.check(without_system_fields(document), self), document)
+        except Mismatch as error:
+            raise SchemaValidationError(f"{table}: the document {document['_id']} does not fit: {error}") from error
+
+    def document(self, table: Table, id: int, row: Row, text: str) -> Document:
+        """A row as a dict, with the system's fields; `text` is its id."""
+        if isinstance(row, Job):
+            return document_of(row, text, creation_time(id), loads(row.args))
+        document: Document = loads(row)
+        document["_id"] = text
+        document["_creationTime"] = creation_time(id)
+        return document

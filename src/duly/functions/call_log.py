@@ -1,0 +1,33 @@
+"""`ctx.log`: a logger whose lines belong to one call, in number and length what the limits allow."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from duly.limits import Limits
+
+APP_LOG: Final = "duly.app"
+"""The logger above all `ctx.log`."""
+
+
+class CallLog(logging.Logger):
+    """The logger of one call of the function `name`."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        super().__init__(name)
+        self.parent = logging.getLogger(APP_LOG)
+        self._limits = limits
+        self._lines = 0
+
+    def handle(self, record: logging.LogRecord) -> None:
+        self._lines += 1
+        most, longest = self._limits.log_lines_max, self._limits.log_line_length_max
+        if self._lines > most + 1:
+            return
+        if self._lines > most:
+            record.msg, record.args = f"more than {most} lines of this call are left out (log_lines_max)", ()
+        elif len(text := record.getMessage()) > longest:
+            left_out = len(text) - longest
+            record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
+        super().handle(record)

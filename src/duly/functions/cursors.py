@@ -1,0 +1,66 @@
+"""Cursors of pagination: a place in a query's order, as a text that clients keep and hand back.
+
+A place is the values and the id of the last document read, not the document itself: deleting it does not move the
+place. The text also bears a fingerprint of the query and a tag that only this store can compute. It is signed, not
+secret: whoever decodes it sees the indexed values of that document.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any, Final, NamedTuple
+
+from duly.errors import AppError
+from duly.limits import VALUE_DEPTH_CEILING, Limits
+from duly.values.ids import TAG_BYTES, IdCodec
+from duly.values.value import UNSET, dumps, loads
+
+_FINGERPRINT_BYTES: Final = 8
+_NO_DEEPER: Final = Limits(value_depth_max=VALUE_DEPTH_CEILING)  # values that are stored are deep enough
+
+
+class Place(NamedTuple):
+    """Right behind one document of a query's order."""
+
+    values: tuple[object, ...]
+    id: int
+
+
+END: Final = Place((), -1)
+"""Behind all documents, of today: a page from there on is empty."""
+
+
+def fingerprint(*parts: str) -> str:
+    """What tells one query from another."""
+    return hashlib.blake2b("\x00".join(parts).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
+
+
+def write_cursor(ids: IdCodec, query: str, place: Place) -> str:
+    """The cursor of a place in the query with that fingerprint."""
+    values = [None if value is UNSET else dumps(value, _NO_DEEPER) for value in place.values]
+    body = dumps([query, place.id, values]).encode()
+    return base64.urlsafe_b64encode(ids.sign(body) + body).decode().rstrip("=")
+
+
+def read_cursor(ids: IdCodec, query: str, cursor: object) -> Place:
+    """The place of a cursor; an AppError with the data that the official clients understand if it is none."""
+    try:
+        if not isinstance(cursor, str):
+            raise ValueError
+        text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+        body = text[TAG_BYTES:]
+        if text[:TAG_BYTES] != ids.sign(body):
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise _invalid(f"got {cursor!r:.80}, expected None or the continueCursor of a page of this query") from None
+    of_query, id, values = loads(body.decode())
+    if of_query != query:
+        raise _invalid("got the cursor of another query, expected one of this query with the same range and filters")
+    return Place(tuple(UNSET if value is None else loads(value) for value in values), id)
+
+
+def _invalid(problem: str) -> AppError:
+    data: dict[str, Any] = {"isConvexSystemError": True, "paginationError": "InvalidCursor"}
+    return AppError({**data, "message": f"InvalidCursor: {problem}"})

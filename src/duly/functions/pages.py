@@ -1,0 +1,146 @@
+"""Pagination: a page of a query behind a cursor, and the cursor of the next page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+
+from duly.database.catalog import values_in
+from duly.database.walk import Found, Walk, beyond, up_to
+from duly.errors import QueryError
+from duly.functions.cursors import END, Place, read_cursor, write_cursor
+from duly.functions.reading import Reading
+from duly.limits import Limits
+from duly.values.keys import Interval
+from duly.values.value import Document
+
+M = TypeVar("M")
+
+
+class Page(TypedDict, Generic[M]):
+    """What `paginate` returns: documents, whether they are the last ones, and the cursor of the next page.
+
+    `pageStatus` and `splitCursor` are there when the page is so large that it should be, or had to be, cut in two.
+    """
+
+    page: list[M]
+    isDone: bool
+    continueCursor: str
+    pageStatus: NotRequired[str]
+    splitCursor: NotRequired[str]
+
+
+_OPTIONS: Final = {
+    "numItems": "num_items",
+    "cursor": "cursor",
+    "endCursor": "end_cursor",
+    "maximumRowsRead": "maximum_rows_read",
+    "maximumBytesRead": "maximum_bytes_read",
+}
+_SPLIT_SHARE: Final = 0.75
+"""A page that took this share of a limit should be split, says the Convex backend."""
+
+
+class Paging(NamedTuple):
+    """Which page is asked for."""
+
+    num_items: int
+    cursor: str | None = None
+    end_cursor: str | None = None
+    maximum_rows_read: int | None = None
+    maximum_bytes_read: int | None = None
+
+
+def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limits: Limits) -> Paging:
+    """The page that keywords ask for, or the `paginationOpts` of an official client, or both."""
+    asked = {_OPTIONS[name]: value for name, value in (options or {}).items() if name in _OPTIONS}
+    asked |= {name: value for name, value in given.items() if value is not None}
+    items: Any = asked.get("num_items")
+    if isinstance(items, bool) or not isinstance(items, int) or not 1 <= items <= limits.documents_read_max:
+        raise QueryError(
+            f"paginate: got {items!r} for num_items, expected a whole number from 1 to"
+            f" {limits.documents_read_max:,} (documents_read_max)"
+        )
+    for name in ("maximum_rows_read", "maximum_bytes_read"):
+        most = asked.get(name)
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise QueryError(f"paginate: got {most!r} for {name}, expected a whole number above 0")
+    return Paging(**asked)
+
+
+async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
+    """The page behind the cursor."""
+    query, ids = reading.fingerprint, reading.access.ids
+    start = None if paging.cursor is None else read_cursor(ids, query, paging.cursor)
+    end = None if paging.end_cursor is None else read_cursor(ids, query, paging.end_cursor)
+    scanned = _Scanned([], [], True, None)
+    if start != END:
+        reading = reading._replace(interval=_between(reading, start, end))
+        scanned = await _scan(reading, paging)
+    reached = end or (END if scanned.ended else _place(reading, scanned.rows[-1]))
+    page: Page[Any] = {
+        "page": [reading.present(document) for document in scanned.documents],
+        "isDone": reached == END,
+        "continueCursor": write_cursor(ids, query, reached),
+    }
+    if scanned.status is not None and len(scanned.rows) > 2:
+        page["pageStatus"] = scanned.status
+        page["splitCursor"] = write_cursor(ids, query, _place(reading, scanned.rows[len(scanned.rows) // 2]))
+    return page
+
+
+class _Scanned(NamedTuple):
+    documents: list[Document]
+    """Those that pass the filters."""
+    rows: list[Found]
+    """All that were read."""
+    ended: bool
+    """Whether there is nothing behind them."""
+    status: str | None
+
+
+async def _scan(reading: Reading, paging: Paging) -> _Scanned:
+    documents: list[Document] = []
+    rows: list[Found] = []
+    whole = paging.end_cursor is not None  # up to there, however many there are
+    walk = reading.walk(paging.num_items)
+    while walk is not None and (whole or len(documents) < paging.num_items):
+        row = await walk.step()
+        if row is None:
+            return _Scanned(documents, rows, True, _advice(reading, walk, documents, rows))
+        rows.append(row)
+        document = reading.document(row)
+        if reading.fits(document):
+            documents.append(document)
+        if not whole and _has_read_enough(paging, walk, rows):
+            return _Scanned(documents, rows, False, "SplitRequired")
+    return _Scanned(documents, rows, walk is None, walk and _advice(reading, walk, documents, rows))
+
+
+def _has_read_enough(paging: Paging, walk: Walk, rows: list[Found]) -> bool:
+    if paging.maximum_rows_read is not None and len(rows) >= paging.maximum_rows_read:
+        return True
+    return paging.maximum_bytes_read is not None and walk.size >= paging.maximum_bytes_read
+
+
+def _advice(reading: Reading, walk: Walk, documents: list[Document], rows: list[Found]) -> str | None:
+    limits = reading.access.transaction.usage.limits
+    large = (
+        len(rows) > _SPLIT_SHARE * limits.documents_read_max
+        or walk.size > _SPLIT_SHARE * limits.bytes_read_max
+        or len(documents) > _SPLIT_SHARE * limits.array_length_max
+    )
+    return "SplitRecommended" if large else None
+
+
+def _between(reading: Reading, start: Place | None, end: Place | None) -> Interval:
+    interval = reading.interval
+    if start is not None:
+        interval = beyond(interval, reading.descending, *start)
+    if end is not None and end != END:
+        interval = up_to(interval, reading.descending, *end)
+    return interval
+
+
+def _place(reading: Reading, row: Found) -> Place:
+    return Place(values_in(reading.order, row[1]), row[0])

@@ -1,0 +1,143 @@
+"""Queries of a table: built step by step, read by the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Generic, Literal, Self, TypeVar
+
+from duly.database.walk import Walk
+from duly.errors import LimitError, QueryError
+from duly.functions.filters import Filters, predicate
+from duly.functions.pages import Page, paging_of, read_page
+from duly.functions.ranges import IndexRange
+from duly.functions.reading import Reading
+from duly.limits import FILTER_OPERATORS_MAX
+from duly.values.documents import id_of
+
+M = TypeVar("M")
+
+_ALL: Final = 1 << 31  # more documents than a function may read
+
+
+class Query(Generic[M]):
+    """A query of a table. Each step makes a new query; nothing is read before the last one is awaited."""
+
+    __slots__ = ("_reading",)
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    # Building.
+
+    def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
+        """Read an index instead: equal values of leading fields, then bounds of the next one.
+
+        .with_index("by_author", lambda q: q.eq("author", "ada").gte("at", yesterday))
+        """
+        reading = self._reading._replace(index_name=name)
+        index = reading.order
+        built = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)
+        return Query(reading._replace(interval=(built if range is None else range(built)).interval()))
+
+    def order(self, direction: Literal["asc", "desc"]) -> Query[M]:
+        """Read in the index's order, "asc", or from its end, "desc"."""
+        if direction not in ("asc", "desc"):
+            raise QueryError(f'got the order {direction!r}, expected "asc" or "desc"')
+        return Query(self._reading._replace(descending=direction == "desc"))
+
+    def filter(self, build: Callable[[Filters], Any]) -> Query[M]:
+        """Leave out what does not fit. It looks at every document of the range, as an index does not.
+
+        .filter(lambda q: q.field("expiresAt") < ctx.now)
+        .filter(lambda q: q.and_(q.eq(q.field("status"), "new"), q.gt(q.field("cart.items"), 3)))
+        """
+        filters = (*self._reading.filters, predicate(build))
+        operators = sum(one.operators for one in filters)
+        if operators > FILTER_OPERATORS_MAX:
+            raise LimitError(
+                f"{self._reading.table_name}: got {operators} operators in the filters of one query, expected at"
+                f" most {FILTER_OPERATORS_MAX} (FILTER_OPERATORS_MAX); look at the documents in Python instead"
+            )
+        return Query(self._reading._replace(filters=filters))
+
+    # Reading.
+
+    async def collect(self) -> list[M]:
+        """All documents, of which there must not be many (LimitError)."""
+        return await self._reading.read(_ALL)
+
+    async def take(self, n: int) -> list[M]:
+        """The first `n` documents, or as many as there are."""
+        if type(n) is not int or n < 0:
+            raise QueryError(f"take: got {n!r}, expected a whole number of documents, 0 or more")
+        return await self._reading.read(min(n, _ALL)) if n else []
+
+    async def first(self) -> M | None:
+        """The first document, None if there is none."""
+        found = await self._reading.read(1)
+        return found[0] if found else None
+
+    async def unique(self) -> M | None:
+        """The only document, None if there is none. QueryError if there are more."""
+        found = await self._reading.read(2)
+        if len(found) > 1:
+            name, ids = self._reading.table_name, ", ".join(map(id_of, found))
+            raise QueryError(f"{name}: unique() found {ids} and perhaps more, expected at most one document")
+        return found[0] if found else None
+
+    async def paginate(
+        self,
+        options: Mapping[str, Any] | None = None,
+        *,
+        num_items: int | None = None,
+        cursor: str | None = None,
+        end_cursor: str | None = None,
+        maximum_rows_read: int | None = None,
+        maximum_bytes_read: int | None = None,
+    ) -> Page[M]:
+        """The next `num_items` documents behind a cursor; None is the beginning.
+
+            orders = await ctx.db.query("orders").paginate(num_items=100, cursor=cursor)
+            orders["page"], orders["isDone"], orders["continueCursor"]
+
+        The cursor is a place in the order: what is inserted or deleted meanwhile makes no page skip or repeat a
+        document. With `end_cursor` the page ends there, however long it is. `maximum_rows_read` and
+        `maximum_bytes_read` end a page early when its filters pass little. `options` are the `paginationOpts` of
+        the official clients: the same in one dict.
+        """
+        given = {
+            "num_items": num_items,
+            "cursor": cursor,
+            "end_cursor": end_cursor,
+            "maximum_rows_read": maximum_rows_read,
+            "maximum_bytes_read": maximum_bytes_read,
+        }
+        limits = self._reading.access.transaction.usage.limits
+        return await read_page(self._reading, paging_of(options, given, limits))
+
+    def __aiter__(self) -> Iteration[M]:
+        """`async for order in ctx.db.query("orders")` reads as it goes, and no further.
+
+        It sees what its own transaction writes ahead of it, and no document twice.
+        """
+        return Iteration(self._reading)
+
+
+class Iteration(Generic[M]):
+    """An iteration over the documents of a query."""
+
+    # Not an async generator: nobody would close one that is left with `break`.
+    __slots__ = ("_reading", "_walk")
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._walk: Walk | None = reading.walk()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> M:
+        document = None if self._walk is None else await self._reading.next(self._walk)
+        if document is None:
+            raise StopAsyncIteration
+        return self._reading.present(document)

@@ -1,0 +1,98 @@
+"""What one query reads: a range of an index in one direction, and the filters its documents pass."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from duly.database.catalog import index_named
+from duly.database.reads import Range
+from duly.database.walk import Found, Walk
+from duly.errors import QueryError
+from duly.functions.access import Access
+from duly.functions.cursors import fingerprint
+from duly.functions.filters import Predicate
+from duly.values.keys import EVERYTHING, Interval
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.value import Document
+
+_ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each time it comes back it gets twice as many
+
+
+class Reading(NamedTuple):
+    """A range, a direction and filters. It never changes; `_replace` makes another one."""
+
+    access: Access
+    table_name: str
+    index_name: str = BY_CREATION_TIME
+    interval: Interval = EVERYTHING
+    descending: bool = False
+    filters: tuple[Predicate, ...] = ()
+
+    @property
+    def table(self) -> Table | None:
+        return self.access.transaction.catalog.tables.get(self.table_name)
+
+    @property
+    def order(self) -> Index | None:
+        """The index that is read, None for the one by creation. QueryError if there is no such index."""
+        table = self.table or Table(self.table_name, 0)
+        try:
+            return index_named(table, self.index_name)
+        except KeyError:
+            known = ", ".join((BY_CREATION_TIME, *(index.name for index in table.indexes)))
+            raise QueryError(f"{self.table_name}: got the index {self.index_name!r}, expected one of {known}") from None
+
+    def walk(self, ahead: int = _ROWS_AHEAD) -> Walk | None:
+        """Begin to read; None where the table does not exist, which is read as well.
+
+        `ahead` is how many rows will be wanted, as far as one knows.
+        """
+        transaction = self.access.transaction
+        if self.table is not None:
+            return Walk(transaction, self.table, self.order, self.interval, self.descending, ahead)
+        if transaction.reads is not None:
+            transaction.reads.ranges.append(Range(self.table_name, BY_CREATION_TIME, b"", b"\xff"))
+        return None
+
+    async def read(self, limit: int) -> list[Any]:
+        """The first documents, at most `limit`."""
+        walk = self.walk()
+        if walk is None:
+            return []
+        if not self.filters:
+            return [self.present(self.document(row)) for row in await walk.rows(limit)]
+        found: list[Any] = []
+        while len(found) < limit and (document := await self.next(walk)) is not None:
+            found.append(self.present(document))
+        return found
+
+    async def next(self, walk: Walk) -> Document | None:
+        """The next document that passes the filters, None at the end."""
+        while (row := await walk.step()) is not None:
+            document = self.document(row)
+            if self.fits(document):
+                return document
+        return None
+
+    def fits(self, document: Document) -> bool:
+        return all(one.test(document) for one in self.filters)
+
+    def document(self, row: Found) -> Document:
+        table = self.table
+        assert table is not None  # it has a row
+        id, text = row
+        return self.access.document(table, id, text, self.access.ids.encode(table.number, id))
+
+    def present(self, document: Document) -> Any:
+        """A document as the application gets it."""
+        return self.access.present(self.table_name, document)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells its cursors from those of another query."""
+        number = "" if self.table is None else str(self.table.number)
+        fields = () if self.order is None else self.order.fields
+        bounds = (cut.key().hex() for cut in self.interval)
+        direction = "desc" if self.descending else "asc"
+        filters = (one.fingerprint for one in self.filters)
+        return fingerprint(number, self.index_name, *fields, *bounds, direction, *filters)

@@ -1,0 +1,100 @@
+"""Development mode: each mutation runs twice, and what its two runs do not agree on is reported.
+
+A mutation may be run again at any time, so it must do the same each time: take the time from `ctx.now`, chance
+from `ctx.random`, and keep nothing in variables of its module. The first run is a rehearsal of which nothing
+stays; both get the same ids, the same time and the same seeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from duly.database.committer import Batch
+from duly.database.transaction import Transaction
+from duly.storage.engine import Job, Row
+from duly.values.checks import show
+from duly.values.value import loads
+
+T = TypeVar("T")
+Unit = Callable[..., Coroutine[Any, Any, T]]
+
+_log: Final = logging.getLogger("duly.run")
+_WHY: Final = (
+    "; a mutation may be run again, so both runs must write the same: use ctx.now and ctx.random, and no state of"
+    " the module"
+)
+
+
+def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
+    """Attempt a unit after a rehearsal of it, and warn if they differ in what they wrote."""
+    first, second = _Trace(), _Trace()
+    try:
+        batch.rehearse(first.of(unit), *args, handler=name)
+    except Exception as error:
+        first.error = error
+    try:
+        return batch.attempt(second.of(unit), *args, handler=name)
+    except Exception as error:
+        second.error = error
+        raise
+    finally:
+        difference = _difference(first, second)
+        if difference is not None:
+            _log.warning("%s is not repeatable: of two runs, %s%s", name, difference, _WHY)
+
+
+class _Trace:
+    """What one run did."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.transaction: Transaction | None = None
+
+    def of(self, unit: Unit[T]) -> Unit[T]:
+        async def traced(transaction: Transaction, *args: object) -> T:
+            self.transaction = transaction
+            return await unit(transaction, *args)
+
+        return traced
+
+    @property
+    def rows(self) -> dict[tuple[str, int], Row | None]:
+        """What each row became."""
+        if self.transaction is None or self.error is not None:
+            return {}
+        writes = self.transaction.writes.items()
+        return {(table, id): write.new for table, of_table in writes for id, write in of_table.items()}
+
+
+def _difference(first: _Trace, second: _Trace) -> str | None:
+    if type(first.error) is not type(second.error):
+        return f"one ended with {_outcome(first)}, the other with {_outcome(second)}"
+    one, other = first.rows, second.rows
+    for table, id in [*one, *(key for key in other if key not in one)]:
+        before, after = one.get((table, id), _NOT_WRITTEN), other.get((table, id), _NOT_WRITTEN)
+        if before != after:
+            return f"one wrote {_shown(before, after)} in {table!r}, the other {_shown(after, before)}"
+    return None
+
+
+_NOT_WRITTEN: Final = "nothing"
+
+
+def _outcome(trace: _Trace) -> str:
+    return "success" if trace.error is None else f"{type(trace.error).__name__}: {trace.error}"
+
+
+def _shown(row: Row | None, other: Row | None) -> str:
+    """The fields of a row that are not those of the other one."""
+    if row is None or row == _NOT_WRITTEN:
+        return "a deletion" if row is None else _NOT_WRITTEN
+    fields, others = _fields(row), _fields(other)
+    return show({name: value for name, value in fields.items() if others.get(name, _NOT_WRITTEN) != value})
+
+
+def _fields(row: Row | None) -> dict[str, Any]:
+    if isinstance(row, Job):
+        return row._asdict()
+    return {} if row is None or row == _NOT_WRITTEN else loads(row)

@@ -1,0 +1,264 @@
+"""Pagination: no page skips or repeats a document, whatever happens around the cursor."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from duly import AppError, Limits, MutationCtx, QueryCtx, QueryError, define_schema, define_table, mutation, query, v
+from duly.functions.queries import Query
+from duly.testing import Harness
+
+SCHEMA = define_schema({"notes": define_table(v.any()).index("by_rank", ["rank"])})
+
+
+def harness(**functions: Any) -> Harness:
+    return Harness({"app": SimpleNamespace(**functions), "schema": SCHEMA})
+
+
+async def with_notes(t: Harness, *ranks: object) -> list[str]:
+    async def insert(ctx: MutationCtx) -> list[str]:
+        return [await ctx.db.insert("notes", {"rank": rank, "n": n}) for n, rank in enumerate(ranks)]
+
+    return await t.transaction(insert)
+
+
+async def page(t: Harness, cursor: str | None = None, size: int = 2, narrow: Any = None, **options: Any) -> Any:
+    """A page of notes by rank, as (ranks, isDone, cursor)."""
+
+    async def read(ctx: MutationCtx) -> Any:
+        query: Query[Any] = ctx.db.query("notes").with_index("by_rank")
+        query = query if narrow is None else narrow(query)
+        found = await query.paginate(num_items=size, cursor=cursor, **options)
+        return [note["rank"] for note in found["page"]], found["isDone"], found["continueCursor"]
+
+    return await t.transaction(read)
+
+
+async def test_pages_follow_each_other_to_the_end() -> None:
+    async with harness() as t:
+        await with_notes(t, 3, 1, 2, 5, 4)
+        first, done, cursor = await page(t)
+        assert (first, done) == ([1, 2], False)
+        second, done, cursor = await page(t, cursor)
+        assert (second, done) == ([3, 4], False)
+        third, done, cursor = await page(t, cursor)
+        assert (third, done) == ([5], True)
+        assert await page(t, cursor) == ([], True, cursor)
+
+
+async def test_a_full_last_page_is_followed_by_an_empty_one() -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2)
+        full, done, cursor = await page(t)
+        assert (full, done) == ([1, 2], False)
+        empty, done, _ = await page(t, cursor)
+        assert (empty, done) == ([], True)
+
+
+async def test_an_empty_table_and_one_that_does_not_exist_are_one_empty_page() -> None:
+    async with harness() as t:
+        assert (await page(t))[:2] == ([], True)
+        found = await t.transaction(lambda ctx: ctx.db.query("nowhere").paginate(num_items=3, cursor=None))
+        assert (found["page"], found["isDone"]) == ([], True)
+
+
+async def test_what_is_inserted_and_deleted_around_the_cursor_is_neither_skipped_nor_repeated() -> None:
+    async with harness() as t:
+        ids = await with_notes(t, 10, 20, 30, 40, 50)
+        _, _, cursor = await page(t)  # 10, 20
+
+        async def change(ctx: MutationCtx) -> None:
+            await ctx.db.insert("notes", {"rank": 15})  # on the page that was read
+            await ctx.db.insert("notes", {"rank": 20})  # right behind the cursor: a later one of equal rank
+            await ctx.db.insert("notes", {"rank": 25})
+            await ctx.db.delete(ids[1])  # the document of the cursor
+            await ctx.db.delete(ids[3])
+            await ctx.db.patch(ids[4], {"rank": 5})  # moved to before the cursor
+
+        await t.transaction(change)
+        rest, done, _ = await page(t, cursor, 10)
+        assert (rest, done) == ([20, 25, 30], True)
+
+
+async def test_pages_go_down_as_well_and_equal_ranks_are_in_the_order_of_creation() -> None:
+    async def read(ctx: MutationCtx) -> list[Any]:
+        found: list[Any] = []
+        cursor: str | None = None
+        while True:
+            query = ctx.db.query("notes").with_index("by_rank").order("desc")
+            of_cursor = await query.paginate(num_items=2, cursor=cursor)
+            found += [(note["rank"], note["n"]) for note in of_cursor["page"]]
+            cursor = of_cursor["continueCursor"]
+            if of_cursor["isDone"]:
+                return found
+
+    async with harness() as t:
+        await with_notes(t, 1, 2, 1, 2, 1)
+        assert await t.transaction(read) == [(2, 3), (2, 1), (1, 4), (1, 2), (1, 0)]
+
+
+async def test_a_page_counts_what_passes_its_filters() -> None:
+    def even(query: Query[Any]) -> Query[Any]:
+        return query.filter(lambda q: q.eq(q.field("rank") % 2, 0))
+
+    async with harness() as t:
+        await with_notes(t, *range(10))
+        first, done, cursor = await page(t, None, 3, even)
+        assert (first, done) == ([0, 2, 4], False)
+        rest, done, _ = await page(t, cursor, 3, even)
+        assert (rest, done) == ([6, 8], True)
+
+
+async def test_a_page_may_end_early_at_a_number_of_rows_or_bytes() -> None:
+    def high(query: Query[Any]) -> Query[Any]:
+        return query.filter(lambda q: q.field("rank") >= 3)
+
+    async with harness() as t:
+        await with_notes(t, *range(10))
+        short, done, cursor = await page(t, None, 5, high, maximum_rows_read=3)
+        assert (short, done) == ([], False)
+        rest, done, _ = await page(t, cursor, 10, high)
+        assert (rest, done) == ([3, 4, 5, 6, 7, 8, 9], True)
+        one, done, _ = await page(t, None, 10, maximum_bytes_read=1)
+        assert (one, done) == ([0], False)
+
+
+async def test_a_page_that_had_to_end_early_says_where_to_split_it() -> None:
+    async def read(ctx: MutationCtx) -> Any:
+        query = ctx.db.query("notes").with_index("by_rank")
+        cut = await query.paginate(num_items=9, cursor=None, maximum_rows_read=5)
+        split = cut.get("splitCursor")
+        half = await query.paginate(num_items=9, cursor=None, end_cursor=split)
+        return cut.get("pageStatus"), [note["rank"] for note in half["page"]]
+
+    async with harness() as t:
+        await with_notes(t, *range(10))
+        assert await t.transaction(read) == ("SplitRequired", [0, 1, 2])
+
+
+async def test_a_page_with_an_end_holds_all_that_lies_between_however_much_it_is() -> None:
+    async with harness() as t:
+        ids = await with_notes(t, 10, 20, 30)
+        _, _, end = await page(t)
+
+        async def change(ctx: MutationCtx) -> None:
+            for rank in (11, 12, 13, 25):
+                await ctx.db.insert("notes", {"rank": rank})
+            await ctx.db.delete(ids[1])
+
+        await t.transaction(change)
+        assert await page(t, None, 2, end_cursor=end) == ([10, 11, 12, 13], False, end)
+        _, _, last = await page(t, None, 10)
+        assert await page(t, end, 1, end_cursor=last) == ([25, 30], True, last)
+
+
+async def test_the_options_of_an_official_client_are_one_dict() -> None:
+    @query
+    async def list_notes(ctx: QueryCtx, paginationOpts: dict[str, Any]) -> Any:
+        return await ctx.db.query("notes").paginate(paginationOpts)
+
+    async with harness(list_notes=list_notes) as t:
+        await with_notes(t, 1, 2, 3)
+        first = await t.query("app:list_notes", {"paginationOpts": {"numItems": 2, "cursor": None, "id": 7}})
+        assert [note["rank"] for note in first["page"]] == [1, 2]
+        assert set(first) == {"page", "isDone", "continueCursor"}
+        options = {"numItems": 2, "cursor": first["continueCursor"]}
+        assert [n["rank"] for n in (await t.query("app:list_notes", {"paginationOpts": options}))["page"]] == [3]
+
+
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        lambda q: q.order("desc"),
+        lambda q: q.with_index("by_rank", lambda r: r.gt("rank", 0)),
+        lambda q: q.with_index("by_creation_time"),
+        lambda q: q.filter(lambda f: f.field("n") > 0),
+    ],
+)
+async def test_the_cursor_of_another_query_is_refused_with_data_that_official_clients_understand(narrow: Any) -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2, 3)
+        _, _, cursor = await page(t)
+        with pytest.raises(AppError, match="InvalidCursor: got the cursor of another query") as caught:
+            await page(t, cursor, 2, narrow)
+        data: Any = caught.value.data
+        assert data["isConvexSystemError"] is True
+        assert data["paginationError"] == "InvalidCursor"
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "é", "AAAA" * 20, 5, b"bytes"])
+async def test_what_is_no_cursor_is_refused(cursor: Any) -> None:
+    async with harness() as t:
+        await with_notes(t, 1)
+        with pytest.raises(AppError, match="InvalidCursor: got .*, expected None or the continueCursor"):
+            await page(t, cursor)
+
+
+async def test_a_cursor_that_was_changed_is_refused() -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2, 3)
+        _, _, cursor = await page(t)
+        for position in range(0, len(cursor) - 2, 5):
+            other = "A" if cursor[position] != "A" else "B"
+            with pytest.raises(AppError, match="InvalidCursor"):
+                await page(t, cursor[:position] + other + cursor[position + 1 :])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, None, "3", 6])
+async def test_a_page_has_a_size(size: Any) -> None:
+    @query
+    async def list_notes(ctx: QueryCtx, size: Any) -> Any:
+        return await ctx.db.query("notes").paginate(num_items=size)
+
+    modules = {"app": SimpleNamespace(list_notes=list_notes)}
+    async with Harness(modules, limits=Limits(documents_read_max=5)) as t:
+        with pytest.raises(
+            QueryError, match=r"for num_items, expected a whole number from 1 to 5 \(documents_read_max\)"
+        ):
+            await t.query("app:list_notes", {"size": size})
+
+
+async def test_cursors_hold_any_value_that_an_index_holds() -> None:
+    ranks = [None, 1, 1.5, True, "a\x00b", b"\xff\x00", [1, [2]], {"a": {"b": 1}}, float("nan"), 2**63 - 1]
+    async with harness() as t:
+        await with_notes(t, *ranks)
+        await t.transaction(lambda ctx: ctx.db.insert("notes", {"no": "rank"}))
+
+        async def read(ctx: MutationCtx) -> list[int]:
+            found: list[int] = []
+            cursor: str | None = None
+            for _ in range(len(ranks) + 1):
+                one = await ctx.db.query("notes").with_index("by_rank").paginate(num_items=1, cursor=cursor)
+                found.append(one["page"][0].get("n", -1))
+                cursor = one["continueCursor"]
+            return found
+
+        # missing, None, numbers (NaN above all others), True, strings, bytes, lists, dicts
+        assert await t.transaction(read) == [-1, 0, 1, 2, 9, 8, 3, 4, 5, 6, 7]
+
+
+async def test_scheduled_functions_are_paged_like_documents() -> None:
+    async def read(ctx: MutationCtx) -> Any:
+        found: list[Any] = []
+        cursor: str | None = None
+        while True:
+            jobs = ctx.db.system.query("_scheduled_functions").with_index("by_name_scheduled_time")
+            of_cursor = await jobs.paginate(num_items=2, cursor=cursor)
+            found += [job["args"][0]["n"] for job in of_cursor["page"]]
+            cursor = of_cursor["continueCursor"]
+            if of_cursor["isDone"]:
+                return found
+
+    async def schedule(ctx: MutationCtx) -> None:
+        for n, delay in enumerate((5_000, 1_000, 3_000, 1_000, 4_000)):
+            await ctx.scheduler.run_after(delay, "app:noop", {"n": n})
+
+    @mutation
+    async def noop(ctx: MutationCtx, n: int) -> None: ...
+
+    async with harness(noop=noop) as t:
+        await t.transaction(schedule)
+        assert await t.transaction(read) == [1, 3, 2, 4, 0]
