@@ -55,14 +55,17 @@ def percentiles(values: Iterable[float]) -> tuple[float, float]:
 
 
 HEAD = ("", "workload", "unit", "duly", "min – max", "floor", "of floor", "goal")
-_LEFT = 3  # columns that stand at the left
 
 
 def table(results: Iterable[Result]) -> str:
-    rows = [HEAD, *map(_row, results)]
+    return lined_up([HEAD, *map(_row, results)], left=3)
+
+
+def lined_up(rows: Sequence[Sequence[str]], left: int) -> str:
+    """A table of cells, its head first, whose first `left` columns stand at the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = [("-" * width if at < _LEFT else "-" * (width - 1) + ":") for at, width in enumerate(widths)]
-    return "\n".join(_line(row, widths) for row in (rows[0], rule, *rows[1:]))
+    rule = [("-" * width if at < left else "-" * (width - 1) + ":") for at, width in enumerate(widths)]
+    return "\n".join(_line(row, widths, left) for row in (rows[0], rule, *rows[1:]))
 
 
 def _row(result: Result) -> tuple[str, ...]:
@@ -79,9 +82,9 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], left: int) -> str:
     padded = (
-        cell.ljust(width) if at < _LEFT else cell.rjust(width)
+        cell.ljust(width) if at < left else cell.rjust(width)
         for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return f"| {' | '.join(padded)} |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import machine, profiling, report
+from bench import machine, profiling, report, scale
 from bench.report import Result
 from bench.workloads import WORKLOADS, Workload, measure, named
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
 QUICK = 10  # times less
 WARM_UP = 200
+SCALE = "scale"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,13 +39,31 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     about = machine.describe(folder)
     print(machine.sentence(about), end="\n\n")
     results = list(_results(options, folder))
-    print(report.table(results))
+    if results:
+        print(report.table(results))
+    scaled = asyncio.run(_scale(options, folder)) if not options.only or SCALE in options.only else []
     if options.json:
-        _save(options.json, about, results)
+        _save(options.json, about, results, scaled)
+
+
+async def _scale(options: argparse.Namespace, folder: Path) -> list[scale.Compared]:
+    """Print what size costs."""
+    share = QUICK if options.quick else 1
+    large, rounds = options.count or scale.LARGE // share, options.rounds or scale.ROUNDS
+    _progress(f"{SCALE}: {large:,} documents …")
+    sizes = await scale.compare_sizes(folder, min(scale.SMALL, large), large, rounds)
+    subscriptions = scale.SUBSCRIPTIONS // share
+    _progress(f"{SCALE}: {subscriptions:,} subscriptions …")
+    commits, woken = await scale.compare_subscriptions(folder, subscriptions, rounds)
+    _progress("")
+    print("\n" + scale.table(sizes, f"{min(scale.SMALL, large):,}", f"{large:,} documents"))
+    print("\n" + scale.table(commits, "alone", f"beside {subscriptions:,} subscriptions"))
+    print(f"\nA commit that one of {subscriptions:,} subscriptions reads wakes {woken}.")
+    return [*sizes, *commits]
 
 
 def _results(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
-    chosen = [named(key) for key in options.only] if options.only else WORKLOADS
+    chosen = [named(key) for key in options.only if key != SCALE] if options.only else WORKLOADS
     for workload in chosen:
         _progress(f"{workload.key}: {workload.title} …")
         count = _count(workload, options)
@@ -62,15 +82,20 @@ def _progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _save(path: Path, about: dict[str, Any], results: list[Result]) -> None:
-    found = {"machine": about, "results": [result.as_json() for result in results]}
+def _save(path: Path, about: dict[str, Any], results: list[Result], scaled: list[scale.Compared]) -> None:
+    found = {
+        "machine": about,
+        "results": [result.as_json() for result in results],
+        "scale": [{**compared._asdict(), "ratio": compared.ratio} for compared in scaled],
+    }
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     keys = [workload.key for workload in WORKLOADS]
     parser = argparse.ArgumentParser(prog="bench/run.py", description="Measure duly and what it stands on.")
-    parser.add_argument("--only", nargs="+", choices=keys, metavar="W", help=f"some of {', '.join(keys)}")
+    which = [*keys, SCALE]
+    parser.add_argument("--only", nargs="+", choices=which, metavar="W", help=f"some of {', '.join(which)}")
     parser.add_argument("--rounds", type=int, metavar="N", help="how often floor and product take turns (3)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, one round: figures are rough")
     parser.add_argument("--count", type=int, metavar="N", help="calls or jobs of a round, instead of the usual number")

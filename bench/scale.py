@@ -1,0 +1,226 @@
+"""What size costs: the same work on a small and on a large table, and with and without a thousand subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from statistics import median
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from bench.report import lined_up
+from duly import App, Id, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
+from duly.functions.queries import Query
+
+SMALL = 10_000
+LARGE = 1_000_000
+SUBSCRIPTIONS = 1_000
+ROUNDS = 9
+
+GOAL_OF_SIZE = 1.5
+GOAL_OF_SUBSCRIPTIONS = 1.15
+
+_AT_ONCE = 1_000  # documents that one mutation inserts
+_PLACES = 50  # where pages begin
+_OPERATIONS = 50  # of one call: reading costs more than calling
+_PAGE = 100
+_COMMITS = 100  # of one round
+_TEXT = "forty characters, as in a short message."
+
+
+class Compared(NamedTuple):
+    """One piece of work in two settings, in µs, round by round in turn."""
+
+    title: str
+    small: list[float]
+    large: list[float]
+    goal: float
+
+    @property
+    def ratio(self) -> float:
+        return median(self.large) / median(self.small)
+
+
+def table(compared: Sequence[Compared], small: str, large: str) -> str:
+    rows = [
+        (one.title, f"{median(one.small):,.1f}", f"{median(one.large):,.1f}", f"{one.ratio:.2f}", f"{one.goal:.2f}")
+        for one in compared
+    ]
+    return lined_up([("µs", small, large, "ratio", "at most"), *rows], left=1)
+
+
+# The application.
+
+
+@mutation
+async def fill(ctx: MutationCtx, first: int, ranks: list[int]) -> list[Id]:
+    return [await ctx.db.insert("items", {"n": n, "rank": rank, "text": _TEXT}) for n, rank in enumerate(ranks, first)]
+
+
+@query
+async def get(ctx: QueryCtx, ids: list[Id]) -> None:
+    for id in ids:
+        assert await ctx.db.get(id) is not None
+
+
+def _by_rank(ctx: QueryCtx) -> Query[Any]:
+    return ctx.db.query("items").with_index("by_rank")
+
+
+@query
+async def ranges(ctx: QueryCtx, ranks: list[int]) -> None:
+    for rank in ranks:
+        query = ctx.db.query("items").with_index("by_rank", lambda q, rank=rank: q.gte("rank", rank))
+        assert len(await query.take(_PAGE)) == _PAGE
+
+
+@query
+async def pages(ctx: QueryCtx, cursors: list[str]) -> None:
+    for cursor in cursors:
+        assert len((await _by_rank(ctx).paginate(num_items=_PAGE, cursor=cursor))["page"]) == _PAGE
+
+
+@query
+async def places(ctx: QueryCtx, cursor: str | None, rows: int) -> str:
+    return (await _by_rank(ctx).paginate(num_items=rows, cursor=cursor))["continueCursor"]
+
+
+@mutation
+async def patch(ctx: MutationCtx, ids: list[Id], n: int) -> None:
+    for id in ids:
+        await ctx.db.patch(id, {"n": n})
+
+
+@query
+async def of_rank(ctx: QueryCtx, rank: int) -> int:
+    found = await ctx.db.query("items").with_index("by_rank", lambda q: q.eq("rank", rank)).collect()
+    return len(found)
+
+
+SOURCE = {
+    "scale": SimpleNamespace(
+        fill=fill, get=get, ranges=ranges, pages=pages, places=places, patch=patch, of_rank=of_rank
+    ),
+    "schema": define_schema({"items": define_table(v.any()).index("by_rank", ["rank"])}),
+}
+
+
+class Store:
+    """A filled store and what the work on it picks from."""
+
+    def __init__(self, app: App, ids: list[Id], documents: int) -> None:
+        self.app = app
+        self.ids = ids
+        self.documents = documents
+        self.cursors: list[str] = []
+        self.random = Random(2)
+
+    def some_ids(self) -> list[Id]:
+        return self.random.choices(self.ids, k=_OPERATIONS)
+
+
+async def open_store(stack: AsyncExitStack, folder: Path, documents: int) -> Store:
+    """A store of so many documents with ranks at random."""
+    limits = Limits(documents_read_max=LARGE, bytes_read_max=1 << 40)  # to find places in the middle
+    app = await stack.enter_async_context(App(SOURCE, f"sqlite:///{folder}/{documents}.db", limits=limits))
+    ranks = list(range(documents))
+    Random(1).shuffle(ranks)
+    ids: list[Id] = []
+    for first in range(0, documents, _AT_ONCE):
+        ids += await app.mutation("scale:fill", {"first": first, "ranks": ranks[first : first + _AT_ONCE]})
+    store = Store(app, ids, documents)
+    cursor: str | None = None
+    for _ in range(_PLACES):
+        cursor = await app.query("scale:places", {"cursor": cursor, "rows": documents // (_PLACES + 2)})
+        store.cursors.append(cursor)
+    return store
+
+
+# Size.
+
+
+async def _get(store: Store) -> None:
+    await store.app.query("scale:get", {"ids": store.some_ids()})
+
+
+async def _ranges(store: Store) -> None:
+    ranks = [store.random.randrange(store.documents - _PAGE) for _ in range(_OPERATIONS)]
+    await store.app.query("scale:ranges", {"ranks": ranks})
+
+
+async def _pages(store: Store) -> None:
+    await store.app.query("scale:pages", {"cursors": store.random.choices(store.cursors, k=_OPERATIONS)})
+
+
+async def _patch(store: Store) -> None:
+    await store.app.mutation("scale:patch", {"ids": store.some_ids(), "n": store.random.randrange(1 << 40)})
+
+
+WORK: tuple[tuple[str, Callable[[Store], Awaitable[None]]], ...] = (
+    ("get by id", _get),
+    ("index range of 100", _ranges),
+    ("page of 100 in the middle", _pages),
+    ("patch, with its share of a commit", _patch),
+)
+
+
+async def compare_sizes(folder: Path, small: int, large: int, rounds: int) -> list[Compared]:
+    """Each piece of work on a small and on a large table, in turn."""
+    async with AsyncExitStack() as stack:
+        stores = [await open_store(stack, folder, documents) for documents in (small, large)]
+        found = [Compared(title, [], [], GOAL_OF_SIZE) for title, _ in WORK]
+        for at in range(rounds + 1):
+            for compared, (_, work) in zip(found, WORK, strict=True):
+                for store, times in zip(stores, (compared.small, compared.large), strict=True):
+                    started = perf_counter()
+                    await work(store)
+                    if at > 0:  # the first round warms up
+                        times.append((perf_counter() - started) / _OPERATIONS * 1e6)
+        return found
+
+
+# Subscriptions.
+
+
+async def compare_subscriptions(folder: Path, subscriptions: int, rounds: int) -> tuple[list[Compared], int]:
+    """Commits beside no and beside many subscriptions of other ranges; and how many wake when one is read."""
+    async with AsyncExitStack() as stack:
+        folders = [folder / "alone", folder / "watched"]
+        for one in folders:
+            one.mkdir()
+        alone, watched = [await open_store(stack, one, SMALL) for one in folders]
+        waiting = [await _subscribed(watched.app, rank) for rank in range(subscriptions)]
+        compared = Compared("commit of one document", [], [], GOAL_OF_SUBSCRIPTIONS)
+        for at in range(rounds + 1):
+            for store, times in ((alone, compared.small), (watched, compared.large)):
+                seconds = await _commit(store)
+                if at > 0:
+                    times.append(seconds / _COMMITS * 1e6)
+        assert not any(task.done() for task in waiting), "a subscription woke, expected none to"
+        await watched.app.mutation("scale:fill", {"first": 0, "ranks": [subscriptions // 2]})
+        await waiting[subscriptions // 2]
+        woken = sum(task.done() for task in waiting)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return [compared], woken
+
+
+async def _subscribed(app: App, rank: int) -> asyncio.Task[Any]:
+    """A subscription that has its first value and waits for the next."""
+    values = app.subscribe("scale:of_rank", {"rank": rank})
+    assert await anext(values) == 1
+    task = asyncio.ensure_future(anext(values))
+    await asyncio.sleep(0)
+    return task
+
+
+async def _commit(store: Store) -> float:
+    started = perf_counter()
+    for n in range(_COMMITS):
+        await store.app.mutation("scale:fill", {"first": n, "ranks": [store.documents + n]})
+    return perf_counter() - started
