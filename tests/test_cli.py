@@ -170,7 +170,7 @@ def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> Non
     module = project / "backend" / "notes.py"
     module.write_text("import nothing_of_that_name\n")
     with dev(project) as running:
-        running.wait_for("cannot load the functions; waiting for a change")
+        running.wait_for("cannot start; waiting for a change")
         running.wait_for("notes.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'")
         module.write_text(MODULE)
         running.wait_for("runs 3 functions")

@@ -17,7 +17,7 @@ import orjson
 
 from duly.app import DEFAULT_STORE, App, sqlite_path
 from duly.clock import to_datetime
-from duly.errors import DulyError, LoadError
+from duly.errors import DulyError, LoadError, SchemaValidationError
 from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
 from duly.functions.registry import Registry
@@ -123,7 +123,7 @@ class _errors_as_text:
 async def _dev(folder: str, store: str) -> None:
     _print_runs()
     _end_on_sigterm()
-    app = App(folder, store)
+    app = App(folder, store, development=True)
     changes = _Changes(folder)
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
@@ -149,8 +149,8 @@ def _end_on_sigterm() -> None:
 async def _opened(app: App) -> bool:
     try:
         await app.__aenter__()
-    except LoadError as error:
-        _print_error("cannot load the functions; waiting for a change", error)
+    except (LoadError, SchemaValidationError) as error:
+        _print_error("cannot start; waiting for a change", error)
         return False
     return True
 
