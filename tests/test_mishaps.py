@@ -398,7 +398,7 @@ async def test_subscriptions_that_are_left_are_forgotten() -> None:
                 break
         gc.collect()
         await asyncio.sleep(0)
-        assert t.app.database.log._ranges == {}  # pyright: ignore[reportPrivateUsage]
+        assert t.app.database.log._readers.ranges == {}  # pyright: ignore[reportPrivateUsage]
 
 
 # What is no time, no value, no end.

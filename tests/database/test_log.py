@@ -61,6 +61,13 @@ async def test_a_reader_is_woken_when_and_only_when_what_it_read_changed(
     assert not log.changed(read, 1).done()
 
 
+async def test_a_reader_is_not_woken_by_what_its_snapshot_shows() -> None:
+    log = Log(0)
+    log.append(commit(1, 1, None, 6))
+    log.append(commit(2, 2, None, 9))
+    assert [log.changed(reads(n_between(5, 7)), since).done() for since in (0, 1, 2)] == [True, False, False]
+
+
 async def test_a_reader_whose_snapshot_is_older_than_the_log_is_woken_at_once() -> None:
     log = Log(0)
     for version in range(1, LOG_COMMITS_MAX + 3):
@@ -107,4 +114,82 @@ async def test_a_watch_that_is_done_or_canceled_is_forgotten() -> None:
     log.changed(read, 0)
     log.append(commit(1, 1, None, 6))
     await asyncio.sleep(0)
-    assert (log._points, log._ranges) == ({"notes": {}}, {})
+    assert (log._readers.points, log._readers.ranges) == ({}, {})
+
+
+async def test_what_was_read_twice_is_forgotten_once() -> None:
+    log = Log(0)
+    created = Range("notes", BY_CREATION_TIME, b"", b"\xff")
+    watch = log.changed(reads(n_between(5, 7), n_between(5, 7), created, points=(1,)), 0)
+    log.append(commit(1, 2, None, 6))
+    assert watch.done()
+    await asyncio.sleep(0)
+    assert (log._readers.points, log._readers.ranges) == ({}, {})
+
+
+async def test_a_commit_wakes_the_one_of_a_thousand_that_read_it() -> None:
+    log = Log(0)
+    watches = [log.changed(reads(n_between(10 * n, 10 * n + 5)), 0) for n in range(1_000)]
+    log.append(commit(1, 1, 17, 6_178))
+    assert [n for n, watch in enumerate(watches) if watch.done()] == []
+    log.append(commit(2, 1, 6_178, 6_173))
+    assert [n for n, watch in enumerate(watches) if watch.done()] == [617]
+
+
+async def test_a_commit_wakes_all_that_read_the_whole_table() -> None:
+    log = Log(0)
+    whole = [log.changed(reads(Range("notes", "by_n", b"", b"\xff")), 0) for _ in range(1_000)]
+    other = log.changed(reads(Range("others", "by_n", b"", b"\xff")), 0)
+    log.append(commit(1, 1, 5, 6))
+    assert all(watch.done() for watch in whole)
+    assert not other.done()
+
+
+async def test_a_document_that_changes_in_place_wakes_who_reads_it() -> None:
+    log = Log(0)
+    read, unread = log.changed(reads(n_between(5, 7)), 0), log.changed(reads(n_between(7, 9)), 0)
+    key = keys_of(NOTES, 1, '{"n":6}')
+    log.append(Commit(1, [(NOTES, {1: Write("before", "after", key, key)})]))  # nobody decodes rows that have keys
+    assert [read.done(), unread.done()] == [True, False]
+
+
+TWICE = Table("notes", 100, (Index("by_m", 101, ("m",)), Index("by_n", 100, ("n",))))
+ROW = '{"n":6,"m":1}'
+
+
+@pytest.mark.parametrize("keys", [keys_of(TWICE, 1, ROW), keys_of(NOTES, 1, ROW), ()])
+async def test_keys_are_those_of_the_watched_index_whatever_indexes_there_were_at_the_write(
+    keys: tuple[bytes, ...],
+) -> None:
+    log = Log(0)
+    six, one = n_between(6, 6), n_between(1, 1)
+    spans = (six, one, six._replace(order="by_m"), one._replace(order="by_m"))
+    watches = [log.changed(reads(span), 0) for span in spans]
+    log.append(Commit(1, [(TWICE, {1: Write(None, ROW, (), keys)})]))
+    assert [watch.done() for watch in watches] == [True, False, False, True]
+
+
+async def test_an_index_that_changes_wakes_who_reads_its_table_in_any_order() -> None:
+    log = Log(0)
+    by_n, created = n_between(5, 7), Range("notes", BY_CREATION_TIME, b"", b"\xff")
+    read = [log.changed(reads(span), 0) for span in (by_n, created)]
+    unread = [log.changed(reads(by_n._replace(table="others")), 0), log.changed(reads(points=(1,)), 0)]
+    log.append(Commit(1, [], reshaped=frozenset(("notes",))))
+    assert [watch.done() for watch in read + unread] == [True, True, False, False]
+
+
+async def test_who_has_read_an_index_that_is_gone_does_not_disturb_later_commits() -> None:
+    log = Log(0)
+    watch = log.changed(reads(n_between(5, 7)), 0)
+    bare = Table("notes", 100)
+    log.append(Commit(1, [], reshaped=frozenset(("notes",))))
+    log.append(Commit(2, [(bare, {1: Write(None, ROW)})]))  # the loop has not told the reader yet
+    assert watch.done()
+    assert log.changed(reads(n_between(5, 7)), 0).done()
+
+
+async def test_everybody_is_woken_at_the_end() -> None:
+    log = Log(0)
+    watches = [log.changed(read, 0) for read in (reads(n_between(5, 7)), reads(points=(1,)), reads())]
+    log.wake_all()
+    assert [watch.done() for watch in watches] == [True, True, False]

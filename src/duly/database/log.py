@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from duly.database.catalog import DUE, index_named, key_in
-from duly.database.reads import Range, ReadSet
+from duly.database.catalog import DUE, key_in
+from duly.database.reads import ReadSet
+from duly.database.spans import Spans
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.engine import JOBS, Job, Write
 from duly.values.keys import encode, encode_id
-from duly.values.schema import Table
+from duly.values.schema import BY_CREATION_TIME, Index, Table
 
 
 class Commit(NamedTuple):
@@ -37,36 +37,17 @@ class Log:
         self.version = version
         self._commits: deque[Commit] = deque()
         self._weight = 0
-        self._points: dict[str, dict[int, set[Watch]]] = {}
-        self._ranges: dict[tuple[str, str], dict[Watch, list[Range]]] = {}
+        self._readers = Readers()
 
     def append(self, commit: Commit) -> None:
         """Note a commit and wake whoever has read what it changed."""
         self.version = commit.version
         self._keep(commit)
-        woken: set[Watch] = set()
-        for table, writes in commit.writes:
-            points = self._points.get(table.name)
-            if points:
-                for id in points.keys() & writes.keys():
-                    woken |= points[id]
-        for (table, index), watches in self._ranges.items():
-            if table in commit.reshaped:
-                woken.update(watches)
-                continue
-            keys = _changed_keys(commit, table, index)
-            if keys:
-                woken.update(watch for watch, ranges in watches.items() if _meets(ranges, keys))
-        for watch in woken:
-            if not watch.done():
-                watch.set_result(None)
+        _wake(self._readers.touched(commit))
 
     def wake_all(self) -> None:
         """Wake everybody: the code has changed, or nothing will change any more."""
-        watches = {watch for points in self._points.values() for watches in points.values() for watch in watches}
-        for watch in watches.union(*self._ranges.values()):
-            if not watch.done():
-                watch.set_result(None)
+        _wake(self._readers.everybody())
 
     def _keep(self, commit: Commit) -> None:
         self._commits.append(commit)
@@ -80,76 +61,111 @@ class Log:
         Cancel it when it is no longer wanted.
         """
         watch: Watch = asyncio.get_running_loop().create_future()
-        if self._changed_since(reads, since):
+        if self._changed_since(reads, since, watch):
             watch.set_result(None)
-            return watch
-        for table, id in reads.points:
-            self._points.setdefault(table, {}).setdefault(id, set()).add(watch)
-        for span in reads.ranges:
-            self._ranges.setdefault((span.table, span.order), {}).setdefault(watch, []).append(span)
-        watch.add_done_callback(lambda done: self._forget(done, reads))
+        else:
+            self._readers.add(reads, watch)
+            watch.add_done_callback(lambda done: self._readers.discard(reads, done))
         return watch
 
-    def _changed_since(self, reads: ReadSet, since: int) -> bool:
+    def _changed_since(self, reads: ReadSet, since: int, watch: Watch) -> bool:
         if since >= self.version:
             return False
         if not self._commits or self._commits[0].version > since + 1:
             return True  # too old to tell
-        recent: list[Commit] = []
+        asked = Readers()
+        asked.add(reads, watch)
         for commit in reversed(self._commits):
             if commit.version <= since:
                 break
-            recent.append(commit)
-        return any(_touches(commit, reads) for commit in recent)
+            if asked.touched(commit):
+                return True
+        return False
 
-    def _forget(self, watch: Watch, reads: ReadSet) -> None:
+
+class Readers:
+    """Who has read what: ids, and ranges of indexes, by table."""
+
+    def __init__(self) -> None:
+        self.points: dict[str, dict[int, set[Watch]]] = {}
+        self.ranges: dict[str, dict[str, Spans[Watch]]] = {}
+
+    def add(self, reads: ReadSet, watch: Watch) -> None:
         for table, id in reads.points:
-            points = self._points.get(table, {})
-            points.get(id, set()).discard(watch)
-            if not points.get(id):
-                points.pop(id, None)
+            self.points.setdefault(table, {}).setdefault(id, set()).add(watch)
         for span in reads.ranges:
-            watches = self._ranges.get((span.table, span.order), {})
-            watches.pop(watch, None)
+            indexes = self.ranges.setdefault(span.table, {})
+            if span.order not in indexes:
+                indexes[span.order] = Spans()
+            indexes[span.order].add(span, watch)
+
+    def discard(self, reads: ReadSet, watch: Watch) -> None:
+        """Remove a watch that was added with these reads, and leave nothing empty behind."""
+        for table, id in reads.points:
+            ids = self.points.get(table, {})
+            watches = ids.get(id, set())
+            watches.discard(watch)
             if not watches:
-                self._ranges.pop((span.table, span.order), None)
+                ids.pop(id, None)
+                if not ids:
+                    self.points.pop(table, None)
+        for span in reads.ranges:
+            indexes = self.ranges.get(span.table, {})
+            spans = indexes.get(span.order)
+            if spans is None:
+                continue  # this range was read twice
+            spans.discard(span, watch)
+            if not spans:
+                del indexes[span.order]
+                if not indexes:
+                    del self.ranges[span.table]
+
+    def everybody(self) -> set[Watch]:
+        points = (watches for ids in self.points.values() for watches in ids.values())
+        ranges = (spans.everybody() for indexes in self.ranges.values() for spans in indexes.values())
+        return set[Watch]().union(*points, *ranges)
+
+    def touched(self, commit: Commit) -> set[Watch]:
+        """Whoever has read something that a commit changed."""
+        touched: set[Watch] = set()
+        for table in commit.reshaped & self.ranges.keys():
+            touched.update(*(spans.everybody() for spans in self.ranges[table].values()))
+        for table, writes in commit.writes:
+            ids = self.points.get(table.name)
+            if ids:
+                touched.update(*(ids[id] for id in ids.keys() & writes.keys()))
+            for index, spans in self.ranges.get(table.name, _NOTHING).items():
+                touched |= spans.containing(_changed_keys(table, index, writes))
+        return touched
 
 
-def _touches(commit: Commit, reads: ReadSet) -> bool:
-    if any((table.name, id) in reads.points for table, writes in commit.writes for id in writes):
-        return True
-    return any(
-        span.table in commit.reshaped or _meets((span,), _changed_keys(commit, span.table, span.order))
-        for span in reads.ranges
-    )
+_NOTHING: dict[str, Spans[Watch]] = {}
 
 
-def _changed_keys(commit: Commit, table_name: str, index_name: str) -> list[bytes]:
-    """The old and new keys of what a commit changed in one index, sorted."""
-    keys: list[bytes] = []
-    for table, writes in commit.writes:
-        if table.name == table_name:
-            keys += _keys(table, index_name, writes)
-    keys.sort()
-    return keys
+def _wake(watches: set[Watch]) -> None:
+    for watch in watches:
+        if not watch.done():
+            watch.set_result(None)
 
 
-def _keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> Iterable[bytes]:
+def _changed_keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> list[bytes]:
+    """The old and new keys of what was written, in one index, sorted."""
+    if index_name == BY_CREATION_TIME:
+        return sorted(map(encode_id, writes))
     if index_name == DUE.name and table is JOBS:
         # The executor waits for times, not for ids, and jobs scheduled together are often due together.
         dues = {row.due for write in writes.values() for row in (write.old, write.new) if isinstance(row, Job)}
-        return [encode(due) for due in dues if due is not None]
-    index = index_named(table, index_name)
+        return sorted(encode(due) for due in dues if due is not None)
+    index = table.index(index_name)
     if index is None:
-        return map(encode_id, writes)
-    rows = ((id, row) for id, write in writes.items() for row in (write.old, write.new) if row is not None)
-    return [key_in(table, index, id, row) for id, row in rows]
+        return []  # who has read it was woken when it went, and may only not have heard yet
+    return sorted(_keys(table, index, writes))
 
 
-def _meets(ranges: Iterable[Range], keys: list[bytes]) -> bool:
-    """Whether one of the sorted keys lies in one of the ranges."""
-    for span in ranges:
-        position = bisect_left(keys, span.lower)
-        if position < len(keys) and keys[position] < span.upper:
-            return True
-    return False
+def _keys(table: Table, index: Index, writes: Mapping[int, Write]) -> Iterator[bytes]:
+    position, count = table.indexes.index(index), len(table.indexes)
+    for id, write in writes.items():
+        for row, keys in ((write.old, write.old_keys), (write.new, write.new_keys)):
+            if row is not None:
+                # Rows of system tables bring no keys, and what the same batch wrote before a schema brings others.
+                yield keys[position] if len(keys) == count else key_in(table, index, id, row)
