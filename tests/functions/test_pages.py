@@ -262,3 +262,24 @@ async def test_scheduled_functions_are_paged_like_documents() -> None:
     async with harness(noop=noop) as t:
         await t.transaction(schedule)
         assert await t.transaction(read) == [1, 3, 2, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (2, r"paginate: got 2, expected num_items=… or a dict such as \{'numItems': 100\}"),
+        ({"numItems": 2, "endcursor": "x"}, "paginate: got the option 'endcursor', expected one of numItems, cursor"),
+        ({"cursor": None}, "paginate: got None for num_items"),
+    ],
+)
+async def test_options_that_are_none_are_refused(options: Any, message: str) -> None:
+    async with harness() as t:
+        with pytest.raises(QueryError, match=message):
+            await t.transaction(lambda ctx: ctx.db.query("notes").paginate(options))
+
+
+async def test_options_may_be_spelled_like_the_keywords() -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2, 3)
+        found = await t.transaction(lambda ctx: ctx.db.query("notes").paginate({"num_items": 2, "cursor": None}))
+        assert len(found["page"]) == 2

@@ -58,7 +58,14 @@ def test_a_folder_is_loaded_with_its_subfolders(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "spelling",
-    ["greetings:hello", "greetings.py:hello", "greetings.js:hello", api.greetings.hello, internal.greetings.hello],
+    [
+        "greetings:hello",
+        "greetings.py:hello",
+        "greetings.js:hello",
+        api.greetings.hello,
+        internal.greetings.hello,
+        internal["greetings:hello"],
+    ],
 )
 def test_a_function_is_found_under_every_spelling(folder: Path, spelling: object) -> None:
     assert Registry.load(str(folder)).find(spelling).name == "greetings:hello"  # pyright: ignore[reportArgumentType]
@@ -79,6 +86,8 @@ def test_a_function_is_registered_wherever_it_is_an_attribute() -> None:
     assert sorted(registry.functions) == ["a:first", "b/c:second", "b/c:there"]
     assert registry.find(here).name == "a:first"
     assert registry.find(api.b.c.there).name == "b/c:there"
+    assert registry.find(api["b/c.py:there"]).name == "b/c:there"
+    assert registry.find(api.b["c:there"]).name == "b/c:there"
     with pytest.raises(FunctionNotFoundError, match=r"<query .*\.here> is no function of this app"):
         Registry.load({}).find(here)
 

@@ -57,7 +57,10 @@ def read_cursor(ids: IdCodec, query: str, cursor: object) -> Place:
         raise _invalid(f"got {cursor!r:.80}, expected None or the continueCursor of a page of this query") from None
     of_query, id, values = loads(body.decode())
     if of_query != query:
-        raise _invalid("got the cursor of another query, expected one of this query with the same range and filters")
+        raise _invalid(
+            "got the cursor of another query, expected one of this query, with the same range, filters and direction;"
+            " a value that changes from call to call, such as ctx.now, must be an argument that goes with the cursor"
+        )
     return Place(tuple(UNSET if value is None else loads(value) for value in values), id)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from duly.values.checks import Validator
+from duly.values.validators import Declared
 
 if TYPE_CHECKING:
     from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
@@ -41,7 +41,7 @@ class Function(Generic[P, R]):
         kind: str,
         public: bool,
         args: Fields | None,
-        returns: Validator | Fields | None,
+        returns: Declared | None,
     ) -> None:
         self.handler = handler
         self.kind = kind
@@ -54,11 +54,22 @@ class Function(Generic[P, R]):
         self.__doc__ = handler.__doc__
         self.__wrapped__ = handler
 
-    def __call__(self, ctx: Any, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
-        return self.handler(ctx, *args, **kwargs)
-
     def __repr__(self) -> str:
         return f"<{self.kind} {self.__module__}.{self.__qualname__}>"
+
+
+class AsyncFunction(Function[P, R]):
+    """One of an `async def`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return self.handler(*args, **kwargs)
+
+
+class BlockingFunction(Function[P, R]):
+    """One of a `def`, an action that runs in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.handler(*args, **kwargs)
 
 
 class Decorator(Generic[C]):
@@ -70,34 +81,52 @@ class Decorator(Generic[C]):
         self.__doc__ = doc
 
     @overload
-    def __call__(self, handler: Callable[Concatenate[C, P], Awaitable[R]], /) -> Function[P, R]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[C, P], Awaitable[R]], /
+    ) -> AsyncFunction[Concatenate[C, P], R]: ...
 
     @overload
     def __call__(
-        self, *, args: Fields | None = None, returns: Validator | Fields | None = None
-    ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], Function[P, R]]: ...
+        self, *, args: Fields | None = None, returns: Declared | None = None
+    ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], AsyncFunction[Concatenate[C, P], R]]: ...
 
     def __call__(self, *handlers: Any, **declared: Any) -> Any:
         return _decorate(self._kind, self._public, *handlers, **declared)
 
 
+class OfAction(Protocol):
+    """Makes an action of an `async def`, or of a `def` that runs in a thread."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[ActionCtx, P], Awaitable[R]], /
+    ) -> AsyncFunction[Concatenate[ActionCtx, P], R]: ...
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[SyncActionCtx, P], R], /
+    ) -> BlockingFunction[Concatenate[SyncActionCtx, P], R]: ...
+
+
 class ActionDecorator:
-    """`@action` and `@internal_action`: of an `async def`, or of a `def` that runs in a thread."""
+    """`@action` and `@internal_action`: bare, or with `args=` and `returns=`."""
 
     def __init__(self, public: bool, doc: str) -> None:
         self._public = public
         self.__doc__ = doc
 
     @overload
-    def __call__(self, handler: Callable[Concatenate[ActionCtx, P], Awaitable[R]], /) -> Function[P, R]: ...
-
-    @overload
-    def __call__(self, handler: Callable[Concatenate[SyncActionCtx, P], R], /) -> Function[P, R]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[ActionCtx, P], Awaitable[R]], /
+    ) -> AsyncFunction[Concatenate[ActionCtx, P], R]: ...
 
     @overload
     def __call__(
-        self, *, args: Fields | None = None, returns: Validator | Fields | None = None
-    ) -> Callable[[Callable[Concatenate[Any, P], Any]], Function[P, Any]]: ...
+        self, handler: Callable[Concatenate[SyncActionCtx, P], R], /
+    ) -> BlockingFunction[Concatenate[SyncActionCtx, P], R]: ...
+
+    @overload
+    def __call__(self, *, args: Fields | None = None, returns: Declared | None = None) -> OfAction: ...
 
     def __call__(self, *handlers: Any, **declared: Any) -> Any:
         return _decorate(ACTION, self._public, *handlers, **declared)
@@ -110,11 +139,12 @@ def _decorate(
     /,
     *,
     args: Fields | None = None,
-    returns: Validator | Fields | None = None,
+    returns: Declared | None = None,
 ) -> Any:
-    def decorate(handler: Callable[..., Any]) -> Function[Any, Any]:
+    def decorate(handler: Callable[..., Any]) -> Function[..., Any]:
         _check_handler(handler, kind)
-        return Function(handler, kind, public, args, returns)
+        form = AsyncFunction if inspect.iscoroutinefunction(handler) else BlockingFunction
+        return form(handler, kind, public, args, returns)
 
     return decorate if handler is None else decorate(handler)
 
@@ -174,6 +204,11 @@ class Reference:
         self.__dict__[name] = child  # the next look-up finds it without this method
         return child
 
+    def __getitem__(self, name: str) -> Reference:
+        """A function by a name that is data: `internal["admin/users:ban"]` is `internal.admin.users.ban`."""
+        module, _, function = canonical(name).partition(":")
+        return Reference((*self._path, *module.split("/"), function))
+
     def __str__(self) -> str:
         *module, function = self._path or ("",)
         return f"{'/'.join(module)}:{function}"
@@ -187,7 +222,7 @@ api: Final = Reference(())
 internal: Final = Reference(())
 """The same references; by convention for functions that clients cannot call."""
 
-Ref = Function[Any, R] | Reference | str
+Ref = Function[..., R] | Reference | str
 """What names a function: itself, `api.module.function`, or `"module:function"`."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Generic, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Any, Final, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 from duly.database.catalog import values_in
 from duly.database.walk import Found, Walk, beyond, up_to
@@ -37,6 +37,7 @@ _OPTIONS: Final = {
     "maximumRowsRead": "maximum_rows_read",
     "maximumBytesRead": "maximum_bytes_read",
 }
+_OF_THE_CLIENT: Final = "id"  # tells its own requests apart
 _SPLIT_SHARE: Final = 0.75
 """A page that took this share of a limit should be split, says the Convex backend."""
 
@@ -53,7 +54,7 @@ class Paging(NamedTuple):
 
 def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limits: Limits) -> Paging:
     """The page that keywords ask for, or the `paginationOpts` of an official client, or both."""
-    asked = {_OPTIONS[name]: value for name, value in (options or {}).items() if name in _OPTIONS}
+    asked = _named({} if options is None else options)
     asked |= {name: value for name, value in given.items() if value is not None}
     items: Any = asked.get("num_items")
     if isinstance(items, bool) or not isinstance(items, int) or not 1 <= items <= limits.documents_read_max:
@@ -66,6 +67,19 @@ def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limit
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             raise QueryError(f"paginate: got {most!r} for {name}, expected a whole number above 0")
     return Paging(**asked)
+
+
+def _named(options: object) -> dict[str, Any]:
+    """The options of one dict, in either spelling, by the names of the keywords."""
+    if not isinstance(options, Mapping):
+        raise QueryError(f"paginate: got {options!r:.80}, expected num_items=… or a dict such as {{'numItems': 100}}")
+    asked: dict[str, Any] = {}
+    for name, value in cast("Mapping[str, Any]", options).items():
+        if name in _OPTIONS or name in Paging._fields:
+            asked[_OPTIONS.get(name, name)] = value
+        elif name != _OF_THE_CLIENT:
+            raise QueryError(f"paginate: got the option {name!r}, expected one of {', '.join(_OPTIONS)}")
+    return asked
 
 
 async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
