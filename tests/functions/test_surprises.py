@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from enum import Enum, IntEnum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -310,3 +311,30 @@ async def test_a_function_is_found_by_any_spelling_of_its_name_and_of_its_own_ki
             await t.query("dir/mod:hidden", {"id": id})
         with pytest.raises(FunctionNotFoundError, match="got the function 'mod:nothing', expected one of this app"):
             await t.mutation("mod:nothing")
+
+
+# Enums.
+
+
+class Status(str, Enum):
+    NEW = "new"
+
+
+class Rank(IntEnum):
+    FIRST = 1
+
+
+@pytest.mark.parametrize("member", [Status.NEW, Rank.FIRST])
+async def test_a_member_of_an_enum_is_found_by_itself_and_by_its_value(member: Any) -> None:
+    async with Harness({"schema": SCHEMA}) as t:
+        [id] = await insert(t, {"rank": member})
+        for value in (member, member.value):
+
+            async def read(ctx: MutationCtx, value: Any = value) -> Any:
+                by_index = await ctx.db.query("notes").with_index("by_rank", lambda q: q.eq("rank", value)).unique()
+                by_filter = await ctx.db.query("notes").filter(lambda q: q.field("rank") == value).unique()
+                return by_index, by_filter
+
+            by_index, by_filter = await t.transaction(read)
+            assert by_index["_id"] == by_filter["_id"] == id
+            assert type(by_index["rank"]) is type(member.value)

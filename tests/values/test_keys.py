@@ -8,10 +8,21 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duly.values.keys import FIRST, LAST, Cut, encode, encode_id, field_of
+from duly.values.keys import FIRST, LAST, Cut, compare, encode, encode_id, field_of
 from duly.values.value import UNSET
 
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+values = st.recursive(
+    st.sampled_from([UNSET, None, False, True])
+    | st.integers(-2, 2)
+    | numbers
+    | st.floats()
+    | texts
+    | st.binary(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=5,
+)
 
 IN_ORDER: list[Any] = [
     UNSET,
@@ -69,6 +80,24 @@ def test_values_of_all_types_have_one_order() -> None:
 def test_numbers_compare_exactly_across_int_and_float(a: float, b: float) -> None:
     assert (encode(a) < encode(b)) == (a < b)
     assert (encode(a) == encode(b)) == (a == b)
+
+
+def test_there_is_one_nan_whatever_its_sign() -> None:
+    assert encode(math.nan) == encode(-math.nan) == encode(math.inf - math.inf) > encode(math.inf)
+
+
+def test_values_compare_as_they_stand_in_order() -> None:
+    for place, value in enumerate(IN_ORDER):
+        after = len(IN_ORDER) - place - 1
+        assert [compare(value, other) for other in IN_ORDER] == [1] * place + [0] + [-1] * after
+    assert compare(1, 1.0) == compare(-0.0, 0) == compare(math.nan, math.inf - math.inf) == 0
+    assert compare(math.nan, math.inf) == 1
+
+
+@given(values, values)
+def test_values_compare_as_their_keys_do(a: Any, b: Any) -> None:
+    assert compare(a, b) == (encode(a) > encode(b)) - (encode(a) < encode(b)) == -compare(b, a)
+    assert compare(a, a) == 0
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))

@@ -141,7 +141,9 @@ class Filters:
     if not TYPE_CHECKING:  # a type checker finds these by itself
 
         def __getattr__(self, name: str) -> NoReturn:
-            _refuse_attribute(name, "q")
+            _refuse_dunder(name)
+            known = ", ".join(act for act in vars(Filters) if act[0] != "_")
+            raise QueryError(f'a filter: got q.{name}, expected q.field("{name}") or one of q\'s {known}')
 
         def __getitem__(self, key: object) -> NoReturn:
             raise QueryError(f"a filter: got q[{show(key)}], expected q.field({show(key)}); q is no document")
@@ -238,13 +240,22 @@ class Expression:
             raise QueryError(_NO_TRUTH)
 
         def __getattr__(self, name: str) -> NoReturn:
-            _refuse_attribute(name, "an expression")
+            _refuse_dunder(name)
+            raise QueryError(
+                f"a filter: got {self!r:.200}.{name}, expected an operator of q, or for a field of an object a path"
+                f' such as q.field("address.{name}")'
+            )
 
         def __getitem__(self, key: object) -> NoReturn:
             raise QueryError(
                 f'a filter: got {self!r:.200}[{show(key)}], expected a path such as q.field("address.city");'
                 " elements of arrays cannot be asked for"
             )
+
+
+def _refuse_dunder(name: str) -> None:
+    if name[:2] == "__":  # Python asks for these itself, and takes an AttributeError for no
+        raise AttributeError(name)
 
 
 _NO_TRUTH: Final = (
@@ -256,16 +267,6 @@ _NO_HASH: Final = (
     "a filter: a field cannot stand in a set or as a key of a dict, nor be looked up there; instead of `a in {1, 2}`"
     " write q.or_(a == 1, a == 2)"
 )
-
-
-def _refuse_attribute(name: str, of: str) -> NoReturn:
-    if name[:2] == "__":  # Python asks for these itself, and takes an AttributeError for no
-        raise AttributeError(name)
-    known = ", ".join(act for act in vars(Filters) if act[0] != "_")
-    raise QueryError(
-        f'a filter: got .{name} of {of}, expected one of q\'s {known}; a field is q.field("{name}"),'
-        f' one of an object in it q.field("outer.{name}")'
-    )
 
 
 # What expressions are made of. Each is compiled as it is made, so that however deep, none is ever walked.
@@ -287,17 +288,13 @@ def _node(operand: object) -> Node:
         return operand._node  # pyright: ignore[reportPrivateUsage]
     if operand is UNSET:
         return Node("UNSET", _constant(UNSET))
-    text, value = _plain(operand)
-    return Node(text, _constant(value), boolean=type(value) is bool)
-
-
-def _plain(value: object) -> tuple[str, Any]:
-    """A value as text, the same for equal objects in any order, and as a copy of its own, plain where it is a model."""
     try:
-        text = dumps(value)
+        text = dumps(operand)
     except NotAValueError as error:
         raise QueryError(f"a filter: an operand: {error}") from None
-    return orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode(), loads(text)
+    value = loads(text)  # a copy of its own, plain where it was a model
+    sorted_text = orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
+    return Node(sorted_text, _constant(value), boolean=type(value) is bool)
 
 
 def _constant(value: object) -> Evaluate:
@@ -318,15 +315,13 @@ def _field(path: object) -> Expression:
     if not isinstance(path, str) or not all(path.split(".")):
         raise QueryError(f'a filter: got q.field({show(path)}), expected a name, or a path such as "address.city"')
 
-    text, name = _plain(path)
-
     def nested(document: Document) -> object:
-        return field_of(document, name)
+        return field_of(document, path)
 
     def top(document: Document) -> object:
-        return document.get(name, UNSET)
+        return document.get(path, UNSET)
 
-    return Expression(Node(f"field({text})", nested if "." in name else top))
+    return Expression(Node(f"field({_node(path).text})", nested if "." in path else top))
 
 
 _ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt": (1,), "gte": (0, 1)}

@@ -51,8 +51,11 @@ def _encode_other(value: object) -> bytes:
     if isinstance(value, dict):
         fields = sorted(cast("dict[str, object]", value).items())
         return _OBJECT + b"".join(encode(name) + encode(item) for name, item in fields) + _END
+    # Members of enums are what they are stored as, whatever their str() says.
     if isinstance(value, str):
-        return encode(str(value))
+        return _STRING + _terminated(str.encode(value))
+    if isinstance(value, int | float):
+        return _number(int(value) if isinstance(value, int) else float(value))
     raise TypeError(f"got {value!r} ({type(value).__name__}), expected a value that can be compared")
 
 
