@@ -316,7 +316,7 @@ async def test_a_function_is_found_by_any_spelling_of_its_name_and_of_its_own_ki
 # Enums.
 
 
-class Status(str, Enum):
+class Status(str, Enum):  # noqa: UP042  whose str() is not its value
     NEW = "new"
 
 
