@@ -123,10 +123,10 @@ class Store:
         return self.random.choices(self.ids, k=_OPERATIONS)
 
 
-async def open_store(stack: AsyncExitStack, folder: Path, documents: int) -> Store:
+async def open_store(stack: AsyncExitStack, path: Path, documents: int) -> Store:
     """A store of so many documents with ranks at random."""
     limits = Limits(documents_read_max=LARGE, bytes_read_max=1 << 40)  # to find places in the middle
-    app = await stack.enter_async_context(App(SOURCE, f"sqlite:///{folder}/{documents}.db", limits=limits))
+    app = await stack.enter_async_context(App(SOURCE, f"sqlite:///{path}", limits=limits))
     ranks = list(range(documents))
     Random(1).shuffle(ranks)
     ids: list[Id] = []
@@ -171,7 +171,10 @@ WORK: tuple[tuple[str, Callable[[Store], Awaitable[None]]], ...] = (
 async def compare_sizes(folder: Path, small: int, large: int, rounds: int) -> list[Compared]:
     """Each piece of work on a small and on a large table, in turn."""
     async with AsyncExitStack() as stack:
-        stores = [await open_store(stack, folder, documents) for documents in (small, large)]
+        stores = [
+            await open_store(stack, folder / "small.db", small),
+            await open_store(stack, folder / "large.db", large),
+        ]
         found = [Compared(title, [], [], GOAL_OF_SIZE) for title, _ in WORK]
         for at in range(rounds + 1):
             for compared, (_, work) in zip(found, WORK, strict=True):
@@ -189,10 +192,8 @@ async def compare_sizes(folder: Path, small: int, large: int, rounds: int) -> li
 async def compare_subscriptions(folder: Path, subscriptions: int, rounds: int) -> tuple[list[Compared], int]:
     """Commits beside no and beside many subscriptions of other ranges; and how many wake when one is read."""
     async with AsyncExitStack() as stack:
-        folders = [folder / "alone", folder / "watched"]
-        for one in folders:
-            one.mkdir()
-        alone, watched = [await open_store(stack, one, SMALL) for one in folders]
+        alone = await open_store(stack, folder / "alone.db", SMALL)
+        watched = await open_store(stack, folder / "watched.db", SMALL)
         waiting = [await _subscribed(watched.app, rank) for rank in range(subscriptions)]
         compared = Compared("commit of one document", [], [], GOAL_OF_SUBSCRIPTIONS)
         for at in range(rounds + 1):

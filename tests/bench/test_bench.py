@@ -31,6 +31,19 @@ def test_a_run_prints_a_table_and_saves_its_figures(tmp_path: Path, capsys: pyte
     assert list((tmp_path / "stores").iterdir()) == []
 
 
+def test_what_size_costs_is_a_table_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = tmp_path / "figures.json"
+
+    arguments = ["--only", "scale", "--count", "6000", "--rounds", "1", "--quick", "--json", str(figures)]
+    run.main([*arguments, "--folder", str(tmp_path / "stores")])
+
+    printed = capsys.readouterr().out
+    assert "| page of 100 in the middle" in printed
+    assert "A commit that one of 100 subscriptions reads wakes 1." in printed
+    titles = [compared["title"] for compared in json.loads(figures.read_text())["scale"]]
+    assert titles[0] == "get by id" and titles[-1] == "commit of one document"
+
+
 def test_a_profile_tells_parts_and_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run.main(["--profile", "W1", "--count", "12", "--folder", str(tmp_path)])
 
