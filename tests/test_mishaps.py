@@ -305,7 +305,7 @@ def schema(*indexes: tuple[str, list[str]]) -> Any:
 
 BOTH = schema(("by_n", ["n"]), ("by_m", ["m"]))
 ONE = schema(("by_m", ["m"]))
-SWAPPED = schema(("by_n", ["m"]), ("by_m", ["m"]))
+SWAPPED = schema(("by_n", ["m"]), ("by_m", ["m", "n"]))
 
 
 @query
@@ -363,15 +363,15 @@ async def test_a_schema_that_cannot_be_applied_changes_nothing(store: str) -> No
     async with App({"app": LIVE, "schema": ONE}, store) as app:
         await app.mutation(put, {"n": 1})
         engine = app.database._engine
-        write_keys = engine.write_keys
+        fill_index = engine.fill_index
 
         def refuse(index: Any, keys: Any) -> None:
             raise StoreError("disk full")
 
-        engine.write_keys = refuse
+        engine.fill_index = refuse
         with pytest.raises(StoreError, match="disk full"):
             await reload(app, {"app": LIVE, "schema": BOTH})
-        engine.write_keys = write_keys
+        engine.fill_index = fill_index
         assert [index.name for index in app.database.catalog.tables["rows"].indexes] == ["by_m"]
         await app.mutation(put, {"n": 2})
         await reload(app, {"app": LIVE, "schema": BOTH})

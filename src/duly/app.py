@@ -75,7 +75,7 @@ class App:
         registry = Registry.load(self._source, self._limits)
         database = Database(self._engine, self._clock, self._limits, self._random)
         try:
-            await database.commit(lambda batch: apply_schema(batch, registry.schema))
+            await apply_schema(database, registry.schema)
             runner = Runner(database, registry, self._clock, self.development)
             executor = Executor(database, runner, self._limits.actions_running_max)
             await executor.recover()
@@ -137,15 +137,18 @@ class App:
         return await self.runner.action(function, args)
 
     async def reload(self) -> Registry:
-        """Load the modules anew and apply their schema. If they do not load, the old ones stay: LoadError.
+        """Load the modules anew and apply their schema, while calls go on by the old one.
 
-        What runs goes on with the code it began with.
+        The old modules stay if the new ones do not load (LoadError), or if a document does not fit their schema
+        (SchemaValidationError). What runs goes on with the code it began with.
         """
-        registry = Registry.load(self._source, self._limits)
-        await self.database.commit(lambda batch: apply_schema(batch, registry.schema))
-        self.runner.registry = registry
-        self.database.log.wake_all()  # what is subscribed to may have changed with the code
-        return registry
+        opened = self._opened
+        async with opened.reloading:
+            registry = Registry.load(self._source, self._limits)
+            await apply_schema(opened.database, registry.schema)
+            opened.runner.registry = registry
+            opened.database.log.wake_all()  # what is subscribed to may have changed with the code
+            return registry
 
     def client_error(self, error: BaseException) -> ClientError:
         """What a remote client learns of an error; the log `duly.run` has all of it, under the same request id.
@@ -191,6 +194,8 @@ class _Open:
         self.database = database
         self.runner = runner
         self.executor = executor
+        self.reloading = asyncio.Lock()
+        """Schemas are applied one after the other."""
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(alarm.run(executor, clock, Random(), self._stop)) if executes else None
 

@@ -23,6 +23,10 @@ POINTS: Final = (
     "action.ran",  # the action returned, its end is not recorded
     "action.recorded",  # its end is durable
     "recovery.begun",  # the store is open, no interrupted action is recorded
+    "schema.index_created",  # a new index is in the open transaction, empty
+    "schema.step",  # a step on the way to another schema is durable
+    "schema.ready",  # the other schema is in the open transaction, with all that belongs to it
+    "schema.applied",  # it is durable, the application does not know
 )
 
 _armed: dict[str, Callable[[], None]] = {}

@@ -103,6 +103,13 @@ CALL_DEPTH_MAX: Final = 8
 WARNING_SHARE: Final = 0.8
 """A function that uses more than this share of a limit is warned of, before it fails."""
 
+SCHEMA_STEP_SECONDS: Final = 0.005
+"""How long one step of checking documents and building indexes holds up the calls of others, in seconds."""
+SCHEMA_STEP_ROWS: Final = 50
+"""Documents that such a step reads at once. It ends between two readings, whatever the size of the documents."""
+SCHEMA_LATE_MAX: Final = 500
+"""Documents written while others were checked that are checked in one step; as few are checked in the last one."""
+
 # The committer. Group commit trades a little latency for throughput: these bound the trade.
 BATCH_SECONDS_MAX: Final = 0.008
 """Time of handlers in one batch: what a caller may wait for its neighbours, in seconds."""

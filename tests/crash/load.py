@@ -30,12 +30,17 @@ from duly import (
 ON_PURPOSE: Final = "fails on purpose"
 
 # Some tables are declared, others are made with their first document: processes die over both.
-schema = define_schema(
+MARKER: Final = {"number": v.int64(), "children": v.array(v.int64())}
+COUNTERS: Final = define_table({"markers": v.int64()})
+
+schema = define_schema({"markers": define_table(MARKER).index("by_number", ["number"]), "counters": COUNTERS})
+other_schema = define_schema(
     {
-        "markers": define_table({"number": v.int64(), "children": v.array(v.int64())}).index("by_number", ["number"]),
-        "counters": define_table({"markers": v.int64()}),
+        "markers": define_table({**MARKER, "note": v.optional(v.string())}).index("by_number", ["number", "children"]),
+        "counters": COUNTERS,
     }
 )
+"""What the schema is changed to and back: markers are checked, and another index takes the place of theirs."""
 
 
 class Diary:

@@ -1,4 +1,4 @@
-"""The process that is killed: it opens the app and calls it without pause, or lets it come to rest."""
+"""The process that is killed: it calls the app without pause and changes its schema, or lets it come to rest."""
 
 from __future__ import annotations
 
@@ -58,14 +58,16 @@ async def _load(order: Order, pipe: int) -> None:
     born, diary = time.time() * 1000, load.keep_diary(order.diary)
     chance = Random(f"{order.seed} {order.run}")
     numbers = itertools.count(order.run * NUMBERS_OF_ONE_RUN + 1)
-    async with _app(order) as app:
+    modules = _modules()
+    async with _app(order, modules) as app:
         clients = [Client(app, diary, Random(chance.random()), numbers) for _ in range(CLIENTS)]
-        await asyncio.gather(_tell_first(app, born, pipe), *(client.run() for client in clients))
+        deploying = _deploy(app, modules, Random(chance.random()))
+        await asyncio.gather(_tell_first(app, born, pipe), deploying, *(client.run() for client in clients))
 
 
 async def _drain(order: Order) -> None:
     load.keep_diary(order.diary)
-    async with _app(order) as app:
+    async with _app(order, _modules()) as app:
         # Without an error at the end: that something is stuck is for the checker to say.
         for _ in range(int(DRAIN_SECONDS / 0.02)):
             if await app.query("load:finished"):
@@ -73,8 +75,20 @@ async def _drain(order: Order) -> None:
             await asyncio.sleep(0.02)
 
 
-def _app(order: Order) -> App:
-    return App({"load": load, "schema": load}, store=f"sqlite:///{order.store}")
+def _modules() -> dict[str, Any]:
+    return {"load": load, "schema": load.schema}
+
+
+def _app(order: Order, modules: dict[str, Any]) -> App:
+    return App(modules, store=f"sqlite:///{order.store}")
+
+
+async def _deploy(app: App, modules: dict[str, Any], chance: Random) -> None:
+    """Change the schema to and fro, while everybody calls."""
+    for schema in itertools.cycle((load.other_schema, load.schema)):
+        await asyncio.sleep(chance.uniform(0, 0.04))
+        modules["schema"] = schema
+        await app.reload()
 
 
 async def _tell_first(app: App, born: float, pipe: int) -> None:

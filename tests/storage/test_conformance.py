@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ def job(
     return Job(id, name, "{}", due if due is not None else 0.0, due, state, lane, **more)
 
 
-def with_jobs(engine: Engine, *jobs: Job) -> None:
+def with_jobs(engine: Engine, *jobs: Job, version: int = 1) -> None:
     engine.begin()
     engine.write(JOBS, {job.id: Write(None, job) for job in jobs})
-    engine.commit(1, 10)
+    engine.commit(version, 10)
 
 
 def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engine]) -> None:
@@ -181,15 +182,84 @@ def test_changed_and_deleted_documents_leave_no_keys_behind(engine: Engine) -> N
     assert scan(engine, None, EVERYTHING) == [1, 3]
 
 
-def test_an_index_can_be_filled_and_dropped(engine: Engine) -> None:
+OTHER = Index("by_other", 101, ("other",), ready=False)
+BUILDING = Table("notes", 100, (BY_N, OTHER))
+
+
+def test_an_index_is_filled_beside_the_writes_that_maintain_it(engine: Engine) -> None:
+    with_notes(engine, 3, 1, 4)
+    both = (key(3, 1), key(3, 1)), (key(3, 1), key(9, 1))
+    engine.begin()
+    engine.create_index(BUILDING, OTHER)
+    engine.write(BUILDING, {1: Write('{"n":3}', '{"n":3,"other":9}', *both)})
+    engine.write(BUILDING, {3: Write('{"n":4}', None, (key(4, 3), key(0, 3)), ())})
+    engine.fill_index(OTHER, [(key(9, 1), 1), (key(5, 2), 2)])
+    engine.commit(2, 3)
+    assert scan(engine, OTHER, EVERYTHING) == [2, 1]
+    assert scan(engine, BY_N, EVERYTHING) == [2, 1]
+
+
+def test_an_index_is_not_ready_until_it_is_finished(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    engine.open()
+    with_notes(engine, 3)
+    engine.begin()
+    engine.create_index(BUILDING, OTHER)
+    engine.commit(2, 1)
+    engine.close()
+    assert engine.open().tables == (JOBS, BUILDING)
+    engine.begin()
+    engine.finish_index(OTHER)
+    engine.commit(3, 1)
+    engine.close()
+    assert engine.open().tables == (JOBS, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
+    engine.close()
+
+
+def test_what_was_read_in_the_same_transaction_keeps_no_index_from_being_dropped(engine: Engine) -> None:
+    with_notes(engine, 3)
+    with_jobs(engine, job(1, 20), version=2)
+    view = engine.begin()
+    view.answer(Get(JOBS, 1))
+    view.answer(Get(NOTES, 1))
+    view.answer(Scan(NOTES, BY_N, EVERYTHING, False, 1))
+    view.answer(Scan(JOBS, None, EVERYTHING, False, 1))
+    view.answer(Due(MUTATION, 20, 1))
+    view.answer(NextDue(MUTATION))
+    engine.drop_index(BY_N)
+    engine.commit(3, 1)
+    assert scan(engine, None, EVERYTHING) == [1]
+
+
+def test_an_index_is_built_beside_another_one_of_its_name_and_takes_its_place(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    engine.open()
     with_notes(engine, 3, 1)
-    other = Index("by_other", 101, ("other",))
+    other = Index("by_n", 101, ("m",), ready=False)
     engine.begin()
     engine.create_index(NOTES, other)
-    engine.write_keys(other, [(key(1, 1), 1), (key(0, 2), 2)])
+    engine.fill_index(other, [(key(1, 1), 1), (key(2, 2), 2)])
+    assert scan(engine, BY_N, EVERYTHING) == [2, 1]
     engine.drop_index(BY_N)
+    engine.finish_index(other)
     engine.commit(2, 2)
-    assert scan(engine, other, EVERYTHING) == [2, 1]
+    assert scan(engine, other, EVERYTHING) == [1, 2]
+    engine.close()
+    assert engine.open().tables == (JOBS, Table("notes", 100, (replace(other, ready=True),)))
+    engine.close()
+
+
+def test_what_a_table_is_declared_to_hold_is_kept(new_engine: Callable[[], Engine]) -> None:
+    engine = new_engine()
+    engine.open()
+    engine.begin()
+    engine.create_table(Table("notes", 100, (), "one"))
+    engine.create_table(Table("others", 101))
+    engine.declare_table(Table("others", 101, (), "two"))
+    engine.commit(1, 0)
+    engine.close()
+    assert [table.declared for table in engine.open().tables] == ["", "one", "two"]
+    engine.close()
 
 
 def test_names_that_differ_only_in_case_are_different_tables(engine: Engine) -> None:

@@ -1,30 +1,43 @@
-"""The tables and indexes of a store, and the keys that rows have in them."""
+"""The tables and the schema of a store, and the keys that rows have in indexes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from duly.storage.engine import JOBS, USER_NUMBER_MIN, Job, Row
+from duly.errors import LimitError
+from duly.limits import TABLES_MAX
+from duly.storage.engine import JOBS, SYSTEM_TABLES, USER_NUMBER_MIN, Job, Row
 from duly.values.keys import encode, encode_id, field_of
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import BY_CREATION_TIME, UNDECLARED, Index, SchemaDefinition, Table
 from duly.values.value import loads
 
 
 class Catalog:
-    """The tables of one version of the store. It never changes: a new table makes a new catalog."""
+    """The tables of one version of the store, and the schema its documents fit.
 
-    __slots__ = ("by_number", "tables")
+    It never changes: a new table makes a new catalog.
+    """
 
-    def __init__(self, tables: Iterable[Table]) -> None:
+    __slots__ = ("by_number", "schema", "tables")
+
+    def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED) -> None:
+        self.schema = schema
         self.tables: Mapping[str, Table] = {table.name: table for table in tables}
         self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}
 
     def with_table(self, table: Table) -> Catalog:
         """The same catalog with one more table, or with another state of a table it has."""
-        return Catalog({**self.tables, table.name: table}.values())
+        return Catalog({**self.tables, table.name: table}.values(), self.schema)
+
+    def with_schema(self, schema: SchemaDefinition) -> Catalog:
+        """The same tables under another schema."""
+        return Catalog(self.tables.values(), schema)
 
     def new_table(self, name: str) -> Table:
+        tables = len(self.tables) - len(SYSTEM_TABLES) + 1
+        if tables > TABLES_MAX:
+            raise LimitError(f"{name}: got {tables:,} tables in a store, expected at most {TABLES_MAX:,} (TABLES_MAX)")
         return Table(name, max((*self.by_number, USER_NUMBER_MIN - 1)) + 1)
 
     def new_index_number(self) -> int:
@@ -43,7 +56,7 @@ def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
     if row is None or not table.indexes or table is JOBS:
         return ()
     document = loads(row)  # pyright: ignore[reportArgumentType]
-    return tuple(_document_key(index, id, document) for index in table.indexes)
+    return tuple(document_key(index, id, document) for index in table.indexes)
 
 
 def key_in(table: Table, index: Index | None, id: int, row: Row) -> bytes:
@@ -61,7 +74,8 @@ def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
     return tuple(field_of(document, path) for path in index.fields)
 
 
-def _document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
+def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
+    """The key of one document in one index."""
     return b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
 
 

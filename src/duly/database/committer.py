@@ -26,11 +26,13 @@ from duly.errors import StoreError
 from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, Limits
 from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
-from duly.values.schema import Index, Table
+from duly.values.schema import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
 Work = Callable[["Batch"], T]
 """What a caller queues: it makes attempts in a batch and returns a result, or raises."""
+Tracked = dict[str, set[int]]
+"""Ids of documents that were written, by table."""
 
 
 class Batch:
@@ -48,10 +50,13 @@ class Batch:
         limits: Limits,
         seed: int,
         watched: Watched,
+        tracked: Tracked,
         alone: Callable[[], bool],
     ) -> None:
         self.catalog = catalog
         self.now = clock.now()
+        self.tracked = tracked
+        """What earlier batches have written to the tables that are tracked."""
         self._base = catalog
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
@@ -61,6 +66,7 @@ class Batch:
         self._watched = watched
         self._unflushed: dict[str, dict[int, Write]] = {}
         self._flushed: dict[str, dict[int, Write]] = {}
+        self._engine_changed = False
         self._alone = alone
         self._began = monotonic()
         self._view = engine.begin()
@@ -76,7 +82,7 @@ class Batch:
 
     @property
     def changed(self) -> bool:
-        return bool(self._unflushed or self._flushed) or self.catalog is not self._base
+        return bool(self._unflushed) or self._engine_changed
 
     def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
         """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind.
@@ -145,10 +151,16 @@ class Batch:
         written: list[tuple[Table, Mapping[int, Write]]] = [
             (self.catalog.tables[name], writes) for name, writes in self._flushed.items()
         ]
-        reshaped = frozenset(
-            name for name, table in self._base.tables.items() if self.catalog.tables.get(name) != table
-        )
-        return Commit(self.version, written, sum(_weight(writes) for _, writes in written), reshaped)
+        for table, writes in written:
+            if table.name in self.tracked:
+                self.tracked[table.name].update(writes)
+        return Commit(self.version, written, sum(_weight(writes) for _, writes in written), self._reshaped())
+
+    def _reshaped(self) -> frozenset[str]:
+        if self.catalog is self._base:
+            return frozenset()
+        before, after = self._base.tables, self.catalog.tables
+        return frozenset(name for name, table in before.items() if after[name].indexes != table.indexes)
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -156,25 +168,49 @@ class Batch:
                 self._change(self._engine.create_table, self.catalog.tables[name])
             self._stored = self.catalog
 
-    # Tables, for whoever applies a schema.
+    # For whoever applies a schema.
 
     def put_table(self, table: Table) -> None:
-        """Make a table, or another state of it, part of the catalog."""
-        if self.catalog.tables.get(table.name) != table:
-            self.catalog = self.catalog.with_table(table)
-
-    def create_index(self, table: Table, index: Index) -> None:
+        """Make the store have a table, or another state of it: these indexes and no others, this declaration."""
+        before = self.catalog.tables.get(table.name)
+        if before == table:
+            return
+        self.flush()  # what is in memory has the keys of the indexes there were
+        self.catalog = self.catalog.with_table(table)
         self._create_tables()
-        self._change(self._engine.create_index, table, index)
+        known = {index.number: index for index in before.indexes} if before is not None else {}
+        for number in known.keys() - {index.number for index in table.indexes}:
+            self._change(self._engine.drop_index, known[number])
+        for index in table.indexes:
+            if index.number not in known:
+                self._change(self._engine.create_index, table, index)
+            elif index != known[index.number]:
+                self._change(self._engine.finish_index, index)
+        if before is not None and before.declared != table.declared:
+            self._change(self._engine.declare_table, table)
 
-    def drop_index(self, index: Index) -> None:
-        self._change(self._engine.drop_index, index)
+    def put_schema(self, schema: SchemaDefinition) -> None:
+        """Validate by another schema from the next call on."""
+        self.catalog = self.catalog.with_schema(schema)
 
-    def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        """Fill an index that was just created."""
-        self._change(self._engine.write_keys, index, keys)
+    def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        """Add keys of documents that are older than an index that is being built."""
+        self._change(self._engine.fill_index, index, keys)
+
+    def track(self, *tables: str) -> Tracked:
+        """From now on keep the ids of what is written to these tables, and to no others.
+
+        Returns those kept so far, with all that this batch has written.
+        """
+        kept = {name: ids | self._written(name) for name, ids in self.tracked.items()}
+        self.tracked = {name: set[int]() for name in tables}
+        return kept
+
+    def _written(self, table: str) -> set[int]:
+        return self._unflushed.get(table, _NOTHING).keys() | self._flushed.get(table, _NOTHING).keys()
 
     def _change(self, act: Callable[..., None], *args: object) -> None:
+        self._engine_changed = True
         try:
             act(*args)
         except Exception as error:
@@ -226,6 +262,7 @@ class Committer:
         self._open = True
         self._abandoned = False
         self._ended = False
+        self._tracked: Tracked = {}
         self._thread.start()
 
     def submit(self, work: Work[T]) -> asyncio.Future[T]:
@@ -276,7 +313,9 @@ class Committer:
         try:
             seed = self._random.getrandbits(63)
             watched, alone = self._watchdog.watched(), self._queue.empty
-            batch = Batch(self._engine, self.catalog, self._ids, self._clock, self._limits, seed, watched, alone)
+            batch = Batch(
+                self._engine, self.catalog, self._ids, self._clock, self._limits, seed, watched, self._tracked, alone
+            )
             faults.at("batch.begun")
             self._run(batch, first, outcomes)
             faults.at("batch.ran")
@@ -289,6 +328,7 @@ class Committer:
                 faults.at("commit.told")
             else:
                 self._engine.rollback()
+                self._keep(batch)
                 self._tell(None, outcomes)
         except Exception as error:
             self._engine.rollback()
@@ -306,8 +346,14 @@ class Committer:
         except BaseException:
             self._catalogs = [entry for entry in self._catalogs if entry[0] < batch.version]
             raise
-        self.catalog = batch.catalog
+        self.catalog, self._tracked = batch.catalog, batch.tracked
         return commit
+
+    def _keep(self, batch: Batch) -> None:
+        """What a batch that wrote nothing leaves behind: perhaps another schema, for the version there is."""
+        if batch.catalog is not self.catalog:
+            self._catalogs.append((batch.version - 1, batch.catalog))
+        self.catalog, self._tracked = batch.catalog, batch.tracked
 
     def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> None:
         while queued is not None:

@@ -15,10 +15,9 @@ from duly.database.catalog import Catalog, keys_of
 from duly.database.overlay import Overlay
 from duly.database.reads import ReadSet
 from duly.database.usage import Usage
-from duly.storage.engine import JOBS, Get, Job, Row, Scan, Write
+from duly.storage.engine import JOBS, Get, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import BY_CREATION_TIME, Index, Table
-from duly.values.value import size
 
 
 class Transaction:
@@ -78,23 +77,20 @@ class Transaction:
     # Reading.
 
     async def get(self, table: Table, id: int) -> Row | None:
-        self.usage.begin_read()
-        if self.reads is not None:
-            self.reads.points.add((table.name, id))
-        row = await self._row(table, id)
-        if row is not None:
-            self.usage.read(1, size(row.args if isinstance(row, Job) else row))
-        return row
-
-    async def _row(self, table: Table, id: int) -> Row | None:
         name = table.name
+        if self.reads is not None:
+            self.reads.points.add((name, id))
         layer: Transaction | None = self
         while layer is not None:
             writes = layer.writes.get(name)
             if writes is not None and id in writes:
-                return writes[id].new
+                row = writes[id].new
+                break
             layer = layer.parent
-        return await ask(Get(table, id)) if self._answered(name) else None
+        else:
+            row = await ask(Get(table, id)) if self._answered(name) else None
+        self.usage.get(row)
+        return row
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
         """At most `scan.limit` rows of an interval, in its order. Who reads by it (`Walk`) notes what was read."""

@@ -6,6 +6,8 @@ from typing import Final
 
 from duly.errors import LimitError
 from duly.limits import WARNING_SHARE, Limits
+from duly.storage.engine import Row
+from duly.values.value import size
 
 _WHAT: Final = {
     "reads_max": ("calls of get and queries", "read several documents with one query"),
@@ -41,17 +43,30 @@ class Usage:
         if self.reads > self.limits.reads_max:
             raise self._exceeded("reads_max")
 
-    def read(self, documents: int, size: int) -> None:
+    def read(self, documents: int, length: int) -> None:
         self.documents_read += documents
-        self.bytes_read += size
+        self.bytes_read += length
         if self.documents_read > self.limits.documents_read_max:
             raise self._exceeded("documents_read_max")
         if self.bytes_read > self.limits.bytes_read_max:
             raise self._exceeded("bytes_read_max")
 
-    def write(self, size: int) -> None:
+    def get(self, row: Row | None) -> None:
+        """A read of one row by its id, found or not."""
+        # The most frequent call of all: what is counted is looked up once.
+        limits = self.limits
+        self.reads = reads = self.reads + 1
+        if reads > limits.reads_max:
+            raise self._exceeded("reads_max")
+        if row is not None:
+            self.documents_read = documents = self.documents_read + 1
+            self.bytes_read = read = self.bytes_read + size(row if isinstance(row, str) else row.args)
+            if documents > limits.documents_read_max or read > limits.bytes_read_max:
+                self.read(0, 0)
+
+    def write(self, length: int) -> None:
         self.documents_written += 1
-        self.bytes_written += size
+        self.bytes_written += length
         if self.documents_written > self.limits.documents_written_max:
             raise self._exceeded("documents_written_max")
         if self.bytes_written > self.limits.bytes_written_max:

@@ -6,7 +6,7 @@ from duly.database.catalog import key_in, values_in
 from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
-from duly.storage.engine import Job, Row, Scan
+from duly.storage.engine import Row, Scan
 from duly.values.keys import Cut, Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 from duly.values.value import size
@@ -17,7 +17,7 @@ Found = tuple[int, Row]
 class Walk:
     """Reads an interval of an index in its order. What it has handed out, and no more, is in the read set.
 
-    It reads as it goes: what its transaction writes meanwhile ahead of it is met, and `step` meets no row twice.
+    It reads as it goes: what its transaction writes meanwhile ahead of it is met, a row that moves ahead once more.
     """
 
     __slots__ = (
@@ -29,7 +29,6 @@ class Walk:
         "_index",
         "_interval",
         "_last",
-        "_met",
         "_table",
         "_transaction",
         "size",
@@ -54,7 +53,6 @@ class Walk:
         self._ahead: list[Found] = []  # read and not handed out yet, the next one last
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
         self._changes = transaction.changes
-        self._met: set[int] = set()
         self.size = 0
         """Bytes of the rows read so far."""
         transaction.usage.begin_read()
@@ -71,30 +69,27 @@ class Walk:
         return found
 
     async def step(self) -> Found | None:
-        """The next row that was not met before, None at the end."""
-        while True:
-            if self._changes != self._transaction.changes:
-                self._changes = self._transaction.changes
-                self._ended = False
-                if self._ahead:  # what was read ahead may have changed; if that happens often, read less ahead
-                    self._ahead_size = max(1, len(self._ahead) // 2)
-                    self._ahead.clear()
-            if not self._ahead and not self._ended:
-                self._ahead = (await self._read(self._ahead_size))[::-1]
-                self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
-            if not self._ahead:
-                return None
-            self._last = self._ahead.pop()
-            if self._last[0] not in self._met:
-                self._met.add(self._last[0])
-                return self._last
+        """The next row, None at the end."""
+        if self._changes != self._transaction.changes:
+            self._changes = self._transaction.changes
+            self._ended = False
+            if self._ahead:  # what was read ahead may have changed; if that happens often, read less ahead
+                self._ahead_size = max(1, len(self._ahead) // 2)
+                self._ahead.clear()
+        if not self._ahead and not self._ended:
+            self._ahead = (await self._read(self._ahead_size))[::-1]
+            self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
+        if not self._ahead:
+            return None
+        self._last = self._ahead.pop()
+        return self._last
 
     async def _read(self, limit: int) -> list[Found]:
         """The rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
         rows = await self._transaction.scan(scan)
         self._ended = len(rows) < limit
-        read = sum(size(row.args if isinstance(row, Job) else row) for _, row in rows)
+        read = sum([size(row if isinstance(row, str) else row.args) for _, row in rows])
         self.size += read
         self._transaction.usage.read(len(rows), read)
         return rows

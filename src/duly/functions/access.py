@@ -11,7 +11,7 @@ from duly.storage.engine import SYSTEM_TABLES, Job, Row
 from duly.values.checks import Mismatch
 from duly.values.ids import IdCodec, creation_time
 from duly.values.models import with_system_fields, without_system_fields
-from duly.values.schema import SchemaDefinition, Table
+from duly.values.schema import Table
 from duly.values.value import Document, loads
 
 
@@ -20,10 +20,11 @@ class Access:
 
     __slots__ = ("ids", "schema", "transaction")
 
-    def __init__(self, transaction: Transaction, ids: IdCodec, schema: SchemaDefinition) -> None:
+    def __init__(self, transaction: Transaction, ids: IdCodec) -> None:
         self.transaction = transaction
         self.ids = ids
-        self.schema = schema
+        self.schema = transaction.catalog.schema
+        """What documents must fit: the schema of the version of the store that this call works on."""
 
     def table_of(self, id: str, /) -> str | None:
         """The name of the table a string is an id of, None if it is no id."""
@@ -48,21 +49,33 @@ class Access:
             return table
         name = self.schema.models().get(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if name is None:
+            given = table.__name__ if isinstance(table, type) else repr(table)  # pyright: ignore[reportUnnecessaryIsInstance]
             raise QueryError(
-                f"got {table!r:.80} as a table, expected its name, or a class that a table of the schema was"
-                " defined with: define_table(Order)"
+                f"got {given:.80} as a table, expected its name, or a class that a table of the schema was defined"
+                f" with: define_table({given if given.isidentifier() else 'Order'})"
             )
         return name
 
     def present(self, table: str, document: Document) -> Any:
         """A document as the application gets it: an instance of the table's class, where that is no kind of dict."""
-        definition = self.schema.tables.get(table)
-        if definition is None or definition.model is None or issubclass(definition.model, dict):
+        if not self._has_instances(table):
             return document
+        definition = self.schema.tables[table]
         try:
             return with_system_fields(definition.document.check(without_system_fields(document), self), document)
         except Mismatch as error:
             raise SchemaValidationError(f"{table}: the document {document['_id']} does not fit: {error}") from error
+
+    def documents(self, table: str, rows: list[tuple[int, Row]]) -> list[Any]:
+        """Rows of a table as the application gets them."""
+        of_table = self.transaction.catalog.tables[table]
+        document, encode, number = self.document, self.ids.encode, of_table.number
+        found = [document(of_table, id, row, encode(number, id)) for id, row in rows]
+        return [self.present(table, one) for one in found] if self._has_instances(table) else found
+
+    def _has_instances(self, table: str) -> bool:
+        definition = self.schema.tables.get(table)
+        return definition is not None and definition.model is not None and not issubclass(definition.model, dict)
 
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:
         """A row as a dict, with the system's fields; `text` is its id."""

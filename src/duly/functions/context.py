@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
@@ -15,11 +15,17 @@ from duly.functions.access import Access
 from duly.functions.call_log import CallLog
 from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
-from duly.functions.scheduling import ActionScheduler, Scheduler
+from duly.functions.scheduling import ActionScheduler, Delay, Moment, Scheduler
 from duly.limits import CALL_DEPTH_MAX
+from duly.values.annotations import Id
 
 if TYPE_CHECKING:
     from duly.functions.runner import Runner
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 Identity = dict[str, Any]
 """Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
@@ -93,10 +99,36 @@ class _Ctx:
         return self._log
 
     @property
-    def scheduled_function_id(self) -> str | None:
+    def scheduled_function_id(self) -> Id[Any] | None:
         """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
         job = self._caller.job
-        return None if job is None else self._runner.job_id(job)
+        return None if job is None else cast("Id[Any]", self._runner.job_id(job))
+
+    # Typed as asyncio.gather is: a tuple of what each one returns.
+
+    @overload
+    async def gather(self, a: Awaitable[A], b: Awaitable[B], /) -> tuple[A, B]: ...
+
+    @overload
+    async def gather(self, a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> tuple[A, B, C]: ...
+
+    @overload
+    async def gather(
+        self, a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /
+    ) -> tuple[A, B, C, D]: ...
+
+    @overload
+    async def gather(self, *awaitables: Awaitable[A]) -> list[A]: ...
+
+    async def gather(self, *awaitables: Awaitable[Any]) -> Any:
+        """Await several calls of `ctx` and return their results in order; use it in place of asyncio.gather.
+
+        user, orders = await ctx.gather(ctx.db.get(user_id), ctx.db.query("orders").take(10))
+        """
+        return await self._results(awaitables)
+
+    async def _results(self, awaitables: tuple[Awaitable[Any], ...]) -> list[Any]:
+        return list(await asyncio.gather(*awaitables))
 
 
 class QueryCtx(_Ctx):
@@ -127,7 +159,7 @@ class QueryCtx(_Ctx):
     def access(self) -> Access:
         """What `db` works with; it knows the ids of tables that this call has made."""
         if self._access is None:
-            self._access = Access(self.transaction, self._runner.ids, self._runner.registry.schema)
+            self._access = Access(self.transaction, self._runner.ids)
         return self._access
 
     @property
@@ -144,11 +176,7 @@ class QueryCtx(_Ctx):
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
         return await self._runner.query_within(self.transaction, ref, args, self._caller.inner())
 
-    async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
-        """Await several calls of `ctx` and return their results in order; use it in place of asyncio.gather.
-
-        user, orders = await ctx.gather(ctx.db.get(user_id), ctx.db.query("orders").take(10))
-        """
+    async def _results(self, awaitables: tuple[Awaitable[Any], ...]) -> list[Any]:
         try:
             return [await awaitable for awaitable in awaitables]
         finally:
@@ -211,10 +239,6 @@ class ActionCtx(_Ctx):
         function = self._runner.registry.find(ref, ("action",))
         return await self._runner.action(function, args, self._caller.inner())
 
-    async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
-        """Await several things at once and return their results in order."""
-        return list(await asyncio.gather(*awaitables))
-
 
 class SyncScheduler:
     """`ctx.scheduler` of a `def` action: the calls block."""
@@ -223,13 +247,16 @@ class SyncScheduler:
         self._ctx = ctx
         self._scheduler = scheduler
 
-    def run_after(self, delay: Any, ref: Ref[Any], args: dict[str, Any] | None = None) -> str:
+    def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
         return self._ctx.wait(self._scheduler.run_after(delay, ref, args))
 
-    def run_at(self, when: Any, ref: Ref[Any], args: dict[str, Any] | None = None) -> str:
+    def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
+        """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
         return self._ctx.wait(self._scheduler.run_at(when, ref, args))
 
     def cancel(self, id: str) -> None:
+        """Cancel a scheduled function, as in a mutation; also the running action itself."""
         self._ctx.wait(self._scheduler.cancel(id))
 
 
@@ -240,6 +267,7 @@ class SyncAuth:
         self._identity = identity
 
     def get_user_identity(self) -> Identity | None:
+        """Who calls, None for nobody. Scheduled functions run as nobody."""
         return self._identity
 
 
@@ -265,10 +293,13 @@ class SyncActionCtx:
         return self._ctx.now
 
     def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query on a snapshot of its own."""
         return self.wait(self._ctx.run_query(ref, args))
 
     def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation; it is committed when this returns."""
         return self.wait(self._ctx.run_mutation(ref, args))
 
     def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run another action and wait for it."""
         return self.wait(self._ctx.run_action(ref, args))

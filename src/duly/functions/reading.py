@@ -39,7 +39,7 @@ class Reading(NamedTuple):
         try:
             return index_named(table, self.index_name)
         except KeyError:
-            known = ", ".join((BY_CREATION_TIME, *(index.name for index in table.indexes)))
+            known = ", ".join((BY_CREATION_TIME, *(index.name for index in table.readable)))
             raise QueryError(f"{self.table_name}: got the index {self.index_name!r}, expected one of {known}") from None
 
     def walk(self, ahead: int = _ROWS_AHEAD) -> Walk | None:
@@ -60,7 +60,7 @@ class Reading(NamedTuple):
         if walk is None:
             return []
         if not self.filters:
-            return [self.present(self.document(row)) for row in await walk.rows(limit)]
+            return self.access.documents(self.table_name, await walk.rows(limit))
         found: list[Any] = []
         while len(found) < limit and (document := await self.next(walk)) is not None:
             found.append(self.present(document))
@@ -90,9 +90,8 @@ class Reading(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """What tells its cursors from those of another query."""
-        number = "" if self.table is None else str(self.table.number)
         fields = () if self.order is None else self.order.fields
         bounds = (cut.key().hex() for cut in self.interval)
         direction = "desc" if self.descending else "asc"
         filters = (one.fingerprint for one in self.filters)
-        return fingerprint(number, self.index_name, *fields, *bounds, direction, *filters)
+        return fingerprint(self.table_name, self.index_name, *fields, *bounds, direction, *filters)

@@ -10,9 +10,7 @@ that SQLite sorts them itself. WAL and `synchronous=FULL`: what is committed sur
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
 import threading
 from array import array
 from collections import defaultdict
@@ -25,15 +23,14 @@ from typing import IO, Any, Final, cast
 import apsw
 import orjson
 
-from duly.errors import StoreError, StoreInUseError
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Due, Get, Header, Job, Request, Row, Scan, View, Write
-from duly.values.ids import ID_MAX, SECRET_BYTES
+from duly.errors import StoreError
+from duly.storage.engine import JOBS, Due, Get, Header, Job, Request, Row, Scan, View, Write
+from duly.storage.file import own, prepare, read_header
+from duly.values.ids import ID_MAX
 from duly.values.keys import Cut
 from duly.values.schema import Index, Table
 from duly.values.value import UNSET
 
-FORMAT: Final = 1
-"""The layout of the file; a store of another layout is not opened."""
 _PAGE_CACHE_KIB: Final = 65_536
 _CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer one makes reads slower and gains nothing
 _BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
@@ -54,14 +51,14 @@ class SqliteEngine:
     def open(self) -> Header:
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            self._owner = _own(self.path)
+            self._owner = own(self.path)
         except OSError as error:
             raise StoreError(f"{self.path}: the file cannot be made: {error}") from error
         try:
             self._writer = writer = self._connect()
             writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
-            _create(writer, self.path)
-            return _read_header(writer)
+            prepare(writer, self.path)
+            return read_header(writer)
         except apsw.Error as error:
             self.close()
             raise StoreError(f"{self.path}: SQLite cannot open it: {error}") from error
@@ -109,11 +106,21 @@ class SqliteEngine:
 
     def create_table(self, table: Table) -> None:
         self._run(_CREATE_TABLE.format(table=_table(table)))
-        self._run(_INSERT_TABLE, (table.number, table.name))
+        self._run(_INSERT_TABLE, (table.number, table.name, table.declared))
+
+    def declare_table(self, table: Table) -> None:
+        self._run(_DECLARE_TABLE, (table.declared, table.number))
 
     def create_index(self, table: Table, index: Index) -> None:
+        fields = orjson.dumps(index.fields).decode()
         self._run(_CREATE_INDEX.format(index=_index(index)))
-        self._run(_INSERT_INDEX, (index.number, table.number, index.name, orjson.dumps(index.fields).decode()))
+        self._run(_INSERT_INDEX, (index.number, table.number, index.name, fields, index.ready))
+
+    def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        self._run_many(f"INSERT OR IGNORE INTO {_index(index)} (key, id) VALUES (?, ?)", keys)
+
+    def finish_index(self, index: Index) -> None:
+        self._run(_FINISH_INDEX, (index.number,))
 
     def drop_index(self, index: Index) -> None:
         self._run(_DROP_INDEX.format(index=_index(index)))
@@ -169,10 +176,7 @@ class SqliteEngine:
                 if new is not None:
                     added.append((new, id))
         self._run_many(f"DELETE FROM {_index(index)} WHERE key = ?", removed)
-        self.write_keys(index, added)
-
-    def write_keys(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        self._run_many(f"INSERT INTO {_index(index)} (key, id) VALUES (?, ?)", keys)
+        self._run_many(f"INSERT INTO {_index(index)} (key, id) VALUES (?, ?)", added)
 
     def commit(self, version: int, last_id: int) -> None:
         self._run(_SET_VERSION, (version, last_id))
@@ -225,7 +229,8 @@ class SqliteView:
 
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
-            row = self._read_one(_GET_JOB, (id,)).fetchone()
+            # `get` reads to the end: while a statement is open, no table can be dropped.
+            row: Any = self._read_one(_GET_JOB, (id,)).get
             return row and Job(*row)
         return self._read_one(_get_document(table.number, table.name), (id,)).get
 
@@ -247,61 +252,6 @@ class SqliteView:
         lower, upper = (_native(cut, columns) for cut in request.interval)
         sql = _scan_jobs(columns, _shape(lower), _shape(upper), direction)
         return self._read(sql, (*_bound(lower), *_bound(upper), request.limit))
-
-
-# Owning the file.
-
-
-def _own(path: str) -> IO[str]:
-    """Lock the file `<path>-owner` for as long as it stays open; it holds the owner's process id."""
-    # Not "w": the file must keep its owner's process id until it is ours.
-    file = os.fdopen(os.open(f"{path}-owner", os.O_RDWR | os.O_CREAT, 0o644), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = file.read().strip()
-        file.close()
-        pid = int(owner) if owner.isdigit() else None
-        if pid == os.getpid():
-            who, cure = "this process, by another App", "Close that App"
-        else:
-            who, cure = f"process {owner or '(unknown)'}", f"Stop that process (`kill {owner or 'PID'}`)"
-        raise StoreInUseError(
-            f"{path} is owned by {who}; a SQLite store has one owner at a time. {cure}, or give this one a store"
-            " of its own",
-            pid,
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-# Opening the file.
-
-
-def _create(writer: apsw.Connection, path: str) -> None:
-    tables = {name for (name,) in writer.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    if not tables:
-        with writer:
-            writer.execute(_CREATE_STORE)
-            writer.execute(_INSERT_STORE, (FORMAT, secrets.token_bytes(SECRET_BYTES)))
-    elif "duly_store" not in tables:
-        raise StoreError(f"{path}: got an SQLite database of something else, expected a store of duly or no file")
-    found: Any = writer.execute("SELECT format FROM duly_store").get
-    if found != FORMAT:
-        raise StoreError(f"{path}: got a store of format {found}, expected {FORMAT}; this duly cannot read it")
-
-
-def _read_header(writer: apsw.Connection) -> Header:
-    writer.execute(_NEXT_EPOCH)
-    store: Any = writer.execute(_GET_STORE).fetchone()
-    indexes: dict[int, list[Index]] = {}
-    for number, table, name, fields in writer.execute(_GET_INDEXES):
-        indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields))))
-    tables = tuple(Table(name, number, tuple(indexes.get(number, ()))) for number, name in writer.execute(_GET_TABLES))
-    secret, version, last_id, epoch = store
-    return Header(secret, version, last_id, epoch, (*SYSTEM_TABLES.values(), *tables))
 
 
 _job: Final = partial(tuple.__new__, Job)  # Job._make without its checks: rows have all of the columns
@@ -370,49 +320,15 @@ def _scan_jobs(columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[i
 
 # SQL.
 
-_CREATE_STORE: Final = """
-CREATE TABLE duly_store (format INTEGER NOT NULL, secret BLOB NOT NULL, version INTEGER NOT NULL,
-    last_id INTEGER NOT NULL, epoch INTEGER NOT NULL) STRICT;
-CREATE TABLE duly_tables (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE duly_indexes (number INTEGER PRIMARY KEY, table_number INTEGER NOT NULL REFERENCES duly_tables,
-    name TEXT NOT NULL, fields TEXT NOT NULL, UNIQUE (table_number, name)) STRICT;
-CREATE TABLE scheduled_functions (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    args TEXT NOT NULL,
-    scheduled_time REAL NOT NULL,
-    due REAL,
-    state TEXT NOT NULL,
-    lane TEXT NOT NULL CHECK (lane IN ('mutation', 'action')),
-    parent INTEGER,
-    epoch INTEGER,
-    error TEXT,
-    completed_time REAL,
-    -- Each state has its own columns, and no others. One CASE: separate checks double the cost of an insert.
-    CHECK (CASE state
-        WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NULL
-        WHEN 'inProgress' THEN due IS NULL AND epoch IS NOT NULL AND error IS NULL AND completed_time IS NULL
-        WHEN 'success' THEN due IS NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NOT NULL
-        WHEN 'failed' THEN due IS NULL AND epoch IS NULL AND error IS NOT NULL AND completed_time IS NOT NULL
-        WHEN 'canceled' THEN due IS NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NOT NULL
-        ELSE false END)
-) STRICT;
-CREATE INDEX scheduled_functions_due ON scheduled_functions (lane, due) WHERE due IS NOT NULL;
-CREATE INDEX scheduled_functions_by_state ON scheduled_functions (state, scheduled_time);
-CREATE INDEX scheduled_functions_by_name ON scheduled_functions (name, scheduled_time);
-"""
-_INSERT_STORE: Final = "INSERT INTO duly_store VALUES (?, ?, 0, 0, 0)"
-_NEXT_EPOCH: Final = "UPDATE duly_store SET epoch = epoch + 1"
-_GET_STORE: Final = "SELECT secret, version, last_id, epoch FROM duly_store"
 _GET_VERSION: Final = "SELECT version FROM duly_store"
 _SET_VERSION: Final = "UPDATE duly_store SET version = ?, last_id = ?"
-_GET_TABLES: Final = "SELECT number, name FROM duly_tables ORDER BY number"
-_GET_INDEXES: Final = "SELECT number, table_number, name, fields FROM duly_indexes ORDER BY number"
 
 _CREATE_TABLE: Final = "CREATE TABLE {table} (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT"
-_INSERT_TABLE: Final = "INSERT INTO duly_tables VALUES (?, ?)"
+_INSERT_TABLE: Final = "INSERT INTO duly_tables (number, name, declared) VALUES (?, ?, ?)"
+_DECLARE_TABLE: Final = "UPDATE duly_tables SET declared = ? WHERE number = ?"
 _CREATE_INDEX: Final = "CREATE TABLE {index} (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID"
-_INSERT_INDEX: Final = "INSERT INTO duly_indexes VALUES (?, ?, ?, ?)"
+_INSERT_INDEX: Final = "INSERT INTO duly_indexes (number, table_number, name, fields, ready) VALUES (?, ?, ?, ?, ?)"
+_FINISH_INDEX: Final = "UPDATE duly_indexes SET ready = 1 WHERE number = ?"
 _DROP_INDEX: Final = "DROP TABLE {index}"
 _DELETE_INDEX: Final = "DELETE FROM duly_indexes WHERE number = ?"
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, cast
 
-from duly.errors import SchemaValidationError
-from duly.limits import IDENTIFIER_LENGTH_MAX
+from duly.errors import LimitError, SchemaValidationError
+from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
 from duly.values.annotations import validator_of
-from duly.values.checks import Validator
-from duly.values.validators import as_validator
+from duly.values.checks import AnyValidator, Validator
+from duly.values.containers import ObjectValidator, UnionValidator
+from duly.values.models import ModelValidator, stored
+from duly.values.validators import Declared, as_validator
 
 BY_CREATION_TIME: Final = "by_creation_time"
 RESERVED_INDEXES: Final = (BY_CREATION_TIME, "by_id")
@@ -26,6 +28,8 @@ class Index:
     name: str
     number: int
     fields: tuple[str, ...]
+    ready: bool = True
+    """Whether it has every document. Until then it is being built: writes maintain it, nobody reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,18 @@ class Table:
     name: str
     number: int
     indexes: tuple[Index, ...] = ()
+    """All that writes maintain: those that are being built, too."""
+    declared: str = ""
+    """The fingerprint of the declaration that all of its documents fit; empty where there is none."""
+
+    @property
+    def readable(self) -> tuple[Index, ...]:
+        """The indexes that a query may use."""
+        return tuple(index for index in self.indexes if index.ready)
 
     def index(self, name: str) -> Index | None:
-        return next((index for index in self.indexes if index.name == name), None)
+        """The index of that name that a query may use."""
+        return next((index for index in self.indexes if index.name == name and index.ready), None)
 
 
 @dataclass(frozen=True)
@@ -56,17 +69,26 @@ class TableDefinition:
 
             define_table({"author": v.string(), "at": v.number()}).index("by_author", ["author", "at"])
         """
-        _check_identifier(name, "index")
-        if name in RESERVED_INDEXES or name in self.indexes:
-            raise SchemaValidationError(f"got the index {name!r} twice, expected each name once in a table")
-        if not fields or len(set(fields)) != len(fields):
-            raise SchemaValidationError(
-                f"index {name!r}: got the fields {fields}, expected at least one and none of them twice"
+        self._check_index_name(name)
+        _check_index_fields(name, fields)
+        for other, others in self.indexes.items():
+            if others == tuple(fields):
+                raise SchemaValidationError(
+                    f"index {name!r}: got the fields of the index {other!r}, expected other ones; one of them will do"
+                )
+        if len(self.indexes) >= INDEXES_MAX:
+            raise LimitError(
+                f"index {name!r}: got {len(self.indexes) + 1} indexes of one table, expected at most {INDEXES_MAX}"
+                " (INDEXES_MAX): each costs every write"
             )
-        for path in fields:
-            for part in path.split("."):
-                _check_identifier(part, f"index {name!r}: field")
-        return TableDefinition(self.document, self.model, {**self.indexes, name: tuple(fields)})
+        return replace(self, indexes={**self.indexes, name: tuple(fields)})
+
+    def _check_index_name(self, name: object) -> None:
+        _check_identifier(name, "index")
+        if name in RESERVED_INDEXES:
+            raise SchemaValidationError(f"got the index {name!r}, expected another name: that one is the system's own")
+        if name in self.indexes:
+            raise SchemaValidationError(f"got the index {name!r} twice, expected each name once in a table")
 
 
 @dataclass(frozen=True)
@@ -80,16 +102,23 @@ class SchemaDefinition:
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
 
 
-def define_table(document: Mapping[str, Validator] | Validator | type) -> TableDefinition:
+UNDECLARED: Final = SchemaDefinition({})
+"""The schema of an application that has none."""
+
+
+def define_table(document: Declared) -> TableDefinition:
     """Declare what the documents of a table hold, without `_id` and `_creationTime`.
 
-    `document` is a dict of validators, a validator, or a TypedDict, dataclass or pydantic model.
+    `document` is a dict of validators, a TypedDict, dataclass or pydantic model, a union of such, or `v.any()`.
 
         define_table({"text": v.string(), "sent": v.boolean()}).index("by_sent", ["sent"])
     """
     if isinstance(document, type):
-        return TableDefinition(validator_of(document), document)
-    return TableDefinition(as_validator(document, "define_table"))
+        definition = TableDefinition(stored(validator_of(document)), document)
+    else:
+        definition = TableDefinition(stored(as_validator(document, "define_table")))
+    _check_document(definition.document)
+    return definition
 
 
 def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
@@ -99,20 +128,81 @@ def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
 
     Tables that are not declared may hold anything.
     """
+    if len(tables) > TABLES_MAX:
+        raise LimitError(f"got {len(tables):,} tables in a schema, expected at most {TABLES_MAX:,} (TABLES_MAX)")
     for name, table in tables.items():
         check_table_name(name)
         if not isinstance(table, TableDefinition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SchemaValidationError(f"table {name!r}: got {table!r}, expected define_table(…)")
-    return SchemaDefinition(dict(tables))
+    models = SchemaDefinition(tables).models()
+    for name, table in tables.items():
+        if table.model is not None and models[table.model] != name:
+            one = table.model.__name__
+            raise SchemaValidationError(
+                f"got the class {one} for the tables {name!r} and {models[table.model]!r}, expected one of its own for"
+                f" each, so that Id[{one}] means one table; a subclass will do"
+            )
+    return SchemaDefinition({name: replace(table, document=_bound(table, models)) for name, table in tables.items()})
+
+
+def _bound(table: TableDefinition, models: Mapping[type, str]) -> Validator:
+    # Part by part: the document itself has no place for the system's fields, which `bind` would give it.
+    return table.document.over(lambda part: part.bind(models))
 
 
 def check_table_name(name: object) -> None:
     _check_identifier(name, "table")
 
 
+def _check_document(validator: Validator) -> None:
+    members = validator.members if isinstance(validator, UnionValidator) else (validator,)
+    for member in members:
+        if isinstance(member, ObjectValidator):
+            if member.model is None:
+                _check_own_fields(member)
+        elif not isinstance(member, AnyValidator | ModelValidator):
+            raise SchemaValidationError(
+                f"define_table: got {validator.expected()}, expected what a document can be: an object (a dict of"
+                " validators, a TypedDict, a dataclass or a pydantic model), a union of objects, or v.any()"
+            )
+
+
+def _check_own_fields(document: ObjectValidator) -> None:
+    for name in document.fields:
+        if name.startswith("_"):
+            raise SchemaValidationError(
+                f"define_table: got the field {name!r}, expected names that do not start with '_'; those belong to"
+                " the system, which adds `_id` and `_creationTime` to every document by itself"
+            )
+
+
+def _check_index_fields(index: str, fields: object) -> None:
+    if not isinstance(fields, list | tuple) or not fields:
+        raise SchemaValidationError(f"index {index!r}: got the fields {fields!r}, expected a list of at least one")
+    paths = cast("list[object] | tuple[object, ...]", fields)
+    if len(paths) > INDEX_FIELDS_MAX:
+        raise LimitError(
+            f"index {index!r}: got {len(paths)} fields, expected at most {INDEX_FIELDS_MAX} (INDEX_FIELDS_MAX)"
+        )
+    for position, path in enumerate(paths):
+        if isinstance(path, str) and path in _INSTEAD:
+            raise SchemaValidationError(f"index {index!r}: got the field {path!r}, {_INSTEAD[path]}")
+        for part in path.split(".") if isinstance(path, str) else (path,):
+            _check_identifier(part, f"index {index!r}: field")
+        if path in paths[:position]:
+            raise SchemaValidationError(f"index {index!r}: got the field {path!r} twice, expected each once")
+
+
+_INSTEAD: Final = {
+    "_id": "which needs no index: ctx.db.get finds a document by its id",
+    "_creationTime": "which is added to the end of every index by itself",
+}
+
+
 def _check_identifier(name: object, what: str) -> None:
     if not isinstance(name, str) or not _identifier.fullmatch(name):
+        system = "; names that start with '_' are the system's" if isinstance(name, str) and name[:1] == "_" else ""
         raise SchemaValidationError(
             f"{what}: got the name {name!r}, expected letters, digits and '_', a letter first, at most"
-            f" {IDENTIFIER_LENGTH_MAX} characters"
+            f" {IDENTIFIER_LENGTH_MAX} characters{system}"
         )

@@ -1,0 +1,48 @@
+"""Fingerprints of validators: whether a declaration is the one that documents were checked against before."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, cast
+
+from duly.values.checks import Validator
+from duly.values.models import ModelValidator
+
+_DIGEST_BYTES: Final = 16
+
+
+def fingerprint(validator: Validator) -> str:
+    """A text that stays the same from one process to the next, until the declaration changes.
+
+    The source of dataclasses and pydantic models is a part of it, for their own code takes part in the check.
+    What they use from elsewhere is not.
+
+    >>> fingerprint(v.object({"a": v.string(), "b": v.any()})) == fingerprint(v.object({"b": v.any(), "a": v.string()}))
+    True
+    """
+    return hashlib.blake2b(_text(validator).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _text(part: object) -> str:
+    if isinstance(part, Validator):
+        sources = _sources(part.model) if isinstance(part, ModelValidator) else ()
+        return f"{type(part).__name__}({', '.join([*map(_text, part.parts()), *sources])})"
+    if isinstance(part, frozenset):
+        return f"{{{', '.join(sorted(map(_text, cast('frozenset[object]', part))))}}}"
+    if isinstance(part, tuple):
+        return f"({', '.join(map(_text, cast('tuple[object, ...]', part)))})"
+    return part.__qualname__ if isinstance(part, type) else repr(part)
+
+
+def _sources(model: type[Any]) -> Iterator[str]:
+    """The source of a class and of those it inherits from, as far as it can be read."""
+    for kind in model.__mro__:
+        package = kind.__module__.partition(".")[0]
+        if package not in sys.stdlib_module_names and package != "pydantic":
+            try:
+                yield inspect.getsource(kind)
+            except (OSError, TypeError, SyntaxError):  # made at run time, or its file has changed
+                continue

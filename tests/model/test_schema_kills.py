@@ -1,0 +1,73 @@
+"""A process that dies while it changes the schema leaves the old one or the new one, and indexes that are right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.model import schema_change
+from tests.model.schema_change import NEW, OLD
+from tests.model.soundness import complaints, indexes
+
+pytestmark = pytest.mark.crash
+
+ROOT = Path(__file__).parents[2]
+ROWS = 2_500
+
+READY_OLD = {("rows", "by_n"), ("rows", "by_m")}
+READY_NEW = {("rows", "by_n"), ("rows", "by_k"), ("pets", "by_n")}
+
+
+def dies(path: Path, fault: str | None) -> bool:
+    """Run a process that changes the schema. Returns whether it was killed; if not, it has changed it."""
+    command = [sys.executable, "-W", "error", "-m", "tests.model.schema_change", str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment |= {"DULY_FAULT": fault} if fault is not None else {}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+    return ended.returncode != 0
+
+
+def ready(path: Path) -> set[tuple[str, str]]:
+    return {index for index, states in indexes(path).items() if True in states}
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"),
+    [
+        ("schema.index_created:1", READY_OLD),  # not durable yet
+        ("schema.step:20", READY_OLD),  # the first 50 steps check
+        ("schema.step:52", READY_OLD),  # and the next 50 fill
+        ("schema.step:75", READY_OLD),
+        ("schema.step:99", READY_OLD),
+        ("schema.ready:2", READY_OLD),  # the first one is that of the start
+        ("schema.applied:2", READY_NEW),
+        (None, READY_NEW),
+    ],
+)
+async def test_the_old_schema_or_the_new_one_is_whole_wherever_a_process_dies(
+    tmp_path: Path, fault: str | None, state: set[tuple[str, str]]
+) -> None:
+    path = tmp_path / "one" / "app.db"
+    opened, _ = schema_change.app(path, OLD)
+    async with opened:
+        await opened.mutation(schema_change.put, {"first": 0, "count": ROWS})
+
+    assert dies(path, fault) == (fault is not None)
+    assert ready(path) == state
+    assert complaints(path) == []
+
+    other = tmp_path / "other"
+    shutil.copytree(path.parent, other)
+    for copy, schema, expected in ((path, OLD, READY_OLD), (other / "app.db", NEW, READY_NEW)):
+        opened, _ = schema_change.app(copy, schema)
+        async with opened:
+            await opened.mutation(schema_change.stir, {"turn": 0})
+        assert {index: [True] for index in expected} == indexes(copy)
+        assert complaints(copy) == []
