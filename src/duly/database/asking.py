@@ -10,7 +10,6 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import wraps
-from operator import methodcaller
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
@@ -88,38 +87,55 @@ def drive(
         watched = UNWATCHED
     watched.begin(handler)
     try:
-        return _converse(coroutine, answer, watched.step)
+        return watched.guard(_converse, coroutine, answer)
     except Interruption as interruption:
-        line = _waits_at(coroutine)
-        with suppress(Interruption):
-            watched.step(_close, coroutine)
-        raise watched.too_long(line) from interruption
+        error = watched.too_long(_waits_at(coroutine))
+        for _ in range(_SHOWN_OUT_MAX):  # it may catch that, and ask again
+            with suppress(Interruption):
+                watched.guard(_show_out, coroutine, answer)
+        raise error from interruption
     finally:
-        watched.end()
+        watched.handler = None
 
 
-def _converse(coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any], step: Callable[..., Any]) -> T:
-    send = coroutine.send
+_SHOWN_OUT_MAX: Final = 10
+
+
+def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
+    """The conversation. Outside of `answer` an Interruption may arrive at any line."""
+    send, run = coroutine.send, watched.run
+    given: Any = None
+    wrong: FunctionError | None = None
     try:
-        request = step(send, None)
         while True:
+            watched.is_open = True
+            request = send(given) if wrong is None else coroutine.throw(wrong)
+            watched.is_open = False
+            if watched.over == run:
+                raise Interruption
             if type(request) in _REQUESTS:
-                request = step(send, answer(request))
+                given, wrong = answer(request), None
             else:
-                request = step(coroutine.throw, _foreign(request))
+                wrong = _foreign(request)
     except StopIteration as stop:
         return stop.value
     except Interruption:
         raise
     except BaseException as error:
         with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
-            step(_close, coroutine)
+            watched.is_open = True
+            coroutine.close()
         if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
             raise _foreign("something of asyncio") from error
         if isinstance(error, Exception):
             raise
         # SystemExit and the like must not end the thread that commits.
         raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
+
+
+def _show_out(watched: Watched, coroutine: Coroutine[Any, Any, Any], _: object) -> None:
+    watched.is_open = True
+    coroutine.throw(Interruption())
 
 
 def _waits_at(coroutine: Any) -> str:
@@ -131,7 +147,6 @@ def _waits_at(coroutine: Any) -> str:
     return line
 
 
-_close: Final = methodcaller("close")
 _NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
 _REQUESTS = frozenset((Get, Scan, Due, NextDue))
 
