@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from operator import ge, gt, le, lt
 from typing import Any, Final
 
@@ -55,9 +56,9 @@ def order_of(value: Any) -> tuple[Any, ...]:
     return (5 if isinstance(value, str) else 6, value)
 
 
-def shown(document: dict[str, Any] | None) -> str | None:
+def shown(document: dict[str, Any]) -> str:
     """A document as a text that tells 1 from 1.0 and 0.0 from -0.0."""
-    return document and repr(sorted(document.items()))
+    return repr(sorted(document.items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +71,15 @@ class Row:
     """How many were inserted before it."""
     time: float
     fields: dict[str, Any]
+    _orders: dict[str, tuple[Any, ...]] = field(default_factory=dict, init=False)  # by path, once they are asked for
 
-    @property
+    @cached_property
     def document(self) -> dict[str, Any]:
         return {**self.fields, "_id": self.id, CREATION_TIME: self.time}
+
+    @cached_property
+    def shown(self) -> str:
+        return shown(self.document)
 
     def at(self, path: str) -> Any:
         value: Any = self.document
@@ -82,6 +88,11 @@ class Row:
                 return UNSET
             value = value[name]
         return value
+
+    def order_at(self, path: str) -> tuple[Any, ...]:
+        if path not in self._orders:
+            self._orders[path] = order_of(self.at(path))
+        return self._orders[path]
 
 
 # Conditions of filters.
@@ -94,7 +105,7 @@ class Compare:
     value: Any
 
     def holds(self, row: Row) -> bool:
-        one, other = order_of(row.at(self.path)), order_of(self.value)
+        one, other = row.order_at(self.path), order_of(self.value)
         if self.operator in OPERATORS:
             return OPERATORS[self.operator](one, other)
         return (one == other) is (self.operator == "eq")
@@ -150,7 +161,7 @@ class Select:
     filters: tuple[Condition, ...] = ()
 
     def __repr__(self) -> str:
-        given = ((field.name, getattr(self, field.name)) for field in fields(self))
+        given = ((one.name, getattr(self, one.name)) for one in fields(self))
         return f"Select({', '.join(f'{name}={value!r}' for name, value in given if value not in (None, (), False))})"
 
     @property
@@ -163,15 +174,17 @@ class Select:
         return (*self.fields, CREATION_TIME)
 
     def place_of(self, row: Row) -> Place:
-        return (*(order_of(row.at(field)) for field in self.fields), row.number)
+        return (*[row.order_at(path) for path in self.fields], row.number)
 
     def spans(self, row: Row) -> bool:
         """Whether a row is in the range."""
-        orders = [order_of(row.at(field)) for field in self.compared]
-        if row.table != self.table or orders[: len(self.equal)] != [order_of(value) for value in self.equal]:
+        if row.table != self.table:
             return False
-        following = orders[len(self.equal) :]
-        return all(OPERATORS[bound.operator](following[0], order_of(bound.value)) for bound in self.bounds)
+        equal = zip(self.compared, self.equal, strict=False)
+        return all(row.order_at(path) == order_of(value) for path, value in equal) and all(
+            OPERATORS[bound.operator](row.order_at(self.compared[len(self.equal)]), order_of(bound.value))
+            for bound in self.bounds
+        )
 
     def passes(self, row: Row) -> bool:
         return all(condition.holds(row) for condition in self.filters)
@@ -203,11 +216,10 @@ class Model:
 
     # Writing. What does not exist cannot be changed: KeyError.
 
-    def insert(self, id: str, table: str, fields: dict[str, Any], now: float) -> Row:
+    def insert(self, id: str, table: str, fields: dict[str, Any], now: float) -> None:
         self.last_time = max(now, self.last_time + TICK_MS)
         self.rows[id] = Row(id, table, self.inserted, self.last_time, fields)
         self.inserted += 1
-        return self.rows[id]
 
     def patch(self, id: str, fields: dict[str, Any]) -> None:
         changed = {**self.rows[id].fields, **fields}

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import pytest
 
 from duly import (
+    UNSET,
     DocumentNotFoundError,
     MutationCtx,
     QueryCtx,
@@ -70,8 +71,8 @@ class Game:
 
     def __init__(self, books: Sequence[Select]) -> None:
         self.model = Model()
-        self.made: list[tuple[str, float]] = []
-        """Ids and times of all documents ever inserted, those of transactions that were undone too."""
+        self.made: list[str] = []
+        """The ids of all documents ever inserted, those of transactions that were undone too."""
         self.books = [Book(select) for select in books]
         self.current: str | None = None
         """The document that the innermost loop is at."""
@@ -111,18 +112,25 @@ class Game:
     def id_of(self, target: Target) -> str:
         if target is None and self.current is not None:
             return self.current
-        return self._made(target)[0]
+        rows = list(self.model.rows)
+        if not rows or (target is not None and target < 0):
+            return self.made[(target or 0) % len(self.made)]
+        return rows[-1 - (target or 0) % len(rows)]
 
-    def _made(self, target: Target) -> tuple[str, float]:
-        return self.made[-1 - (target or 0) % len(self.made)]
-
-    def _value(self, value: Any) -> Any:
-        return self._made(value.target)[1] + value.ticks * TICK_MS if isinstance(value, TimeOf) else value
+    def _value(self, value: Any, field: str) -> Any:
+        if not isinstance(value, Of):
+            return value
+        row = self.model.rows.get(self.id_of(value.target))
+        own = UNSET if row is None else row.at(field)
+        return own + value.ticks * TICK_MS if value.ticks and own is not UNSET else own
 
     def known(self, select: Select) -> Select:
-        """The same, with times in the place of documents that were made then."""
-        bounds = tuple(Bound(bound.operator, self._value(bound.value)) for bound in select.bounds)
-        return replace(select, equal=tuple(map(self._value, select.equal)), bounds=bounds)
+        """The same, with values in the place of documents that have them."""
+        equal = tuple(map(self._value, select.equal, select.compared))
+        bounds = tuple(
+            Bound(bound.operator, self._value(bound.value, select.compared[len(equal)])) for bound in select.bounds
+        )
+        return replace(select, equal=equal, bounds=bounds)
 
     # Where the database and the model meet.
 
@@ -145,21 +153,21 @@ def agree(step: object, got: object, expected: object) -> None:
 
 
 def agree_on(step: object, documents: list[dict[str, Any]], rows: list[Row]) -> None:
-    agree(step, [shown(document) for document in documents], [shown(row.document) for row in rows])
+    agree(step, [shown(document) for document in documents], [row.shown for row in rows])
     for document in documents:
         document.clear()  # which changes nothing stored
 
 
 Target = int | None
-"""A document: how many were inserted after it, or None for the one that a loop is at."""
+"""A document: 0 is the last one, 1 the one before; -1, -2 … any ever inserted; None the one that a loop is at."""
 
 
 @dataclass(frozen=True)
-class TimeOf:
-    """The time of creation of a document, and some ticks more or less."""
+class Of:
+    """In a range: what a document has in the field that is compared, or ticks before or after its creation."""
 
     target: Target
-    ticks: int
+    ticks: int = 0
 
 
 # Writes.
@@ -172,8 +180,8 @@ class Insert:
 
     async def play(self, game: Game, ctx: MutationCtx) -> None:
         id = await ctx.db.insert(self.table, self.fields)
-        row = game.model.insert(id, self.table, self.fields, ctx.now)
-        game.made.append((id, row.time))
+        game.model.insert(id, self.table, self.fields, ctx.now)
+        game.made.append(id)
 
 
 @dataclass(frozen=True)
@@ -228,7 +236,8 @@ class Get:
     async def play(self, game: Game, ctx: QueryCtx) -> None:
         id = game.id_of(self.target)
         row = game.model.rows.get(id)
-        agree(self, shown(await ctx.db.get(id)), row and shown(row.document))
+        document = await ctx.db.get(id)
+        agree_on(self, [] if document is None else [document], [] if row is None else [row])
         assert row is None or ctx.db.normalize_id(row.table, id) == id
 
 
@@ -333,8 +342,8 @@ class Loop:
         met: list[str] = []
         async for document in built(ctx, select):
             row = self._next(game, select, place, met)
-            agree(self, shown(document), row and shown(row.document))
-            assert row is not None
+            assert row is not None, f"{self}\n  got      {shown(document)}\n  expected no more"
+            agree(self, shown(document), row.shown)
             place, game.current = select.place_of(row), row.id
             met.append(row.id)
             await game.play(ctx, self.writes[len(met) - 1 : len(met)])
@@ -506,6 +515,7 @@ class Crash:
 
 @dataclass(frozen=True)
 class Program:
+    inserts: Sequence[Insert]
     books: Sequence[Select]
     happenings: Sequence[Mutate | Look | Wait | Crash]
     rows_at_once: int
@@ -518,6 +528,7 @@ class Program:
             patch.setattr("duly.database.walk.SCAN_ROWS_MAX", self.rows_at_once)
             async with Harness({"app": game.functions(), "schema": SCHEMA}) as t:
                 await Mutate([Script([Insert("items", {})], fails=True)]).happen(game, t)  # an id that never exists
+                await Mutate([Script(self.inserts)]).happen(game, t)
                 for happening in self.happenings:
                     await happening.happen(game, t)
                 await Look(Script([Audit()])).happen(game, t)

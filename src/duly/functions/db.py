@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.errors import DocumentNotFoundError, QueryError, SchemaValidationError
@@ -12,27 +13,51 @@ from duly.functions.queries import Query
 from duly.functions.reading import Reading
 from duly.storage.engine import SYSTEM_TABLES
 from duly.values.annotations import Id
-from duly.values.checks import Mismatch
+from duly.values.checks import Mismatch, to_plain
+from duly.values.documents import D, M
 from duly.values.ids import creation_time
 from duly.values.schema import Table, check_table_name
 from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads, size
 
-M = TypeVar("M")
 
-
-class SystemReader:
-    """`ctx.db.system`: the tables that the system writes, such as `_scheduled_functions`."""
+class _Reader:
+    """Reads the tables of the application, or those of the system."""
 
     __slots__ = ("_access", "transaction")
-    _system: bool = True
+    _system: bool = False
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self.transaction = access.transaction
 
-    async def get(self, id: str) -> Document | None:
+    async def _get(self, id: str) -> Any:
+        access = self._access
+        table, number = access.locate(id, self._system)
+        row = None if table is None else await self.transaction.get(table, number)
+        if table is None or row is None:
+            return None
+        return access.present(table.name, access.document(table, number, row, id))
+
+    def _query(self, table: str) -> Query[Any]:
+        if (table in SYSTEM_TABLES) != self._system:
+            raise QueryError(_wrong_reader(table, self._system))
+        return Query(Reading(self._access, table))
+
+    def _normalize_id(self, table: str, id: str) -> Any:
+        if (table in SYSTEM_TABLES) != self._system:
+            raise QueryError(_wrong_reader(table, self._system))
+        return id if self._access.table_of(id) == table else None
+
+
+class SystemReader(_Reader):
+    """`ctx.db.system`: the tables that the system writes, such as `_scheduled_functions`."""
+
+    __slots__ = ()
+    _system = True
+
+    def get(self, id: str) -> Coroutine[Any, Any, Document | None]:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
-        return await self._get(id)
+        return self._get(id)
 
     def query(self, table: str) -> Query[Document]:
         """Start a query of a system table.
@@ -43,41 +68,26 @@ class SystemReader:
 
     def normalize_id(self, table: str, id: str) -> Id[Any] | None:
         """`id` if it is one of `table`, else None. Reads nothing: whether the document exists is not checked."""
-        if isinstance(table, str) and (table in SYSTEM_TABLES) != self._system:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise QueryError(_wrong_reader(table, self._system))
-        return cast("Id[Any]", id) if self._access.table_of(id) == table else None
-
-    async def _get(self, id: str) -> Any:
-        table, number = self._access.locate(id, self._system)
-        row = None if table is None else await self.transaction.get(table, number)
-        if table is None or row is None:
-            return None
-        return self._access.present(table.name, self._access.document(table, number, row, id))
-
-    def _query(self, table: str) -> Query[Any]:
-        if (table in SYSTEM_TABLES) != self._system:
-            raise QueryError(_wrong_reader(table, self._system))
-        return Query(Reading(self._access, table))
+        return self._normalize_id(table, id)
 
 
-class DatabaseReader(SystemReader):
+class DatabaseReader(_Reader):
     """`ctx.db` of a query: get, query, normalize_id, and `system`."""
 
     __slots__ = ()
-    _system = False
 
     @overload
-    async def get(self, id: Id[M]) -> M | None: ...
+    def get(self, id: Id[D]) -> Coroutine[Any, Any, D | None]: ...
 
     @overload
-    async def get(self, id: str) -> Any | None: ...
+    def get(self, id: str) -> Coroutine[Any, Any, Any | None]: ...
 
-    async def get(self, id: str) -> Any | None:
+    def get(self, id: str) -> Coroutine[Any, Any, Any | None]:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id.
 
         order = await ctx.db.get(order_id)
         """
-        return await self._get(id)
+        return self._get(id)
 
     @overload
     def query(self, table: type[M]) -> Query[M]: ...
@@ -93,6 +103,16 @@ class DatabaseReader(SystemReader):
         `table` is a name, or the class that describes a table in the schema: `ctx.db.query(Order)`.
         """
         return self._query(self._access.name_of(table))
+
+    @overload
+    def normalize_id(self, table: type[M], id: str) -> Id[M] | None: ...
+
+    @overload
+    def normalize_id(self, table: str, id: str) -> Id[Any] | None: ...
+
+    def normalize_id(self, table: str | type[Any], id: str) -> Id[Any] | None:
+        """`id` if it is one of `table`, else None. Reads nothing: whether the document exists is not checked."""
+        return self._normalize_id(self._access.name_of(table), id)
 
     @property
     def system(self) -> SystemReader:
@@ -130,7 +150,7 @@ class DatabaseWriter(DatabaseReader):
         return cast("Id[Any]", access.ids.encode(found.number, id))
 
     @must_be_awaited
-    async def patch(self, id: str, fields: Any) -> None:
+    async def patch(self, id: str, fields: Mapping[str, Any]) -> None:
         """Change the given top-level fields of a document; a field set to UNSET is removed.
 
         await ctx.db.patch(order_id, {"status": "paid", "note": UNSET})
@@ -145,7 +165,7 @@ class DatabaseWriter(DatabaseReader):
         self._change(table, number, row, document, "patch")
 
     @must_be_awaited
-    async def replace(self, id: str, document: Any) -> None:
+    async def replace(self, id: Id[D] | str, document: D) -> None:
         """Put another document in the place of one; its id and time of creation stay."""
         table, number, row = await self._existing(id, "replace")
         self._change(table, number, row, self._own_fields(id, number, document, "replace"), "replace")
@@ -169,13 +189,14 @@ class DatabaseWriter(DatabaseReader):
             raise DocumentNotFoundError(f"{act}: got the id {id} of {name}, expected one of a document that exists")
         return table, number, cast("str", row)
 
-    def _own_fields(self, id: str, number: int, fields: Any, act: str) -> Document:
+    def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
         """The application's own fields; the system's may stand beside them if they are unchanged."""
+        fields = to_plain(fields)
         given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
         if "_id" in given or "_creationTime" in given:
             system = {"_id": id, "_creationTime": creation_time(number)}
-            for name in system.keys() & given.keys():
-                if given[name] != system[name]:
+            for name in system:
+                if given.get(name, system[name]) != system[name]:
                     raise SchemaValidationError(f"{act}: got {given[name]!r} as {name}, which never changes")
             fields = {name: value for name, value in given.items() if name not in system}
         return check_document(cast("object", fields), act)
@@ -193,8 +214,10 @@ class DatabaseWriter(DatabaseReader):
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None
-        check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
-        self.transaction.usage.write(size(text))
+        length = size(text)
+        if length > limits.document_bytes_max:
+            check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
+        self.transaction.usage.write(length)
         return text
 
 

@@ -24,7 +24,7 @@ QUERY: Final = "query"
 MUTATION: Final = "mutation"
 ACTION: Final = "action"
 
-Fields = Mapping[str, Any]
+Fields = Mapping[str, Declared]
 """Declared arguments: names and validators, `{"order_id": v.id("orders")}`."""
 
 
@@ -75,10 +75,9 @@ class BlockingFunction(Function[P, R]):
 class Decorator(Generic[C]):
     """`@query`, `@mutation` and their internal kin: bare, or with `args=` and `returns=`."""
 
-    def __init__(self, kind: str, public: bool, doc: str) -> None:
+    def __init__(self, kind: str, public: bool) -> None:
         self._kind = kind
         self._public = public
-        self.__doc__ = doc
 
     @overload
     def __call__(
@@ -111,9 +110,8 @@ class OfAction(Protocol):
 class ActionDecorator:
     """`@action` and `@internal_action`: bare, or with `args=` and `returns=`."""
 
-    def __init__(self, public: bool, doc: str) -> None:
+    def __init__(self, public: bool) -> None:
         self._public = public
-        self.__doc__ = doc
 
     @overload
     def __call__(
@@ -158,13 +156,15 @@ def _check_handler(handler: object, kind: str) -> None:
         )
 
 
-_QUERY_DOC: Final = """Make a query of an `async def`: it reads one snapshot of the database and writes nothing.
+query: Final[Decorator[QueryCtx]] = Decorator(QUERY, True)
+"""Make a query of an `async def`: it reads one snapshot of the database and writes nothing.
 
     @query
-    async def get(ctx: QueryCtx, order_id: Id) -> dict[str, Any] | None:
+    async def get(ctx: QueryCtx, order_id: Id[Order]) -> Order | None:
         return await ctx.db.get(order_id)
 """
-_MUTATION_DOC: Final = """Make a mutation of an `async def`: its reads, writes and schedules are one transaction.
+mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, True)
+"""Make a mutation of an `async def`: its reads, writes and schedules are one transaction.
 
     @mutation
     async def create(ctx: MutationCtx, items: list[str]) -> Id:
@@ -172,7 +172,8 @@ _MUTATION_DOC: Final = """Make a mutation of an `async def`: its reads, writes a
 
 It may await only calls of `ctx`. If it raises, nothing of it remains.
 """
-_ACTION_DOC: Final = """Make an action of an `async def`, or of a `def` that runs in a thread: it may do anything.
+action: Final = ActionDecorator(True)
+"""Make an action of an `async def`, or of a `def` that runs in a thread: it may do anything.
 
     @action
     async def charge(ctx: ActionCtx, order_id: Id) -> None:
@@ -181,14 +182,12 @@ _ACTION_DOC: Final = """Make an action of an `async def`, or of a `def` that run
 
 Each call of `ctx` is a transaction of its own.
 """
-_INTERNAL: Final = "\nInternal: clients cannot call it; other functions, the scheduler and the command line can.\n"
-
-query: Final[Decorator[QueryCtx]] = Decorator(QUERY, True, _QUERY_DOC)
-mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, True, _MUTATION_DOC)
-action: Final = ActionDecorator(True, _ACTION_DOC)
-internal_query: Final[Decorator[QueryCtx]] = Decorator(QUERY, False, _QUERY_DOC + _INTERNAL)
-internal_mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, False, _MUTATION_DOC + _INTERNAL)
-internal_action: Final = ActionDecorator(False, _ACTION_DOC + _INTERNAL)
+internal_query: Final[Decorator[QueryCtx]] = Decorator(QUERY, False)
+"""A `query` that clients cannot call; other functions, the command line and tests can."""
+internal_mutation: Final[Decorator[MutationCtx]] = Decorator(MUTATION, False)
+"""A `mutation` that clients cannot call; other functions, the scheduler and the command line can."""
+internal_action: Final = ActionDecorator(False)
+"""An `action` that clients cannot call; other functions, the scheduler and the command line can."""
 
 
 class Reference:

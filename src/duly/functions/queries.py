@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
-from duly.functions.filters import Filters, predicate
+from duly.functions.filters import Expression, Filters, predicate
 from duly.functions.pages import Page, paging_of, read_page
 from duly.functions.ranges import IndexRange
 from duly.functions.reading import Reading
@@ -45,7 +45,7 @@ class Query(Generic[M]):
             raise QueryError(f'got the order {direction!r}, expected "asc" or "desc"')
         return Query(self._reading._replace(descending=direction == "desc"))
 
-    def filter(self, build: Callable[[Filters], Any]) -> Query[M]:
+    def filter(self, build: Callable[[Filters], Expression | bool]) -> Query[M]:
         """Leave out what does not fit. It looks at every document of the range, as an index does not.
 
         .filter(lambda q: q.field("expiresAt") < ctx.now)
@@ -127,17 +127,19 @@ class Iteration(Generic[M]):
     """An iteration over the documents of a query."""
 
     # Not an async generator: nobody would close one that is left with `break`.
-    __slots__ = ("_reading", "_walk")
+    __slots__ = ("_met", "_reading", "_walk")
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._walk: Walk | None = reading.walk()
+        self._met: set[str] = set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> M:
-        document = None if self._walk is None else await self._reading.next(self._walk)
-        if document is None:
-            raise StopAsyncIteration
-        return self._reading.present(document)
+        while self._walk is not None and (document := await self._reading.next(self._walk)) is not None:
+            if document["_id"] not in self._met:  # it may have been moved ahead since
+                self._met.add(document["_id"])
+                return self._reading.present(document)
+        raise StopAsyncIteration

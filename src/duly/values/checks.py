@@ -324,6 +324,8 @@ def _to_plain(value: object, depth: int) -> Any:
 
 def _with_system_fields(instance: object, fields: Any) -> Any:
     """The fields, and those of the system that an instance bears when it was read from the database."""
+    if not getattr(instance, "_id", None):
+        return fields
     for name in SYSTEM_FIELDS:
         if getattr(instance, name, None) is not None:
             fields[name] = getattr(instance, name)

@@ -121,7 +121,7 @@ class ObjectValidator(Validator):
             item = given.get(key, _ABSENT)
             if item is _ABSENT:
                 if is_required:
-                    raise self._missing(key)
+                    raise self._missing(key, given)
                 continue
             unseen -= 1
             if type(item) is sure:
@@ -148,8 +148,10 @@ class ObjectValidator(Validator):
                 result[key] = checked
         return result
 
-    def _missing(self, key: str) -> Mismatch:
-        return Mismatch(f"missing required field of type {self.fields[key].describe()}").under(step(key))
+    def _missing(self, key: str, given: dict[str, Any]) -> Mismatch:
+        others = [] if self.rest else [step(name) for name in given if name not in self.fields]
+        misspelled = f"; there is {others[0]}, which is not declared" if others else ""
+        return Mismatch(f"missing required field of type {self.fields[key].describe()}{misspelled}").under(step(key))
 
     def _undeclared(self, key: object) -> Mismatch:
         names = [step(name) for name in self.fields]
@@ -170,6 +172,38 @@ class ObjectValidator(Validator):
         system = {"_id": IdValidator(tables[self.model]), "_creationTime": NumberValidator()}
         optional = {name: OptionalValidator(validator) for name, validator in system.items()}
         return ObjectValidator({**bound.fields, **optional}, self.rest, self.name, self.model)
+
+    def pick(self, *names: str) -> ObjectValidator:
+        """An object with these fields only.
+
+        >>> v.object({"a": v.string(), "b": v.number()}).pick("a") == v.object({"a": v.string()})
+        True
+        """
+        self._check_declared("pick", names)
+        return ObjectValidator({name: self.fields[name] for name in names}, self.rest)
+
+    def omit(self, *names: str) -> ObjectValidator:
+        """An object without these fields."""
+        self._check_declared("omit", names)
+        return ObjectValidator({name: part for name, part in self.fields.items() if name not in names}, self.rest)
+
+    def partial(self) -> ObjectValidator:
+        """An object with the same fields, each of which may be absent: what `ctx.db.patch` takes."""
+        return ObjectValidator(
+            {name: OptionalValidator(present_field(part)) for name, part in self.fields.items()}, self.rest
+        )
+
+    def extend(self, fields: Mapping[str, Validator]) -> ObjectValidator:
+        """An object with more fields; one that it has already is replaced."""
+        for name, part in fields.items():
+            if not isinstance(part, Validator):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"extend: got {show(part)} for the field {show(name)}, expected a validator")
+        return ObjectValidator({**self.fields, **fields}, self.rest)
+
+    def _check_declared(self, act: str, names: tuple[str, ...]) -> None:
+        for name in names:
+            if name not in self.fields:
+                raise TypeError(f"{act}: got the field {show(name)}, which is {self._undeclared(name).problem}")
 
     def kinds(self) -> Kinds:
         return frozenset((dict,))

@@ -6,7 +6,42 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
-from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, show, step
+from duly.errors import SchemaValidationError
+from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, is_pydantic, show, step
+from duly.values.containers import ObjectValidator, UnionValidator
+
+
+def stored(validator: Validator) -> Validator:
+    """What a table stores of a class: its fields without `_id` and `_creationTime`, if it declares them.
+
+    SchemaValidationError if its instances could not be made without them.
+    """
+    if isinstance(validator, UnionValidator):
+        return validator.over(stored)
+    if isinstance(validator, ObjectValidator) and validator.model is not None:
+        fields = without_system_fields(validator.fields)
+        return ObjectValidator(fields, validator.rest, validator.name, validator.model)
+    if isinstance(validator, ModelValidator):
+        for name in SYSTEM_FIELDS:
+            if name in _names_in_data(validator):
+                raise SchemaValidationError(_made_from(name, validator.model))
+    return validator
+
+
+def _names_in_data(validator: ModelValidator) -> set[object]:
+    if isinstance(validator.fields, ObjectValidator):
+        return set(validator.fields.fields)
+    model: Any = validator.model
+    return {info.validation_alias for info in model.model_fields.values()}
+
+
+def _made_from(name: str, model: type) -> str:
+    declaration = f"_id: Id[{model.__name__}]" if name == "_id" else f"{name}: float"
+    instead = "leave it out" if is_pydantic(model) else f"write `{declaration} = field(init=False)`"
+    return (
+        f"define_table: got {name!r} among the fields that {model.__name__} is made from, expected it to be left to"
+        f" the system, which sets it on what is read: {instead}; id_of(document) gives the id"
+    )
 
 
 def without_system_fields(fields: Any) -> Any:

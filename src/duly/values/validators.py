@@ -126,6 +126,10 @@ class Validators:
         """What any of these accepts."""
         return UnionValidator(*(as_validator(member, "v.union()") for member in members))
 
+    def nullable(self, member: Declared) -> UnionValidator:
+        """What the member accepts, or None."""
+        return UnionValidator(as_validator(member, "v.nullable()"), self.null())
+
     def optional(self, member: Declared) -> OptionalValidator:
         """Only as a field of an object: the field may be absent (that is not null)."""
         return OptionalValidator(as_validator(member, "v.optional()"))
