@@ -129,11 +129,13 @@ class Watched:
     # In the thread of the watchdog.
 
     def look(self, passed: float) -> float | None:
-        """Count the seconds since the last look; say in how many to look again, None if no handler runs."""
-        self._may_sleep = True
-        if self.handler is None:
-            return None
+        """Count the seconds since the last look; say in how many to look again, None if nothing has run since."""
+        self._may_sleep = True  # whoever begins from here on says so
         run = self.run
+        if run == self._seen and self.handler is None:
+            return None
+        # Not None, whether a handler runs now or not: else many short ones would each wake the watchdog.
+        self._may_sleep = False
         if run != self._seen:
             self._seen, self._age = run, 0.0
         else:
