@@ -165,6 +165,7 @@ async def test_what_is_read_bears_its_id_and_time_of_creation(ctx: MutationCtx) 
         assert (read._id, read._creationTime) == (id, pytest.approx(START_MS, abs=1))
         assert id_of(read) == id
         assert not hasattr(document, "_id")  # what was inserted stays as it was
+    assert (ctx.db.normalize_id(Order, order_id), ctx.db.normalize_id(Customer, order_id)) == (order_id, None)
 
 
 @in_mutation
@@ -194,13 +195,6 @@ async def test_a_field_that_was_never_stored_has_its_default(ctx: MutationCtx) -
     assert ada == Customer("Ada", [], 0, None)
     ada.addresses.append(Address("Athens"))
     assert await ctx.db.get(id) == Customer("Ada", [], 0, None)
-
-
-@in_mutation
-async def test_ids_of_a_class_are_normalized(ctx: MutationCtx) -> None:
-    id = await ctx.db.insert(Customer, ADA)
-    assert ctx.db.normalize_id(Customer, id) == id
-    assert ctx.db.normalize_id(Order, id) is None
 
 
 # Writing.
@@ -321,11 +315,7 @@ def test_a_class_that_must_be_given_a_system_field_is_refused_as_a_table() -> No
 
 
 def test_a_class_describes_one_table() -> None:
-    expected = (
-        "got the class Rate for the tables 'rates' and 'prices', expected one of its own for each, so that Id[Rate]"
-        " means one table; a subclass will do"
-    )
-    with pytest.raises(SchemaValidationError, match=f"^{re.escape(expected)}$"):
+    with pytest.raises(SchemaValidationError, match="got the class Rate for the tables 'rates' and 'prices', expected"):
         define_schema({"rates": define_table(Rate), "prices": define_table(Rate)})
 
 

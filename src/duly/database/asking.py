@@ -10,13 +10,12 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import wraps
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
 from duly.errors import FunctionError
 from duly.storage.engine import Due, Get, NextDue, Request, Scan
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,21 +38,20 @@ class InTransaction(Protocol):
     def transaction(self) -> Calls: ...
 
 
-S = TypeVar("S", bound=InTransaction)
+Method = TypeVar("Method", bound="Callable[..., types.CoroutineType[Any, Any, Any]]")
+"""An `async def`, as type checkers see it."""
 
 
-def must_be_awaited(
-    method: Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]],
-) -> Callable[Concatenate[S, P], types.CoroutineType[Any, Any, T]]:
+def must_be_awaited(method: Method) -> Method:
     """Note the calls of a method: one that nobody awaits does nothing, and would say nothing."""
 
     @wraps(method)
-    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> types.CoroutineType[Any, Any, T]:
+    def call(self: InTransaction, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
         coroutine = method(self, *args, **kwargs)
         self.transaction.calls.append(coroutine)
         return coroutine
 
-    return call
+    return cast("Method", call)
 
 
 def check_awaited(transaction: Calls, name: str) -> None:

@@ -47,7 +47,7 @@ class Access:
         """The name of a table that is given by its name, or by the class that describes it in the schema."""
         if isinstance(table, str):
             return table
-        name = self.schema.models().get(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        name = self.schema.models.get(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if name is None:
             given = table.__name__ if isinstance(table, type) else repr(table)  # pyright: ignore[reportUnnecessaryIsInstance]
             raise QueryError(

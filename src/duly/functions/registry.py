@@ -123,7 +123,7 @@ class Registry:
         self.schema = _schema_of(modules)
         self.functions: dict[str, Registered] = {}
         self._names: dict[Function[Any, Any], str] = {}
-        models = self.schema.models()
+        models = self.schema.models
         for module, members in modules.items():
             for attribute, function in _functions_of(members):
                 self._add(f"{module}:{attribute}", function, models)

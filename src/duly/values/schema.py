@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final, cast
 
 from duly.errors import LimitError, SchemaValidationError
@@ -97,7 +98,8 @@ class SchemaDefinition:
 
     tables: Mapping[str, TableDefinition]
 
-    def models(self) -> dict[type, str]:
+    @cached_property
+    def models(self) -> Mapping[type, str]:
         """Which class describes the documents of which table, for `Id[Order]`."""
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
 
@@ -134,7 +136,7 @@ def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
         check_table_name(name)
         if not isinstance(table, TableDefinition):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise SchemaValidationError(f"table {name!r}: got {table!r}, expected define_table(…)")
-    models = SchemaDefinition(tables).models()
+    models = SchemaDefinition(tables).models
     for name, table in tables.items():
         if table.model is not None and models[table.model] != name:
             one = table.model.__name__
