@@ -1,6 +1,5 @@
 """Trials: 14 days, with a reminder 3 days before the end; then the user is on the free plan again."""
 
-from typing import Any
 
 from duly import UNSET, AppError, Id, MutationCtx, QueryCtx, internal, internal_mutation, mutation, query
 
@@ -48,5 +47,5 @@ async def expire_trial(ctx: MutationCtx, user_id: Id[User]) -> None:
 
 
 @query
-async def get(ctx: QueryCtx, user_id: Id[User]) -> dict[str, Any] | None:
+async def get(ctx: QueryCtx, user_id: Id[User]) -> User | None:
     return await ctx.db.get(user_id)

@@ -36,7 +36,7 @@ async def archive(ctx: MutationCtx, order_id: Id[Order]) -> None:
 
 
 @query
-async def get(ctx: QueryCtx, order_id: Id[Order]) -> dict[str, Any] | None:
+async def get(ctx: QueryCtx, order_id: Id[Order]) -> Order | None:
     return await ctx.db.get(order_id)
 
 

@@ -58,7 +58,7 @@ async def settle(ctx: MutationCtx, payment_id: Id[Payment], status: PaymentStatu
 
 
 @internal_query
-async def get(ctx: QueryCtx, payment_id: Id[Payment]) -> dict[str, Any] | None:
+async def get(ctx: QueryCtx, payment_id: Id[Payment]) -> Payment | None:
     return await ctx.db.get(payment_id)
 
 

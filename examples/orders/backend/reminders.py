@@ -24,7 +24,7 @@ async def cancel_reminder(ctx: MutationCtx, reminder_id: Id[Reminder]) -> None:
     reminder = await ctx.db.get(reminder_id)
     if reminder is None:
         raise AppError({"code": "NO_SUCH_REMINDER"})
-    if not reminder["sent"]:
+    if not reminder["sent"] and "scheduled_id" in reminder:
         await ctx.scheduler.cancel(reminder["scheduled_id"])
     await ctx.db.delete(reminder_id)
 
