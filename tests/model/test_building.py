@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -159,6 +160,30 @@ async def test_the_index_of_the_old_schema_serves_until_the_new_one_of_its_name_
         assert await app.query(by, {"index": "by_n", "field": "m"}) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6]
     assert indexes(path) == {("rows", "by_n"): [True]}
     assert complaints(path) == []
+
+
+async def test_a_query_that_began_before_reads_an_index_that_is_gone_to_its_end(path: Path) -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    @query
+    async def slow(ctx: QueryCtx) -> list[list[int]]:
+        rows = ctx.db.query("rows").with_index("by_n")
+        before = [row["n"] for row in await rows.collect()]
+        begun.set()
+        gate.wait(5)
+        return [before, [row["n"] for row in await rows.collect()]]
+
+    source: dict[str, Any] = {"app": SimpleNamespace(put=put, slow=slow), "schema": BY_N}
+    async with App(source, f"sqlite:///{path}") as app:
+        await app.mutation(put, {"first": 0, "count": 3})
+        reading = asyncio.ensure_future(app.query(slow))
+        await asyncio.to_thread(begun.wait)
+        source["schema"] = BY_N_IS_M
+        await app.reload()
+        await app.mutation(put, {"first": 3})
+        gate.set()
+        assert await reading == [[-2, -1, 0], [-2, -1, 0]]
+        assert indexes(path) == {("rows", "by_n"): [True]}
 
 
 @pytest.mark.usefixtures("small_steps")
