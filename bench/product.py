@@ -10,7 +10,7 @@ from time import perf_counter, time
 
 from bench import handlers, stores
 from bench.report import percentiles
-from duly import App
+from duly import App, Limits
 
 TEXT = "forty characters, as in a short message."
 COUNTERS = 1_000
@@ -27,7 +27,9 @@ Figures = tuple[float, ...]
 
 
 def open_app(path: str, executor: bool = True) -> App:
-    return App(SOURCE, f"sqlite:///{path}", executor=executor)
+    # Twice the default, so that nothing comes close to it and is warned of.
+    limits = Limits(scheduled_functions_max=2 * AT_ONCE)
+    return App(SOURCE, f"sqlite:///{path}", executor=executor, limits=limits)
 
 
 # Calls.

@@ -102,6 +102,8 @@ CALL_DEPTH_MAX: Final = 8
 """Levels of functions that call functions; deeper is an endless recursion."""
 WARNING_SHARE: Final = 0.8
 """A function that uses more than this share of a limit is warned of, before it fails."""
+WARNING_SECONDS: Final = 60.0
+"""From one such warning of a function to the next of the same limit, in seconds: others would tell nothing new."""
 
 SCHEMA_STEP_SECONDS: Final = 0.005
 """How long one step of checking documents and building indexes holds up the calls of others, in seconds."""

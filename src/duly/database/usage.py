@@ -98,13 +98,27 @@ class Usage:
             self.scheduled_arguments_bytes,
         ) = written
 
-    def near(self) -> list[str]:
-        """What is close to its limit, in words."""
-        found: list[str] = []
-        for name, (what, advice) in _WHAT.items() if vars(self).keys() - {"limits"} else ():
+    @property
+    def is_near_a_limit(self) -> bool:
+        # Asked at the end of every call, so it is written out.
+        share, limits = WARNING_SHARE, self.limits
+        return (
+            self.documents_read > share * limits.documents_read_max
+            or self.bytes_read > share * limits.bytes_read_max
+            or self.reads > share * limits.reads_max
+            or self.documents_written > share * limits.documents_written_max
+            or self.bytes_written > share * limits.bytes_written_max
+            or self.scheduled_functions > share * limits.scheduled_functions_max
+            or self.scheduled_arguments_bytes > share * limits.scheduled_arguments_bytes_max
+        )
+
+    def near(self) -> dict[str, str]:
+        """What is close to its limit, in words, by the name of the limit."""
+        found: dict[str, str] = {}
+        for name, (what, advice) in _WHAT.items():
             used, most = getattr(self, name.removesuffix("_max")), getattr(self.limits, name)
             if used > WARNING_SHARE * most:
-                found.append(f"{used:,} {what}, {used / most:.0%} of {name} ({most:,}); {advice}")
+                found[name] = f"{used:,} {what}, {used / most:.0%} of {name} ({most:,}); {advice}"
         return found
 
     def _exceeded(self, name: str) -> LimitError:

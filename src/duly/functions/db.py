@@ -191,7 +191,8 @@ class DatabaseWriter(DatabaseReader):
 
     def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
         """The application's own fields; the system's may stand beside them if they are unchanged."""
-        fields = to_plain(fields)
+        if type(fields) is not dict:
+            fields = to_plain(fields)
         given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
         if "_id" in given or "_creationTime" in given:
             system = {"_id": id, "_creationTime": creation_time(number)}

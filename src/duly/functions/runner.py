@@ -21,7 +21,7 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import Unit, attempt_twice
-from duly.limits import BLOCKING_ACTIONS_MAX, unlimited
+from duly.limits import BLOCKING_ACTIONS_MAX, WARNING_SECONDS, unlimited
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -62,6 +62,7 @@ class Runner:
         self.ids: IdCodec = database.ids
         self._database = database
         self._development = development
+        self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
         self._unlimited = unlimited(registry.limits)
         self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
 
@@ -206,8 +207,14 @@ class Runner:
         return batch.attempt(unit, *args, handler=function.name)
 
     def _warn(self, function: Registered, transaction: Transaction) -> None:
-        for near in transaction.usage.near():
-            _log.warning("%s is close to a limit: %s", function.name, near)
+        """Say that a call came close to a limit, now and then: a function that does so often does it always."""
+        if not transaction.usage.is_near_a_limit:
+            return
+        for limit, text in transaction.usage.near().items():
+            now = monotonic()
+            if now >= self._warned.get((function.name, limit), now):
+                self._warned[function.name, limit] = now + WARNING_SECONDS
+                _log.warning("%s is close to a limit: %s", function.name, text)
 
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         started = monotonic()
