@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sysconfig
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from duly.database.watchdog import is_application
 from duly.errors import AppError
 from duly.values.value import UNSET
 
-# Frames of Python, of libraries and of duly tell an application's author nothing.
-_NOT_THE_APPLICATION: Final = (
-    str(Path(__file__).parent.parent),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    "<frozen",
-)
 _FRAMES_MAX: Final = 8
 
 
@@ -29,7 +23,7 @@ def describe(error: BaseException) -> str:
     frames = [
         f"  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(_NOT_THE_APPLICATION)
+        if is_application(frame.filename)
     ]
     head = "".join(traceback.format_exception_only(error)).rstrip()
     if type(error).__module__.startswith("duly."):
