@@ -47,6 +47,10 @@ PATIENT = Limits(
 STOPPED = rf"^app:\w+: it ran longer than {SECONDS} s \(handler_seconds_max\)"
 
 
+# One that lands in a callback of a weak reference, which a handler's line may set off, is printed and comes again.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(autouse=True)
 def _nothing_but_handlers_runs_in_handlers() -> Iterator[None]:
     """Tools of tests hook into the garbage collector: an Interruption that lands in there is printed and lost."""
