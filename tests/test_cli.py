@@ -109,7 +109,7 @@ def test_run_prints_what_a_function_returns_as_json(project: Path) -> None:
         (["notes:add", "{text}"], "got '{text}', expected JSON such as"),
         (["notes:add", "[1]"], "got '[1]', expected a JSON object"),
         (["notes:add", "--store", "nope"], "got the store 'nope', expected sqlite:///relative/path.db"),
-        (["notes:add", "--folder", "nowhere"], "got 'nowhere', expected a folder or the dotted name of a package"),
+        (["notes:add", "--folder", "nowhere"], "got 'nowhere', expected a folder (there is none at "),
     ],
 )
 def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args: list[str], message: str) -> None:

@@ -12,14 +12,15 @@ from typing import Any, Final, Generic, Self
 from duly.clock import Clock, SystemClock
 from duly.database.database import Database, Read
 from duly.database.log import Watch
-from duly.errors import AppError, StoreError
+from duly.database.reads import ReadSet
+from duly.errors import AppError, DulyError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
-from duly.limits import DEFAULTS, Limits
+from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine
 from duly.storage.sqlite import SqliteEngine
@@ -145,9 +146,14 @@ class App:
         opened = self._opened
         async with opened.reloading:
             registry = Registry.load(self._source, self._limits)
-            await apply_schema(opened.database, registry.schema)
-            opened.runner.registry = registry
-            opened.database.log.wake_all()  # what is subscribed to may have changed with the code
+            before = opened.runner.registry
+            try:
+                # In one go, for what is due in between must not be run by old code under the new schema.
+                await apply_schema(opened.database, registry.schema, lambda: opened.runner.use(registry))
+            finally:
+                if opened.database.catalog.schema is not registry.schema:
+                    opened.runner.use(before)
+                opened.database.log.wake_all()  # what is subscribed to may have changed with the code
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
@@ -243,7 +249,7 @@ class Subscription(Generic[R]):
             if outcome.error is not None:
                 self._seen = None
                 raise outcome.error
-            seen = dumps(outcome.value)
+            seen = dumps(outcome.value, OF_ANY_SIZE)
             if seen != self._seen:
                 self._seen = seen
                 value: Any = outcome.value
@@ -252,9 +258,14 @@ class Subscription(Generic[R]):
     async def _read(self) -> Read[Any]:
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
-        function = runner.registry.find(self._ref, (QUERY,))
-        outcome = await runner.read(function, self._args, Caller(self._identity))
-        self._watch = database.changed(outcome.reads, outcome.version)
+        reads, version = ReadSet(), database.log.version
+        try:
+            function = runner.registry.find(self._ref, (QUERY,))
+            outcome = await runner.read(function, self._args, Caller(self._identity))
+            reads, version = outcome.reads, outcome.version
+        except DulyError as error:  # it did not even begin, and only other code can change that
+            outcome = Read[Any](None, error, reads, version)
+        self._watch = database.changed(reads, version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this
         return outcome

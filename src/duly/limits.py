@@ -64,8 +64,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ValueError(f"got {value!r} for {field.name}, expected a number above 0")
+            whole = field.type == "int"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+                raise ValueError(
+                    f"got {value!r} for {field.name}, expected a number above 0{', a whole one' if whole else ''}"
+                )
         if self.value_depth_max > VALUE_DEPTH_CEILING:
             raise ValueError(
                 f"got {self.value_depth_max} for value_depth_max, expected at most {VALUE_DEPTH_CEILING}"
@@ -125,6 +128,8 @@ LOG_BYTES_MAX: Final = 2 << 20
 """What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
 
 A reader older than that is simply run again. More is no gain: Python's garbage collector visits all of it."""
+CATALOGS_MAX: Final = 64
+"""Recent states of the tables kept in memory: more than change between the begin of a snapshot and the look at them."""
 LOG_COMMITS_MAX: Final = 4_096
 """Recent commits kept in memory, however small."""
 
@@ -139,6 +144,12 @@ TIMER_CHECK_SECONDS: Final = 1.0
 
 DEFAULTS: Final = Limits()
 """The limits of an application that sets none."""
+
+
+OF_ANY_SIZE: Final = Limits(
+    value_depth_max=VALUE_DEPTH_CEILING, object_fields_max=sys.maxsize, array_length_max=sys.maxsize
+)
+"""For values that are only compared, or have been found small enough by the limits of the application."""
 
 
 def unlimited(limits: Limits) -> Limits:

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ from duly.errors import DulyError
 from duly.functions.context import Identity, MutationCtx
 from duly.functions.define import R, Ref
 from duly.functions.modules import Source
+from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import DEFAULTS, Limits
 from duly.values.ids import EPOCH_MS
 from duly.workers import alarm
@@ -124,16 +125,16 @@ class Harness:
         """The time of the harness, in UTC."""
         return to_datetime(self._clock.now())
 
-    async def advance(self, delta: timedelta) -> None:
-        """Move the clock, stopping at each due time on the way to run what falls due, in order.
+    async def advance(self, delta: Delay) -> None:
+        """Move the clock by a timedelta or by milliseconds, and run what falls due on the way, in order.
 
         Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest.
         """
-        await self._advance_to(self._clock.now() + delta / timedelta(milliseconds=1))
+        await self._advance_to(self._clock.now() + delay_ms(delta))
 
-    async def advance_to(self, moment: datetime) -> None:
-        """The same, to a moment."""
-        await self._advance_to(to_milliseconds(moment))
+    async def advance_to(self, moment: Moment) -> None:
+        """The same, to an aware datetime or to milliseconds since 1970."""
+        await self._advance_to(moment_ms(moment))
 
     async def run_until_idle(self, max_functions: int = 1_000) -> None:
         """Run what is due now and what that schedules for now, without moving the clock.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,3 +138,21 @@ def test_a_folder_named_like_an_imported_module_is_refused(tmp_path: Path) -> No
 def test_a_schema_that_is_none_is_refused() -> None:
     with pytest.raises(LoadError, match=r"schema: got None as `schema`, expected `schema = define_schema\({…}\)`"):
         Registry.load({"schema": SimpleNamespace()})
+
+
+def test_a_folder_that_the_program_has_imported_itself_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "imported_backend"
+    root.mkdir()
+    (root / "greetings.py").write_text(GREETINGS.replace("from .sub.names import name", "name = str"))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("imported_backend.greetings")
+    hello = module.hello
+
+    registry = Registry.load(root)
+
+    assert sys.modules["imported_backend.greetings"] is module
+    assert registry.find(hello).function is hello
+    # … and what is imported anew later is still found by what the program holds.
+    assert Registry.load(root).find(hello).name == "greetings:hello"

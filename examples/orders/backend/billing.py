@@ -1,6 +1,5 @@
 """Trials: 14 days, with a reminder 3 days before the end; then the user is on the free plan again."""
 
-
 from duly import UNSET, AppError, Id, MutationCtx, QueryCtx, internal, internal_mutation, mutation, query
 
 from .schema import User

@@ -64,9 +64,10 @@ def check_awaited(transaction: Calls, name: str) -> None:
     left = [call for call in transaction.calls if call.cr_frame is not None]
     for call in left:
         call.close()
+    calls = ", ".join(dict.fromkeys(call.__name__ for call in left))
     raise FunctionError(
-        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` without `await`, which did"
-        " nothing; expected `await ctx.…`. Nothing of this function is stored"
+        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` ({calls}) without `await`, which"
+        " did nothing; expected `await ctx.…`. Nothing of this function is stored"
     )
 
 
@@ -124,7 +125,7 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
             watched.is_open = True
             coroutine.close()
         if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
-            raise _foreign("something of asyncio") from error
+            raise _foreign("something of asyncio").with_traceback(error.__traceback__) from error
         if isinstance(error, Exception):
             raise
         # SystemExit and the like must not end the thread that commits.

@@ -23,7 +23,7 @@ from duly.database.transaction import Transaction, merge_writes
 from duly.database.usage import Usage
 from duly.database.watchdog import Watchdog, Watched
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, Limits
+from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, CATALOGS_MAX, Limits
 from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Index, SchemaDefinition, Table
@@ -122,6 +122,8 @@ class Batch:
             write = self._unflushed.get(request.table.name, _NOTHING).get(request.id)
             if write is not None:
                 return write.new
+            if request.table.name not in self._stored.tables:
+                return None
         else:
             self._flush(request.table if type(request) is Scan else JOBS)
         try:
@@ -227,6 +229,10 @@ def _weight(writes: Mapping[int, Write]) -> int:
     return len(writes) * _ROW_BYTES + sum(len(row.args if isinstance(row, Job) else row) for row in rows)
 
 
+def closed() -> StoreError:
+    return StoreError("got a call after the app was closed, expected it inside `async with app:`")
+
+
 def _lost() -> StoreError:
     return StoreError("the process was lost before the commit; nothing of this call is stored")
 
@@ -271,7 +277,7 @@ class Committer:
         Cancelling the future does not take the work back.
         """
         if not self._open:
-            raise StoreError("got a call after the app was closed, expected it inside `async with app:`")
+            raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((work, future))
         return future
@@ -340,7 +346,7 @@ class Committer:
     def _commit(self, batch: Batch) -> Commit:
         if batch.catalog is not self.catalog:
             # Before it is committed: once it is, a snapshot may show it at any moment.
-            self._catalogs.append((batch.version, batch.catalog))
+            self._remember(batch.version, batch.catalog)
         try:
             commit = batch.commit()
         except BaseException:
@@ -352,8 +358,11 @@ class Committer:
     def _keep(self, batch: Batch) -> None:
         """What a batch that wrote nothing leaves behind: perhaps another schema, for the version there is."""
         if batch.catalog is not self.catalog:
-            self._catalogs.append((batch.version - 1, batch.catalog))
+            self._remember(batch.version - 1, batch.catalog)
         self.catalog, self._tracked = batch.catalog, batch.tracked
+
+    def _remember(self, version: int, catalog: Catalog) -> None:
+        self._catalogs = [*self._catalogs[1 - CATALOGS_MAX :], (version, catalog)]
 
     def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> None:
         while queued is not None:

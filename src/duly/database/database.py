@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -11,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from duly.clock import Clock
 from duly.database.asking import drive
 from duly.database.catalog import Catalog
-from duly.database.committer import Batch, Committer, Work
+from duly.database.committer import Batch, Committer, Work, closed
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
@@ -47,7 +48,7 @@ class Database:
         self._limits = limits
         self._random = random or Random()
         self._source = IdSource(0, header.last_id)
-        self._watchdog = Watchdog(limits.handler_seconds_max)
+        self._watchdog = Watchdog(min(limits.handler_seconds_max, threading.TIMEOUT_MAX))
         self._committer = Committer(
             engine, Catalog(header.tables), self._source, clock, self.log, limits, self._random, self._watchdog
         )
@@ -77,6 +78,8 @@ class Database:
 
         With the name of a `handler`, whose code it runs, its time is limited.
         """
+        if not self.is_open:
+            raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit, handler)
 
     def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str) -> Read[T]:

@@ -47,7 +47,7 @@ class Log:
 
     def wake_all(self) -> None:
         """Wake everybody: the code has changed, or nothing will change any more."""
-        _wake(self._readers.everybody())
+        _wake(self._readers.watches)
 
     def _keep(self, commit: Commit) -> None:
         self._commits.append(commit)
@@ -87,10 +87,13 @@ class Readers:
     """Who has read what: ids, and ranges of indexes, by table."""
 
     def __init__(self) -> None:
+        self.watches: set[Watch] = set()
+        """All of them: who has read nothing stands nowhere else."""
         self.points: dict[str, dict[int, set[Watch]]] = {}
         self.ranges: dict[str, dict[str, Spans[Watch]]] = {}
 
     def add(self, reads: ReadSet, watch: Watch) -> None:
+        self.watches.add(watch)
         for table, id in reads.points:
             self.points.setdefault(table, {}).setdefault(id, set()).add(watch)
         for span in reads.ranges:
@@ -101,6 +104,7 @@ class Readers:
 
     def discard(self, reads: ReadSet, watch: Watch) -> None:
         """Remove a watch that was added with these reads, and leave nothing empty behind."""
+        self.watches.discard(watch)
         for table, id in reads.points:
             ids = self.points.get(table, {})
             watches = ids.get(id, set())
@@ -119,11 +123,6 @@ class Readers:
                 del indexes[span.order]
                 if not indexes:
                     del self.ranges[span.table]
-
-    def everybody(self) -> set[Watch]:
-        points = (watches for ids in self.points.values() for watches in ids.values())
-        ranges = (spans.everybody() for indexes in self.ranges.values() for spans in indexes.values())
-        return set[Watch]().union(*points, *ranges)
 
     def touched(self, commit: Commit) -> set[Watch]:
         """Whoever has read something that a commit changed."""

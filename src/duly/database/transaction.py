@@ -77,6 +77,7 @@ class Transaction:
     # Reading.
 
     async def get(self, table: Table, id: int) -> Row | None:
+        """The row of an id. Whoever reads it for an application counts it."""
         name = table.name
         if self.reads is not None:
             self.reads.points.add((name, id))
@@ -89,7 +90,6 @@ class Transaction:
             layer = layer.parent
         else:
             row = await ask(Get(table, id)) if self._answered(name) else None
-        self.usage.get(row)
         return row
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:

@@ -54,7 +54,7 @@ class Walk:
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
         self._changes = transaction.changes
         self.size = 0
-        """Bytes of the rows read so far."""
+        """Bytes of the rows handed out so far."""
         transaction.usage.begin_read()
         if transaction.reads is not None:
             transaction.reads.walks.append(self)
@@ -63,9 +63,11 @@ class Walk:
         """The next rows, at most `limit`; fewer only where the interval ends."""
         found: list[Found] = []
         while not self._ended and len(found) < limit:
-            found += await self._read(min(limit - len(found), SCAN_ROWS_MAX))
-            if found:
-                self._last = found[-1]
+            rows = await self._read(min(limit - len(found), SCAN_ROWS_MAX))
+            self._count(len(rows), sum([_size(row) for _, row in rows]))
+            if rows:
+                self._last = rows[-1]
+                found += rows
         return found
 
     async def step(self) -> Found | None:
@@ -82,16 +84,18 @@ class Walk:
         if not self._ahead:
             return None
         self._last = self._ahead.pop()
+        self._count(1, _size(self._last[1]))  # what is only read ahead does not count
         return self._last
+
+    def _count(self, rows: int, length: int) -> None:
+        self.size += length
+        self._transaction.usage.read(rows, length)
 
     async def _read(self, limit: int) -> list[Found]:
         """The rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
         rows = await self._transaction.scan(scan)
         self._ended = len(rows) < limit
-        read = sum([size(row if isinstance(row, str) else row.args) for _, row in rows])
-        self.size += read
-        self._transaction.usage.read(len(rows), read)
         return rows
 
     def _left(self) -> Interval:
@@ -107,6 +111,10 @@ class Walk:
             lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
         name = BY_CREATION_TIME if self._index is None else self._index.name
         return Range(self._table.name, name, lower, upper)
+
+
+def _size(row: Row) -> int:
+    return size(row if isinstance(row, str) else row.args)
 
 
 def up_to(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:

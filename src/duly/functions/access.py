@@ -47,7 +47,7 @@ class Access:
         """The name of a table that is given by its name, or by the class that describes it in the schema."""
         if isinstance(table, str):
             return table
-        name = self.schema.models.get(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        name = self.schema.table_of(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if name is None:
             given = table.__name__ if isinstance(table, type) else repr(table)  # pyright: ignore[reportUnnecessaryIsInstance]
             raise QueryError(
@@ -58,7 +58,7 @@ class Access:
 
     def present(self, table: str, document: Document) -> Any:
         """A document as the application gets it: an instance of the table's class, where that is no kind of dict."""
-        if not self._has_instances(table):
+        if not self.has_instances(table):
             return document
         definition = self.schema.tables[table]
         try:
@@ -71,9 +71,10 @@ class Access:
         of_table = self.transaction.catalog.tables[table]
         document, encode, number = self.document, self.ids.encode, of_table.number
         found = [document(of_table, id, row, encode(number, id)) for id, row in rows]
-        return [self.present(table, one) for one in found] if self._has_instances(table) else found
+        return [self.present(table, one) for one in found] if self.has_instances(table) else found
 
-    def _has_instances(self, table: str) -> bool:
+    def has_instances(self, table: str) -> bool:
+        """Whether the documents of a table are instances of its class, a dataclass or a pydantic model."""
         definition = self.schema.tables.get(table)
         return definition is not None and definition.model is not None and not issubclass(definition.model, dict)
 

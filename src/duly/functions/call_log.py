@@ -27,7 +27,14 @@ class CallLog(logging.Logger):
             return
         if self._lines > most:
             record.msg, record.args = f"more than {most} lines of this call are left out (log_lines_max)", ()
-        elif len(text := record.getMessage()) > longest:
+        elif len(text := _text(record)) > longest:
             left_out = len(text) - longest
             record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
         super().handle(record)
+
+
+def _text(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # logging itself tells of a line that cannot be formatted, and lets the caller go on
+        return ""

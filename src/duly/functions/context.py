@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
+from copy import deepcopy
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
+from duly.functions.absent import absent
 from duly.functions.access import Access
 from duly.functions.call_log import CallLog
 from duly.functions.db import DatabaseReader, DatabaseWriter
@@ -41,7 +43,7 @@ class Auth:
 
     async def get_user_identity(self) -> Identity | None:
         """Who calls, None for nobody. Scheduled functions run as nobody."""
-        return self._identity
+        return deepcopy(self._identity)
 
 
 class Caller(NamedTuple):
@@ -76,6 +78,11 @@ class _Ctx:
         self._runner = runner
         self._name = name
         self._caller = caller
+
+    if not TYPE_CHECKING:  # a type checker says it better
+
+        def __getattr__(self, name: str) -> Any:
+            raise absent(self, name)
 
     @property
     def auth(self) -> Auth:
@@ -268,7 +275,7 @@ class SyncAuth:
 
     def get_user_identity(self) -> Identity | None:
         """Who calls, None for nobody. Scheduled functions run as nobody."""
-        return self._identity
+        return deepcopy(self._identity)
 
 
 class SyncActionCtx:
@@ -282,6 +289,11 @@ class SyncActionCtx:
         self.random = ctx.random
         self.log = ctx.log
         self.scheduled_function_id = ctx.scheduled_function_id
+
+    if not TYPE_CHECKING:  # a type checker says it better
+
+        def __getattr__(self, name: str) -> Any:
+            raise absent(self, name)
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result."""

@@ -13,12 +13,11 @@ import hashlib
 from typing import Any, Final, NamedTuple
 
 from duly.errors import AppError
-from duly.limits import VALUE_DEPTH_CEILING, Limits
+from duly.limits import OF_ANY_SIZE
 from duly.values.ids import TAG_BYTES, IdCodec
 from duly.values.value import UNSET, dumps, loads
 
 _FINGERPRINT_BYTES: Final = 8
-_NO_DEEPER: Final = Limits(value_depth_max=VALUE_DEPTH_CEILING)  # values that are stored are deep enough
 
 
 class Place(NamedTuple):
@@ -39,7 +38,7 @@ def fingerprint(*parts: str) -> str:
 
 def write_cursor(ids: IdCodec, query: str, place: Place) -> str:
     """The cursor of a place in the query with that fingerprint."""
-    values = [None if value is UNSET else dumps(value, _NO_DEEPER) for value in place.values]
+    values = [None if value is UNSET else dumps(value, OF_ANY_SIZE) for value in place.values]
     body = dumps([query, place.id, values]).encode()
     return base64.urlsafe_b64encode(ids.sign(body) + body).decode().rstrip("=")
 

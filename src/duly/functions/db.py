@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Mapping
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.errors import DocumentNotFoundError, QueryError, SchemaValidationError
+from duly.functions.absent import absent
 from duly.functions.access import Access
 from duly.functions.queries import Query
 from duly.functions.reading import Reading
@@ -30,10 +31,16 @@ class _Reader:
         self._access = access
         self.transaction = access.transaction
 
+    if not TYPE_CHECKING:  # a type checker says it better
+
+        def __getattr__(self, name: str) -> Any:
+            raise absent(self, name)
+
     async def _get(self, id: str) -> Any:
         access = self._access
         table, number = access.locate(id, self._system)
         row = None if table is None else await self.transaction.get(table, number)
+        self.transaction.usage.get(row)
         if table is None or row is None:
             return None
         return access.present(table.name, access.document(table, number, row, id))
@@ -184,6 +191,7 @@ class DatabaseWriter(DatabaseReader):
     async def _existing(self, id: str, act: str) -> tuple[Table, int, str]:
         table, number = self._access.locate(id)
         row = None if table is None else await self.transaction.get(table, number)
+        self.transaction.usage.get(row)
         if table is None or row is None:
             name = "a table that does not exist" if table is None else repr(table.name)
             raise DocumentNotFoundError(f"{act}: got the id {id} of {name}, expected one of a document that exists")
@@ -211,7 +219,10 @@ class DatabaseWriter(DatabaseReader):
         definition, limits = self._access.schema.tables.get(table), self.transaction.usage.limits
         try:
             if definition is not None:
-                document = definition.document.plain(document, self._access)
+                given: Any = document
+                if self._access.has_instances(table):  # as a whole, with its defaults: indexes and filters see them
+                    given = definition.document.check(document, self._access)
+                document = definition.document.plain(given, self._access)
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None

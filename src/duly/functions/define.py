@@ -208,6 +208,12 @@ class Reference:
         module, _, function = canonical(name).partition(":")
         return Reference((*self._path, *module.split("/"), function))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and other._path == self._path
+
+    def __hash__(self) -> int:
+        return hash(self._path)
+
     def __str__(self) -> str:
         *module, function = self._path or ("",)
         return f"{'/'.join(module)}:{function}"

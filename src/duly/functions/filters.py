@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 import orjson
 
 from duly.errors import LimitError, QueryError
-from duly.limits import FILTER_OPERATORS_MAX
+from duly.limits import FILTER_OPERATORS_MAX, OF_ANY_SIZE
 from duly.values.checks import show
 from duly.values.keys import compare, field_of
 from duly.values.value import INT_MAX, INT_MIN, UNSET, Document, NotAValueError, dumps, loads
@@ -289,7 +289,7 @@ def _node(operand: object) -> Node:
     if operand is UNSET:
         return Node("UNSET", _constant(UNSET))
     try:
-        text = dumps(operand)
+        text = dumps(operand, OF_ANY_SIZE)
     except NotAValueError as error:
         raise QueryError(f"a filter: an operand: {error}") from None
     value = loads(text)  # a copy of its own, plain where it was a model

@@ -19,7 +19,7 @@ Source = str | os.PathLike[str] | ModuleType | Mapping[str, Any]
 """A folder, the dotted name of a package, a package, or `{"orders": orders_module}`."""
 
 _ours: set[str] = set()
-"""The top names under which folders were imported: those may be imported again."""
+"""The packages that were imported for an application: those are imported anew each time."""
 
 
 def load_modules(source: Source) -> Mapping[str, object]:
@@ -33,7 +33,10 @@ def load_modules(source: Source) -> Mapping[str, object]:
         return _folder_modules(folder.resolve())
     if isinstance(source, str) and _is_importable(source):
         return _package_modules(_import(source, f"package {source}"))
-    raise LoadError(f"got {os.fspath(source)!r}, expected a folder or the dotted name of a package")
+    raise LoadError(
+        f"got {os.fspath(source)!r}, expected a folder (there is none at {folder.absolute()}) or the dotted name of"
+        " a package"
+    )
 
 
 def _is_importable(name: str) -> bool:
@@ -61,7 +64,7 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
     if not package.isidentifier():
         raise LoadError(f"got the folder {folder}, expected a name that a Python package may have")
     modules: dict[str, ModuleType] = {}
-    with _imported_anew(package, folder):
+    with _imported(package, folder):
         for file in sorted(folder.rglob("*.py")):
             path = file.relative_to(folder).with_suffix("")
             if file.name == "__init__.py" or any(part.startswith((".", "__")) for part in path.parts):
@@ -71,17 +74,14 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
 
 
 @contextmanager
-def _imported_anew(package: str, folder: Path) -> Generator[None]:
+def _imported(package: str, folder: Path) -> Generator[None]:
     """Forget what was imported of a package; remember it again if it cannot be imported now."""
     before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == package}
     if before and package not in _ours:
-        place = getattr(before.get(package), "__file__", None) or "Python itself"
-        raise LoadError(
-            f"{folder}: a module {package!r} is already imported from {place}; give the folder another name,"
-            f' or pass the package: App("{package}")'
-        )
-    for name in before:
-        del sys.modules[name]
+        _check_is_of(package, before.get(package), folder)  # the program has imported it: it holds these functions
+    else:
+        for name in before:
+            del sys.modules[name]
     _ours.add(package)
     if str(folder.parent) not in sys.path:
         sys.path.insert(0, str(folder.parent))
@@ -96,6 +96,15 @@ def _imported_anew(package: str, folder: Path) -> Generator[None]:
         raise
     finally:
         sys.dont_write_bytecode = writes_bytecode
+
+
+def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
+    places = [Path(place).resolve() for place in getattr(module, "__path__", ())]
+    if folder not in places:
+        place = getattr(module, "__file__", None) or (places[0] if places else "Python itself")
+        raise LoadError(
+            f"{folder}: a module {package!r} is already imported from {place}; give the folder another name"
+        )
 
 
 def _import(name: str, place: str) -> ModuleType:

@@ -117,7 +117,7 @@ async def _scan(reading: Reading, paging: Paging) -> _Scanned:
     documents: list[Document] = []
     rows: list[Found] = []
     whole = paging.end_cursor is not None  # up to there, however many there are
-    walk = reading.walk(paging.num_items)
+    walk = reading.walk(_rows_wanted(paging))
     while walk is not None and (whole or len(documents) < paging.num_items):
         row = await walk.step()
         if row is None:
@@ -129,6 +129,12 @@ async def _scan(reading: Reading, paging: Paging) -> _Scanned:
         if not whole and _has_read_enough(paging, walk, rows):
             return _Scanned(documents, rows, False, "SplitRequired")
     return _Scanned(documents, rows, walk is None, walk and _advice(reading, walk, documents, rows))
+
+
+def _rows_wanted(paging: Paging) -> int:
+    if paging.maximum_bytes_read is not None:
+        return 1  # who knows how large they are; it will read more and more
+    return min(paging.num_items, paging.maximum_rows_read or paging.num_items)
 
 
 def _has_read_enough(paging: Paging, walk: Walk, rows: list[Found]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
@@ -12,7 +12,7 @@ from duly.functions.pages import Page, paging_of, read_page
 from duly.functions.ranges import IndexRange
 from duly.functions.reading import Reading
 from duly.limits import FILTER_OPERATORS_MAX
-from duly.values.documents import id_of
+from duly.values.checks import show
 
 M = TypeVar("M")
 
@@ -27,6 +27,14 @@ class Query(Generic[M]):
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
 
+    if not TYPE_CHECKING:  # a type checker says it better
+
+        def __await__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "await"))
+
+        def __iter__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "for"))
+
     # Building.
 
     def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
@@ -36,8 +44,15 @@ class Query(Generic[M]):
         """
         reading = self._reading._replace(index_name=name)
         index = reading.order
-        built = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)
-        return Query(reading._replace(interval=(built if range is None else range(built)).interval()))
+        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)
+        built: Any = whole if range is None else range(whole)
+        if not isinstance(built, IndexRange):
+            hint = "; a def needs a return" if built is None else ""
+            raise QueryError(
+                f"{reading.table_name}.{name}: the function of the range returned {show(built)}, expected a range made"
+                f' with its parameter, such as q.eq("author", "ada"){hint}'
+            )
+        return Query(reading._replace(interval=built.interval()))
 
     def order(self, direction: Literal["asc", "desc"]) -> Query[M]:
         """Read in the index's order, "asc", or from its end, "desc"."""
@@ -79,11 +94,18 @@ class Query(Generic[M]):
 
     async def unique(self) -> M | None:
         """The only document, None if there is none. QueryError if there are more."""
-        found = await self._reading.read(2)
-        if len(found) > 1:
-            name, ids = self._reading.table_name, ", ".join(map(id_of, found))
-            raise QueryError(f"{name}: unique() found {ids} and perhaps more, expected at most one document")
-        return found[0] if found else None
+        reading = self._reading
+        walk = reading.walk(2)
+        found = None if walk is None else await reading.next(walk)
+        if walk is None or found is None:
+            return None
+        other = await reading.next(walk)
+        if other is not None:
+            raise QueryError(
+                f"{reading.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
+                " most one document"
+            )
+        return reading.present(found)
 
     async def paginate(
         self,
@@ -143,3 +165,10 @@ class Iteration(Generic[M]):
                 self._met.add(document["_id"])
                 return self._reading.present(document)
         raise StopAsyncIteration
+
+
+def _unfinished(table: str, word: str) -> str:
+    return (
+        f"got `{word}` of a query of {table!r}, expected its documents: end it with .collect(), .take(n), .first(),"
+        " .unique() or .paginate(…), or read it with `async for`"
+    )

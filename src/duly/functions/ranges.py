@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from duly.errors import QueryError
+from duly.limits import OF_ANY_SIZE
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
 from duly.values.value import UNSET, NotAValueError, dumps
@@ -90,7 +91,7 @@ class IndexRange:
     def _check_next(self, field: str, value: object) -> None:
         if value is not UNSET:
             try:
-                dumps(value)
+                dumps(value, OF_ANY_SIZE)
             except NotAValueError as error:
                 raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
         position = len(self._equal)

@@ -21,7 +21,7 @@ from duly.limits import DEFAULTS, Limits
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.containers import ObjectValidator
-from duly.values.schema import SchemaDefinition, define_schema
+from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
 from duly.values.validators import as_validator
 from duly.values.value import NotAValueError, check_size, dumps, loads
 
@@ -120,9 +120,10 @@ class Registry:
 
     def __init__(self, modules: Mapping[str, object], limits: Limits = DEFAULTS) -> None:
         self.limits = limits
-        self.schema = _schema_of(modules)
+        self.schema = SchemaDefinition(_schema_of(modules).tables)  # another one each time it is loaded
         self.functions: dict[str, Registered] = {}
         self._names: dict[Function[Any, Any], str] = {}
+        self._anew: dict[Place | None, str] = {}  # for code that runs since before it was loaded anew
         models = self.schema.models
         for module, members in modules.items():
             for attribute, function in _functions_of(members):
@@ -143,6 +144,8 @@ class Registry:
         own = function.__module__.rpartition(".")[2] == name.partition(":")[0].rpartition("/")[2]
         if own or function not in self._names:
             self._names[function] = name
+            if (place := place_of(function)) is not None:
+                self._anew[place] = name
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
@@ -157,7 +160,7 @@ class Registry:
 
     def _resolve(self, ref: Ref[Any]) -> Registered:
         if isinstance(ref, Function):
-            name = self._names.get(ref)
+            name = self._names.get(ref) or self._anew.get(place_of(ref))
             if name is None:
                 raise FunctionNotFoundError(f"{ref!r} is no function of this app, expected one of a module it loads")
             return self.functions[name]

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from duly.database.committer import Batch
 from duly.database.transaction import Transaction
+from duly.errors import LimitError
 from duly.storage.engine import Job, Row
 from duly.values.checks import show
 from duly.values.value import loads
@@ -32,6 +33,8 @@ def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
     first, second = _Trace(), _Trace()
     try:
         batch.rehearse(first.of(unit), *args, handler=name)
+    except LimitError:
+        raise  # the run would take as long again, to the same end
     except Exception as error:
         first.error = error
     try:

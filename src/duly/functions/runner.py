@@ -66,6 +66,10 @@ class Runner:
         self._unlimited = unlimited(registry.limits)
         self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
 
+    def use(self, registry: Registry) -> None:
+        """Find functions in this registry from now on."""
+        self.registry = registry
+
     def close(self) -> None:
         """Start no more actions in threads. Those that run cannot be stopped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -118,11 +122,14 @@ class Runner:
         caller: Caller = NOBODY,
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
-        arguments = function.arguments(function.encode(args), self._database)
+        text = function.encode(args)
+        arguments = function.arguments(text, self._database)
 
         async def unit(transaction: Transaction) -> Any:
             ctx = MutationCtx(self, function.name, transaction, caller)
-            value = await self._call(function, ctx, arguments)
+            # A handler may change its arguments: a rehearsal gets its own.
+            given = function.arguments(text, ctx.access) if transaction.is_rehearsal else arguments
+            value = await self._call(function, ctx, given)
             self._warn(function, transaction)
             return value
 

@@ -7,7 +7,7 @@ maintains it, and the ids of what is written to a table under check are kept, to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -26,13 +26,16 @@ from duly.values.schema import Index, SchemaDefinition, Table
 from duly.values.value import loads
 
 
-async def apply_schema(database: Database, schema: SchemaDefinition) -> None:
+async def apply_schema(
+    database: Database, schema: SchemaDefinition, on_active: Callable[[], None] = lambda: None
+) -> None:
     """Make a schema that of the store; others may call meanwhile, but not apply another schema.
 
     A SchemaValidationError names the first document that does not fit. Then, as after any other error, everything
-    is as it was.
+    is as it was; who cancels this may find it active. `on_active` is called before the next call works by the
+    schema, in the thread that commits.
     """
-    change = Change(schema, database.ids)
+    change = Change(schema, database.ids, on_active)
     try:
         while not await database.commit(change.step):
             faults.at("schema.step")
@@ -46,9 +49,10 @@ async def apply_schema(database: Database, schema: SchemaDefinition) -> None:
 class Change:
     """A schema on its way into a store."""
 
-    def __init__(self, schema: SchemaDefinition, ids: IdCodec) -> None:
+    def __init__(self, schema: SchemaDefinition, ids: IdCodec, on_active: Callable[[], None] = lambda: None) -> None:
         self._schema = schema
         self._ids = ids
+        self._on_active = on_active
         self._declared = {name: fingerprint(table.document) for name, table in schema.tables.items()}
         self._unchecked: list[str] = []
         """The tables whose documents may not fit."""
@@ -208,6 +212,7 @@ class Change:
             batch.put_table(self._final(table))
         batch.put_schema(self._schema)
         batch.track()
+        self._on_active()
         faults.at("schema.ready")
 
     def _final(self, table: Table) -> Table:

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from duly.app import App
 from duly.errors import DulyError
 from duly.functions.failure import describe
-from duly.limits import DEFAULTS
+from duly.limits import DEFAULTS, OF_ANY_SIZE
 from duly.values.value import dumps, loads
 
 _log: Final = logging.getLogger("duly.door")
@@ -67,7 +67,7 @@ async def _answer(app: App, line: bytes) -> str:
     try:
         asked = loads(line.decode())
         # Put together by hand: inside another object, the deepest of values would be too deep.
-        return f'{{"value":{dumps(await app.run(asked["function"], asked["args"]))}}}'
+        return f'{{"value":{dumps(await app.run(asked["function"], asked["args"]), OF_ANY_SIZE)}}}'
     except Exception as error:
         return dumps({"error": describe(error).encode("utf-8", "replace").decode()})
 

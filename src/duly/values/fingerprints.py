@@ -6,9 +6,11 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final, cast
+from warnings import catch_warnings, simplefilter
 
-from duly.values.checks import Validator
+from duly.values.checks import Validator, is_pydantic
 from duly.values.models import ModelValidator
 
 _DIGEST_BYTES: Final = 16
@@ -17,8 +19,8 @@ _DIGEST_BYTES: Final = 16
 def fingerprint(validator: Validator) -> str:
     """A text that stays the same from one process to the next, until the declaration changes.
 
-    The source of dataclasses and pydantic models is a part of it, for their own code takes part in the check.
-    What they use from elsewhere is not.
+    The source of dataclasses and pydantic models is a part of it, for their own code takes part in the check, and so
+    is what pydantic says of the fields. Code that they use from elsewhere is not.
 
     >>> fingerprint(v.object({"a": v.string(), "b": v.any()})) == fingerprint(v.object({"b": v.any(), "a": v.string()}))
     True
@@ -46,3 +48,7 @@ def _sources(model: type[Any]) -> Iterator[str]:
                 yield inspect.getsource(kind)
             except (OSError, TypeError, SyntaxError):  # made at run time, or its file has changed
                 continue
+    if is_pydantic(model):
+        with suppress(Exception), catch_warnings():  # not everything can be said in JSON
+            simplefilter("ignore")
+            yield repr(model.model_json_schema())

@@ -102,7 +102,28 @@ class DataclassValidator(ModelValidator):
         return with_system_fields(instance, fields)
 
     def shaped(self) -> Validator:
-        return self.fields.shape
+        return _DataclassShape(self) if hasattr(self.model, "__post_init__") else self.fields.shape
+
+
+class _DataclassShape(ModelValidator):
+    """Hands over the plain value, once the class has found nothing against it."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: DataclassValidator) -> None:
+        super().__init__(whole.model, whole.fields.shape)
+        self._whole = whole
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        fields = self.fields.check(value, ids)
+        self._whole.check(fields, ids)
+        return fields
+
+    def over(self, change: Callable[[Validator], Validator]) -> Validator:
+        return self._whole.over(change).shape
+
+    def shaped(self) -> Validator:
+        return self
 
 
 class PydanticValidator(ModelValidator):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from duly.errors import LimitError, SchemaValidationError
 from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
@@ -14,10 +14,14 @@ from duly.values.annotations import validator_of
 from duly.values.checks import AnyValidator, Validator
 from duly.values.containers import ObjectValidator, UnionValidator
 from duly.values.models import ModelValidator, stored
+from duly.values.paths import check_path
 from duly.values.validators import Declared, as_validator
 
 BY_CREATION_TIME: Final = "by_creation_time"
 RESERVED_INDEXES: Final = (BY_CREATION_TIME, "by_id")
+
+Place = tuple[str, str]
+"""The module of a class or a function, and its name there."""
 
 _identifier = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{IDENTIFIER_LENGTH_MAX - 1}}}")
 
@@ -72,6 +76,8 @@ class TableDefinition:
         """
         self._check_index_name(name)
         _check_index_fields(name, fields)
+        for path in fields:
+            check_path(self.document, path, f"index {name!r}")
         for other, others in self.indexes.items():
             if others == tuple(fields):
                 raise SchemaValidationError(
@@ -102,6 +108,15 @@ class SchemaDefinition:
     def models(self) -> Mapping[type, str]:
         """Which class describes the documents of which table, for `Id[Order]`."""
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
+
+    def table_of(self, model: type) -> str | None:
+        """The table whose documents a class describes; also a class from before its module was loaded anew."""
+        return self.models.get(model) or self._places.get(place_of(model))
+
+    @cached_property
+    def _places(self) -> Mapping[Place | None, str]:
+        places = {place_of(model): name for model, name in self.models.items()}
+        return {place: name for place, name in places.items() if place is not None}
 
 
 UNDECLARED: Final = SchemaDefinition({})
@@ -150,6 +165,11 @@ def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
 def _bound(table: TableDefinition, models: Mapping[type, str]) -> Validator:
     # Part by part: the document itself has no place for the system's fields, which `bind` would give it.
     return table.document.over(lambda part: part.bind(models))
+
+
+def place_of(named: Any) -> Place | None:
+    """Where a class or a function is written, None for one of many that a function has made."""
+    return None if "<locals>" in named.__qualname__ else (named.__module__, named.__qualname__)
 
 
 def check_table_name(name: object) -> None:

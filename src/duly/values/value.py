@@ -58,6 +58,10 @@ def dumps(value: object, limits: Limits = DEFAULTS) -> str:
         value = _escaped(value)
     try:
         return orjson.dumps(value).decode()
+    except TypeError:
+        pass
+    try:  # names may be members of enums
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError as error:  # all that is left to refuse is text that is not Unicode
         raise NotAValueError(f"got text with a lone surrogate, expected Unicode text ({error})") from None
 
@@ -225,8 +229,8 @@ def check_document(value: object, what: str) -> Document:
     if not isinstance(plain, dict):
         raise SchemaValidationError(f"{what}: got {_kind(cast('object', value))}, expected a dict")
     document = cast("Document", plain)
-    for name in document:
-        if type(name) is str and name[:1] == "_":
+    for name in cast("dict[object, object]", document):
+        if isinstance(name, str) and name[:1] == "_":
             raise SchemaValidationError(
                 f"{what}: got the field {name!r}, expected names that do not start with '_';"
                 " those belong to the system, which sets `_id` and `_creationTime` itself"

@@ -1,0 +1,47 @@
+"""Which fields the values that fit a validator may have."""
+
+from __future__ import annotations
+
+from duly.errors import SchemaValidationError
+from duly.values.checks import AnyValidator, Validator
+from duly.values.containers import ObjectValidator, RecordValidator, UnionValidator, present_field
+from duly.values.models import ModelValidator
+
+
+def check_path(document: Validator, path: str, place: str) -> None:
+    """Raise a SchemaValidationError that names `place` if no document that fits can have the field `a.b.c`."""
+    parts: list[Validator] = [document]
+    for name in path.split("."):
+        held = [part for whole in parts for part in _held(whole, name)]
+        if not held:
+            names = sorted({name for part in parts for name in _names(part)})
+            known = f"one of {', '.join(names)}" if names else "no field below it, for it is no object"
+            raise SchemaValidationError(
+                f"{place}: got the field {path!r}, which no document of the table has; instead of {name!r}"
+                f" expected {known}"
+            )
+        parts = held
+
+
+def _held(validator: Validator, name: str) -> list[Validator]:
+    """What a field may hold, by each of the alternatives; nothing if there is no such field."""
+    validator = present_field(validator)
+    if isinstance(validator, UnionValidator):
+        return [part for member in validator.members for part in _held(member, name)]
+    if isinstance(validator, ModelValidator):
+        return _held(validator.fields, name)
+    if isinstance(validator, ObjectValidator):
+        found = validator.fields.get(name, validator.rest)
+        return [] if found is None else [found]
+    if isinstance(validator, RecordValidator):
+        return [validator.values]
+    return [validator] if isinstance(validator, AnyValidator) else []
+
+
+def _names(validator: Validator) -> list[str]:
+    validator = present_field(validator)
+    if isinstance(validator, UnionValidator):
+        return [name for member in validator.members for name in _names(member)]
+    if isinstance(validator, ModelValidator):
+        return _names(validator.fields)
+    return list(validator.fields) if isinstance(validator, ObjectValidator) else []

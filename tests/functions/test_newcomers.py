@@ -1,0 +1,155 @@
+"""What newcomers try first, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from duly import (
+    LimitError,
+    Limits,
+    MutationCtx,
+    QueryError,
+    SchemaValidationError,
+    action,
+    define_schema,
+    define_table,
+    mutation,
+    query,
+    v,
+)
+from duly.testing import Harness
+
+
+@dataclass
+class Room:
+    name: str
+    floor: int = 0
+
+
+ROOMS = define_schema({"rooms": define_table(Room).index("by_floor", ["floor"])})
+
+
+async def test_the_defaults_of_a_class_are_stored_so_that_indexes_and_filters_see_them() -> None:
+    async def act(ctx: MutationCtx) -> Any:
+        await ctx.db.insert("rooms", {"name": "a"})
+        id = await ctx.db.insert(Room, Room("b", 1))
+        await ctx.db.replace(id, Room("c"))
+        by_index = await ctx.db.query(Room).with_index("by_floor", lambda q: q.eq("floor", 0)).collect()
+        by_filter = await ctx.db.query(Room).filter(lambda q: q.eq(q.field("floor"), 0)).collect()
+        return [room.name for room in by_index], [room.name for room in by_filter]
+
+    async with Harness({"schema": ROOMS}) as t:
+        assert await t.transaction(act) == (["a", "c"], ["a", "c"])
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "message"),
+    [
+        ({"x": v.number()}, "y", "which no document of the table has; instead of 'y' expected one of x"),
+        ({"x": v.number()}, "x.y", "instead of 'y' expected no field below it, for it is no object"),
+        ({"guest": v.object({"city": v.string()})}, "guest.cty", "instead of 'cty' expected one of city"),
+        (Room, "flor", "instead of 'flor' expected one of floor, name"),
+        (v.union({"a": v.null()}, {"b": v.null()}), "c", "instead of 'c' expected one of a, b"),
+    ],
+)
+def test_an_index_of_a_field_that_no_document_has_is_refused(document: Any, path: str, message: str) -> None:
+    with pytest.raises(SchemaValidationError, match=message):
+        define_table(document).index("by_it", [path])
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        (v.any(), "a.b"),
+        ({"a": v.any()}, "a.b.c"),
+        ({"a": v.record(v.string(), v.object({"b": v.string()}))}, "a.x.b"),
+        ({"a": v.optional(v.union(v.null(), v.object({"b": v.string()})))}, "a.b"),
+    ],
+)
+def test_an_index_of_a_field_that_some_document_may_have_is_fine(document: Any, path: str) -> None:
+    assert define_table(document).index("by_it", [path]).indexes == {"by_it": (path,)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reach", "message"),
+    [
+        (query, lambda ctx: ctx.db.insert, "DatabaseReader has no 'insert': a query only reads; make this function a"),
+        (query, lambda ctx: ctx.scheduler, "QueryCtx has no 'scheduler': a query schedules nothing"),
+        (query, lambda ctx: ctx.db.system.patch, "SystemReader has no 'patch': only the system writes its tables"),
+        (query, lambda ctx: ctx.nonsense, "QueryCtx has no 'nonsense'$"),
+        (
+            mutation,
+            lambda ctx: ctx.run_action,
+            "MutationCtx has no 'run_action': a mutation may run again; schedule it",
+        ),
+        (action, lambda ctx: ctx.db, "ActionCtx has no 'db': .* call ctx.run_query and ctx.run_mutation"),
+    ],
+)
+async def test_what_a_ctx_does_not_have_is_told_with_what_to_use_instead(kind: Any, reach: Any, message: str) -> None:
+    async def act(ctx: Any) -> None:
+        reach(ctx)
+
+    async with Harness({"app": SimpleNamespace(act=kind(act))}) as t:
+        with pytest.raises(AttributeError, match=message):
+            await t.app.run("app:act")
+
+
+async def test_a_query_without_its_end_is_told() -> None:
+    async def waits(ctx: Any) -> None:
+        await ctx.db.query("rooms")
+
+    async def loops(ctx: Any) -> None:
+        for _ in ctx.db.query("rooms"):
+            pass
+
+    async with Harness({"schema": ROOMS}) as t:
+        for act, word in ((waits, "await"), (loops, "for")):
+            with pytest.raises(QueryError, match=f"got `{word}` of a query of 'rooms', expected its documents: end it"):
+                await t.transaction(act)
+
+
+async def test_a_mutation_that_sleeps_is_told_at_which_line() -> None:
+    @mutation
+    async def sleeps(ctx: MutationCtx) -> None:
+        await asyncio.sleep(1)
+
+    async with Harness({"app": SimpleNamespace(sleeps=sleeps)}) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, "app:sleeps"))
+        await t.run_until_idle()
+        [job] = await t.jobs()
+        assert "at sleeps (test_newcomers.py:" in job["state"]["error"]
+
+
+async def test_a_handler_that_is_stuck_is_not_run_a_second_time_in_development() -> None:
+    runs: list[str] = []
+
+    @mutation
+    async def stuck(ctx: MutationCtx) -> None:
+        runs.append("run")
+        while True:
+            pass
+
+    modules = {"app": SimpleNamespace(stuck=stuck)}
+    async with Harness(modules, development=True, limits=Limits(handler_seconds_max=0.1)) as t:
+        with pytest.raises(LimitError, match="handler_seconds_max"):
+            await t.mutation("app:stuck")
+        assert runs == ["run"]
+
+
+async def test_the_clock_of_a_harness_takes_milliseconds_as_the_scheduler_does() -> None:
+    async with Harness({}) as t:
+        await t.advance(1_500)
+        assert t.now == datetime(2030, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+        await t.advance(timedelta(seconds=1.5))
+        await t.advance_to(1_893_456_010_000)
+        assert t.now == datetime(2030, 1, 1, 0, 0, 10, tzinfo=UTC)
+        with pytest.raises(ValueError, match="got a delay of -1 ms, expected a finite one that is not negative"):
+            await t.advance(-1)
+        with pytest.raises(ValueError, match="expected milliseconds or a timedelta"):
+            await t.advance("1h")  # pyright: ignore[reportArgumentType]
