@@ -20,10 +20,10 @@ from duly.database.asking import drive
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Log
 from duly.database.transaction import Transaction, merge_writes
-from duly.database.usage import Usage
+from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog, Watched
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, CATALOGS_MAX, Limits
+from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, CATALOGS_MAX
 from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Index, SchemaDefinition, Table
@@ -47,7 +47,7 @@ class Batch:
         catalog: Catalog,
         ids: IdSource,
         clock: Clock,
-        limits: Limits,
+        quota: Quota,
         seed: int,
         watched: Watched,
         tracked: Tracked,
@@ -61,7 +61,7 @@ class Batch:
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._ids = ids
-        self._limits = limits
+        self._quota = quota
         self._seed = seed
         self._watched = watched
         self._unflushed: dict[str, dict[int, Write]] = {}
@@ -89,7 +89,7 @@ class Batch:
 
         With the name of a `handler`, whose code it runs, its time is limited.
         """
-        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._limits), self._seed)
+        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), self._seed)
         self._seed += 1
         value = drive(unit(transaction, *args), self.answer, self._watched, handler)
         if transaction.writes:
@@ -104,7 +104,7 @@ class Batch:
 
     def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
-        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._limits), self._seed)
+        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), self._seed)
         transaction.is_rehearsal = True
         drive(unit(transaction, *args), self.answer, self._watched, handler)
 
@@ -247,7 +247,7 @@ class Committer:
         ids: IdSource,
         clock: Clock,
         log: Log,
-        limits: Limits,
+        quota: Quota,
         random: Random,
         watchdog: Watchdog,
     ) -> None:
@@ -259,7 +259,7 @@ class Committer:
         self._ids = ids
         self._clock = clock
         self._log = log
-        self._limits = limits
+        self._quota = quota
         self._random = random
         self._watchdog = watchdog
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
@@ -320,7 +320,7 @@ class Committer:
             seed = self._random.getrandbits(63)
             watched, alone = self._watchdog.watched(), self._queue.empty
             batch = Batch(
-                self._engine, self.catalog, self._ids, self._clock, self._limits, seed, watched, self._tracked, alone
+                self._engine, self.catalog, self._ids, self._clock, self._quota, seed, watched, self._tracked, alone
             )
             faults.at("batch.begun")
             self._run(batch, first, outcomes)

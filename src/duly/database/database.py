@@ -16,7 +16,7 @@ from duly.database.committer import Batch, Committer, Work, closed
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
-from duly.database.usage import Usage
+from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
 from duly.limits import DEFAULTS, READERS_MAX, Limits
 from duly.storage.engine import Engine
@@ -45,12 +45,12 @@ class Database:
         self.log = Log(header.version)
         self._engine = engine
         self._clock = clock
-        self._limits = limits
+        self._quota = Quota(limits)
         self._random = random or Random()
         self._source = IdSource(0, header.last_id)
         self._watchdog = Watchdog(min(limits.handler_seconds_max, threading.TIMEOUT_MAX))
         self._committer = Committer(
-            engine, Catalog(header.tables), self._source, clock, self.log, limits, self._random, self._watchdog
+            engine, Catalog(header.tables), self._source, clock, self.log, self._quota, self._random, self._watchdog
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
 
@@ -86,7 +86,7 @@ class Database:
         reads = ReadSet()
         with self._engine.snapshot() as view:
             catalog = self._committer.catalog_of(view.version)
-            usage, seed = Usage(self._limits), self._random.getrandbits(64)
+            usage, seed = Usage(self._quota), self._random.getrandbits(64)
             transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
                 value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)

@@ -23,62 +23,113 @@ Written = tuple[int, int, int, int]
 """What a failed sub-transaction gives back."""
 
 
-class Usage:
-    """Counts, and raises a LimitError at the call that goes beyond a limit."""
+class Quota:
+    """The limits of each execution, and the counts from which on one has to look at them: a share of each."""
 
-    # On the class, so that a call that uses nothing pays nothing.
-    reads = 0
-    documents_read = 0
-    bytes_read = 0
-    documents_written = 0
-    bytes_written = 0
-    scheduled_functions = 0
-    scheduled_arguments_bytes = 0
+    __slots__ = ("limits", *(name.removesuffix("_max") for name in _WHAT))
+    reads: float
+    documents_read: float
+    bytes_read: float
+    documents_written: float
+    bytes_written: float
+    scheduled_functions: float
+    scheduled_arguments_bytes: float
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        for name in _WHAT:
+            setattr(self, name.removesuffix("_max"), WARNING_SHARE * getattr(limits, name))
+
+
+class Usage:
+    """Counts, and raises a LimitError at the call that goes beyond a limit."""
+
+    __slots__ = (
+        "bytes_read",
+        "bytes_written",
+        "documents_read",
+        "documents_written",
+        "is_near",
+        "quota",
+        "reads",
+        "scheduled_arguments_bytes",
+        "scheduled_functions",
+    )
+
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
+        self.reads = self.documents_read = self.bytes_read = 0
+        self.documents_written = self.bytes_written = 0
+        self.scheduled_functions = self.scheduled_arguments_bytes = 0
+        self.is_near = False
+        """Whether it has come close to a limit."""
+
+    @property
+    def limits(self) -> Limits:
+        return self.quota.limits
 
     def begin_read(self) -> None:
         self.reads += 1
-        if self.reads > self.limits.reads_max:
-            raise self._exceeded("reads_max")
+        if self.reads > self.quota.reads:
+            self._look()
+
+    def get(self, row: Row | None) -> None:
+        """A read of one row by its id, found or not."""
+        # The most frequent call of all: each count is looked up once.
+        quota = self.quota
+        self.reads = reads = self.reads + 1
+        if row is None:
+            documents, length = self.documents_read, self.bytes_read
+        else:
+            text = row if isinstance(row, str) else row.args
+            self.documents_read = documents = self.documents_read + 1
+            self.bytes_read = length = self.bytes_read + (len(text) if text.isascii() else size(text))
+        if reads > quota.reads or documents > quota.documents_read or length > quota.bytes_read:
+            self._look()
 
     def read(self, documents: int, length: int) -> None:
         self.documents_read += documents
         self.bytes_read += length
-        if self.documents_read > self.limits.documents_read_max:
-            raise self._exceeded("documents_read_max")
-        if self.bytes_read > self.limits.bytes_read_max:
-            raise self._exceeded("bytes_read_max")
-
-    def get(self, row: Row | None) -> None:
-        """A read of one row by its id, found or not."""
-        # The most frequent call of all: what is counted is looked up once.
-        limits = self.limits
-        self.reads = reads = self.reads + 1
-        if reads > limits.reads_max:
-            raise self._exceeded("reads_max")
-        if row is not None:
-            self.documents_read = documents = self.documents_read + 1
-            self.bytes_read = read = self.bytes_read + size(row if isinstance(row, str) else row.args)
-            if documents > limits.documents_read_max or read > limits.bytes_read_max:
-                self.read(0, 0)
+        if self.documents_read > self.quota.documents_read or self.bytes_read > self.quota.bytes_read:
+            self._look()
 
     def write(self, length: int) -> None:
         self.documents_written += 1
         self.bytes_written += length
-        if self.documents_written > self.limits.documents_written_max:
-            raise self._exceeded("documents_written_max")
-        if self.bytes_written > self.limits.bytes_written_max:
-            raise self._exceeded("bytes_written_max")
+        if self.documents_written > self.quota.documents_written or self.bytes_written > self.quota.bytes_written:
+            self._look()
 
-    def schedule(self, argument_bytes: int) -> None:
+    def schedule(self, length: int) -> None:
+        quota = self.quota
         self.scheduled_functions += 1
-        self.scheduled_arguments_bytes += argument_bytes
-        if self.scheduled_functions > self.limits.scheduled_functions_max:
-            raise self._exceeded("scheduled_functions_max")
-        if self.scheduled_arguments_bytes > self.limits.scheduled_arguments_bytes_max:
-            raise self._exceeded("scheduled_arguments_bytes_max")
+        self.scheduled_arguments_bytes += length
+        if (
+            self.scheduled_functions > quota.scheduled_functions
+            or self.scheduled_arguments_bytes > quota.scheduled_arguments_bytes
+        ):
+            self._look()
+
+    def _look(self) -> None:
+        """Something is close to its limit, or beyond it."""
+        self.is_near = True
+        for name, (what, advice) in _WHAT.items():
+            most = getattr(self.limits, name)
+            if self._used(name) > most:
+                raise LimitError(
+                    f"got more than {most:,} {what} by one function, expected at most {most:,} ({name}); {advice}"
+                )
+
+    def near(self) -> dict[str, str]:
+        """What is close to its limit, in words, by the name of the limit."""
+        found: dict[str, str] = {}
+        for name, (what, advice) in _WHAT.items():
+            used, most = self._used(name), getattr(self.limits, name)
+            if used > WARNING_SHARE * most:
+                found[name] = f"{used:,} {what}, {used / most:.0%} of {name} ({most:,}); {advice}"
+        return found
+
+    def _used(self, limit: str) -> int:
+        return getattr(self, limit.removesuffix("_max"))
 
     @property
     def written(self) -> Written:
@@ -97,33 +148,3 @@ class Usage:
             self.scheduled_functions,
             self.scheduled_arguments_bytes,
         ) = written
-
-    @property
-    def is_near_a_limit(self) -> bool:
-        # Asked at the end of every call, so it is written out.
-        share, limits = WARNING_SHARE, self.limits
-        return (
-            self.documents_read > share * limits.documents_read_max
-            or self.bytes_read > share * limits.bytes_read_max
-            or self.reads > share * limits.reads_max
-            or self.documents_written > share * limits.documents_written_max
-            or self.bytes_written > share * limits.bytes_written_max
-            or self.scheduled_functions > share * limits.scheduled_functions_max
-            or self.scheduled_arguments_bytes > share * limits.scheduled_arguments_bytes_max
-        )
-
-    def near(self) -> dict[str, str]:
-        """What is close to its limit, in words, by the name of the limit."""
-        found: dict[str, str] = {}
-        for name, (what, advice) in _WHAT.items():
-            used, most = getattr(self, name.removesuffix("_max")), getattr(self.limits, name)
-            if used > WARNING_SHARE * most:
-                found[name] = f"{used:,} {what}, {used / most:.0%} of {name} ({most:,}); {advice}"
-        return found
-
-    def _exceeded(self, name: str) -> LimitError:
-        what, advice = _WHAT[name]
-        most = getattr(self.limits, name)
-        return LimitError(
-            f"got more than {most:,} {what} by one function, expected at most {most:,} ({name}); {advice}"
-        )

@@ -1,8 +1,8 @@
-"""What some `ctx` does not have, and what to use instead: the words of the AttributeError."""
+"""What some `ctx` does not have, and what to use instead: a note on the AttributeError."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 _WRITES: Final = "a query only reads; make this function a mutation"
 _SYSTEM: Final = "only the system writes its tables"
@@ -21,8 +21,9 @@ _INSTEAD: Final = {
 }
 
 
-def absent(owner: Any, name: str) -> AttributeError:
-    """The error for an attribute that an object does not have."""
-    kind = type(owner).__name__
-    instead = _INSTEAD.get((kind, name), "")
-    return AttributeError(f"{kind} has no {name!r}{instead and f': {instead}'}", name=name, obj=owner)
+def advise(error: BaseException) -> None:
+    """Note on an AttributeError of a handler what to use instead."""
+    if isinstance(error, AttributeError):
+        instead = _INSTEAD.get((type(error.obj).__name__, error.name or ""))
+        if instead is not None and instead not in getattr(error, "__notes__", ()):
+            error.add_note(instead)

@@ -75,8 +75,7 @@ class Access:
 
     def has_instances(self, table: str) -> bool:
         """Whether the documents of a table are instances of its class, a dataclass or a pydantic model."""
-        definition = self.schema.tables.get(table)
-        return definition is not None and definition.model is not None and not issubclass(definition.model, dict)
+        return table in self.schema.with_instances
 
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:
         """A row as a dict, with the system's fields; `text` is its id."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overloa
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
-from duly.functions.absent import absent
 from duly.functions.access import Access
 from duly.functions.call_log import CallLog
 from duly.functions.db import DatabaseReader, DatabaseWriter
@@ -78,11 +77,6 @@ class _Ctx:
         self._runner = runner
         self._name = name
         self._caller = caller
-
-    if not TYPE_CHECKING:  # a type checker says it better
-
-        def __getattr__(self, name: str) -> Any:
-            raise absent(self, name)
 
     @property
     def auth(self) -> Auth:
@@ -289,11 +283,6 @@ class SyncActionCtx:
         self.random = ctx.random
         self.log = ctx.log
         self.scheduled_function_id = ctx.scheduled_function_id
-
-    if not TYPE_CHECKING:  # a type checker says it better
-
-        def __getattr__(self, name: str) -> Any:
-            raise absent(self, name)
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import Any, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.errors import DocumentNotFoundError, QueryError, SchemaValidationError
-from duly.functions.absent import absent
 from duly.functions.access import Access
 from duly.functions.queries import Query
 from duly.functions.reading import Reading
@@ -31,11 +30,6 @@ class _Reader:
         self._access = access
         self.transaction = access.transaction
 
-    if not TYPE_CHECKING:  # a type checker says it better
-
-        def __getattr__(self, name: str) -> Any:
-            raise absent(self, name)
-
     async def _get(self, id: str) -> Any:
         access = self._access
         table, number = access.locate(id, self._system)
@@ -43,7 +37,8 @@ class _Reader:
         self.transaction.usage.get(row)
         if table is None or row is None:
             return None
-        return access.present(table.name, access.document(table, number, row, id))
+        document = access.document(table, number, row, id)
+        return access.present(table.name, document) if table.name in access.schema.with_instances else document
 
     def _query(self, table: str) -> Query[Any]:
         if (table in SYSTEM_TABLES) != self._system:
@@ -216,20 +211,21 @@ class DatabaseWriter(DatabaseReader):
             self.transaction.write(table, number, row, text)
 
     def _stored(self, table: str, document: Document, act: str) -> str:
-        definition, limits = self._access.schema.tables.get(table), self.transaction.usage.limits
+        access, usage = self._access, self.transaction.usage
+        definition, limits = access.schema.tables.get(table), usage.quota.limits
         try:
             if definition is not None:
                 given: Any = document
-                if self._access.has_instances(table):  # as a whole, with its defaults: indexes and filters see them
-                    given = definition.document.check(document, self._access)
-                document = definition.document.plain(given, self._access)
+                if access.has_instances(table):  # as a whole, with its defaults: indexes and filters see them
+                    given = definition.document.check(document, access)
+                document = definition.document.plain(given, access)
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None
-        length = size(text)
+        length = len(text) if text.isascii() else size(text)
         if length > limits.document_bytes_max:
             check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
-        self.transaction.usage.write(length)
+        usage.write(length)
         return text
 
 

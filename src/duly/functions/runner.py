@@ -15,12 +15,14 @@ from duly.clock import Clock, monotonic
 from duly.database.asking import check_awaited
 from duly.database.database import Batch, Database, Read
 from duly.database.transaction import Transaction
+from duly.database.usage import Quota
 from duly.errors import FunctionError, FunctionNotFoundError, LimitError, StoreError
+from duly.functions.absent import advise
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
-from duly.functions.rehearsal import Unit, attempt_twice
+from duly.functions.rehearsal import attempt_twice
 from duly.limits import BLOCKING_ACTIONS_MAX, WARNING_SECONDS, unlimited
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
@@ -63,7 +65,7 @@ class Runner:
         self._database = database
         self._development = development
         self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
-        self._unlimited = unlimited(registry.limits)
+        self._unlimited = Quota(unlimited(registry.limits))
         self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
 
     def use(self, registry: Registry) -> None:
@@ -95,7 +97,8 @@ class Runner:
         async def unit(transaction: Transaction) -> Any:
             ctx = QueryCtx(self, function.name, transaction, caller)
             value = await self._call(function, ctx, function.arguments(text, ctx.access))
-            self._warn(function, transaction)
+            if transaction.usage.is_near:
+                self._warn(function, transaction)
             return value
 
         started = monotonic()
@@ -130,7 +133,8 @@ class Runner:
             # A handler may change its arguments: a rehearsal gets its own.
             given = function.arguments(text, ctx.access) if transaction.is_rehearsal else arguments
             value = await self._call(function, ctx, given)
-            self._warn(function, transaction)
+            if transaction.usage.is_near:
+                self._warn(function, transaction)
             return value
 
         return self._database.commit(lambda batch: self._attempt(batch, function, unit))
@@ -175,7 +179,7 @@ class Runner:
         """Run a function that is no part of the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
-            transaction.usage.limits = self._unlimited
+            transaction.usage.quota = self._unlimited
             value = await unit(MutationCtx(self, "transaction", transaction))
             check_awaited(transaction, "transaction")
             return value
@@ -207,16 +211,8 @@ class Runner:
             check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
 
-    def _try(self, batch: Batch, function: Registered, unit: Unit[T], *args: object) -> T:
-        """Make an attempt; in development, after a rehearsal."""
-        if self._development:
-            return attempt_twice(batch, function.name, unit, *args)
-        return batch.attempt(unit, *args, handler=function.name)
-
     def _warn(self, function: Registered, transaction: Transaction) -> None:
         """Say that a call came close to a limit, now and then: a function that does so often does it always."""
-        if not transaction.usage.is_near_a_limit:
-            return
         for limit, text in transaction.usage.near().items():
             now = monotonic()
             if now >= self._warned.get((function.name, limit), now):
@@ -226,7 +222,10 @@ class Runner:
     def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         started = monotonic()
         try:
-            value = self._try(batch, function, unit)
+            if self._development:
+                value = attempt_twice(batch, function.name, unit)
+            else:
+                value = batch.attempt(unit, handler=function.name)
         except Exception as error:
             self._told(function, started, error)
             raise
@@ -259,10 +258,14 @@ class Runner:
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started = monotonic() if _log.isEnabledFor(logging.INFO) else 0.0
         try:
-            self._try(batch, function, self._job, function, job)
+            if self._development:
+                attempt_twice(batch, function.name, self._job, function, job)
+            else:
+                batch.attempt(self._job, function, job, handler=function.name)
         except Exception as error:
             if batch.broken is not None:
                 raise
+            advise(error)
             batch.attempt(jobs.fail, job, describe(error))
             self._told(function, started, error, job.id)
         else:
@@ -273,7 +276,8 @@ class Runner:
         """A scheduled mutation and the end of its job, as one transaction."""
         ctx = MutationCtx(self, function.name, transaction, Caller(None, job.id))
         await self._call(function, ctx, function.arguments(job.args, ctx.access))
-        self._warn(function, transaction)
+        if transaction.usage.is_near:
+            self._warn(function, transaction)
         faults.at("job.ran")
         jobs.succeed(transaction, job)
 
@@ -307,6 +311,8 @@ class Runner:
             pause = min(2 * pause, _RECORD_SECONDS[1])
 
     def _told(self, function: Registered, started: float, error: Exception | None, job: int | None = None) -> None:
+        if error is not None:
+            advise(error)
         if _log.isEnabledFor(logging.INFO):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
             _log.info("%s", run, extra={"run": run})

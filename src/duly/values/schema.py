@@ -109,6 +109,11 @@ class SchemaDefinition:
         """Which class describes the documents of which table, for `Id[Order]`."""
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
 
+    @cached_property
+    def with_instances(self) -> frozenset[str]:
+        """The tables whose documents are instances of a class, a dataclass or a pydantic model."""
+        return frozenset(name for model, name in self.models.items() if not issubclass(model, dict))
+
     def table_of(self, model: type) -> str | None:
         """The table whose documents a class describes; also a class from before its module was loaded anew."""
         return self.models.get(model) or self._places.get(place_of(model))
