@@ -12,6 +12,7 @@ from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from bench import stores as files
 from bench.report import lined_up
 from duly import App, Id, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.functions.queries import Query
@@ -68,6 +69,12 @@ async def get(ctx: QueryCtx, ids: list[Id]) -> None:
         assert await ctx.db.get(id) is not None
 
 
+@mutation
+async def get_within(ctx: MutationCtx, ids: list[Id]) -> None:
+    for id in ids:
+        assert await ctx.db.get(id) is not None
+
+
 def _by_rank(ctx: QueryCtx) -> Query[Any]:
     return ctx.db.query("items").with_index("by_rank")
 
@@ -104,7 +111,14 @@ async def of_rank(ctx: QueryCtx, rank: int) -> int:
 
 SOURCE = {
     "scale": SimpleNamespace(
-        fill=fill, get=get, ranges=ranges, pages=pages, places=places, patch=patch, of_rank=of_rank
+        fill=fill,
+        get=get,
+        get_within=get_within,
+        ranges=ranges,
+        pages=pages,
+        places=places,
+        patch=patch,
+        of_rank=of_rank,
     ),
     "schema": define_schema({"items": define_table(v.any()).index("by_rank", ["rank"])}),
 }
@@ -148,6 +162,10 @@ async def _get(store: Store) -> None:
     await store.app.query("scale:get", {"ids": store.some_ids()})
 
 
+async def _get_in_mutation(store: Store) -> None:
+    await store.app.mutation("scale:get_within", {"ids": store.some_ids()})
+
+
 async def _ranges(store: Store) -> None:
     ranks = [store.random.randrange(store.documents - _PAGE) for _ in range(_OPERATIONS)]
     await store.app.query("scale:ranges", {"ranks": ranks})
@@ -162,7 +180,8 @@ async def _patch(store: Store) -> None:
 
 
 WORK: tuple[tuple[str, Callable[[Store], Awaitable[None]]], ...] = (
-    ("get by id", _get),
+    ("get by id, in a query", _get),
+    ("get by id, in a mutation", _get_in_mutation),
     ("index range of 100", _ranges),
     ("page of 100 in the middle", _pages),
     ("patch, with its share of a commit", _patch),
@@ -178,6 +197,8 @@ async def compare_sizes(folder: Path, small: int, large: int, rounds: int) -> li
         ]
         found = [Compared(title, [], [], GOAL_OF_SIZE) for title, _ in WORK]
         for at in range(rounds + 1):
+            for name in ("small.db", "large.db"):
+                files.touch(f"{folder}/{name}")
             for compared, (_, work) in zip(found, WORK, strict=True):
                 for store, times in zip(stores, (compared.small, compared.large), strict=True):
                     started = perf_counter()

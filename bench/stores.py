@@ -63,3 +63,10 @@ def check_counted(path: str, jobs: int) -> None:
     [(counted,)] = read(path, f"SELECT sum(json_extract(document, '$.n')) FROM {table_of(path, 'counters')}")
     assert counted == jobs, f"got {counted} as the sum of the counters, expected {jobs}"
     check_rows(path, "events", jobs)
+
+
+def touch(path: str) -> None:
+    """Have the system hold a file in memory, as it does with what is in use: its cache is not what is measured."""
+    with open(path, "rb") as file:
+        while file.read(1 << 20):
+            pass

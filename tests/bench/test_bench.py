@@ -41,7 +41,7 @@ def test_what_size_costs_is_a_table_of_its_own(tmp_path: Path, capsys: pytest.Ca
     assert "| page of 100 in the middle" in printed
     assert "A commit that one of 100 subscriptions reads wakes 1." in printed
     titles = [compared["title"] for compared in json.loads(figures.read_text())["scale"]]
-    assert titles[0] == "get by id" and titles[-1] == "commit of one document"
+    assert titles[0] == "get by id, in a query" and titles[-1] == "commit of one document"
 
 
 def test_a_profile_tells_parts_and_functions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

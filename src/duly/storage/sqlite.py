@@ -33,7 +33,6 @@ from duly.values.value import UNSET
 
 _PAGE_CACHE_KIB: Final = 65_536
 _CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer one makes reads slower and gains nothing
-_MAPPED_BYTES: Final = 1 << 30  # readers look at pages where the system has them: random reads cost a third less
 _BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
 
 
@@ -93,7 +92,6 @@ class SqliteEngine:
         if connection is None:
             connection = self._readers.connection = self._connect()
             connection.execute("PRAGMA query_only=1")
-            connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
         connection.execute("BEGIN")
         try:
             yield SqliteView(connection)
