@@ -240,3 +240,10 @@ async def test_an_app_error_keeps_its_data_through_nested_calls_on_its_way_to_th
         told = t.app.client_error(caught.value)
         assert told.data == {"code": 7}
         assert told.message == "{'code': 7}"
+
+
+async def test_data_that_is_no_value_does_not_reach_a_client() -> None:
+    async with Harness({}) as t:
+        told = t.app.client_error(AppError({"when": {1, 2}}))
+        assert told.data is UNSET
+        assert told.message == f"[Request ID: {told.request_id}] Server Error"

@@ -9,7 +9,8 @@ from typing import Final
 
 from duly.database.watchdog import is_application
 from duly.errors import AppError
-from duly.values.value import UNSET
+from duly.limits import OF_ANY_SIZE
+from duly.values.value import UNSET, NotAValueError, dumps
 
 _FRAMES_MAX: Final = 8
 
@@ -44,7 +45,15 @@ class ClientError:
 
 def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
     """An AppError with its data; of others the text in development, and in production no word."""
-    if isinstance(error, AppError):
+    if isinstance(error, AppError) and _is_value(error.data):
         return ClientError(str(error), request_id, error.data)
     text = describe(error) if development else "Server Error"
     return ClientError(f"[Request ID: {request_id}] {text}", request_id)
+
+
+def _is_value(data: object) -> bool:
+    try:
+        dumps(data, OF_ANY_SIZE)
+    except NotAValueError:
+        return False
+    return True
