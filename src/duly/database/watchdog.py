@@ -20,6 +20,9 @@ that was asleep, does not find all its handlers late when it wakes. While no han
 What runs in C cannot be interrupted: `time.sleep`, a socket, a regular expression that explodes. The Interruption
 arrives when it returns; then the run fails. Nor can a handler that catches everything and goes on without end, unless
 an Interruption happens to find it outside of its `try`.
+
+What a handler's line sets off, the callback of a weak reference or a `__del__`, is handler code from this point of
+view: as with KeyboardInterrupt, Python prints an exception that arrives in there, and the next one comes soon.
 """
 
 from __future__ import annotations
