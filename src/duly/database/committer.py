@@ -57,7 +57,7 @@ class Batch:
         self.now = clock.now()
         self.tracked = tracked
         """What earlier batches have written to the tables that are tracked."""
-        self._base = catalog
+        self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._ids = ids
@@ -156,13 +156,8 @@ class Batch:
         for table, writes in written:
             if table.name in self.tracked:
                 self.tracked[table.name].update(writes)
-        return Commit(self.version, written, sum(_weight(writes) for _, writes in written), self._reshaped())
-
-    def _reshaped(self) -> frozenset[str]:
-        if self.catalog is self._base:
-            return frozenset()
-        before, after = self._base.tables, self.catalog.tables
-        return frozenset(name for name, table in before.items() if after[name].indexes != table.indexes)
+        weight = sum(_weight(writes) for _, writes in written)
+        return Commit(self.version, written, weight, frozenset(self._reshaped))
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -180,6 +175,8 @@ class Batch:
         self.flush()  # what is in memory has the keys of the indexes there were
         self.catalog = self.catalog.with_table(table)
         self._create_tables()
+        if before is not None and before.indexes != table.indexes:
+            self._reshaped.add(table.name)
         known = {index.number: index for index in before.indexes} if before is not None else {}
         for number in known.keys() - {index.number for index in table.indexes}:
             self._change(self._engine.drop_index, known[number])

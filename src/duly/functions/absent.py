@@ -25,5 +25,6 @@ def advise(error: BaseException) -> None:
     """Note on an AttributeError of a handler what to use instead."""
     if isinstance(error, AttributeError):
         instead = _INSTEAD.get((type(error.obj).__name__, error.name or ""))
+        # It may pass by here again, on its way through functions that call each other.
         if instead is not None and instead not in getattr(error, "__notes__", ()):
             error.add_note(instead)

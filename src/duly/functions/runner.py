@@ -265,9 +265,8 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            advise(error)
-            batch.attempt(jobs.fail, job, describe(error))
             self._told(function, started, error, job.id)
+            batch.attempt(jobs.fail, job, describe(error))
         else:
             if started:
                 self._told(function, started, None, job.id)
