@@ -21,10 +21,8 @@ FUNCTIONS_SHOWN = 45
 
 PARTS = (
     ("begin", SqliteEngine, "begin"),
-    ("claim, with rows written before it", jobs, "due"),
-    ("next due", jobs, "next_due"),
-    ("write rows", SqliteEngine, "write"),
-    ("commit", SqliteEngine, "commit"),
+    ("claim", jobs, "claim"),
+    ("write rows and commit", SqliteEngine, "commit"),
     ("event loop: log", Log, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
     ("batch, all of it", Committer, "_commit_batch"),

@@ -199,10 +199,10 @@ async def test_the_end_of_an_action_is_recorded_when_the_disk_has_recovered(stor
         engine = app.database._engine
         commit, refusals = engine.commit, [StoreError("disk full")]
 
-        def refuse_once(version: int, last_id: int) -> None:
+        def refuse_once(changes: Any) -> int:
             if app.executor.running and refusals:
                 raise refusals.pop()
-            commit(version, last_id)
+            return commit(changes)
 
         engine.commit = refuse_once
         await app.mutation(several, {"names": ["naps"]})
@@ -213,7 +213,7 @@ async def test_the_end_of_an_action_is_recorded_when_the_disk_has_recovered(stor
 async def test_closing_ends_though_the_last_batch_is_refused(store: str) -> None:
     app = await App(MODULES, store, executor=False).__aenter__()
 
-    def refuse(version: int, last_id: int) -> None:
+    def refuse(changes: Any) -> int:
         raise StoreError("disk full")
 
     app.database._engine.commit = refuse

@@ -124,6 +124,10 @@ BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
 DUE_BATCH_MAX: Final = 2_000
 """Due functions that one batch takes from the store: more than it can run in its time."""
+CAUTIOUS_BATCHES_MIN: Final = 4
+"""Exclusive batches after a conflict with another node, before one is tried again that is not."""
+CAUTIOUS_BATCHES_MAX: Final = 50
+"""The same where each of those has met a conflict again."""
 LOG_BYTES_MAX: Final = 2 << 20
 """What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from duly import App
-from duly.database.committer import Batch, Committer, Work
+from duly.database.batch import Batch
+from duly.database.committer import Committer, Work
 from duly.storage.engine import Request, View
 from duly.storage.sqlite import SqliteEngine
 from tests.database.workloads import SOURCE, WORKLOADS, Append, Lists, Workload, changed_total, disorders
@@ -55,7 +56,7 @@ def handlers_reading_the_past(path: str, monkeypatch: pytest.MonkeyPatch) -> Gen
     engines: list[SqliteEngine] = []  # idle ones: each has one snapshot at a time
     past: View
 
-    def submit_with_a_snapshot(committer: Committer, work: Work[Any]) -> asyncio.Future[Any]:
+    def submit_with_a_snapshot(committer: Committer, work: Work[Any], exclusive: bool) -> asyncio.Future[Any]:
         engine = engines.pop() if engines else SqliteEngine(path)
         snapshot = engine.snapshot()
         view = snapshot.__enter__()
@@ -69,7 +70,7 @@ def handlers_reading_the_past(path: str, monkeypatch: pytest.MonkeyPatch) -> Gen
                 snapshot.__exit__(None, None, None)
                 engines.append(engine)
 
-        return submit(committer, work_in_the_past)
+        return submit(committer, work_in_the_past, exclusive)
 
     def attempt_in_the_past(batch: Batch, *args: Any, **kwargs: Any) -> Any:
         with monkeypatch.context() as during:

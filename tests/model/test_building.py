@@ -94,7 +94,7 @@ async def all_of(ctx: MutationCtx, index: str) -> list[int]:
 
 
 async def step(app: App, change: Change) -> bool:
-    return await app.database.commit(change.step)
+    return await app.database.commit(change.step, exclusive=True)
 
 
 async def begin(app: App, schema: Any, steps: int) -> Change:

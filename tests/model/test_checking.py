@@ -96,7 +96,7 @@ def change(app: App, **tables: Any) -> Change:
 
 
 async def finish(app: App, change: Change) -> None:
-    while not await app.database.commit(change.step):
+    while not await app.database.commit(change.step, exclusive=True):
         pass
 
 
@@ -252,7 +252,7 @@ async def half_checked(app: App, count: int = 6) -> tuple[list[str], Change]:
     """People who fit, and a change that has looked at the first two of them."""
     people = [await app.mutation(add, {"name": f"p{n}", "age": n}) for n in range(count)]
     under_way = change(app, people=STRICT)
-    assert not await app.database.commit(under_way.step)
+    assert not await app.database.commit(under_way.step, exclusive=True)
     return people, under_way
 
 
@@ -304,7 +304,7 @@ async def test_those_who_write_without_pause_do_not_keep_a_schema_off(store: str
     async with App(modules(people=LOOSE), store) as app:
         _, under_way = await half_checked(app)
         steps = 0
-        while not await app.database.commit(under_way.step):
+        while not await app.database.commit(under_way.step, exclusive=True):
             steps += 1
             for n in range(10):  # more than a step checks at first
                 await app.mutation(add, {"name": "new", "age": n})
@@ -318,13 +318,13 @@ async def test_a_table_that_is_made_meanwhile_is_checked_and_indexed(path: Path,
     async with App(modules(people=LOOSE), store) as app:
         await half_checked(app)
         under_way = change(app, people=STRICT, pets=STRICT.index("by_age", ["age"]))
-        assert not await app.database.commit(under_way.step)
+        assert not await app.database.commit(under_way.step, exclusive=True)
         for n in range(5):
             await app.mutation(add_to, {"table": "pets", "document": {"name": "rex", "age": n}})
         rex = await app.mutation(add_to, {"table": "pets", "document": {"name": "rex", "age": age}})
         if age == "late":
             assert f"pets: the document {rex} does not fit" in await refusal(finish(app, under_way))
-            await app.database.commit(under_way.withdraw)
+            await app.database.commit(under_way.withdraw, exclusive=True)
         else:
             await finish(app, under_way)
             pets = await app.runner.transaction(lambda ctx: ctx.db.query("pets").with_index("by_age").collect())
@@ -339,7 +339,7 @@ async def test_a_table_may_be_made_at_any_step(path: Path, store: str, moment: i
         await half_checked(app)
         under_way = change(app, people=STRICT, pets=STRICT.index("by_age", ["age"]))
         steps = 0
-        while not await app.database.commit(under_way.step):
+        while not await app.database.commit(under_way.step, exclusive=True):
             if steps == moment:
                 await app.mutation(add_to, {"table": "pets", "document": {"name": "rex", "age": 1}})
             if steps == 1:  # much to do at the end
@@ -357,7 +357,7 @@ async def test_a_table_may_be_made_at_any_step(path: Path, store: str, moment: i
 @pytest.fixture
 def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """All calls that wait together are one batch, however slow the machine is."""
-    monkeypatch.setattr("duly.database.committer.BATCH_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 60.0)
 
 
 async def in_one_batch(app: App, *works: Any) -> list[Any]:
@@ -376,7 +376,7 @@ def adding(app: App, age: Any) -> Any:
 
 
 async def step(app: App, change: Change) -> bool:
-    return await app.database.commit(change.step)
+    return await app.database.commit(change.step, exclusive=True)
 
 
 @pytest.mark.usefixtures("long_batches")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from duly.errors import StoreError
-from duly.storage.engine import ACTION, JOBS, MUTATION, Due, Engine, Get, Job, NextDue, Scan, Write
+from duly.storage.engine import ACTION, JOBS, MUTATION, Changes, Claim, Claimed, Engine, Get, Job, Scan, Write
 from duly.storage.sqlite import SqliteEngine
 from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
@@ -43,12 +43,15 @@ def insert(id: int, n: int) -> Write:
     return Write(None, f'{{"n":{n}}}', (), (key(n, id),))
 
 
+def commit(engine: Engine, *written: tuple[Table, dict[int, Write]], last_id: int = 0) -> int:
+    return engine.commit(Changes(written, last_id))
+
+
 def with_notes(engine: Engine, *numbers: int) -> None:
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.create_table(Table("notes", 100))
     engine.create_index(Table("notes", 100), BY_N)
-    engine.write(NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)})
-    engine.commit(1, len(numbers))
+    commit(engine, (NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)}), last_id=len(numbers))
 
 
 def scan(
@@ -64,10 +67,9 @@ def job(
     return Job(id, name, "{}", due if due is not None else 0.0, due, state, lane, **more)
 
 
-def with_jobs(engine: Engine, *jobs: Job, version: int = 1) -> None:
+def with_jobs(engine: Engine, *jobs: Job) -> None:
     engine.begin()
-    engine.write(JOBS, {job.id: Write(None, job) for job in jobs})
-    engine.commit(version, 10)
+    commit(engine, (JOBS, {job.id: Write(None, job) for job in jobs}), last_id=10)
 
 
 def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engine]) -> None:
@@ -77,7 +79,18 @@ def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engi
     second = engine.open()
     engine.close()
     assert (first.version, first.last_id, first.tables) == (0, 0, (JOBS,))
-    assert (second.secret, second.epoch) == (first.secret, first.epoch + 1)
+    assert second.secret == first.secret
+
+
+def test_each_opening_has_a_larger_epoch_and_those_before_are_lost(new_engine: Callable[[], Engine]) -> None:
+    first, second = new_engine(), new_engine()
+    first.open()
+    first.close()
+    second.open()
+    assert second.epoch > first.epoch
+    assert second.is_lost(first.epoch)
+    assert not second.is_lost(second.epoch)
+    second.close()
 
 
 def test_what_is_committed_is_there_after_reopening(new_engine: Callable[[], Engine]) -> None:
@@ -97,12 +110,11 @@ def test_what_is_rolled_back_or_never_committed_is_not(new_engine: Callable[[], 
     engine = new_engine()
     engine.open()
     with_notes(engine, 5)
-    engine.begin()
-    engine.write(NOTES, {2: insert(2, 6)})
+    engine.begin(exclusive=True)
     engine.create_table(Table("others", 101))
     engine.rollback()
-    engine.begin()
-    engine.write(NOTES, {3: insert(3, 7)})
+    engine.begin(exclusive=True)
+    engine.create_table(Table("others", 101))
     engine.close()
     header = engine.open()
     assert header.tables == (JOBS, NOTES)
@@ -110,13 +122,13 @@ def test_what_is_rolled_back_or_never_committed_is_not(new_engine: Callable[[], 
     engine.close()
 
 
-def test_a_writer_sees_its_writes_and_a_snapshot_does_not(engine: Engine) -> None:
+def test_a_snapshot_does_not_see_what_is_committed_after_it(engine: Engine) -> None:
     with_notes(engine, 5)
     with engine.snapshot() as snapshot:
         view = engine.begin()
-        engine.write(NOTES, {1: Write('{"n":5}', '{"n":6}', (key(5, 1),), (key(6, 1),))})
-        assert view.answer(Get(NOTES, 1)) == '{"n":6}'
-        engine.commit(2, 1)
+        assert view.answer(Get(NOTES, 1)) == '{"n":5}'
+        write = Write('{"n":5}', '{"n":6}', (key(5, 1),), (key(6, 1),))
+        assert commit(engine, (NOTES, {1: write}), last_id=1) == 2
         assert (snapshot.version, snapshot.answer(Get(NOTES, 1))) == (1, '{"n":5}')
     with engine.snapshot() as later:
         assert (later.version, later.answer(Get(NOTES, 1))) == (2, '{"n":6}')
@@ -169,15 +181,12 @@ def test_a_table_is_scanned_in_the_order_of_creation(engine: Engine) -> None:
 def test_changed_and_deleted_documents_leave_no_keys_behind(engine: Engine) -> None:
     with_notes(engine, 3, 1, 4)
     engine.begin()
-    engine.write(
-        NOTES,
-        {
-            1: Write('{"n":3}', '{"n":9}', (key(3, 1),), (key(9, 1),)),
-            2: Write('{"n":1}', None, (key(1, 2),), ()),
-            3: Write('{"n":4}', '{"n":4,"x":1}', (key(4, 3),), (key(4, 3),)),
-        },
-    )
-    engine.commit(2, 3)
+    writes = {
+        1: Write('{"n":3}', '{"n":9}', (key(3, 1),), (key(9, 1),)),
+        2: Write('{"n":1}', None, (key(1, 2),), ()),
+        3: Write('{"n":4}', '{"n":4,"x":1}', (key(4, 3),), (key(4, 3),)),
+    }
+    commit(engine, (NOTES, writes), last_id=3)
     assert scan(engine, BY_N, EVERYTHING) == [3, 1]
     assert scan(engine, None, EVERYTHING) == [1, 3]
 
@@ -189,12 +198,16 @@ BUILDING = Table("notes", 100, (BY_N, OTHER))
 def test_an_index_is_filled_beside_the_writes_that_maintain_it(engine: Engine) -> None:
     with_notes(engine, 3, 1, 4)
     both = (key(3, 1), key(3, 1)), (key(3, 1), key(9, 1))
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.create_index(BUILDING, OTHER)
-    engine.write(BUILDING, {1: Write('{"n":3}', '{"n":3,"other":9}', *both)})
-    engine.write(BUILDING, {3: Write('{"n":4}', None, (key(4, 3), key(0, 3)), ())})
+    writes = {
+        1: Write('{"n":3}', '{"n":3,"other":9}', *both),
+        3: Write('{"n":4}', None, (key(4, 3), key(0, 3)), ()),
+    }
+    commit(engine, (BUILDING, writes), last_id=3)
+    engine.begin(exclusive=True)
     engine.fill_index(OTHER, [(key(9, 1), 1), (key(5, 2), 2)])
-    engine.commit(2, 3)
+    commit(engine, last_id=3)
     assert scan(engine, OTHER, EVERYTHING) == [2, 1]
     assert scan(engine, BY_N, EVERYTHING) == [2, 1]
 
@@ -203,14 +216,14 @@ def test_an_index_is_not_ready_until_it_is_finished(new_engine: Callable[[], Eng
     engine = new_engine()
     engine.open()
     with_notes(engine, 3)
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.create_index(BUILDING, OTHER)
-    engine.commit(2, 1)
+    commit(engine, last_id=1)
     engine.close()
     assert engine.open().tables == (JOBS, BUILDING)
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.finish_index(OTHER)
-    engine.commit(3, 1)
+    commit(engine, last_id=1)
     engine.close()
     assert engine.open().tables == (JOBS, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
     engine.close()
@@ -218,16 +231,15 @@ def test_an_index_is_not_ready_until_it_is_finished(new_engine: Callable[[], Eng
 
 def test_what_was_read_in_the_same_transaction_keeps_no_index_from_being_dropped(engine: Engine) -> None:
     with_notes(engine, 3)
-    with_jobs(engine, job(1, 20), version=2)
-    view = engine.begin()
+    with_jobs(engine, job(1, 20))
+    view = engine.begin(exclusive=True)
     view.answer(Get(JOBS, 1))
     view.answer(Get(NOTES, 1))
     view.answer(Scan(NOTES, BY_N, EVERYTHING, False, 1))
     view.answer(Scan(JOBS, None, EVERYTHING, False, 1))
-    view.answer(Due(MUTATION, 20, 1))
-    view.answer(NextDue(MUTATION))
+    view.answer(Claim(20, 1, 1))
     engine.drop_index(BY_N)
-    engine.commit(3, 1)
+    commit(engine, last_id=1)
     assert scan(engine, None, EVERYTHING) == [1]
 
 
@@ -236,13 +248,13 @@ def test_an_index_is_built_beside_another_one_of_its_name_and_takes_its_place(ne
     engine.open()
     with_notes(engine, 3, 1)
     other = Index("by_n", 101, ("m",), ready=False)
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.create_index(NOTES, other)
     engine.fill_index(other, [(key(1, 1), 1), (key(2, 2), 2)])
     assert scan(engine, BY_N, EVERYTHING) == [2, 1]
     engine.drop_index(BY_N)
     engine.finish_index(other)
-    engine.commit(2, 2)
+    commit(engine, last_id=2)
     assert scan(engine, other, EVERYTHING) == [1, 2]
     engine.close()
     assert engine.open().tables == (JOBS, Table("notes", 100, (replace(other, ready=True),)))
@@ -252,22 +264,22 @@ def test_an_index_is_built_beside_another_one_of_its_name_and_takes_its_place(ne
 def test_what_a_table_is_declared_to_hold_is_kept(new_engine: Callable[[], Engine]) -> None:
     engine = new_engine()
     engine.open()
-    engine.begin()
+    engine.begin(exclusive=True)
     engine.create_table(Table("notes", 100, (), "one"))
     engine.create_table(Table("others", 101))
     engine.declare_table(Table("others", 101, (), "two"))
-    engine.commit(1, 0)
+    commit(engine, last_id=0)
     engine.close()
     assert [table.declared for table in engine.open().tables] == ["", "one", "two"]
     engine.close()
 
 
 def test_names_that_differ_only_in_case_are_different_tables(engine: Engine) -> None:
-    engine.begin()
-    for number, name in ((100, "Notes"), (101, "notes"), (102, "select")):
-        engine.create_table(Table(name, number))
-        engine.write(Table(name, number), {1: Write(None, f'"{name}"')})
-    engine.commit(1, 1)
+    engine.begin(exclusive=True)
+    tables = [Table("Notes", 100), Table("notes", 101), Table("select", 102)]
+    for table in tables:
+        engine.create_table(table)
+    commit(engine, *((table, {1: Write(None, f'"{table.name}"')}) for table in tables), last_id=1)
     with engine.snapshot() as view:
         assert view.answer(Get(Table("Notes", 100), 1)) == '"Notes"'
         assert view.answer(Get(Table("select", 102), 1)) == '"select"'
@@ -276,22 +288,22 @@ def test_names_that_differ_only_in_case_are_different_tables(engine: Engine) -> 
 def test_due_jobs_come_by_due_time_then_by_id_each_lane_for_itself(engine: Engine) -> None:
     with_jobs(engine, job(1, 20), job(2, 10), job(3, 10), job(4, 5, ACTION), job(5, 30))
     with engine.snapshot() as view:
-        assert [due.id for due in view.answer(Due(MUTATION, 20, 10))] == [2, 3, 1]
-        assert [due.id for due in view.answer(Due(MUTATION, 20, 2))] == [2, 3]
-        assert view.answer(Due(ACTION, 20, 10)) == [job(4, 5, ACTION)]
-        assert view.answer(NextDue(MUTATION)) == [10]
-        assert view.answer(NextDue(ACTION)) == [5]
+        claimed = view.answer(Claim(20, 10, 10))
+        assert [due.id for due in claimed.mutations] == [2, 3, 1]
+        assert claimed.actions == [job(4, 5, ACTION)]
+        assert claimed.next_due == 30
+        assert [due.id for due in view.answer(Claim(20, 2, 0)).mutations] == [2, 3]
+        assert view.answer(Claim(20, 2, 0)).actions == []
+        assert view.answer(Claim(4, 10, 10)) == Claimed([], [], 5)
 
 
 def test_a_completed_job_is_no_longer_due(engine: Engine) -> None:
     with_jobs(engine, job(1, 10))
     done = job(1, None, state="success", completed_time=11.0)
     engine.begin()
-    engine.write(JOBS, {1: Write(job(1, 10), done)})
-    engine.commit(2, 1)
+    commit(engine, (JOBS, {1: Write(job(1, 10), done)}), last_id=1)
     with engine.snapshot() as view:
-        assert view.answer(Due(MUTATION, 99, 10)) == []
-        assert view.answer(NextDue(MUTATION)) == []
+        assert view.answer(Claim(99, 10, 10)) == Claimed([], [], None)
         found = view.answer(Get(JOBS, 1))
         assert (found.state, found.due, found.completed_time) == ("success", None, 11.0)
 

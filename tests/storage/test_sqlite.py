@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duly.errors import StoreError, StoreInUseError
-from duly.storage.engine import ACTION, JOBS, MUTATION, Job, Write
+from duly.storage.engine import ACTION, JOBS, MUTATION, Changes, Job, Write
 from duly.storage.sqlite import _DUE, _NEXT_DUE, SqliteEngine  # pyright: ignore[reportPrivateUsage]
 
 
@@ -46,14 +46,13 @@ def test_what_is_due_is_found_by_its_index_and_never_by_sorting(
     engine: SqliteEngine, filled: bool, analyzed: bool
 ) -> None:
     engine.open()
-    engine.begin()
     if filled:
+        engine.begin()
         jobs = [Job(n, "a:b", "{}", float(n), float(n), "pending", (MUTATION, ACTION)[n % 2]) for n in range(5_000)]
-        engine.write(JOBS, {job.id: Write(None, job) for job in jobs})
-    engine.commit(1, 5_000)
+        engine.commit(Changes([(JOBS, {job.id: Write(None, job) for job in jobs})], 5_000))
     if analyzed:
         engine._connection.execute("ANALYZE")
-    for sql, values in ((_DUE, (MUTATION, 10.0, 5)), (_NEXT_DUE, (MUTATION,))):
+    for sql, values in ((_DUE, (MUTATION, 10.0, 5)), (_NEXT_DUE, (MUTATION, 10.0))):
         plan = [row[3] for row in engine._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
         assert len(plan) == 1
         assert (

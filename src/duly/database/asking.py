@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
 from duly.errors import FunctionError
-from duly.storage.engine import Due, Get, NextDue, Request, Scan
+from duly.storage.engine import Claim, Get, Request, Scan
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def _waits_at(coroutine: Any) -> str:
 
 
 _NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
-_REQUESTS = frozenset((Get, Scan, Due, NextDue))
+_REQUESTS = frozenset((Get, Scan, Claim))
 
 
 def _foreign(awaited: object) -> FunctionError:

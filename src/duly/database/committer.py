@@ -1,229 +1,39 @@
-"""The one place that commits: calls that wait together become one batch, one write transaction, one flush.
+"""The one place that commits: calls that wait together become one batch, one commit, one flush.
 
-A thread of its own takes what is queued, runs it call by call over one overlay, writes the result in bulk and
-commits. Each call sees all earlier ones of its batch and nothing of one that failed, so that a batch is a serial
+A thread of its own takes what is queued, runs it call by call over one overlay and has the engine write the result
+in bulk. Each call sees all earlier ones of its batch and nothing of one that failed, so that a batch is a serial
 order. Neither a handler nor the disk ever stalls the event loop.
+
+Where other nodes write to the same store, a batch is a guess: what it has read is compared with what they have
+written when it is committed. If it was wrong, the same calls are run again as an exclusive batch, which keeps
+everybody else out from its begin on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from duly import faults
-from duly.clock import Clock, monotonic
-from duly.database.asking import drive
+from duly.clock import Clock
+from duly.database.batch import Batch, Tracked
 from duly.database.catalog import Catalog
-from duly.database.log import Commit, Log
-from duly.database.transaction import Transaction, merge_writes
-from duly.database.usage import Quota, Usage
-from duly.database.watchdog import Watchdog, Watched
+from duly.database.log import Commit, Heard, Log
+from duly.database.reads import ReadSet
+from duly.database.usage import Quota
+from duly.database.watchdog import Watchdog
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX, CATALOGS_MAX
-from duly.storage.engine import JOBS, Engine, Get, Job, Request, Row, Scan, Write
+from duly.limits import BATCH_CALLS_MAX, CATALOGS_MAX, CAUTIOUS_BATCHES_MAX, CAUTIOUS_BATCHES_MIN
+from duly.storage.engine import Conflict, Engine
 from duly.values.ids import IdSource
-from duly.values.schema import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
-Work = Callable[["Batch"], T]
-"""What a caller queues: it makes attempts in a batch and returns a result, or raises."""
-Tracked = dict[str, set[int]]
-"""Ids of documents that were written, by table."""
-
-
-class Batch:
-    """The calls of one commit: each attempt is a transaction of its own over those before it.
-
-    Time stands still in a batch: `now` is when it began.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        catalog: Catalog,
-        ids: IdSource,
-        clock: Clock,
-        quota: Quota,
-        seed: int,
-        watched: Watched,
-        tracked: Tracked,
-        alone: Callable[[], bool],
-    ) -> None:
-        self.catalog = catalog
-        self.now = clock.now()
-        self.tracked = tracked
-        """What earlier batches have written to the tables that are tracked."""
-        self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
-        self._stored = catalog  # the tables that the engine has
-        self._engine = engine
-        self._ids = ids
-        self._quota = quota
-        self._seed = seed
-        self._watched = watched
-        self._unflushed: dict[str, dict[int, Write]] = {}
-        self._flushed: dict[str, dict[int, Write]] = {}
-        self._engine_changed = False
-        self._alone = alone
-        self._began = monotonic()
-        self._view = engine.begin()
-        self.version = self._view.version + 1
-        self.broken: Exception | None = None
-        """What the engine refused: from then on the write transaction is in doubt, and nothing of it is kept."""
-
-    @property
-    def spent(self) -> bool:
-        """Whether the batch has taken its time; what is left goes into the next."""
-        seconds = monotonic() - self._began
-        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or not self._alone())
-
-    @property
-    def changed(self) -> bool:
-        return bool(self._unflushed) or self._engine_changed
-
-    def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
-        """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind.
-
-        With the name of a `handler`, whose code it runs, its time is limited.
-        """
-        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), self._seed)
-        self._seed += 1
-        value = drive(unit(transaction, *args), self.answer, self._watched, handler)
-        if transaction.writes:
-            self.catalog = transaction.catalog
-            for table, writes in transaction.writes.items():
-                earlier = self._unflushed.get(table)
-                if earlier is None:
-                    self._unflushed[table] = writes
-                else:
-                    merge_writes(earlier, writes)
-        return value
-
-    def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
-        """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
-        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), self._seed)
-        transaction.is_rehearsal = True
-        drive(unit(transaction, *args), self.answer, self._watched, handler)
-
-    def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
-        """The row as the batch has left it so far; `row` is what its view said."""
-        for overlay in (self._unflushed, self._flushed):
-            write = overlay.get(table.name, _NOTHING).get(id)
-            if write is not None:
-                return write.new
-        return row
-
-    def answer(self, request: Request) -> Any:
-        """What a transaction reads where its own overlay has no answer."""
-        if type(request) is Get:
-            write = self._unflushed.get(request.table.name, _NOTHING).get(request.id)
-            if write is not None:
-                return write.new
-            if request.table.name not in self._stored.tables:
-                return None
-        else:
-            self._flush(request.table if type(request) is Scan else JOBS)
-        try:
-            return self._view.answer(request)
-        except Exception as error:
-            self.broken = error
-            raise
-
-    def _flush(self, table: Table) -> None:
-        """Write what is still in memory, so that the engine's own scans see it."""
-        self._create_tables()
-        writes = self._unflushed.pop(table.name, None)
-        if writes:
-            self._change(self._engine.write, table, writes)
-            merge_writes(self._flushed.setdefault(table.name, {}), writes)
-
-    def flush(self) -> None:
-        """Write all that is still in memory."""
-        for name in tuple(self._unflushed):
-            self._flush(self.catalog.tables[name])
-        self._create_tables()
-
-    def commit(self) -> Commit:
-        self.flush()
-        faults.at("commit.flushed")
-        self._engine.commit(self.version, self._ids.last)
-        written: list[tuple[Table, Mapping[int, Write]]] = [
-            (self.catalog.tables[name], writes) for name, writes in self._flushed.items()
-        ]
-        for table, writes in written:
-            if table.name in self.tracked:
-                self.tracked[table.name].update(writes)
-        weight = sum(_weight(writes) for _, writes in written)
-        return Commit(self.version, written, weight, frozenset(self._reshaped))
-
-    def _create_tables(self) -> None:
-        if self.catalog is not self._stored:
-            for name in self.catalog.tables.keys() - self._stored.tables.keys():
-                self._change(self._engine.create_table, self.catalog.tables[name])
-            self._stored = self.catalog
-
-    # For whoever applies a schema.
-
-    def put_table(self, table: Table) -> None:
-        """Make the store have a table, or another state of it: these indexes and no others, this declaration."""
-        before = self.catalog.tables.get(table.name)
-        if before == table:
-            return
-        self.flush()  # what is in memory has the keys of the indexes there were
-        self.catalog = self.catalog.with_table(table)
-        self._create_tables()
-        if before is not None and before.indexes != table.indexes:
-            self._reshaped.add(table.name)
-        known = {index.number: index for index in before.indexes} if before is not None else {}
-        for number in known.keys() - {index.number for index in table.indexes}:
-            self._change(self._engine.drop_index, known[number])
-        for index in table.indexes:
-            if index.number not in known:
-                self._change(self._engine.create_index, table, index)
-            elif index != known[index.number]:
-                self._change(self._engine.finish_index, index)
-        if before is not None and before.declared != table.declared:
-            self._change(self._engine.declare_table, table)
-
-    def put_schema(self, schema: SchemaDefinition) -> None:
-        """Validate by another schema from the next call on."""
-        self.catalog = self.catalog.with_schema(schema)
-
-    def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        """Add keys of documents that are older than an index that is being built."""
-        self._change(self._engine.fill_index, index, keys)
-
-    def track(self, *tables: str) -> Tracked:
-        """From now on keep the ids of what is written to these tables, and to no others.
-
-        Returns those kept so far, with all that this batch has written.
-        """
-        kept = {name: ids | self._written(name) for name, ids in self.tracked.items()}
-        self.tracked = {name: set[int]() for name in tables}
-        return kept
-
-    def _written(self, table: str) -> set[int]:
-        return self._unflushed.get(table, _NOTHING).keys() | self._flushed.get(table, _NOTHING).keys()
-
-    def _change(self, act: Callable[..., None], *args: object) -> None:
-        self._engine_changed = True
-        try:
-            act(*args)
-        except Exception as error:
-            self.broken = error
-            raise
-
-
-_NOTHING: dict[int, Write] = {}
-_ROW_BYTES: Final = 500  # of a row beside its text
-
-
-def _weight(writes: Mapping[int, Write]) -> int:
-    rows = (row for write in writes.values() for row in (write.old, write.new) if row is not None)
-    return len(writes) * _ROW_BYTES + sum(len(row.args if isinstance(row, Job) else row) for row in rows)
+Work = Callable[[Batch], T]
+"""What a caller queues: it makes attempts in a batch and returns a result, or raises. It may be run again."""
 
 
 def closed() -> StoreError:
@@ -266,17 +76,21 @@ class Committer:
         self._abandoned = False
         self._ended = False
         self._tracked: Tracked = {}
+        self._left: _Queued | None = None  # taken from the queue for the next batch
+        self._heard: list[Commit] = []
+        self._caution = Caution()
         self._thread.start()
 
-    def submit(self, work: Work[T]) -> asyncio.Future[T]:
+    def submit(self, work: Work[T], exclusive: bool = False) -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
-        Cancelling the future does not take the work back.
+        Cancelling the future does not take the work back. What changes tables or indexes must be `exclusive`: it
+        comes first in its batch, while nobody else commits, and is run once only.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((work, future))
+        self._queue.put(_Queued(work, future, exclusive))
         return future
 
     @property
@@ -300,93 +114,153 @@ class Committer:
         self._abandoned = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+        left = [self._left]
         while not self._queue.empty():
-            queued = self._queue.get_nowait()
-            if queued is not None:
-                self._deliver(None, [(queued[1], None, _lost())])
+            left.append(self._queue.get_nowait())
+        self._deliver([], [(queued.future, None, _lost()) for queued in left if queued is not None])
 
     # In the thread.
 
     def _serve(self) -> None:
-        while not self._ended and (first := self._queue.get()) is not None:
+        while not self._ended and (first := self._left or self._queue.get()) is not None:
+            self._left = None
             self._commit_batch(first)
 
     def _commit_batch(self, first: _Queued) -> None:
-        outcomes: list[_Outcome] = []
+        taken, outcomes, is_new = [first], list[_Outcome](), True
+        exclusive = first.exclusive or self._caution.is_due()
         try:
-            seed = self._random.getrandbits(63)
-            watched, alone = self._watchdog.watched(), self._queue.empty
-            batch = Batch(
-                self._engine, self.catalog, self._ids, self._clock, self._quota, seed, watched, self._tracked, alone
-            )
-            faults.at("batch.begun")
-            self._run(batch, first, outcomes)
-            faults.at("batch.ran")
-            if self._abandoned:
-                raise _lost()
-            if batch.changed:
-                commit = self._commit(batch)
-                faults.at("commit.durable")
-                self._tell(commit, outcomes)
-                faults.at("commit.told")
+            while True:
+                try:
+                    batch = self._begin(exclusive)
+                    faults.at("batch.begun")
+                    outcomes = self._run(batch, taken, is_new)
+                    faults.at("batch.ran")
+                    if self._abandoned:
+                        raise _lost()
+                    commit = self._commit(batch)
+                    break
+                except Conflict as conflict:
+                    if first.exclusive:
+                        raise StoreError(f"the store was lost on the way: {conflict}") from conflict
+                    self._engine.rollback()
+                    self._caution.conflicted()
+                    exclusive, is_new = True, False
+            if not exclusive:
+                self._caution.succeeded()
+            if commit is None:
+                self._tell(self._all_heard(), outcomes)
             else:
-                self._engine.rollback()
-                self._keep(batch)
-                self._tell(None, outcomes)
+                faults.at("commit.durable")
+                self._tell([*self._all_heard(), commit], outcomes)
+                faults.at("commit.told")
         except Exception as error:
             self._engine.rollback()
             if not isinstance(error, StoreError):
                 error = StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
-            failed: list[_Outcome] = [(future, None, error) for future, _, _ in outcomes] or [(first[1], None, error)]
-            self._tell(None, failed)
+            self._tell(self._all_heard(), [(queued.future, None, error) for queued in taken])
 
-    def _commit(self, batch: Batch) -> Commit:
-        if batch.catalog is not self.catalog:
-            # Before it is committed: once it is, a snapshot may show it at any moment.
-            self._remember(batch.version, batch.catalog)
-        try:
-            commit = batch.commit()
-        except BaseException:
-            self._catalogs = [entry for entry in self._catalogs if entry[0] < batch.version]
-            raise
-        self.catalog, self._tracked = batch.catalog, batch.tracked
-        return commit
+    def _begin(self, exclusive: bool) -> Batch:
+        view = self._engine.begin(exclusive)
+        self._hear()
+        return Batch(
+            self._engine,
+            view,
+            self.catalog,
+            self._ids,
+            self._clock.now(),
+            self._quota,
+            self._random.getrandbits(63),
+            self._watchdog.watched(),
+            self._tracked,
+            ReadSet() if self._engine.is_shared and not exclusive else None,
+            self._queue.empty,
+        )
 
-    def _keep(self, batch: Batch) -> None:
-        """What a batch that wrote nothing leaves behind: perhaps another schema, for the version there is."""
-        if batch.catalog is not self.catalog:
-            self._remember(batch.version - 1, batch.catalog)
-        self.catalog, self._tracked = batch.catalog, batch.tracked
-
-    def _remember(self, version: int, catalog: Catalog) -> None:
-        self._catalogs = [*self._catalogs[1 - CATALOGS_MAX :], (version, catalog)]
-
-    def _run(self, batch: Batch, queued: _Queued | None, outcomes: list[_Outcome]) -> None:
-        while queued is not None:
-            work, future = queued
+    def _run(self, batch: Batch, taken: list[_Queued], is_new: bool) -> list[_Outcome]:
+        """Do the work that was taken, and take more while there is time; what is run again stays the same."""
+        outcomes: list[_Outcome] = []
+        for work, future, _ in taken:  # it grows
             try:
                 outcomes.append((future, work(batch), None))
             except Exception as error:
                 outcomes.append((future, None, error))
             if batch.broken is not None:
                 raise batch.broken  # nobody's work of this batch is done
-            if batch.spent or len(outcomes) >= BATCH_CALLS_MAX:
-                return
-            try:
-                queued = self._queue.get_nowait()
-            except Empty:
-                return
-        self._ended = True
+            if is_new and not batch.spent and len(taken) < BATCH_CALLS_MAX:
+                self._take(taken)
+        return outcomes
 
-    def _tell(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
+    def _take(self, taken: list[_Queued]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._deliver, commit, outcomes)
+            queued = self._queue.get_nowait()
+        except Empty:
+            return
+        if queued is None:
+            self._ended = True
+        elif queued.exclusive:
+            self._left = queued
+        else:
+            taken.append(queued)
+
+    def _commit(self, batch: Batch) -> Commit | None:
+        if not batch.changed:
+            batch.check()
+            self._engine.rollback()
+            self._keep(batch, batch.version)
+            return None
+        version = batch.version + 1
+        if batch.catalog is not self.catalog:
+            # Before it is committed: once it is, a snapshot may show it at any moment.
+            self._remember(version, batch.catalog)
+        try:
+            commit = batch.commit()
+        except BaseException:
+            self._catalogs = [entry for entry in self._catalogs if entry[0] < version]
+            raise
+        self.catalog, self._tracked = batch.catalog, batch.tracked
+        return commit
+
+    def _keep(self, batch: Batch, version: int) -> None:
+        """What a batch that wrote nothing leaves behind: perhaps another schema, for the version there is."""
+        if batch.catalog is not self.catalog:
+            self._remember(version, batch.catalog)
+        self.catalog, self._tracked = batch.catalog, batch.tracked
+
+    def _remember(self, version: int, catalog: Catalog) -> None:
+        self._catalogs = [*self._catalogs[1 - CATALOGS_MAX :], (version, catalog)]
+
+    # Other nodes.
+
+    def _hear(self) -> None:
+        """Take note of what other nodes have committed."""
+        for news in self._engine.news():
+            self._ids.last = max(self._ids.last, news.last_id)  # what comes later has larger ids
+            if news.tables is not None:
+                self.catalog = Catalog(news.tables, self.catalog.schema)
+                self._remember(news.version, self.catalog)
+            by_number = self.catalog.by_number
+            changes = [Heard(by_number[number], news) for number in news.ids if number in by_number]
+            for change in changes:
+                if change.table in self._tracked:
+                    self._tracked[change.table] |= change.ids
+            self._heard.append(Commit(news.version, changes, is_known=news.is_known))
+
+    def _all_heard(self) -> list[Commit]:
+        """What the log has not been told yet."""
+        self._hear()
+        heard, self._heard = self._heard, []
+        return heard
+
+    def _tell(self, commits: list[Commit], outcomes: list[_Outcome]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, commits, outcomes)
         except RuntimeError:  # the loop was closed without closing the app: nobody is left to tell
             self._ended = True
 
-    def _deliver(self, commit: Commit | None, outcomes: list[_Outcome]) -> None:
+    def _deliver(self, commits: list[Commit], outcomes: list[_Outcome]) -> None:
         try:
-            if commit is not None:
+            for commit in commits:
                 self._log.append(commit)
         finally:
             for future, value, error in outcomes:
@@ -398,5 +272,33 @@ class Committer:
                     future.set_result(value)
 
 
-_Queued = tuple[Work[Any], asyncio.Future[Any]]
+class Caution:
+    """After a conflict batches are exclusive for a while: where there was one, there are more."""
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._next = CAUTIOUS_BATCHES_MIN
+
+    def conflicted(self) -> None:
+        self._left = self._next
+        self._next = min(2 * self._next, CAUTIOUS_BATCHES_MAX)
+
+    def succeeded(self) -> None:
+        """A batch that was not exclusive had no conflict."""
+        self._next = CAUTIOUS_BATCHES_MIN
+
+    def is_due(self) -> bool:
+        """Whether the next batch is to be exclusive."""
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
+
+
+class _Queued(NamedTuple):
+    work: Work[Any]
+    future: asyncio.Future[Any]
+    exclusive: bool
+
+
 _Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]

@@ -11,8 +11,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from duly.clock import Clock
 from duly.database.asking import drive
+from duly.database.batch import Batch
 from duly.database.catalog import Catalog
-from duly.database.committer import Batch, Committer, Work, closed
+from duly.database.committer import Committer, Work, closed
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
@@ -39,8 +40,6 @@ class Database:
 
     def __init__(self, engine: Engine, clock: Clock, limits: Limits = DEFAULTS, random: Random | None = None) -> None:
         header = engine.open()
-        self.epoch = header.epoch
-        """The number of this opening: what an earlier one left running is interrupted."""
         self.ids = IdCodec(header.secret)
         self.log = Log(header.version)
         self._engine = engine
@@ -53,6 +52,15 @@ class Database:
             engine, Catalog(header.tables), self._source, clock, self.log, self._quota, self._random, self._watchdog
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
+
+    @property
+    def epoch(self) -> int:
+        """The number of this opening, which is in the rows of the actions it runs."""
+        return self._engine.epoch
+
+    def is_lost(self, epoch: int) -> bool:
+        """Whether what an opening left running is interrupted."""
+        return self._engine.is_lost(epoch)
 
     @property
     def is_open(self) -> bool:
@@ -69,9 +77,12 @@ class Database:
         table = None if decoded is None else self.catalog.by_number.get(decoded[0])
         return None if table is None else table.name
 
-    def commit(self, work: Work[T]) -> asyncio.Future[T]:
-        """Queue work for the next batch; the future is done once it is durable."""
-        return self._committer.submit(work)
+    def commit(self, work: Work[T], exclusive: bool = False) -> asyncio.Future[T]:
+        """Queue work for the next batch; the future is done once it is durable.
+
+        Work that changes tables must be `exclusive`; other work may be run again.
+        """
+        return self._committer.submit(work, exclusive)
 
     async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str = "") -> Read[T]:
         """Run a read-only transaction on a snapshot of its own, in a thread of its own.

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import NamedTuple, Protocol
 
 from duly.database.catalog import DUE, key_in
 from duly.database.reads import ReadSet
 from duly.database.spans import Spans
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import JOBS, Job, Write
+from duly.storage.engine import JOBS, Job, News, Write
 from duly.values.keys import encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
 
+class Changed(Protocol):
+    """What one commit has changed in a table."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def ids(self) -> Set[int]: ...
+
+    def keys(self, index: str) -> list[bytes] | None:
+        """The old and new keys in an index, sorted. None where any may have changed."""
+        ...
+
+
 class Commit(NamedTuple):
-    """What one commit wrote, in the order of its transactions."""
+    """What one commit has changed."""
 
     version: int
-    writes: list[tuple[Table, Mapping[int, Write]]]
+    changes: Sequence[Changed]
     weight: int = 0
-    """About how many bytes the rows take."""
+    """About how many bytes that takes."""
     reshaped: frozenset[str] = frozenset()
     """The tables whose indexes it changed: whoever has read one of them must read again."""
+    is_known: bool = True
+    """Whether `changes` are all there are; if not, everybody must read again."""
 
 
 Watch = asyncio.Future[None]
@@ -126,15 +142,18 @@ class Readers:
 
     def touched(self, commit: Commit) -> set[Watch]:
         """Whoever has read something that a commit changed."""
+        if not commit.is_known:
+            return set(self.watches)
         touched: set[Watch] = set()
         for table in commit.reshaped & self.ranges.keys():
             touched.update(*(spans.everybody() for spans in self.ranges[table].values()))
-        for table, writes in commit.writes:
-            ids = self.points.get(table.name)
+        for change in commit.changes:
+            ids = self.points.get(change.table)
             if ids:
-                touched.update(*(ids[id] for id in ids.keys() & writes.keys()))
-            for index, spans in self.ranges.get(table.name, _NOTHING).items():
-                touched |= spans.containing(_changed_keys(table, index, writes))
+                touched.update(*(ids[id] for id in ids.keys() & change.ids))
+            for index, spans in self.ranges.get(change.table, _NOTHING).items():
+                keys = change.keys(index)
+                touched |= spans.everybody() if keys is None else spans.containing(keys)
         return touched
 
 
@@ -147,24 +166,54 @@ def _wake(watches: set[Watch]) -> None:
             watch.set_result(None)
 
 
-def _changed_keys(table: Table, index_name: str, writes: Mapping[int, Write]) -> list[bytes]:
-    """The old and new keys of what was written, in one index, sorted."""
-    if index_name == BY_CREATION_TIME:
-        return sorted(map(encode_id, writes))
-    if index_name == DUE.name and table is JOBS:
-        # The executor waits for times, not for ids, and jobs scheduled together are often due together.
-        dues = {row.due for write in writes.values() for row in (write.old, write.new) if isinstance(row, Job)}
-        return sorted(encode(due) for due in dues if due is not None)
-    index = table.index(index_name)
-    if index is None:
-        return []  # who has read it was woken when it went, and may only not have heard yet
-    return sorted(_keys(table, index, writes))
+class Written:
+    """What a commit of this process has written to a table. Its keys are computed only where somebody watches."""
+
+    __slots__ = ("_table", "_writes")
+
+    def __init__(self, table: Table, writes: Mapping[int, Write]) -> None:
+        self._table = table
+        self._writes = writes
+
+    @property
+    def table(self) -> str:
+        return self._table.name
+
+    @property
+    def ids(self) -> Set[int]:
+        return self._writes.keys()
+
+    def keys(self, index: str) -> list[bytes]:
+        if index == BY_CREATION_TIME:
+            return sorted(map(encode_id, self._writes))
+        if index == DUE.name and self._table is JOBS:
+            # The executor waits for times, not for ids, and jobs scheduled together are often due together.
+            rows = (row for write in self._writes.values() for row in (write.old, write.new) if isinstance(row, Job))
+            return sorted({encode(row.due) for row in rows if row.due is not None})
+        found = self._table.index(index)
+        # Who has read an index that is gone was woken when it went, and may only not have heard yet.
+        return [] if found is None else sorted(self._keys(found))
+
+    def _keys(self, index: Index) -> Iterator[bytes]:
+        position = self._table.indexes.index(index)
+        for id, write in self._writes.items():
+            for row, keys in ((write.old, write.old_keys), (write.new, write.new_keys)):
+                if row is not None:  # rows of system tables bring no keys
+                    yield keys[position] if keys else key_in(self._table, index, id, row)
 
 
-def _keys(table: Table, index: Index, writes: Mapping[int, Write]) -> Iterator[bytes]:
-    position, count = table.indexes.index(index), len(table.indexes)
-    for id, write in writes.items():
-        for row, keys in ((write.old, write.old_keys), (write.new, write.new_keys)):
-            if row is not None:
-                # Rows of system tables bring no keys, and what the same batch wrote before a schema brings others.
-                yield keys[position] if len(keys) == count else key_in(table, index, id, row)
+class Heard:
+    """What a commit of another node has changed in a table."""
+
+    __slots__ = ("_keys", "ids", "table")
+
+    def __init__(self, table: Table, news: News) -> None:
+        self.table = table.name
+        self.ids: Set[int] = news.ids[table.number]
+        if table is JOBS:  # of its other indexes nodes do not tell each other the keys
+            self._keys = {DUE.name: [] if news.due is None else [encode(news.due)]}
+        else:
+            self._keys = {index.name: sorted(news.keys.get(index.number, ())) for index in table.indexes}
+
+    def keys(self, index: str) -> list[bytes] | None:
+        return sorted(map(encode_id, self.ids)) if index == BY_CREATION_TIME else self._keys.get(index)

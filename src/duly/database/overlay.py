@@ -1,4 +1,4 @@
-"""The writes of one transaction in the order of one index: what they add to a scan, and what they hide from it."""
+"""Writes to a table in the order of one index: what they add to a scan, and what they hide from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duly.values.schema import Index, Table
 
 
 class Overlay:
-    """The keys of a transaction's writes to a table in one order, kept sorted from the first scan on."""
+    """The keys of the writes to a table in one order, kept sorted from the first scan on."""
 
     __slots__ = ("_added", "_hidden", "_order", "_position", "_table")
 
@@ -38,9 +38,11 @@ class Overlay:
         if write.new is not None:
             insort(self._added, (self._key(id, write.new, write.new_keys), id))
 
-    def hidden(self, lower: bytes, upper: bytes) -> int:
-        """How many rows below a scan may find that are no longer what they were."""
-        return bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
+    def widened(self, scan: Scan) -> Scan:
+        """The scan that finds enough rows below, some of which may no longer be what they were."""
+        lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
+        hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
+        return scan._replace(limit=scan.limit + hidden) if hidden else scan
 
     def merged(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
         """What a scan finds: the rows below that are not written, and the written ones, in order."""

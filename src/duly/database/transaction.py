@@ -98,9 +98,7 @@ class Transaction:
         if not writes:
             return await self._rows_below(scan)
         overlay = self._overlay(scan.table, scan.order, writes)
-        hidden = overlay.hidden(scan.interval.lower.key(), scan.interval.upper.key())
-        rows = await self._rows_below(scan._replace(limit=scan.limit + hidden))
-        return overlay.merged(scan, rows, writes)
+        return overlay.merged(scan, await self._rows_below(overlay.widened(scan)), writes)
 
     def _overlay(self, table: Table, order: Index | None, writes: dict[int, Write]) -> Overlay:
         overlays = self._overlays.setdefault(table.name, {})

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from duly.database.committer import Batch
+from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
 from duly.storage.engine import Job, Row

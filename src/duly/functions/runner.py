@@ -13,7 +13,8 @@ from typing import Any, Final, TypeVar
 from duly import faults
 from duly.clock import Clock, monotonic
 from duly.database.asking import check_awaited
-from duly.database.database import Batch, Database, Read
+from duly.database.batch import Batch
+from duly.database.database import Database, Read
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota
 from duly.errors import FunctionError, FunctionNotFoundError, LimitError, StoreError

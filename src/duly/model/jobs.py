@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, cast
 
+from duly.database.batch import Batch
 from duly.database.catalog import DUE
-from duly.database.committer import Batch
 from duly.database.reads import Range, ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
@@ -23,7 +24,7 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Due, Job, NextDue, Scan
+from duly.storage.engine import JOBS, Claim, Claimed, Job, Scan
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -51,14 +52,16 @@ async def _is_canceled(transaction: Transaction, id: int) -> bool:
     return isinstance(job, Job) and job.state == CANCELED
 
 
-def due(batch: Batch, lane: str, limit: int) -> list[Job]:
-    """The pending functions of a lane whose time has come, in the order (due time, scheduling)."""
-    return batch.answer(Due(lane, batch.now, limit)) if limit > 0 else []
+def claim(batch: Batch, mutations: int, actions: int) -> Claimed:
+    """The pending functions whose time has come when the batch began, at most so many of each lane."""
+    claimed: Claimed = batch.answer(Claim(batch.now, mutations, actions))
+    return claimed
 
 
-def next_due(batch: Batch, lane: str) -> float | None:
-    """When the next function of a lane becomes due; None when nothing is pending."""
-    return next(iter(batch.answer(NextDue(lane))), None)
+def first_due(batch: Batch) -> float | None:
+    """When the first becomes due of those that this batch has scheduled."""
+    rows = (write.new for write in batch.written(JOBS).values())
+    return min((row.due for row in rows if isinstance(row, Job) and row.due is not None), default=None)
 
 
 def due_before(time_ms: float | None) -> ReadSet:
@@ -114,16 +117,16 @@ async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
         _move(transaction, job, CANCEL)
 
 
-async def recover(transaction: Transaction, epoch: int) -> int:
-    """Fail the actions that an earlier opening of the store left running. Returns how many it met."""
+async def recover(transaction: Transaction, is_lost: Callable[[int], bool]) -> int:
+    """Fail actions that lost processes left running, some at a time. Returns how many it met."""
     in_progress = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), after=True))
     index = JOBS.indexes[0]
     rows = await transaction.scan(Scan(JOBS, index, in_progress, False, _RECOVERED_AT_ONCE))
     left = [cast("Job", row) for _, row in rows]
-    for job in left:
-        if job.epoch != epoch:
-            _move(transaction, job, INTERRUPT, error=INTERRUPTED)
-    return sum(job.epoch != epoch for job in left)
+    lost = [job for job in left if job.epoch is not None and is_lost(job.epoch)]
+    for job in lost:
+        _move(transaction, job, INTERRUPT, error=INTERRUPTED)
+    return len(lost)
 
 
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:

@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from duly import faults
 from duly.clock import monotonic
+from duly.database.batch import Batch
 from duly.database.catalog import document_key
-from duly.database.database import Batch, Database
+from duly.database.database import Database
 from duly.errors import SchemaValidationError, StoreError
 from duly.limits import SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
 from duly.storage.engine import SYSTEM_TABLES, Get, Scan
@@ -37,11 +38,11 @@ async def apply_schema(
     """
     change = Change(schema, database.ids, on_active)
     try:
-        while not await database.commit(change.step):
+        while not await database.commit(change.step, exclusive=True):
             faults.at("schema.step")
     except BaseException:
         with suppress(StoreError):  # what is left of it in the store, the next start drops
-            await database.commit(change.withdraw)
+            await database.commit(change.withdraw, exclusive=True)
         raise
     faults.at("schema.applied")
 

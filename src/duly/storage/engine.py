@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -91,22 +91,67 @@ class Scan(NamedTuple):
     limit: int
 
 
-class Due(NamedTuple):
-    """Read the pending jobs of a lane that are due at `now`, in the order (due time, scheduling)."""
+class Claim(NamedTuple):
+    """Read the pending jobs that are due at `now`, those of each lane in the order (due time, scheduling)."""
 
-    lane: str
     now: float
-    limit: int
+    mutations: int
+    """At most so many."""
+    actions: int
 
 
-class NextDue(NamedTuple):
-    """Read when the first pending job of a lane becomes due, as `[time]` or `[]`."""
+class Claimed(NamedTuple):
+    """The answer to a Claim."""
 
-    lane: str
+    mutations: list[Job]
+    actions: list[Job]
+    next_due: float | None
+    """When the first job becomes due that is not due yet; None when there is none."""
 
 
-Request = Get | Scan | Due | NextDue
+Request = Get | Scan | Claim
 """What a handler's coroutine asks for, wherever it runs; the engine's view of the store answers."""
+
+
+class Reads(NamedTuple):
+    """What the transactions of a batch have read, for an engine that has to compare it with what others wrote."""
+
+    ids: Collection[int]
+    ranges: Sequence[tuple[Table, Index | None, bytes, bytes]]
+    """Keys of an index from a lower one up to, but not including, an upper one."""
+
+
+class Changes(NamedTuple):
+    """All that one batch does to the rows of a store."""
+
+    writes: Sequence[tuple[Table, Mapping[int, Write]]]
+    last_id: int
+    """The largest id that was given away."""
+    reads: Reads | None = None
+    """What it rests on: None where nobody else can have written meanwhile."""
+
+
+class News(NamedTuple):
+    """A commit of another node, as far as it matters here. Only what `is_known` is told in full."""
+
+    version: int
+    last_id: int
+    ids: Mapping[int, Set[int]]
+    """The rows it wrote, by the number of their table."""
+    keys: Mapping[int, Sequence[bytes]]
+    """Their old and new keys, by the number of the index; not those of scheduled functions."""
+    due: float | None
+    """When the first becomes due of the functions it scheduled."""
+    tables: tuple[Table, ...] | None
+    """The tables there are since then, if it changed tables or indexes."""
+    is_known: bool = True
+
+
+class Conflict(Exception):
+    """Another node has written what a batch has read, or the batch needs what only an exclusive one may do.
+
+    Nothing of it is stored: run it again as an exclusive batch, which has no conflicts.
+    """
 
 
 class View(Protocol):
@@ -118,7 +163,7 @@ class View(Protocol):
         ...
 
     def answer(self, request: Request) -> Any:
-        """A row or None for Get, (id, row) pairs for Scan, jobs for Due, times for NextDue."""
+        """A row or None for Get, (id, row) pairs for Scan, a Claimed for Claim."""
         ...
 
 
@@ -129,13 +174,16 @@ class Header(NamedTuple):
     """The key that makes its ids unguessable."""
     version: int
     last_id: int
-    epoch: int
-    """How often it has been opened, this time included: durable before `open` returns."""
     tables: tuple[Table, ...]
 
 
 class Engine(Protocol):
-    """A store. `begin` to `commit` or `rollback` are called from one thread at a time."""
+    """A store. From `begin` to `commit` or `rollback` it is called from one thread at a time."""
+
+    is_shared: bool
+    """Whether other nodes may write to the store, too."""
+    epoch: int
+    """The number of this opening, or of the last one that was not lost."""
 
     def open(self) -> Header: ...
 
@@ -145,8 +193,11 @@ class Engine(Protocol):
         """A state of the store for reading, in the calling thread."""
         ...
 
-    def begin(self) -> View:
-        """Open the one write transaction; the view shows what is written to it."""
+    def begin(self, exclusive: bool = False) -> View:
+        """Begin the one batch there is at a time: a view of the store as it was before the batch.
+
+        Until an exclusive one ends, nobody else commits; only it may change tables and indexes.
+        """
         ...
 
     def create_table(self, table: Table) -> None:
@@ -169,10 +220,27 @@ class Engine(Protocol):
 
     def drop_index(self, index: Index) -> None: ...
 
-    def write(self, table: Table, writes: Mapping[int, Write]) -> None:
-        """Write rows, and their keys to all indexes of the table. An index that is being built may lack old ones."""
+    def commit(self, changes: Changes) -> int:
+        """Make the batch durable, with the keys of what it writes in all indexes of the tables.
+
+        Returns the version it makes. An index that is being built may lack old keys. Raises Conflict.
+        """
         ...
 
-    def commit(self, version: int, last_id: int) -> None: ...
+    def check(self, reads: Reads) -> None:
+        """Raise Conflict if another node has written something of `reads` since the batch began."""
+        ...
 
     def rollback(self) -> None: ...
+
+    def refresh(self) -> None:
+        """Learn of what other nodes have committed."""
+        ...
+
+    def news(self) -> Sequence[News]:
+        """What has been learnt of other nodes since this was last asked, in the order of versions."""
+        ...
+
+    def is_lost(self, epoch: int) -> bool:
+        """Whether the process of an opening is known to have ended, so that what it left running is interrupted."""
+        ...

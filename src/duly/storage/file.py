@@ -70,8 +70,8 @@ def _migrate(writer: apsw.Connection, path: str) -> None:
             writer.execute(_SET_FORMAT, (older + 1,))
 
 
-def read_header(writer: apsw.Connection) -> Header:
-    """What the store says of itself; this opening is counted."""
+def read_header(writer: apsw.Connection) -> tuple[Header, int]:
+    """What the store says of itself, and how often it has been opened, this time included."""
     writer.execute(_NEXT_EPOCH)
     store: Any = writer.execute(_GET_STORE).fetchone()
     indexes: dict[int, list[Index]] = {}
@@ -82,7 +82,7 @@ def read_header(writer: apsw.Connection) -> Header:
         for number, name, declared in writer.execute(_GET_TABLES)
     ]
     secret, version, last_id, epoch = store
-    return Header(secret, version, last_id, epoch, (*SYSTEM_TABLES.values(), *tables))
+    return Header(secret, version, last_id, (*SYSTEM_TABLES.values(), *tables)), epoch
 
 
 # SQL.

@@ -23,8 +23,26 @@ from typing import IO, Any, Final, cast
 import apsw
 import orjson
 
+from duly import faults
 from duly.errors import StoreError
-from duly.storage.engine import JOBS, Due, Get, Header, Job, Request, Row, Scan, View, Write
+from duly.storage.engine import (
+    ACTION,
+    JOBS,
+    MUTATION,
+    Changes,
+    Claim,
+    Claimed,
+    Get,
+    Header,
+    Job,
+    News,
+    Reads,
+    Request,
+    Row,
+    Scan,
+    View,
+    Write,
+)
 from duly.storage.file import own, prepare, read_header
 from duly.values.ids import ID_MAX
 from duly.values.keys import Cut
@@ -39,10 +57,14 @@ _BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
 class SqliteEngine:
     """An `Engine` over the SQLite file at `path`, which is created where there is none."""
 
+    is_shared = False
+    epoch = 0
+
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
         self._owner: IO[str] | None = None
         self._writer: apsw.Connection | None = None
+        self._view: SqliteView
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
 
@@ -58,7 +80,8 @@ class SqliteEngine:
             self._writer = writer = self._connect()
             writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             prepare(writer, self.path)
-            return read_header(writer)
+            header, self.epoch = read_header(writer)
+            return header
         except apsw.Error as error:
             self.close()
             raise StoreError(f"{self.path}: SQLite cannot open it: {error}") from error
@@ -100,9 +123,10 @@ class SqliteEngine:
 
     # Writing.
 
-    def begin(self) -> View:
+    def begin(self, exclusive: bool = False) -> View:  # they all are
         self._run(_BEGIN)
-        return SqliteView(self._connection)
+        self._view = SqliteView(self._connection)
+        return self._view
 
     def create_table(self, table: Table) -> None:
         self._run(_CREATE_TABLE.format(table=_table(table)))
@@ -126,13 +150,19 @@ class SqliteEngine:
         self._run(_DROP_INDEX.format(index=_index(index)))
         self._run(_DELETE_INDEX, (index.number,))
 
-    def write(self, table: Table, writes: Mapping[int, Write]) -> None:
-        if table is JOBS:
-            self._write_jobs(writes)
-        else:
-            self._write_documents(table, writes)
-            for position, index in enumerate(table.indexes):
-                self._write_index(index, position, writes)
+    def commit(self, changes: Changes) -> int:
+        for table, writes in changes.writes:
+            if table is JOBS:
+                self._write_jobs(writes)
+            else:
+                self._write_documents(table, writes)
+                for position, index in enumerate(table.indexes):
+                    self._write_index(index, position, writes)
+        version = self._view.version + 1
+        self._run(_SET_VERSION, (version, changes.last_id))
+        faults.at("commit.flushed")
+        self._run("COMMIT")
+        return version
 
     def _write_jobs(self, writes: Mapping[int, Write]) -> None:
         inserted: list[Any] = []
@@ -178,14 +208,22 @@ class SqliteEngine:
         self._run_many(f"DELETE FROM {_index(index)} WHERE key = ?", removed)
         self._run_many(f"INSERT INTO {_index(index)} (key, id) VALUES (?, ?)", added)
 
-    def commit(self, version: int, last_id: int) -> None:
-        self._run(_SET_VERSION, (version, last_id))
-        self._run("COMMIT")
-
     def rollback(self) -> None:
         if self._writer is not None and self._writer.in_transaction:
             with suppress(apsw.Error):  # SQLite has rolled back by itself
                 self._writer.execute("ROLLBACK")
+
+    # There are no other nodes.
+
+    def check(self, reads: Reads) -> None: ...
+
+    def refresh(self) -> None: ...
+
+    def news(self) -> tuple[News, ...]:
+        return ()
+
+    def is_lost(self, epoch: int) -> bool:
+        return epoch != self.epoch
 
     @property
     def _connection(self) -> apsw.Connection:
@@ -221,11 +259,19 @@ class SqliteView:
                 return self._get(*request)
             if type(request) is Scan:
                 return self._scan(request)
-            if type(request) is Due:
-                return list(map(_job, self._read(_DUE, request)))
-            return [due for (due,) in self._read(_NEXT_DUE, request)]
+            assert isinstance(request, Claim)
+            return self._claim(request)
         except apsw.Error as error:
             raise StoreError(f"SQLite refused a read: {error}") from error
+
+    def _claim(self, request: Claim) -> Claimed:
+        now, mutations, actions = request
+        next_dues: Any = [self._read(_NEXT_DUE, (lane, now)).get for lane in (MUTATION, ACTION)]
+        return Claimed(
+            list(map(_job, self._read(_DUE, (MUTATION, now, mutations)))),
+            list(map(_job, self._read(_DUE, (ACTION, now, actions)))),
+            min((due for due in next_dues if due is not None), default=None),
+        )
 
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
@@ -350,5 +396,5 @@ _DUE: Final = f"""
 SELECT {_JOB} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?
 """
 _NEXT_DUE: Final = """
-SELECT due FROM scheduled_functions WHERE lane = ? AND due IS NOT NULL ORDER BY due LIMIT 1
+SELECT due FROM scheduled_functions WHERE lane = ? AND due > ? ORDER BY due LIMIT 1
 """

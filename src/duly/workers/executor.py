@@ -6,11 +6,12 @@ import asyncio
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.database import Batch, Database
+from duly.database.batch import Batch
+from duly.database.database import Database
 from duly.functions.runner import Runner
 from duly.limits import DUE_BATCH_MAX
 from duly.model import jobs
-from duly.storage.engine import ACTION, MUTATION, Job
+from duly.storage.engine import Job
 
 _BATCH_SIZE_MIN: Final = 16
 
@@ -48,10 +49,9 @@ class Executor:
         return len(self._running)
 
     async def recover(self) -> None:
-        """Fail the actions that were running when the store was last closed or lost."""
-        epoch = self._database.epoch
+        """Fail the actions that processes which are lost left running."""
         faults.at("recovery.begun")
-        while await self._runner.commit(lambda transaction: jobs.recover(transaction, epoch)):
+        while await self._runner.commit(lambda transaction: jobs.recover(transaction, self._database.is_lost)):
             pass
 
     async def step(self) -> float | None:
@@ -88,23 +88,24 @@ class Executor:
 
     def _drain(self, batch: Batch) -> Drained:
         free = self._actions_max - len(self._running)  # it can only grow while this runs
+        # One more of each than may be run tells whether there are more.
+        claimed = jobs.claim(batch, self._batch_size + 1, free + 1)
         ran, started, epoch = 0, list[Job](), self._database.epoch
-        for job in jobs.due(batch, MUTATION, self._batch_size):
+        for job in claimed.mutations[: self._batch_size]:
             if batch.spent:
                 break
             ran += 1
             self._runner.run_due(batch, job, epoch)
+        next_dues = [claimed.next_due, batch.now if ran < len(claimed.mutations) else None]
         # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
         self._batch_size = min(max(2 * ran, _BATCH_SIZE_MIN), DUE_BATCH_MAX)
-        for job in jobs.due(batch, ACTION, free):
+        for job in claimed.actions[:free]:
             ran += 1
             if self._runner.run_due(batch, job, epoch):
                 started.append(job)
-        actions_due = jobs.next_due(batch, ACTION)
-        waiting = len(started) >= free and actions_due is not None and actions_due <= batch.now
-        times = [jobs.next_due(batch, MUTATION), None if waiting else actions_due]
-        next_due = min((time for time in times if time is not None), default=None)
-        return Drained(ran, started, next_due, waiting, batch.version - 1)
+        next_dues.append(jobs.first_due(batch))
+        next_due = min((due for due in next_dues if due is not None), default=None)
+        return Drained(ran, started, next_due, len(claimed.actions) > free, batch.version)
 
     # Actions.
 

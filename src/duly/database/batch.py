@@ -1,0 +1,244 @@
+"""The calls of one commit: each is a transaction of its own over those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from duly.clock import monotonic
+from duly.database.asking import drive
+from duly.database.catalog import Catalog, index_named
+from duly.database.log import Commit, Written
+from duly.database.overlay import Overlay
+from duly.database.reads import ReadSet
+from duly.database.transaction import Transaction, merge_writes
+from duly.database.usage import Quota, Usage
+from duly.database.watchdog import Watched
+from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
+from duly.storage.engine import Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
+from duly.values.ids import IdSource
+from duly.values.schema import BY_CREATION_TIME, Index, SchemaDefinition, Table
+
+T = TypeVar("T")
+Tracked = dict[str, set[int]]
+"""Ids of documents that were written, by table."""
+
+
+class Batch:
+    """One commit in the making.
+
+    Time stands still in it: `now` is when it began. Nothing is written to the store until it is committed; what a
+    call reads are the rows of the store with what earlier calls of the batch have written laid over them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        view: View,
+        catalog: Catalog,
+        ids: IdSource,
+        now: float,
+        quota: Quota,
+        seed: int,
+        watched: Watched,
+        tracked: Tracked,
+        reads: ReadSet | None,
+        alone: Callable[[], bool],
+    ) -> None:
+        self.catalog = catalog
+        self.now = now
+        self.version = view.version
+        """The version of the store it began with."""
+        self.tracked = tracked
+        """What earlier batches have written to the tables that are tracked."""
+        self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
+        self._stored = catalog  # the tables that the engine has
+        self._engine = engine
+        self._view = view
+        self._ids = ids
+        self._quota = quota
+        self._seed = seed
+        self._watched = watched
+        self._reads = reads
+        self._writes: dict[str, dict[int, Write]] = {}
+        self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
+        self._engine_changed = False
+        self._alone = alone
+        self._began = monotonic()
+        self.broken: Exception | None = None
+        """What the engine refused: from then on nothing of the batch is kept."""
+
+    @property
+    def spent(self) -> bool:
+        """Whether the batch has taken its time; what is left goes into the next."""
+        seconds = monotonic() - self._began
+        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or not self._alone())
+
+    @property
+    def changed(self) -> bool:
+        return bool(self._writes) or self._engine_changed
+
+    def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
+        """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind but its reads.
+
+        With the name of a `handler`, whose code it runs, its time is limited.
+        """
+        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), self._seed, self._reads)
+        self._seed += 1
+        try:
+            value = drive(unit(transaction, *args), self.answer, self._watched, handler)
+        finally:
+            if self._reads is not None:
+                self._reads.seal()
+        if transaction.writes:
+            self.catalog = transaction.catalog
+            for table, writes in transaction.writes.items():
+                earlier = self._writes.get(table)
+                if earlier is None:
+                    self._writes[table] = writes
+                else:
+                    self._merge(table, earlier, writes)
+        return value
+
+    def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
+        for overlay in self._overlays.get(table, _NO_OVERLAYS).values():
+            for id, write in writes.items():
+                overlay.replace(id, earlier.get(id), write)
+        merge_writes(earlier, writes)
+
+    def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
+        """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
+        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), self._seed)
+        transaction.is_rehearsal = True
+        drive(unit(transaction, *args), self.answer, self._watched, handler)
+
+    def written(self, table: Table) -> Mapping[int, Write]:
+        """What the batch has written to a table so far."""
+        return self._writes.get(table.name, _NOTHING)
+
+    def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
+        """The row as the batch has left it so far; `row` is what its view said."""
+        write = self._writes.get(table.name, _NOTHING).get(id)
+        return row if write is None else write.new
+
+    def answer(self, request: Request) -> Any:
+        """What a transaction reads where its own overlay has no answer."""
+        try:
+            if type(request) is Get:
+                write = self._writes.get(request.table.name, _NOTHING).get(request.id)
+                if write is not None:
+                    return write.new
+                return self._view.answer(request) if request.table.name in self._stored.tables else None
+            return self._scan(request) if type(request) is Scan else self._view.answer(request)
+        except Exception as error:
+            self.broken = error
+            raise
+
+    def _scan(self, scan: Scan) -> list[tuple[int, Row]]:
+        table = scan.table
+        writes = self._writes.get(table.name)
+        if writes is None:
+            return self._view.answer(scan) if table.name in self._stored.tables else []
+        overlay = self._overlay(table, scan.order, writes)
+        below: list[tuple[int, Row]] = []
+        if table.name in self._stored.tables:
+            below = self._view.answer(overlay.widened(scan))
+        return overlay.merged(scan, below, writes)
+
+    def _overlay(self, table: Table, order: Index | None, writes: dict[int, Write]) -> Overlay:
+        overlays = self._overlays.setdefault(table.name, {})
+        name = BY_CREATION_TIME if order is None else order.name
+        if name not in overlays:
+            overlays[name] = Overlay(table, order, writes.items())
+        return overlays[name]
+
+    def check(self) -> None:
+        """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
+        reads = self._what_was_read()
+        if reads is not None and (reads.ids or reads.ranges):
+            self._engine.check(reads)
+
+    def commit(self) -> Commit:
+        self._create_tables()
+        written = [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
+        version = self._engine.commit(Changes(written, self._ids.last, self._what_was_read()))
+        for table, writes in written:
+            if table.name in self.tracked:
+                self.tracked[table.name].update(writes)
+        weight = sum(_weight(writes) for _, writes in written)
+        return Commit(version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
+
+    def _what_was_read(self) -> Reads | None:
+        if self._reads is None:
+            return None
+        tables = self._stored.tables  # nobody else has written to those that this batch makes
+        ids = [id for table, id in self._reads.points if table in tables]
+        spans = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
+        return Reads(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in spans])
+
+    def _create_tables(self) -> None:
+        if self.catalog is not self._stored:
+            for name in self.catalog.tables.keys() - self._stored.tables.keys():
+                self._change(self._engine.create_table, self.catalog.tables[name])
+            self._stored = self.catalog
+
+    # For whoever applies a schema, in an exclusive batch.
+
+    def put_table(self, table: Table) -> None:
+        """Make the store have a table, or another state of it: these indexes and no others, this declaration."""
+        before = self.catalog.tables.get(table.name)
+        if before == table:
+            return
+        self.catalog = self.catalog.with_table(table)
+        self._create_tables()
+        if before is not None and before.indexes != table.indexes:
+            self._reshaped.add(table.name)
+        known = {index.number: index for index in before.indexes} if before is not None else {}
+        for number in known.keys() - {index.number for index in table.indexes}:
+            self._change(self._engine.drop_index, known[number])
+        for index in table.indexes:
+            if index.number not in known:
+                self._change(self._engine.create_index, table, index)
+            elif index != known[index.number]:
+                self._change(self._engine.finish_index, index)
+        if before is not None and before.declared != table.declared:
+            self._change(self._engine.declare_table, table)
+
+    def put_schema(self, schema: SchemaDefinition) -> None:
+        """Validate by another schema from the next call on."""
+        self.catalog = self.catalog.with_schema(schema)
+
+    def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        """Add keys of documents that are older than an index that is being built."""
+        self._change(self._engine.fill_index, index, keys)
+
+    def track(self, *tables: str) -> Tracked:
+        """From now on keep the ids of what is written to these tables, and to no others.
+
+        Returns those kept so far, with all that this batch has written.
+        """
+        kept = {name: ids | self._writes.get(name, _NOTHING).keys() for name, ids in self.tracked.items()}
+        self.tracked = {name: set[int]() for name in tables}
+        return kept
+
+    def refresh(self) -> None:
+        """Learn what other nodes have committed."""
+        self._engine.refresh()
+
+    def _change(self, act: Callable[..., None], *args: object) -> None:
+        self._engine_changed = True
+        try:
+            act(*args)
+        except Exception as error:
+            self.broken = error
+            raise
+
+
+_NOTHING: dict[int, Write] = {}
+_NO_OVERLAYS: dict[str, Overlay] = {}
+_ROW_BYTES: Final = 500  # of a row beside its text
+
+
+def _weight(writes: Mapping[int, Write]) -> int:
+    rows = (row for write in writes.values() for row in (write.old, write.new) if row is not None)
+    return len(writes) * _ROW_BYTES + sum(len(row.args if isinstance(row, Job) else row) for row in rows)
