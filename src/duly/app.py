@@ -23,6 +23,8 @@ from duly.functions.runner import Runner
 from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine
+from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import parse
 from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
@@ -64,7 +66,7 @@ class App:
         random: Random | None = None,
     ) -> None:
         self._source = source
-        self._engine = engine_of(store)
+        self._engine = engine_of(store, limits)
         self._executes = executor
         self.development = development
         self._limits = limits
@@ -74,7 +76,7 @@ class App:
 
     async def __aenter__(self) -> Self:
         registry = Registry.load(self._source, self._limits)
-        database = Database(self._engine, self._clock, self._limits, self._random)
+        database = await Database.open(self._engine, self._clock, self._limits, self._random)
         try:
             await apply_schema(database, registry.schema)
             runner = Runner(database, registry, self._clock, self.development)
@@ -276,8 +278,16 @@ class Subscription(Generic[R]):
                 self._watch.cancel()
 
 
-def engine_of(store: str) -> Engine:
+def engine_of(store: str, limits: Limits = DEFAULTS) -> Engine:
     """The storage engine of a store's address."""
+    if store.startswith(POSTGRES):
+        try:
+            from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
+        except ImportError as error:
+            raise StoreError(
+                f"got a store in PostgreSQL, expected its driver too ({error}); run pip install 'duly[postgres]'"
+            ) from error
+        return PostgresEngine(parse(store), limits)
     return SqliteEngine(sqlite_path(store))
 
 

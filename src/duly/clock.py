@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-from duly.limits import TIMER_CHECK_SECONDS
+from duly.limits import CLOCK_TOLERANCE_MS, TIMER_CHECK_SECONDS
 
 
 class Clock(Protocol):
@@ -17,12 +17,24 @@ class Clock(Protocol):
 
     async def sleep_until(self, time_ms: float) -> None: ...
 
+    def follow(self, server_ms: float, asked: float) -> None:
+        """Go by the clock of a server, which said `server_ms` at the moment `asked` of `monotonic`."""
+        ...
+
 
 class SystemClock:
-    """The wall clock of this machine."""
+    """The wall clock of this machine, or of the server that it follows."""
+
+    def __init__(self) -> None:
+        self._offset_ms = 0.0
 
     def now(self) -> float:
-        return time.time() * 1000
+        return time.time() * 1000 + self._offset_ms
+
+    def follow(self, server_ms: float, asked: float) -> None:
+        then = self.now() - (monotonic() - asked) * 1000
+        if abs(server_ms - then) > CLOCK_TOLERANCE_MS:  # what is less is the time that the answer took
+            self._offset_ms += server_ms - then
 
     async def sleep_until(self, time_ms: float) -> None:
         """Return when the wall clock has reached `time_ms`, also when it is set forward or back meanwhile."""
@@ -40,6 +52,9 @@ class ManualClock:
     def now(self) -> float:
         return self._now
 
+    def follow(self, server_ms: float, asked: float) -> None:
+        """It goes by nobody else."""
+
     def set(self, time_ms: float) -> None:
         if time_ms < self._now:
             raise ValueError(f"a clock goes forward: {time_ms} lies before {self._now}")
@@ -55,6 +70,11 @@ class ManualClock:
 def monotonic() -> float:
     """Seconds for measuring durations; unrelated to any clock, never goes back."""
     return time.perf_counter()
+
+
+def pause(seconds: float) -> None:
+    """Hold up this thread."""
+    time.sleep(seconds)
 
 
 def to_milliseconds(moment: datetime) -> float:

@@ -55,6 +55,11 @@ class Limits:
     actions_running_max: int = 64
     """Scheduled actions that run at once in one process; the others wait without blocking mutations."""
 
+    # Nodes that share a store in PostgreSQL.
+    node_lost_seconds: float = 15.0
+    """How long a node may be silent, in seconds, until it is lost: then the actions it ran have failed, and what it
+    still tries to commit is refused. Longer than a pause that a process survives, such as that of a moved machine."""
+
     # Logging.
     log_lines_max: int = 256
     """Lines that one call may write to `ctx.log`; the rest is left out, which one more line says."""
@@ -136,6 +141,24 @@ CATALOGS_MAX: Final = 64
 """Recent states of the tables kept in memory: more than change between the begin of a snapshot and the look at them."""
 LOG_COMMITS_MAX: Final = 4_096
 """Recent commits kept in memory, however small."""
+
+# Nodes that share a store in PostgreSQL.
+NODE_BEAT_SECONDS: Final = 0.3
+"""How often a node says that it lives, in seconds, and looks whether there are commits it was not told of."""
+NODE_FRESH_SECONDS: Final = 1.0
+"""How long after that it has its part of the pending functions, in seconds: three beats may fail to come."""
+NODE_LOG_COMMITS_MAX: Final = 1_024
+"""Commits that the store remembers for other nodes; who lags further behind forgets all it has in memory."""
+NODE_NEWS_MAX: Final = 64
+"""Commits of others that a node reads at once; where there are more, forgetting is cheaper."""
+STORE_LOST_SECONDS_MAX: Final = 20.0
+"""How long calls wait for a store that gives no answer, in seconds, before they fail: a restart takes less."""
+STORE_PAUSE_SECONDS: Final = 0.1
+"""From one attempt to reach it to the next, in seconds."""
+CLOCK_TOLERANCE_MS: Final = 5.0
+"""How far the clock of a node may be off that of the store's server before it is set right."""
+DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
+"""Documents that a node keeps in memory, in bytes (64 MiB), to read them without asking the store."""
 
 # Processes and threads.
 BLOCKING_ACTIONS_MAX: Final = 512

@@ -50,5 +50,5 @@ async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(tmp_pat
     async with App({}, f"sqlite:///{tmp_path}/app.db") as app:
         with app.database._engine.snapshot() as view:
             await app.runner.transaction(insert)
-            assert "notes" not in app.database._committer.catalog_of(view.version).tables
+            assert "notes" not in app.database._committer.catalog_of(view).tables
             assert "notes" in app.database.catalog.tables

@@ -19,7 +19,7 @@ from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 from duly import faults
-from duly.clock import Clock
+from duly.clock import Clock, monotonic, pause
 from duly.database.batch import Batch, Tracked
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Heard, Log
@@ -27,8 +27,15 @@ from duly.database.reads import ReadSet
 from duly.database.usage import Quota
 from duly.database.watchdog import Watchdog
 from duly.errors import StoreError
-from duly.limits import BATCH_CALLS_MAX, CATALOGS_MAX, CAUTIOUS_BATCHES_MAX, CAUTIOUS_BATCHES_MIN
-from duly.storage.engine import Conflict, Engine
+from duly.limits import (
+    BATCH_CALLS_MAX,
+    CATALOGS_MAX,
+    CAUTIOUS_BATCHES_MAX,
+    CAUTIOUS_BATCHES_MIN,
+    STORE_LOST_SECONDS_MAX,
+    STORE_PAUSE_SECONDS,
+)
+from duly.storage.engine import Conflict, Engine, StoreLost, View
 from duly.values.ids import IdSource
 
 T = TypeVar("T")
@@ -97,9 +104,12 @@ class Committer:
     def is_open(self) -> bool:
         return self._open
 
-    def catalog_of(self, version: int) -> Catalog:
-        """The tables as of a version."""
-        return next(catalog for since, catalog in reversed(self._catalogs) if since <= version)
+    def catalog_of(self, view: View) -> Catalog:
+        """The tables as of a view. Conflict where another node has changed them and this one has not heard of it."""
+        since, catalog = next(entry for entry in reversed(self._catalogs) if entry[0] <= view.version)
+        if since < view.reshaped:
+            raise Conflict("another node has changed the tables")
+        return catalog
 
     async def close(self) -> None:
         """Commit what is queued and end."""
@@ -129,6 +139,7 @@ class Committer:
     def _commit_batch(self, first: _Queued) -> None:
         taken, outcomes, is_new = [first], list[_Outcome](), True
         exclusive = first.exclusive or self._caution.is_due()
+        given_up = monotonic() + STORE_LOST_SECONDS_MAX
         try:
             while True:
                 try:
@@ -146,6 +157,12 @@ class Committer:
                     self._engine.rollback()
                     self._caution.conflicted()
                     exclusive, is_new = True, False
+                except StoreLost:
+                    self._engine.rollback()
+                    if first.exclusive or self._abandoned or monotonic() > given_up:
+                        raise
+                    pause(STORE_PAUSE_SECONDS)
+                    is_new = False
             if not exclusive:
                 self._caution.succeeded()
             if commit is None:
@@ -162,6 +179,7 @@ class Committer:
 
     def _begin(self, exclusive: bool) -> Batch:
         view = self._engine.begin(exclusive)
+        self._ids.node = self._engine.node
         self._hear()
         return Batch(
             self._engine,

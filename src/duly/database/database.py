@@ -9,18 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from duly.clock import Clock
+from duly.clock import Clock, monotonic
 from duly.database.asking import drive
 from duly.database.batch import Batch
 from duly.database.catalog import Catalog
 from duly.database.committer import Committer, Work, closed
+from duly.database.listener import Listener
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
-from duly.limits import DEFAULTS, READERS_MAX, Limits
-from duly.storage.engine import Engine
+from duly.limits import DEFAULTS, READERS_MAX, STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS, Limits
+from duly.storage.engine import Conflict, Engine, Header, Heartbeat, StoreLost
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -38,20 +39,30 @@ class Read(NamedTuple, Generic[T]):
 class Database:
     """An opened store. Made by `Database.open`, inside a running event loop."""
 
-    def __init__(self, engine: Engine, clock: Clock, limits: Limits = DEFAULTS, random: Random | None = None) -> None:
-        header = engine.open()
+    @classmethod
+    async def open(
+        cls, engine: Engine, clock: Clock, limits: Limits = DEFAULTS, random: Random | None = None
+    ) -> Database:
+        """Open the store of an engine. StoreError, StoreInUseError."""
+        return cls(engine, await asyncio.to_thread(engine.open), clock, limits, random or Random())
+
+    def __init__(self, engine: Engine, header: Header, clock: Clock, limits: Limits, random: Random) -> None:
         self.ids = IdCodec(header.secret)
         self.log = Log(header.version)
         self._engine = engine
         self._clock = clock
         self._quota = Quota(limits)
-        self._random = random or Random()
-        self._source = IdSource(0, header.last_id)
+        self._random = random
+        self._source = IdSource(engine.node, header.last_id)
         self._watchdog = Watchdog(min(limits.handler_seconds_max, threading.TIMEOUT_MAX))
         self._committer = Committer(
             engine, Catalog(header.tables), self._source, clock, self.log, self._quota, self._random, self._watchdog
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
+        self._nodes = Listener(engine, self._heard) if engine.is_shared else None
+        self._regrouped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._refreshing: asyncio.Future[None] | None = None
+        self._heard(header.heartbeat)
 
     @property
     def epoch(self) -> int:
@@ -84,23 +95,62 @@ class Database:
         """
         return self._committer.submit(work, exclusive)
 
+    # Other nodes.
+
+    @property
+    def regrouped(self) -> asyncio.Future[None]:
+        """Done when nodes have come or gone, or this process has got another epoch. Not to be cancelled."""
+        return self._regrouped
+
+    def _heard(self, heartbeat: Heartbeat) -> None:
+        if heartbeat.server_ms is not None:
+            self._clock.follow(heartbeat.server_ms, heartbeat.asked)
+        if (heartbeat.has_news or heartbeat.is_regrouped) and self.is_open:
+            refreshing = self._refresh()
+            if heartbeat.is_regrouped:
+                refreshing.add_done_callback(self._regroup)
+
+    def _refresh(self) -> asyncio.Future[None]:
+        """Learn what other nodes have committed."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = self.commit(lambda batch: batch.refresh())
+            self._refreshing.add_done_callback(lambda done: done.cancelled() or done.exception())  # it comes again
+        return self._refreshing
+
+    def _regroup(self, refreshed: asyncio.Future[None]) -> None:
+        regrouped, self._regrouped = self._regrouped, asyncio.get_running_loop().create_future()
+        if not regrouped.done():
+            regrouped.set_result(None)
+
+    # Reading.
+
     async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str = "") -> Read[T]:
         """Run a read-only transaction on a snapshot of its own, in a thread of its own.
 
         With the name of a `handler`, whose code it runs, its time is limited.
         """
-        if not self.is_open:
-            raise closed()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, unit, handler)
+        loop, given_up = asyncio.get_running_loop(), monotonic() + STORE_LOST_SECONDS_MAX
+        while self.is_open:
+            try:
+                return await loop.run_in_executor(self._readers, self._read, unit, handler)
+            except Conflict:
+                await asyncio.shield(self._refresh())
+            except StoreLost:
+                if monotonic() > given_up:
+                    raise
+                await asyncio.sleep(STORE_PAUSE_SECONDS)
+        raise closed()
 
     def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str) -> Read[T]:
         reads = ReadSet()
         with self._engine.snapshot() as view:
-            catalog = self._committer.catalog_of(view.version)
+            catalog = self._committer.catalog_of(view)
             usage, seed = Usage(self._quota), self._random.getrandbits(64)
             transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
                 value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)
+            except StoreLost:
+                raise
             except Exception as error:
                 return Read(None, error, reads, view.version)
             finally:
@@ -117,11 +167,13 @@ class Database:
         await self.close()
 
     async def close(self) -> None:
+        if self._nodes is not None:
+            await asyncio.to_thread(self._nodes.close)
         await self._committer.close()
         self.log.wake_all()
         await asyncio.to_thread(self._readers.shutdown)
         self._watchdog.close()
-        self._engine.close()
+        await asyncio.to_thread(self._engine.close)
 
 
 __all__ = ["Batch", "Database", "Read"]

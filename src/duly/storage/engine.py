@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Protocol
 
+from duly.errors import StoreError
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
@@ -147,6 +148,22 @@ class News(NamedTuple):
     is_known: bool = True
 
 
+class Heartbeat(NamedTuple):
+    """What a node has learnt by listening to others for a while."""
+
+    has_news: bool
+    """Whether others have committed something."""
+    is_regrouped: bool
+    """Whether nodes have come or gone, or this one was taken for lost."""
+    server_ms: float | None = None
+    """The time of the server at the moment `asked` of `monotonic`, if it was asked."""
+    asked: float = 0.0
+
+
+class StoreLost(StoreError):
+    """The store gives no answer. Nothing of the batch is stored; it may be run again."""
+
+
 class Conflict(Exception):
     """Another node has written what a batch has read, or the batch needs what only an exclusive one may do.
 
@@ -162,6 +179,11 @@ class View(Protocol):
         """The number of the commit it shows."""
         ...
 
+    @property
+    def reshaped(self) -> int:
+        """The last commit of another node that changed tables or indexes; 0 if there was none."""
+        ...
+
     def answer(self, request: Request) -> Any:
         """A row or None for Get, (id, row) pairs for Scan, a Claimed for Claim."""
         ...
@@ -175,6 +197,7 @@ class Header(NamedTuple):
     version: int
     last_id: int
     tables: tuple[Table, ...]
+    heartbeat: Heartbeat = Heartbeat(False, False)
 
 
 class Engine(Protocol):
@@ -182,8 +205,16 @@ class Engine(Protocol):
 
     is_shared: bool
     """Whether other nodes may write to the store, too."""
-    epoch: int
-    """The number of this opening, or of the last one that was not lost."""
+
+    @property
+    def epoch(self) -> int:
+        """The number of this opening, or of the last one that was not lost."""
+        ...
+
+    @property
+    def node(self) -> int:
+        """What stands in the ids that this process makes: no other node of the store has the same."""
+        ...
 
     def open(self) -> Header: ...
 
@@ -239,6 +270,10 @@ class Engine(Protocol):
 
     def news(self) -> Sequence[News]:
         """What has been learnt of other nodes since this was last asked, in the order of versions."""
+        ...
+
+    def listen(self) -> Heartbeat:
+        """Wait until other nodes have news, for a moment at most; in a thread of its own."""
         ...
 
     def is_lost(self, epoch: int) -> bool:

@@ -25,6 +25,7 @@ import orjson
 
 from duly import faults
 from duly.errors import StoreError
+from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
 from duly.storage.engine import (
     ACTION,
     JOBS,
@@ -34,6 +35,7 @@ from duly.storage.engine import (
     Claimed,
     Get,
     Header,
+    Heartbeat,
     Job,
     News,
     Reads,
@@ -45,9 +47,7 @@ from duly.storage.engine import (
 )
 from duly.storage.file import own, prepare, read_header
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
 from duly.values.schema import Index, Table
-from duly.values.value import UNSET
 
 _PAGE_CACHE_KIB: Final = 65_536
 _CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer one makes reads slower and gains nothing
@@ -59,6 +59,7 @@ class SqliteEngine:
 
     is_shared = False
     epoch = 0
+    node = 0
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
@@ -222,6 +223,9 @@ class SqliteEngine:
     def news(self) -> tuple[News, ...]:
         return ()
 
+    def listen(self) -> Heartbeat:
+        return Heartbeat(has_news=False, is_regrouped=False)
+
     def is_lost(self, epoch: int) -> bool:
         return epoch != self.epoch
 
@@ -247,6 +251,8 @@ class SqliteEngine:
 
 class SqliteView:
     """What one connection sees."""
+
+    reshaped = 0
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._read = connection.execute
@@ -290,14 +296,14 @@ class SqliteView:
             bounds = (interval.lower.key(), interval.upper.key())
         else:
             sql = _SCAN_TABLE.format(table=_table(table), direction=direction)
-            bounds = (min(_first_id(interval.lower), ID_MAX), _first_id(interval.upper) - 1)
+            bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
         return cast("list[tuple[int, Row]]", self._read(sql, (*bounds, limit)).fetchall())
 
     def _scan_jobs(self, request: Scan, direction: str) -> Iterator[tuple[Any, ...]]:
-        columns = () if request.order is None else tuple(_COLUMNS[path] for path in request.order.fields)
-        lower, upper = (_native(cut, columns) for cut in request.interval)
-        sql = _scan_jobs(columns, _shape(lower), _shape(upper), direction)
-        return self._read(sql, (*_bound(lower), *_bound(upper), request.limit))
+        columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
+        lower, upper = (native(cut, columns) for cut in request.interval)
+        sql = _scan_jobs(columns, shape(lower), shape(upper), direction)
+        return self._read(sql, (*bound(lower), *bound(upper), request.limit))
 
 
 _job: Final = partial(tuple.__new__, Job)  # Job._make without its checks: rows have all of the columns
@@ -317,36 +323,6 @@ def _index(index: Index) -> str:
 @lru_cache(1024)
 def _get_document(number: int, name: str) -> str:
     return f"SELECT document FROM t{number}_{name} WHERE id = ?"
-
-
-def _first_id(cut: Cut) -> int:
-    """The smallest id behind a cut of the index by creation."""
-    if cut.id is None:
-        return ID_MAX + 1 if cut.after else 0
-    return cut.id + 1 if cut.after else cut.id
-
-
-_COLUMNS: Final = {"state.kind": "state", "scheduledTime": "scheduled_time", "name": "name"}
-
-
-def _native(cut: Cut, columns: tuple[str, ...]) -> Cut:
-    """The same cut with values that the columns can be compared with."""
-    for position, value in enumerate(cut.values):
-        wants_text = columns[position] != "scheduled_time"
-        if value is UNSET or value is None or (wants_text and isinstance(value, int | float)):
-            return Cut(cut.values[:position], after=False)  # sorts before all that the column holds
-        fits = isinstance(value, str) if wants_text else isinstance(value, int | float)
-        if not fits or isinstance(value, bool):
-            return Cut(cut.values[:position], after=True)  # … and after it
-    return cut
-
-
-def _shape(cut: Cut) -> tuple[int, bool]:
-    return len(_bound(cut)), cut.after
-
-
-def _bound(cut: Cut) -> tuple[Any, ...]:
-    return cut.values if cut.id is None else (*cut.values, cut.id)
 
 
 @lru_cache(256)

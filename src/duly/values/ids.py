@@ -30,23 +30,23 @@ _head = struct.Struct(">HQ")
 class IdSource:
     """Makes the ids of one node, each larger than all before."""
 
-    __slots__ = ("_node", "last")
+    __slots__ = ("last", "node")
 
     def __init__(self, node: int, last: int) -> None:
-        self._node = node
+        self.node = node
         self.last = last
 
     def next(self, now_ms: float) -> int:
         next_tick = (self.last >> NODE_BITS) + 1
         tick = tick_of(now_ms)
-        self.last = (tick if tick > next_tick else next_tick) << NODE_BITS | self._node
+        self.last = (tick if tick > next_tick else next_tick) << NODE_BITS | self.node
         if self.last > ID_MAX:
             raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
         return self.last
 
     def copy(self) -> IdSource:
         """Another one that will make the same ids."""
-        return IdSource(self._node, self.last)
+        return IdSource(self.node, self.last)
 
 
 def tick_of(time_ms: float) -> int:

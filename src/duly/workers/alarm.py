@@ -11,7 +11,10 @@ from typing import Any, Final, Protocol
 from duly.clock import Clock
 
 _log: Final = logging.getLogger("duly.worker")
-_BACKOFF_SECONDS: Final = (0.5, 15.0)  # first and longest pause after a store that refuses
+_BACKOFF_SECONDS: Final = (
+    0.5,
+    4.0,
+)  # first and longest pause after a store that refuses: one that is back is to be noticed soon
 
 
 class Worker(Protocol):

@@ -29,6 +29,8 @@ class Drained(NamedTuple):
     """Whether actions are due that wait for a running one to end."""
     version: int
     """The version of the store it has read."""
+    epoch: int
+    """In which the actions were started."""
 
 
 class Executor:
@@ -38,8 +40,10 @@ class Executor:
         self._database = database
         self._runner = runner
         self._actions_max = actions_max
-        self._running: set[asyncio.Task[None]] = set()
-        self._last = Drained(0, [], None, False, 0)
+        self._running: dict[asyncio.Task[None], int] = {}
+        """The actions it runs, and the epoch in which each was started."""
+        self._regrouped = database.regrouped
+        self._last = Drained(0, [], None, False, 0, 0)
         self._freed: asyncio.Future[None] | None = None
         self._batch_size = DUE_BATCH_MAX
 
@@ -55,14 +59,24 @@ class Executor:
             pass
 
     async def step(self) -> float | None:
+        if self._regrouped.done():
+            self._regrouped = self._database.regrouped
+            self._disown()
+            await self.recover()
         await self.drain()
         return self._last.next_due
+
+    def _disown(self) -> None:
+        """Stop actions that this process ran when it was taken for lost: they have failed."""
+        for task, epoch in self._running.items():
+            if epoch != self._database.epoch:
+                task.cancel()
 
     async def drain(self) -> Drained:
         """Run one batch of what is due now."""
         drained = await self._database.commit(self._drain)
         for job in drained.started:
-            self._start(job)
+            self._start(job, drained.epoch)
         if drained.waiting and len(self._running) < self._actions_max:
             drained = drained._replace(next_due=0.0)  # some ended while the batch was under way
         self._last = drained
@@ -71,7 +85,8 @@ class Executor:
     def wakers(self) -> list[asyncio.Future[Any]]:
         """Done when a function is scheduled that is due before the next one known, or when an action may start."""
         wakers: list[asyncio.Future[Any]] = [
-            self._database.changed(jobs.due_before(self._last.next_due), self._last.version)
+            self._database.changed(jobs.due_before(self._last.next_due), self._last.version),
+            asyncio.shield(self._regrouped),
         ]
         if self._running:
             self._freed = asyncio.get_running_loop().create_future()
@@ -80,7 +95,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Interrupt the running actions and record it."""
-        for task in self._running:
+        for task in tuple(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -105,21 +120,21 @@ class Executor:
                 started.append(job)
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
-        return Drained(ran, started, next_due, len(claimed.actions) > free, batch.version)
+        return Drained(ran, started, next_due, len(claimed.actions) > free, batch.version, epoch)
 
     # Actions.
 
-    def _start(self, job: Job) -> None:
-        task = asyncio.create_task(self._run_action(job), name=f"duly action {job.name}")
-        self._running.add(task)
+    def _start(self, job: Job, epoch: int) -> None:
+        task = asyncio.create_task(self._run_action(job, epoch), name=f"duly action {job.name}")
+        self._running[task] = epoch
 
-    async def _run_action(self, job: Job) -> None:
+    async def _run_action(self, job: Job, epoch: int) -> None:
         try:
-            await self._runner.run_started(job, self._database.epoch)
+            await self._runner.run_started(job, epoch)
         finally:
             # Here and not in a callback: the next drain must count this one as ended.
             task = asyncio.current_task()
             if task is not None:
-                self._running.discard(task)
+                self._running.pop(task, None)
             if self._freed is not None and not self._freed.done():
                 self._freed.set_result(None)

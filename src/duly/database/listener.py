@@ -1,0 +1,51 @@
+"""Listens to the other nodes of a store, in a thread of its own, and tells the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from duly.errors import StoreError
+from duly.limits import STORE_PAUSE_SECONDS
+from duly.storage.engine import Engine, Heartbeat
+
+_log: Final = logging.getLogger("duly.nodes")
+
+
+class Listener:
+    """Calls `heard` in the event loop with each heartbeat that tells something."""
+
+    def __init__(self, engine: Engine, heard: Callable[[Heartbeat], None]) -> None:
+        self._engine = engine
+        self._heard = heard
+        self._loop = asyncio.get_running_loop()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="duly-nodes", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        failing = False
+        while not self._closing.is_set():
+            try:
+                heartbeat = self._engine.listen()
+            except StoreError as error:
+                if not failing:
+                    _log.warning("the store gives no answer, trying again: %s", error)
+                failing = True
+                self._closing.wait(STORE_PAUSE_SECONDS)
+                continue
+            if failing:
+                _log.warning("the store answers again")
+                # Whatever was told meanwhile was lost.
+                heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
+            try:
+                self._loop.call_soon_threadsafe(self._heard, heartbeat)
+            except RuntimeError:  # the loop was closed without closing the app
+                return

@@ -1,0 +1,55 @@
+"""The address of a store in PostgreSQL."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from duly.errors import StoreError
+
+PREFIXES: Final = ("postgresql://", "postgres://")
+SCHEMA: Final = "duly"
+"""The schema of a store whose address names none."""
+
+_schema = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+
+
+class Address(NamedTuple):
+    """Where a store is: `postgresql://user:password@host:port/database?schema=duly`.
+
+    All that asyncpg understands may be given, too, such as `sslmode`.
+    """
+
+    dsn: str
+    """What asyncpg gets."""
+    schema: str
+    listen: str
+    """Where hints are listened for: the same, unless `?listen=host:port` goes around a pooler."""
+
+    @property
+    def lock(self) -> int:
+        """The key of the advisory lock of this store in its database."""
+        return int.from_bytes(hashlib.blake2b(f"duly {self.schema}".encode(), digest_size=8).digest(), signed=True)
+
+    @property
+    def shown(self) -> str:
+        """The address without its password."""
+        parts = urlsplit(self.dsn)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def parse(store: str) -> Address:
+    parts = urlsplit(store)
+    options = dict(parse_qsl(parts.query))
+    schema, listen = options.pop("schema", SCHEMA), options.pop("listen", "")
+    if not _schema.fullmatch(schema):
+        raise StoreError(
+            f"got the schema {schema!r} in the store's address, expected at most 48 lower-case letters, digits and _"
+        )
+    dsn = urlunsplit(parts._replace(query=urlencode(options)))
+    user = parts.netloc.rpartition("@")[0]
+    there = parts._replace(netloc=f"{user}@{listen}" if user else listen, query=urlencode(options))
+    return Address(dsn, schema, urlunsplit(there) if listen else dsn)

@@ -1,0 +1,458 @@
+"""The store in PostgreSQL: batches that guess, and one function that knows.
+
+A node keeps documents in memory that are exact as of one version of the store, its position. A batch reads them, and
+what it lacks from one snapshot; then `commit_1` compares all that was read with what other nodes have committed since
+the position, under one lock, and either writes everything or nothing. Only that one statement holds the lock; a batch
+that had a conflict takes it before it reads.
+"""
+
+# asyncpg is not typed as strictly as this package.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+import orjson
+
+from duly import faults
+from duly.clock import monotonic, pause
+from duly.errors import StoreError
+from duly.limits import (
+    DEFAULTS,
+    DOCUMENT_CACHE_BYTES_MAX,
+    NODE_NEWS_MAX,
+    STORE_LOST_SECONDS_MAX,
+    STORE_PAUSE_SECONDS,
+    Limits,
+)
+from duly.storage.engine import (
+    JOBS,
+    SYSTEM_TABLES,
+    Changes,
+    Claim,
+    Claimed,
+    Conflict,
+    Get,
+    Header,
+    Heartbeat,
+    News,
+    Reads,
+    Request,
+    Row,
+    StoreLost,
+    View,
+)
+from duly.storage.postgres import layout, names
+from duly.storage.postgres.address import Address
+from duly.storage.postgres.cache import DocumentCache
+from duly.storage.postgres.link import Link
+from duly.storage.postgres.nodes import Nodes
+from duly.storage.postgres.packing import pack, pack_reads
+from duly.storage.postgres.view import BEGIN_SNAPSHOT, PostgresView
+from duly.values.schema import Index, Table
+
+CONNECT_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 5.0
+"""How long a statement may take: a batch that waits for the lock waits for one that a stalled node holds, at most."""
+LOCK_IDLE_MS: Final = 2_500
+"""How long who holds the lock may say nothing: longer than any handler may run. Then PostgreSQL ends its session."""
+
+
+class PostgresEngine:
+    """An `Engine` over the schema of a database, which is made where there is none."""
+
+    is_shared = True
+
+    def __init__(self, address: Address, limits: Limits = DEFAULTS) -> None:
+        self.address = address
+        self.nodes = Nodes(address, limits.node_lost_seconds)
+        self._schema = address.schema
+        self._link = self._new_link()
+        self._readers = threading.local()
+        self._reader_links: list[Link] = []
+        self._cache = DocumentCache(DOCUMENT_CACHE_BYTES_MAX)
+        self._answered: set[int] = set()
+        """Ids that this batch was answered from memory, before it had a snapshot."""
+        self._position = 0
+        self._batch = 0
+        self._doubted = 0
+        """The number of a batch that was perhaps committed."""
+        self._is_open = False  # a transaction of the link, that is
+        self._exclusive = False
+        self._reshaped = False
+        self._news: list[News] = []
+        self._tables_version = 0
+
+    @property
+    def epoch(self) -> int:
+        return self.nodes.epoch
+
+    @property
+    def node(self) -> int:
+        """What stands in the ids it makes."""
+        return self.nodes.number
+
+    def _new_link(self) -> Link:
+        return Link(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
+
+    # Opening and closing.
+
+    def open(self) -> Header:
+        try:
+            layout.migrate(self._link, self.address)
+            layout.check_format(self._link, self.address)
+            self._begin_snapshot()
+            [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
+            self._position, last_id, self._tables_version = self._newest()
+            tables = self._tables()
+            self._end()
+            heartbeat = self._join()
+        except StoreError as error:
+            self.close()
+            raise StoreError(f"{self.address.shown}: {error}") from error
+        return Header(secret, self._position, last_id, tables, heartbeat)
+
+    def close(self) -> None:
+        with suppress(StoreError, Conflict):
+            self.rollback()
+            self.nodes.leave(self._link)
+        for link in (self._link, *self._reader_links):
+            link.close()
+        self._reader_links.clear()
+        self._readers = threading.local()
+        self.nodes.close()
+
+    def _newest(self) -> tuple[int, int, int]:
+        """The version of the store, the last id, and the version that changed its tables last."""
+        [row] = self._link.fetch(
+            f"SELECT version, last_id, (SELECT reshaped FROM {self._schema}.store) FROM {self._schema}.log"
+            " ORDER BY version DESC LIMIT 1"
+        )
+        return row[0], row[1], row[2]
+
+    def _tables(self) -> tuple[Table, ...]:
+        indexes: dict[int, list[Index]] = {}
+        for number, table, name, fields, ready in self._link.fetch(
+            f"SELECT number, table_number, name, fields, ready FROM {self._schema}.indexes ORDER BY number"
+        ):
+            indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields)), ready))
+        tables = self._link.fetch(f"SELECT number, name, declared FROM {self._schema}.tables ORDER BY number")
+        return (
+            *SYSTEM_TABLES.values(),
+            *(Table(name, number, tuple(indexes.get(number, ())), declared) for number, name, declared in tables),
+        )
+
+    # Reading.
+
+    @contextmanager
+    def snapshot(self) -> Generator[View]:
+        link: Link | None = getattr(self._readers, "link", None)
+        if link is None:
+            link = self._readers.link = self._new_link()
+            self._reader_links.append(link)
+        link.execute(BEGIN_SNAPSHOT)
+        try:
+            [(version, reshaped)] = link.fetch(
+                f"SELECT version, (SELECT reshaped FROM {self._schema}.store) FROM {self._schema}.log"
+                " ORDER BY version DESC LIMIT 1"
+            )
+            yield PostgresView(link.fetch, self._schema, version, self.nodes.part, reshaped)
+        finally:
+            if link.is_connected:
+                with suppress(StoreError):
+                    link.execute("COMMIT")
+
+    # A batch.
+
+    def begin(self, exclusive: bool = False) -> View:
+        self._recover()
+        self._exclusive = exclusive
+        self._reshaped = False
+        self._answered.clear()
+        if exclusive:
+            self._link.execute(_BEGIN_EXCLUSIVE.format(idle=LOCK_IDLE_MS, lock=self.address.lock))
+            self._is_open = True
+            self._pull()
+        return BatchView(self)
+
+    def _recover(self) -> None:
+        """After a loss: learn what became of the last batch, and be a node again."""
+        if self._doubted:
+            self._settle()
+        if self.nodes.is_outlived:
+            self._join()
+            self._cache.clear()
+
+    def _join(self) -> Heartbeat:
+        self._batch = 0
+        return self.nodes.join(self._link)
+
+    def read(self, request: Request) -> Any:
+        """What the batch does not know yet, from its one snapshot."""
+        if not self._is_open:
+            self._begin_snapshot()
+            before = self._tables_version
+            stale = self._pull()
+            if self._tables_version > before or not self._answered.isdisjoint(stale):
+                raise Conflict("what the batch has read was changed before its snapshot")
+        return PostgresView(self._link.fetch, self._schema, self._position).answer(request)
+
+    def get(self, table: Table, id: int) -> Row | None:
+        is_known, row = self._cache.get(id)
+        if not is_known:
+            row = self.read(Get(table, id))
+            assert not isinstance(row, tuple)
+            self._cache.put(id, row)
+        elif not self._is_open:
+            self._answered.add(id)
+        return row
+
+    def claim(self, request: Claim) -> Claimed:
+        """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
+        return PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part).claim(request)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def _begin_snapshot(self) -> None:
+        self._link.execute(BEGIN_SNAPSHOT)
+        self._is_open = True
+
+    def _end(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._link.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            if self._link.is_connected:
+                with suppress(StoreError):
+                    self._link.execute("ROLLBACK")
+
+    def check(self, reads: Reads) -> None:
+        self._end()
+        packed = pack_reads(reads)
+        [(newest,)] = self._link.fetch(_CHECK.format(schema=self._schema), self._position, *packed)
+        if newest is None:
+            raise Conflict("what the batch has read was changed meanwhile")
+
+    def commit(self, changes: Changes) -> int:
+        packed = pack(changes, self._reshaped)
+        since = None if self._exclusive else self._position
+        if not self._exclusive:
+            self._end()
+        faults.at("commit.flushed")
+        version = self._commit(self._batch + 1, since, *pack_reads(changes.reads), *packed)
+        if version == _CONFLICT:
+            raise Conflict("what the batch has read was changed meanwhile")
+        if version == _OUTLIVED:
+            self.nodes.is_outlived = True
+            raise Conflict("this node was taken for lost")
+        self._batch += 1
+        self._remember(changes, version)
+        return version
+
+    def _commit(self, batch: int, *arguments: object) -> int:
+        """Commit; where the answer is lost, find out."""
+        try:
+            [(version,)] = self._link.fetch(_COMMIT.format(schema=self._schema), self.epoch, batch, *arguments)
+            if self._exclusive and version > 0:
+                self._link.execute("COMMIT")
+                self._is_open = False
+        except StoreLost:
+            self._is_open = False
+            self._doubted = batch
+            found = self._settled()
+            if found is None:
+                raise
+            return found
+        return version
+
+    def _settled(self) -> int | None:
+        """The same, however long it takes the store to answer, within reason."""
+        given_up = monotonic() + STORE_LOST_SECONDS_MAX
+        while True:
+            try:
+                return self._settle()
+            except StoreLost as lost:
+                if monotonic() > given_up:
+                    raise StoreError(
+                        f"{self.address.shown}: the connection was lost while a batch was committed, and did not come"
+                        " back: whether it is stored is not known"
+                    ) from lost
+            pause(STORE_PAUSE_SECONDS)
+
+    def _settle(self) -> int | None:
+        """The version that the doubted batch has made; None if it was not and will not be committed."""
+        [(version,)] = self._link.fetch(_SETTLE.format(schema=self._schema), self.epoch, self._doubted)
+        if version is None:
+            self._batch = self._doubted  # its number is used up
+        self._doubted = 0
+        return version
+
+    def _remember(self, changes: Changes, version: int) -> None:
+        """Move to the version that was just committed."""
+        if version > self._position + 1:
+            self._pull(version - 1)
+        self._position = version
+        if self._reshaped:
+            self._tables_version = version
+        for table, writes in changes.writes:
+            if table is not JOBS:
+                for id, write in writes.items():
+                    assert not isinstance(write.new, tuple)
+                    self._cache.put(id, write.new)
+
+    # Tables and indexes, in an exclusive batch.
+
+    def create_table(self, table: Table) -> None:
+        self._reshape(_CREATE_TABLE.format(schema=self._schema, table=names.of_table(table)))
+        self._fetch(_INSERT_TABLE, table.number, table.name, table.declared)
+
+    def declare_table(self, table: Table) -> None:
+        self._reshape("")
+        self._fetch(_DECLARE_TABLE, table.declared, table.number)
+
+    def create_index(self, table: Table, index: Index) -> None:
+        self._reshape(_CREATE_INDEX.format(schema=self._schema, index=names.of_index(index)))
+        fields = orjson.dumps(index.fields).decode()
+        self._fetch(_INSERT_INDEX, index.number, table.number, index.name, fields, index.ready)
+
+    def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+        pairs = list(keys)
+        self._reshape("", is_change=False)
+        self._fetch(
+            _FILL_INDEX.replace("{index}", names.of_index(index)), [key for key, _ in pairs], [id for _, id in pairs]
+        )
+
+    def finish_index(self, index: Index) -> None:
+        self._reshape("")
+        self._fetch(_FINISH_INDEX, index.number)
+
+    def drop_index(self, index: Index) -> None:
+        self._reshape(_DROP_INDEX.format(schema=self._schema, index=names.of_index(index)))
+        self._fetch(_DELETE_INDEX, index.number)
+
+    def _reshape(self, sql: str, is_change: bool = True) -> None:
+        if not self._exclusive:
+            raise Conflict("tables are changed in exclusive batches only")
+        self._reshaped = self._reshaped or is_change
+        if sql:
+            self._link.execute(sql)
+
+    def _fetch(self, sql: str, *values: object) -> None:
+        self._link.fetch(sql.replace("{schema}", self._schema), *values)
+
+    # Other nodes.
+
+    def refresh(self) -> None:
+        if not self._is_open:
+            self._begin_snapshot()
+            self._pull()
+
+    def news(self) -> list[News]:
+        news, self._news = self._news, []
+        return news
+
+    def listen(self) -> Heartbeat:
+        return self.nodes.listen()
+
+    def is_lost(self, epoch: int) -> bool:
+        return self.nodes.is_lost(epoch)
+
+    def _pull(self, last: int | None = None) -> set[int]:
+        """Move to the newest version, or to `last`. Returns the ids whose rows are no longer what they were."""
+        rows = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 1, last)
+        if not rows:
+            return set()
+        stale: set[int] = set()
+        if len(rows) > NODE_NEWS_MAX or rows[0]["version"] > self._position + 1:
+            version, last_id, reshaped = self._newest()
+            tables = self._tables() if reshaped > self._tables_version else None
+            self._tables_version = reshaped
+            self._position = version
+            self._cache.clear()
+            stale.update(self._answered)
+            self._news.append(News(version, last_id, {}, {}, None, tables, is_known=False))
+            return stale
+        for row in rows:
+            self._position = row["version"]
+            if row["epoch"] == self.epoch:
+                continue
+            stale.update(row["ids"])
+            tables = None
+            if row["reshaped"]:
+                self._tables_version = row["version"]
+                tables = self._tables()
+                stale.update(self._answered)
+            self._news.append(_news(row, tables))
+        self._cache.drop(stale)
+        return stale
+
+
+class BatchView:
+    """What a batch sees: documents in memory, and one snapshot for the rest."""
+
+    reshaped = 0
+
+    def __init__(self, engine: PostgresEngine) -> None:
+        self._engine = engine
+        self.version = engine.position
+
+    def answer(self, request: Request) -> Any:
+        if type(request) is Get and request.table is not JOBS:
+            return self._engine.get(request.table, request.id)
+        if type(request) is Claim:
+            return self._engine.claim(request)
+        return self._engine.read(request)
+
+
+def _news(row: Any, tables: tuple[Table, ...] | None) -> News:
+    ids: dict[int, set[int]] = {}
+    first = 0
+    for table, count in zip(row["tables"], row["row_counts"], strict=True):
+        if count:
+            ids.setdefault(table, set()).update(row["ids"][first : first + count])
+        first += count
+    keys: dict[int, list[bytes]] = {}
+    first = 0
+    for index, count in zip(row["indexes"], row["key_counts"], strict=True):
+        keys.setdefault(index, []).extend(row["keys"][first : first + count])
+        first += count
+    return News(row["version"], row["last_id"], ids, keys, row["due"], tables)
+
+
+_CONFLICT: Final = -1
+_OUTLIVED: Final = -2
+
+# SQL.
+
+_BEGIN_EXCLUSIVE: Final = """
+BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SELECT pg_advisory_xact_lock({lock})
+"""
+_PULL: Final = """
+SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
+"""
+_CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
+_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 43)) + ")"
+_SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"
+_CREATE_TABLE: Final = 'CREATE TABLE {schema}."{table}" (id bigint PRIMARY KEY, document text NOT NULL)'
+_INSERT_TABLE: Final = "INSERT INTO {schema}.tables (number, name, declared) VALUES ($1, $2, $3)"
+_DECLARE_TABLE: Final = "UPDATE {schema}.tables SET declared = $1 WHERE number = $2"
+_CREATE_INDEX: Final = 'CREATE TABLE {schema}."{index}" (key bytea PRIMARY KEY, id bigint NOT NULL)'
+_INSERT_INDEX: Final = (
+    "INSERT INTO {schema}.indexes (number, table_number, name, fields, ready) VALUES ($1, $2, $3, $4, $5)"
+)
+_FILL_INDEX: Final = """
+INSERT INTO {schema}."{index}" (key, id) SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING
+"""
+_FINISH_INDEX: Final = "UPDATE {schema}.indexes SET ready = true WHERE number = $1"
+_DROP_INDEX: Final = 'DROP TABLE {schema}."{index}"'
+_DELETE_INDEX: Final = "DELETE FROM {schema}.indexes WHERE number = $1"

@@ -1,0 +1,79 @@
+"""The tables and functions of duly in a database, in versions: each is one file of SQL, applied in one transaction.
+
+A version only adds. The functions of older ones stay, with their number in their name, so that nodes of the version
+before go on while a newer one has migrated the store.
+"""
+
+from __future__ import annotations
+
+import secrets
+from importlib.resources import files
+from typing import Final
+
+from duly.errors import StoreError
+from duly.limits import NODE_LOG_COMMITS_MAX
+from duly.storage.postgres.address import Address
+from duly.storage.postgres.link import Link
+from duly.values.ids import SECRET_BYTES
+
+FORMAT: Final = 1
+"""The newest version of the layout, which this duly makes and needs."""
+
+
+def format_of(link: Link, address: Address) -> int:
+    """The version a store has; 0 where there is none."""
+    if not link.fetch("SELECT to_regclass($1)", f"{address.schema}.store")[0][0]:
+        return 0
+    return link.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
+
+
+def missing(link: Link, address: Address) -> list[int]:
+    """The versions that a store lacks, to be applied in this order."""
+    return list(range(format_of(link, address) + 1, FORMAT + 1))
+
+
+def migrate(link: Link, address: Address) -> None:
+    """Give a store what it lacks. Others may do the same at the same time, and work on meanwhile."""
+    if not missing(link, address):
+        return
+    # One transaction: what is interrupted leaves nothing behind. Of several that come at once, one does it.
+    link.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})")
+    try:
+        for version in missing(link, address):
+            link.execute(sql_of(version, address))
+        link.execute("COMMIT")
+    except BaseException:
+        link.drop()
+        raise
+
+
+def check_format(link: Link, address: Address) -> None:
+    found = format_of(link, address)
+    if found < FORMAT:
+        raise StoreError(f"{address.shown}: got a store of format {found}, expected {FORMAT}; run `duly migrate`")
+
+
+def sql_of(version: int, address: Address) -> str:
+    """What makes a store of the version before one of this version."""
+    text = files("duly.storage.postgres").joinpath(f"{version}.sql").read_text()
+    for mark, value in (
+        ("duly.", f"{address.schema}."),
+        ("$lock", str(address.lock)),
+        ("$channel", channel(address)),
+        ("$kept", str(NODE_LOG_COMMITS_MAX)),
+    ):
+        text = text.replace(mark, value)
+    first = _FIRST.format(schema=address.schema) if version == 1 else ""
+    last = _LAST.format(schema=address.schema, secret=secrets.token_hex(SECRET_BYTES)) if version == 1 else ""
+    return f"{first}{text}{last}; UPDATE {address.schema}.store SET format = {version}"
+
+
+def channel(address: Address) -> str:
+    """Where nodes tell each other that there is news."""
+    return f"duly_{address.schema}"
+
+
+_FIRST: Final = "CREATE SCHEMA IF NOT EXISTS {schema};\n"
+_LAST: Final = """
+INSERT INTO {schema}.store (format, secret) VALUES (0, '\\x{secret}');
+INSERT INTO {schema}.log VALUES (0, 0, 0, NULL, false, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"""

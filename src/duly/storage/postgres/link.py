@@ -1,0 +1,112 @@
+"""One connection to PostgreSQL for one thread, which waits for each answer."""
+
+# asyncpg is not typed as strictly as this package.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from duly.errors import StoreError
+from duly.storage.engine import Conflict, StoreLost
+
+T = TypeVar("T")
+
+_LOST: Final = ("08", "57P", "53300", "25P03", "25006", "57014")
+"""SQLSTATEs after which the connection is of no use: it broke, the server stops, there are too many, …"""
+
+
+class Link:
+    """A connection that is made when it is needed, and again after it was lost.
+
+    Whatever goes wrong in a way that nobody expected, the connection is thrown away: what is left on the wire or
+    open on the server would be taken for the answer to the next question.
+    """
+
+    def __init__(self, dsn: str, connect_seconds: float, answer_seconds: float) -> None:
+        self._dsn = dsn
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: asyncpg.Connection | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    def fetch(self, sql: str, *values: object) -> list[Any]:
+        """The rows of one statement. StoreLost, Conflict or StoreError."""
+        return self._run(lambda connection: connection.fetch(sql, *values, timeout=self._answer_seconds))
+
+    def execute(self, sql: str) -> None:
+        """Run statements, several of them in one go, without values and without rows."""
+        self._run(lambda connection: connection.execute(sql, timeout=self._answer_seconds))
+
+    def listen(self, channel: str, heard: Callable[[str], None]) -> None:
+        """Have `heard` called with what comes while this thread waits for an answer, or in `wait`."""
+        self._run(lambda connection: connection.add_listener(channel, lambda *message: heard(message[-1])))
+
+    def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Wait until an event, which `heard` may set, or for some time."""
+        with suppress(TimeoutError):
+            self._await(asyncio.wait_for(event.wait(), seconds))
+
+    def drop(self) -> None:
+        """Throw the connection away."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+            self._await(asyncio.sleep(0))  # the transport closes in the loop
+
+    def close(self) -> None:
+        """Say good-bye. The link may be used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed():
+            with suppress(Exception):
+                self._await(connection.close(timeout=1.0))
+        if self._loop is not None:
+            self._await(asyncio.sleep(0))
+            self._loop.close()
+            self._loop = None
+
+    def _await(self, awaitable: Awaitable[T]) -> T:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        return self._loop.run_until_complete(awaitable)
+
+    def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        if not self.is_connected:
+            self.drop()
+            self._connection = self._connect()
+        connection = self._connection
+        assert connection is not None
+        try:
+            return self._await(ask(connection))
+        except asyncpg.PostgresError as error:
+            code = str(getattr(error, "sqlstate", ""))
+            if code == "40001":
+                raise Conflict(str(error)) from error
+            if code.startswith(_LOST):
+                self.drop()
+                raise StoreLost(f"PostgreSQL gave no answer: {error}") from error
+            raise StoreError(f"PostgreSQL refused a statement: {error}") from error
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            self.drop()
+            raise StoreLost(f"PostgreSQL gave no answer: {error or type(error).__name__}") from error
+        except BaseException:
+            self.drop()
+            raise
+
+    def _connect(self) -> asyncpg.Connection:
+        options: dict[str, Any] = {"timeout": self._connect_seconds, "statement_cache_size": 256}
+        connecting = asyncpg.connect(self._dsn, **options)
+        try:
+            return self._await(connecting)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise StoreLost(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error

@@ -1,0 +1,113 @@
+"""The processes that share a store: who lives, which part of the work is whose, and that there is news.
+
+Each node says that it lives, several times a second, by the server's clock. Who was not seen for a moment has no part
+of the pending functions any more, which is only a hint, for what two nodes claim only one commits. Who was not seen
+for long is lost: the database refuses its commits from then on, and what it left running has failed.
+"""
+
+# asyncpg is not typed as strictly as this package.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from contextlib import suppress
+from datetime import timedelta
+from socket import gethostname
+
+from duly.clock import monotonic
+from duly.errors import StoreError
+from duly.limits import NODE_BEAT_SECONDS, NODE_FRESH_SECONDS
+from duly.storage.engine import Heartbeat
+from duly.storage.postgres.address import Address
+from duly.storage.postgres.layout import channel
+from duly.storage.postgres.link import Link
+from duly.storage.postgres.view import ALL, Part
+
+
+class Nodes:
+    """The nodes of a store as this one sees them. `listen` is called from a thread of its own."""
+
+    def __init__(self, address: Address, lost_seconds: float) -> None:
+        self.epoch = 0
+        self.number = 0
+        self.part: Part = ALL
+        self.is_outlived = False
+        """Whether this node was taken for lost, and must join anew."""
+        self._address = address
+        self._lost_after = timedelta(seconds=lost_seconds)
+        self._instance = f"{gethostname()} {os.getpid()} {secrets.token_hex(4)}"
+        self._live: frozenset[int] = frozenset()
+        self._last_epoch = 0
+        self._link = Link(address.listen, 2.0, 2.0)
+        self._heard = asyncio.Event()
+        self._listens = False
+        self._version = 0
+        self._beat_at = 0.0
+
+    # In the thread that commits.
+
+    def join(self, link: Link) -> Heartbeat:
+        """Become a node, for the first time or again."""
+        sql = f"SELECT epoch, number FROM {self._address.schema}.join_1($1, $2, $3)"
+        rows = link.fetch(sql, self._instance, self._lost_after, self.number)
+        if not rows:
+            raise StoreError("got 1,024 nodes of this store, expected fewer")
+        self.epoch, self.number = rows[0]
+        self._last_epoch = self.epoch - 1  # of what came before it knows nothing yet
+        self.is_outlived = False
+        return self._beat(link)
+
+    def leave(self, link: Link) -> None:
+        if self.epoch and link.is_connected:
+            link.fetch(f"UPDATE {self._address.schema}.nodes SET state = 'left' WHERE epoch = $1", self.epoch)
+
+    def is_lost(self, epoch: int) -> bool:
+        return epoch != self.epoch and epoch <= self._last_epoch and epoch not in self._live
+
+    # In a thread of its own.
+
+    def listen(self) -> Heartbeat:
+        """Wait until others have news, at most until the next beat."""
+        if not self._link.is_connected:
+            self._listens = False
+        if not self._listens:
+            self._link.listen(channel(self._address), self._hear)
+            self._listens = True
+            self._heard.set()  # something may have come before
+        if not self._heard.is_set():
+            self._link.wait(self._heard, max(self._beat_at - monotonic(), 0.0))
+        has_news = self._heard.is_set()
+        self._heard.clear()
+        if monotonic() < self._beat_at:
+            return Heartbeat(has_news, False)
+        version, beat = self._version, self._beat(self._link)
+        return beat._replace(has_news=has_news or self._version > version)
+
+    def _hear(self, message: str) -> None:
+        epoch, version = map(int, message.split())
+        self._version = max(self._version, version)
+        if epoch != self.epoch:
+            self._heard.set()
+
+    def _beat(self, link: Link) -> Heartbeat:
+        began = monotonic()
+        self._beat_at = began + NODE_BEAT_SECONDS
+        sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2)"
+        epoch, before = self.epoch, (self.part, self._live)
+        [row] = link.fetch(sql, epoch, timedelta(seconds=NODE_FRESH_SECONDS))
+        fresh: list[int] = row["fresh_epochs"] or []
+        if epoch == self.epoch:  # it may have joined anew meanwhile
+            self.is_outlived = not row["is_live"]
+            self.part = Part(fresh.index(epoch), len(fresh)) if epoch in fresh else ALL
+            self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
+        self._version = max(self._version, row["newest"])
+        is_regrouped = before != (self.part, self._live) or self.is_outlived
+        return Heartbeat(False, is_regrouped, row["now_ms"], (began + monotonic()) / 2)
+
+    def close(self) -> None:
+        with suppress(StoreError):
+            self._link.close()
+        self._listens = False

@@ -1,0 +1,145 @@
+"""What PostgreSQL answers: rows of one snapshot."""
+
+# asyncpg is not typed as strictly as this package.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple
+
+from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
+from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Get, Job, Request, Row, Scan
+from duly.storage.postgres import names
+from duly.values.ids import ID_MAX
+from duly.values.schema import Table
+
+Fetch = Callable[..., list[Any]]
+"""Runs a statement with values, and returns its rows."""
+
+
+class Part(NamedTuple):
+    """The part of all pending functions that a node runs: the ids whose hash is `number` modulo `parts`."""
+
+    number: int
+    parts: int
+
+
+ALL: Final = Part(0, 1)
+
+
+class PostgresView:
+    """What one snapshot shows."""
+
+    def __init__(self, fetch: Fetch, schema: str, version: int, part: Part = ALL, reshaped: int = 0) -> None:
+        self.version = version
+        self.reshaped = reshaped
+        self._fetch = fetch
+        self._schema = schema
+        self._part = part
+
+    def answer(self, request: Request) -> Any:
+        if type(request) is Get:
+            return self.get(request.table, request.id)
+        if type(request) is Scan:
+            return self.scan(request)
+        assert isinstance(request, Claim)
+        return self.claim(request)
+
+    def get(self, table: Table, id: int) -> Row | None:
+        if table is JOBS:
+            rows = self._fetch(_GET_JOB.format(schema=self._schema), id)
+            return Job(*rows[0]) if rows else None
+        rows = self._fetch(_get_document(self._schema, names.of_table(table)), id)
+        return rows[0][0] if rows else None
+
+    def scan(self, request: Scan) -> list[tuple[int, Row]]:
+        table, index, interval, descending, limit = request
+        direction = "DESC" if descending else "ASC"
+        if table is JOBS:
+            return self._scan_jobs(request, direction)
+        if index is not None:
+            sql = _SCAN_INDEX
+            bounds: tuple[object, ...] = (interval.lower.key(), interval.upper.key())
+        else:
+            sql = _SCAN_TABLE
+            bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
+        sql = sql.format(
+            schema=self._schema,
+            table=names.of_table(table),
+            index=names.of_index(index) if index is not None else "",
+            direction=direction,
+        )
+        return [(id, row) for id, row in self._fetch(sql, *bounds, limit)]
+
+    def _scan_jobs(self, request: Scan, direction: str) -> list[tuple[int, Row]]:
+        columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
+        lower, upper = (native(cut, columns) for cut in request.interval)
+        sql = _scan_jobs_sql(self._schema, columns, shape(lower), shape(upper), direction)
+        rows = self._fetch(sql, *bound(lower), *bound(upper), request.limit)
+        return [(row[0], Job(*row)) for row in rows]
+
+    def claim(self, request: Claim) -> Claimed:
+        *rows, end = self._fetch(f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5)", *request, *self._part)
+        jobs = [_job((*row, None, None, None)) for row in rows]
+        mutations = [job for job in jobs if job.lane == MUTATION]
+        return Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
+
+
+_job: Final = partial(tuple.__new__, Job)
+
+
+# SQL.
+
+BEGIN_SNAPSHOT: Final = """
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off
+"""
+"""Each read has an index in its order. Without statistics PostgreSQL might read and sort all of a table instead."""
+
+_JOB: Final = "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time"
+_COMPLETED: Final = (
+    "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time"
+)
+_GET_JOB: Final = (
+    f"SELECT {_JOB} FROM {{schema}}.jobs WHERE id = $1"
+    f" UNION ALL SELECT {_COMPLETED} FROM {{schema}}.completed_jobs WHERE id = $1"
+)
+_SCAN_TABLE: Final = """
+SELECT id, document FROM {schema}."{table}" WHERE id BETWEEN $1 AND $2 ORDER BY id {direction} LIMIT $3
+"""
+_SCAN_INDEX: Final = """
+SELECT found.id, found.document FROM (
+    SELECT key, id FROM {schema}."{index}" WHERE key >= $1 AND key < $2 ORDER BY key {direction} LIMIT $3
+) AS entry CROSS JOIN LATERAL (
+    SELECT id, document FROM {schema}."{table}" AS document WHERE document.id = entry.id OFFSET 0
+) AS found ORDER BY entry.key {direction}
+"""
+
+
+@lru_cache(1024)
+def _get_document(schema: str, table: str) -> str:
+    return f'SELECT document FROM {schema}."{table}" WHERE id = $1'
+
+
+@lru_cache(1024)
+def _scan_jobs_sql(
+    schema: str, columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], direction: str
+) -> str:
+    by = (*columns, "id")
+    conditions: list[str] = []
+    values = iter(range(1, lower[0] + upper[0] + 1))
+    for (length, after), inside, outside in ((lower, ">=", ">"), (upper, "<", "<=")):
+        if length:
+            left, right = ", ".join(by[:length]), ", ".join(f"${next(values)}" for _ in range(length))
+            conditions.append(f"({left}) {outside if after else inside} ({right})")
+        elif after == (inside == ">="):
+            conditions.append("false")  # behind everything, or before it
+    order = ", ".join(f"{name} {direction}" for name in by)
+    end = f"WHERE {' AND '.join(conditions) or 'true'} ORDER BY {order} LIMIT ${lower[0] + upper[0] + 1}"
+    return (
+        f"(SELECT {_JOB} FROM {schema}.jobs {end}) UNION ALL"
+        f" (SELECT {_COMPLETED} FROM {schema}.completed_jobs {end})"
+        f" ORDER BY {order} LIMIT ${lower[0] + upper[0] + 1}"
+    )
