@@ -16,6 +16,7 @@ from bench import stores as files
 from bench.report import lined_up
 from duly import App, Id, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.functions.queries import Query
+from duly.values.keys import encode
 
 SMALL = 10_000
 LARGE = 1_000_000
@@ -34,12 +35,12 @@ _TEXT = "forty characters, as in a short message."
 
 
 class Compared(NamedTuple):
-    """One piece of work in two settings, in µs, round by round in turn."""
+    """One piece of work in two settings, in µs, round by round in turn. A floor has no goal: it is what there is."""
 
     title: str
     small: list[float]
     large: list[float]
-    goal: float
+    goal: float | None
 
     @property
     def ratio(self) -> float:
@@ -48,11 +49,13 @@ class Compared(NamedTuple):
 
 
 def table(compared: Sequence[Compared], small: str, large: str) -> str:
-    rows = [
-        (one.title, f"{median(one.small):,.1f}", f"{median(one.large):,.1f}", f"{one.ratio:.2f}", f"{one.goal:.2f}")
-        for one in compared
-    ]
-    return lined_up([("µs", small, large, "ratio", "at most"), *rows], left=1)
+    return lined_up([("µs", small, large, "ratio", "at most"), *map(_row, compared)], left=1)
+
+
+def _row(compared: Compared) -> tuple[str, ...]:
+    title, small, large, goal = compared
+    limit = "" if goal is None else f"{goal:.2f}"
+    return title, f"{median(small):,.1f}", f"{median(large):,.1f}", f"{compared.ratio:.2f}", limit
 
 
 # The application.
@@ -127,8 +130,9 @@ SOURCE = {
 class Store:
     """A filled store and what the work on it picks from."""
 
-    def __init__(self, app: App, ids: list[Id], documents: int) -> None:
+    def __init__(self, app: App, floor: Floor, ids: list[Id], documents: int) -> None:
         self.app = app
+        self.floor = floor
         self.ids = ids
         self.documents = documents
         self.cursors: list[str] = []
@@ -136,6 +140,35 @@ class Store:
 
     def some_ids(self) -> list[Id]:
         return self.random.choices(self.ids, k=_OPERATIONS)
+
+    def some_ranks(self) -> list[int]:
+        """Where ranges begin that have enough behind them."""
+        return [self.random.randrange(self.documents - _PAGE) for _ in range(_OPERATIONS)]
+
+
+class Floor:
+    """The same reads with nothing but SQLite: one connection, whose cache a commit empties like that of a reader."""
+
+    def __init__(self, path: str) -> None:
+        self.connection = files.connect(path, files.READER_PRAGMAS)
+        self._read = self.connection.cursor().execute
+        table, index = files.table_of(path, "items"), files.index_of(path, "by_rank")
+        self.ids = [id for (id,) in files.read(path, f"SELECT id FROM {table}")]
+        self._get = f"SELECT document FROM {table} WHERE id = ?"
+        self._range = f"""
+            SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
+            WHERE i.key >= ? ORDER BY i.key LIMIT {_PAGE}
+        """
+
+    def get(self, ids: list[int]) -> None:
+        with self.connection:
+            for id in ids:
+                assert self._read(self._get, (id,)).get is not None
+
+    def ranges(self, ranks: list[int]) -> None:
+        with self.connection:
+            for rank in ranks:
+                assert len(self._read(self._range, (encode(rank),)).fetchall()) == _PAGE
 
 
 async def open_store(stack: AsyncExitStack, path: Path, documents: int) -> Store:
@@ -147,7 +180,9 @@ async def open_store(stack: AsyncExitStack, path: Path, documents: int) -> Store
     ids: list[Id] = []
     for first in range(0, documents, _AT_ONCE):
         ids += await app.mutation("scale:fill", {"first": first, "ranks": ranks[first : first + _AT_ONCE]})
-    store = Store(app, ids, documents)
+    floor = Floor(str(path))
+    stack.callback(floor.connection.close)
+    store = Store(app, floor, ids, documents)
     cursor: str | None = None
     for _ in range(_PLACES):
         cursor = await app.query("scale:places", {"cursor": cursor, "rows": documents // (_PLACES + 2)})
@@ -162,13 +197,20 @@ async def _get(store: Store) -> None:
     await store.app.query("scale:get", {"ids": store.some_ids()})
 
 
+async def _floor_of_get(store: Store) -> None:
+    store.floor.get(store.random.choices(store.floor.ids, k=_OPERATIONS))
+
+
 async def _get_in_mutation(store: Store) -> None:
     await store.app.mutation("scale:get_within", {"ids": store.some_ids()})
 
 
 async def _ranges(store: Store) -> None:
-    ranks = [store.random.randrange(store.documents - _PAGE) for _ in range(_OPERATIONS)]
-    await store.app.query("scale:ranges", {"ranks": ranks})
+    await store.app.query("scale:ranges", {"ranks": store.some_ranks()})
+
+
+async def _floor_of_ranges(store: Store) -> None:
+    store.floor.ranges(store.some_ranks())
 
 
 async def _pages(store: Store) -> None:
@@ -179,12 +221,14 @@ async def _patch(store: Store) -> None:
     await store.app.mutation("scale:patch", {"ids": store.some_ids(), "n": store.random.randrange(1 << 40)})
 
 
-WORK: tuple[tuple[str, Callable[[Store], Awaitable[None]]], ...] = (
-    ("get by id, in a query", _get),
-    ("get by id, in a mutation", _get_in_mutation),
-    ("index range of 100", _ranges),
-    ("page of 100 in the middle", _pages),
-    ("patch, with its share of a commit", _patch),
+WORK: tuple[tuple[str, Callable[[Store], Awaitable[None]], float | None], ...] = (
+    ("get by id, in a query", _get, GOAL_OF_SIZE),
+    ("– SQLite alone", _floor_of_get, None),
+    ("get by id, in a mutation", _get_in_mutation, GOAL_OF_SIZE),
+    ("index range of 100", _ranges, GOAL_OF_SIZE),
+    ("– SQLite alone", _floor_of_ranges, None),
+    ("page of 100 in the middle", _pages, GOAL_OF_SIZE),
+    ("patch, with its share of a commit", _patch, GOAL_OF_SIZE),
 )
 
 
@@ -195,11 +239,11 @@ async def compare_sizes(folder: Path, small: int, large: int, rounds: int) -> li
             await open_store(stack, folder / "small.db", small),
             await open_store(stack, folder / "large.db", large),
         ]
-        found = [Compared(title, [], [], GOAL_OF_SIZE) for title, _ in WORK]
+        found = [Compared(title, [], [], goal) for title, _, goal in WORK]
         for at in range(rounds + 1):
             for name in ("small.db", "large.db"):
                 files.touch(f"{folder}/{name}")
-            for compared, (_, work) in zip(found, WORK, strict=True):
+            for compared, (_, work, _) in zip(found, WORK, strict=True):
                 for store, times in zip(stores, (compared.small, compared.large), strict=True):
                     started = perf_counter()
                     await work(store)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import apsw
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=2000")
 """Those of duly's own connection, so that the floor pays for the same durability."""
+READER_PRAGMAS = ("query_only=1", "cache_size=-4096")
+"""Those of the connections of duly's queries."""
 
 
-def connect(path: str) -> apsw.Connection:
+def connect(path: str, pragmas: Iterable[str] = PRAGMAS) -> apsw.Connection:
     connection = apsw.Connection(path)
-    for pragma in PRAGMAS:
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -40,6 +43,12 @@ def job_rows(path: str) -> list[dict[str, Any]]:
 def table_of(path: str, name: str) -> str:
     """The SQL table of a table of the application."""
     [(found,)] = read(path, f"SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 't[0-9]*_{name}'")
+    return found
+
+
+def index_of(path: str, name: str) -> str:
+    """The SQL table of an index."""
+    [(found,)] = read(path, f"SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'i[0-9]*_{name}'")
     return found
 
 
