@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from copy import deepcopy
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
@@ -45,7 +46,8 @@ class Auth:
         return deepcopy(self._identity)
 
 
-class Caller(NamedTuple):
+@dataclass(slots=True)
+class Caller:
     """On whose behalf a function runs."""
 
     identity: Identity | None = None
@@ -56,7 +58,7 @@ class Caller(NamedTuple):
 
     def inner(self) -> Caller:
         """The caller of what a function calls."""
-        return self._replace(depth=self.depth + 1)
+        return Caller(self.identity, self.job, self.depth + 1)
 
 
 NOBODY: Final = Caller()
