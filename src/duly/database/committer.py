@@ -119,10 +119,11 @@ class Batch:
     def answer(self, request: Request) -> Any:
         """What a transaction reads where its own overlay has no answer."""
         if type(request) is Get:
-            write = self._unflushed.get(request.table.name, _NOTHING).get(request.id)
+            table, id = request
+            write = self._unflushed.get(table.name, _NOTHING).get(id)
             if write is not None:
                 return write.new
-            if request.table.name not in self._stored.tables:
+            if table.name not in self._stored.tables:
                 return None
         else:
             self._flush(request.table if type(request) is Scan else JOBS)
