@@ -98,9 +98,10 @@ def _walk_object(value: dict[Any, Any], depth: int, limits: Limits) -> bool:
     special = False
     key: Any = None
     try:
-        for key, item in value.items():
-            if key not in _good_names:
+        if not value.keys() <= _good_names:
+            for key in value:
                 _check_name(key)
+        for key, item in value.items():  # noqa: B007  the error below names it
             kind: object = type(item)  # pyright: ignore[reportUnknownVariableType]
             if kind is str or item is None or kind is bool or (kind is int and INT_MIN <= item <= INT_MAX):
                 continue
