@@ -94,7 +94,7 @@ async def reads_and_loops(ctx: QueryCtx) -> None:
 async def asks_without_end(ctx: MutationCtx) -> None:
     row = await ctx.db.query("rows").first()
     while row:
-        await ctx.db.get(row["_id"])
+        row = await ctx.db.query("rows").first()
 
 
 @mutation
@@ -125,7 +125,7 @@ async def asks_and_catches_everything(ctx: MutationCtx) -> str:
     for _ in range(3):
         try:
             while row:
-                await ctx.db.get(row["_id"])
+                row = await ctx.db.query("rows").first()
         except BaseException:
             await ctx.db.insert("rows", {"n": -1})
     return "fine"

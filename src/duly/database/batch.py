@@ -125,10 +125,11 @@ class Batch:
         """What a transaction reads where its own overlay has no answer."""
         try:
             if type(request) is Get:
-                write = self._writes.get(request.table.name, _NOTHING).get(request.id)
+                table, id = request
+                write = self._writes.get(table.name, _NOTHING).get(id)
                 if write is not None:
                     return write.new
-                return self._view.answer(request) if request.table.name in self._stored.tables else None
+                return self._view.answer(request) if table.name in self._stored.tables else None
             return self._scan(request) if type(request) is Scan else self._view.answer(request)
         except Exception as error:
             self.broken = error

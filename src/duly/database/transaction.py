@@ -8,6 +8,7 @@ it leaves no trace but its reads.
 from __future__ import annotations
 
 import types
+from collections.abc import Generator
 from typing import Any
 
 from duly.database.asking import ask
@@ -15,7 +16,7 @@ from duly.database.catalog import Catalog, keys_of
 from duly.database.overlay import Overlay
 from duly.database.reads import ReadSet
 from duly.database.usage import Usage
-from duly.storage.engine import JOBS, Get, Row, Scan, Write
+from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
@@ -27,6 +28,7 @@ class Transaction:
         "_below",
         "_ids",
         "_overlays",
+        "_rows",
         "_seed",
         "calls",
         "catalog",
@@ -62,6 +64,7 @@ class Transaction:
         """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
         self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
         self._below = catalog.tables  # the tables that whoever answers knows
+        self._rows: dict[tuple[str, int], Row | None] = {}  # answers so far: what is patched was mostly read before
         self._ids = ids
         self._seed = seed
 
@@ -76,21 +79,24 @@ class Transaction:
 
     # Reading.
 
-    async def get(self, table: Table, id: int) -> Row | None:
+    @types.coroutine
+    def get(self, table: Table, id: int) -> Generator[Request, Any, Row | None]:
         """The row of an id. Whoever reads it for an application counts it."""
-        name = table.name
+        key = name, _ = table.name, id
         if self.reads is not None:
-            self.reads.points.add((name, id))
-        layer: Transaction | None = self
-        while layer is not None:
+            self.reads.points.add(key)
+        layer = self
+        while True:
             writes = layer.writes.get(name)
             if writes is not None and id in writes:
-                row = writes[id].new
+                return writes[id].new
+            if layer.parent is None:
                 break
             layer = layer.parent
-        else:
-            row = await ask(Get(table, id)) if self._answered(name) else None
-        return row
+        rows = layer._rows
+        if key not in rows:
+            rows[key] = (yield Get(table, id)) if name in layer._below else None
+        return rows[key]
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
         """At most `scan.limit` rows of an interval, in its order. Who reads by it (`Walk`) notes what was read."""

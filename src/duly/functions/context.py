@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
 from copy import deepcopy
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
@@ -45,7 +46,8 @@ class Auth:
         return deepcopy(self._identity)
 
 
-class Caller(NamedTuple):
+@dataclass(slots=True)
+class Caller:
     """On whose behalf a function runs."""
 
     identity: Identity | None = None
@@ -54,9 +56,15 @@ class Caller(NamedTuple):
     depth: int = 1
     """How many functions have called each other to get here."""
 
-    def inner(self) -> Caller:
-        """The caller of what a function calls."""
-        return self._replace(depth=self.depth + 1)
+    def inner(self, name: str) -> Caller:
+        """The caller of what the function `name` calls."""
+        depth = self.depth + 1
+        if depth > CALL_DEPTH_MAX:
+            raise LimitError(
+                f"{name}: got functions that call each other {depth} levels deep, expected at most"
+                f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
+            )
+        return Caller(self.identity, self.job, depth)
 
 
 NOBODY: Final = Caller()
@@ -69,11 +77,6 @@ class _Ctx:
     _log: logging.Logger | None = None
 
     def __init__(self, runner: Runner, name: str, caller: Caller) -> None:
-        if caller.depth > CALL_DEPTH_MAX:
-            raise LimitError(
-                f"{name}: got functions that call each other {caller.depth} levels deep, expected at most"
-                f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
-            )
         self._runner = runner
         self._name = name
         self._caller = caller
@@ -144,7 +147,10 @@ class QueryCtx(_Ctx):
         transaction: Transaction,
         caller: Caller = NOBODY,
     ) -> None:
-        super().__init__(runner, name, caller)
+        # Not by `super()`, which takes longer than all of this: every call and every job makes one.
+        self._runner = runner
+        self._name = name
+        self._caller = caller
         self.transaction = transaction
 
     def _new_random(self) -> Random:
@@ -175,7 +181,7 @@ class QueryCtx(_Ctx):
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
-        return await self._runner.query_within(self.transaction, ref, args, self._caller.inner())
+        return await self._runner.query_within(self.transaction, ref, args, self._caller.inner(self._name))
 
     async def _results(self, awaitables: tuple[Awaitable[Any], ...]) -> list[Any]:
         try:
@@ -209,7 +215,7 @@ class MutationCtx(QueryCtx):
     @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
-        return await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner())
+        return await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
 
 
 class ActionCtx(_Ctx):
@@ -228,17 +234,17 @@ class ActionCtx(_Ctx):
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         function = self._runner.registry.find(ref, ("query",))
-        return await self._runner.query(function, args, self._caller.inner())
+        return await self._runner.query(function, args, self._caller.inner(self._name))
 
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         function = self._runner.registry.find(ref, ("mutation",))
-        return await self._runner.mutation(function, args, self._caller.inner())
+        return await self._runner.mutation(function, args, self._caller.inner(self._name))
 
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         function = self._runner.registry.find(ref, ("action",))
-        return await self._runner.action(function, args, self._caller.inner())
+        return await self._runner.action(function, args, self._caller.inner(self._name))
 
 
 class SyncScheduler:

@@ -97,7 +97,8 @@ class Runner:
 
         async def unit(transaction: Transaction) -> Any:
             ctx = QueryCtx(self, function.name, transaction, caller)
-            value = await self._call(function, ctx, function.arguments(text, ctx.access))
+            arguments = function.arguments(text, ctx.access)
+            value = self._result(function, ctx, await function.handler(ctx, **arguments))
             if transaction.usage.is_near:
                 self._warn(function, transaction)
             return value
@@ -133,7 +134,7 @@ class Runner:
             ctx = MutationCtx(self, function.name, transaction, caller)
             # A handler may change its arguments: a rehearsal gets its own.
             given = function.arguments(text, ctx.access) if transaction.is_rehearsal else arguments
-            value = await self._call(function, ctx, given)
+            value = self._result(function, ctx, await function.handler(ctx, **given))
             if transaction.usage.is_near:
                 self._warn(function, transaction)
             return value
@@ -192,22 +193,24 @@ class Runner:
     async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (QUERY,))
         ctx = QueryCtx(self, function.name, transaction, caller)
-        return await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+        arguments = function.arguments(function.encode(args), ctx.access)
+        return self._result(function, ctx, await function.handler(ctx, **arguments))
 
     async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (MUTATION,))
         transaction, written = parent.child(), parent.usage.written
         try:
             ctx = MutationCtx(self, function.name, transaction, caller)
-            value = await self._call(function, ctx, function.arguments(function.encode(args), ctx.access))
+            arguments = function.arguments(function.encode(args), ctx.access)
+            value = self._result(function, ctx, await function.handler(ctx, **arguments))
         except BaseException:
             parent.usage.written = written  # what is undone does not count
             raise
         parent.merge(transaction)
         return value
 
-    async def _call(self, function: Registered, ctx: QueryCtx, arguments: dict[str, Any]) -> Any:
-        value = await function.handler(ctx, **arguments)
+    def _result(self, function: Registered, ctx: QueryCtx, value: object) -> Any:
+        """What a call returns whose handler returned `value`."""
         if ctx.transaction.calls and isinstance(ctx, MutationCtx):
             check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.access)
@@ -275,7 +278,7 @@ class Runner:
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
         ctx = MutationCtx(self, function.name, transaction, Caller(None, job.id))
-        await self._call(function, ctx, function.arguments(job.args, ctx.access))
+        self._result(function, ctx, await function.handler(ctx, **function.arguments(job.args, ctx.access)))
         if transaction.usage.is_near:
             self._warn(function, transaction)
         faults.at("job.ran")

@@ -24,7 +24,7 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Claim, Claimed, Job, Scan
+from duly.storage.engine import JOBS, Claim, Claimed, Job, Scan, make_job
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -133,7 +133,7 @@ def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = No
     id, name, args, scheduled_time, _, state, lane, parent, *_ = job
     state = after(state, event)
     completed = transaction.now if state in COMPLETED else None
-    moved = Job(id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed)
+    moved = make_job((id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed))
     transaction.write(JOBS, id, job, moved)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from duly.errors import StoreError
@@ -48,6 +49,9 @@ class Job(NamedTuple):
     error: str | None = None
     completed_time: float | None = None
 
+
+make_job: Final[Callable[[Iterable[Any]], Job]] = partial(tuple.__new__, Job)  # pyright: ignore[reportUnknownMemberType]
+"""A job of all its columns, in half the time of `Job(…)`: each one is made when it is read, and when it ends."""
 
 Row = str | Job
 """A document as JSON, or a row of a system table."""

@@ -16,7 +16,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -44,6 +44,7 @@ from duly.storage.engine import (
     Scan,
     View,
     Write,
+    make_job,
 )
 from duly.storage.file import own, prepare, read_header
 from duly.values.ids import ID_MAX
@@ -277,8 +278,8 @@ class SqliteView:
         now, mutations, actions = request
         next_dues: Any = [self._read(_NEXT_DUE, (lane, now)).get for lane in (MUTATION, ACTION)]
         return Claimed(
-            list(map(_job, self._read(_DUE, (MUTATION, now, mutations)))),
-            list(map(_job, self._read(_DUE, (ACTION, now, actions)))),
+            list(map(make_job, self._read(_DUE, (MUTATION, now, mutations)))),
+            list(map(make_job, self._read(_DUE, (ACTION, now, actions)))),
             min((due for due in next_dues if due is not None), default=None),
         )
 
@@ -286,14 +287,14 @@ class SqliteView:
         if table is JOBS:
             # `get` reads to the end: while a statement is open, no table can be dropped.
             row: Any = self._read_one(_GET_JOB, (id,)).get
-            return row and Job(*row)
+            return row and make_job(row)
         return self._read_one(_get_document(table.number, table.name), (id,)).get
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
         direction = "DESC" if descending else "ASC"
         if table is JOBS:
-            return [(row[0], Job(*row)) for row in self._scan_jobs(request, direction)]
+            return [(row[0], make_job(row)) for row in self._scan_jobs(request, direction)]
         if index is not None:
             sql = _SCAN_INDEX.format(table=_table(table), index=_index(index), direction=direction)
             bounds = (interval.lower.key(), interval.upper.key())
@@ -307,9 +308,6 @@ class SqliteView:
         lower, upper = (native(cut, columns) for cut in request.interval)
         sql = _scan_jobs(columns, shape(lower), shape(upper), direction)
         return self._read(sql, (*bound(lower), *bound(upper), request.limit))
-
-
-_job: Final = partial(tuple.__new__, Job)  # Job._make without its checks: rows have all of the columns
 
 
 # Names and bounds.

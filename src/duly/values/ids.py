@@ -37,12 +37,11 @@ class IdSource:
         self.last = last
 
     def next(self, now_ms: float) -> int:
-        next_tick = (self.last >> NODE_BITS) + 1
-        tick = tick_of(now_ms)
-        self.last = (tick if tick > next_tick else next_tick) << NODE_BITS | self.node
-        if self.last > ID_MAX:
+        tick = max(tick_of(now_ms), (self.last >> NODE_BITS) + 1)
+        self.last = id = tick << NODE_BITS | self.node
+        if id > ID_MAX:
             raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
-        return self.last
+        return id
 
     def copy(self) -> IdSource:
         """Another one that will make the same ids."""

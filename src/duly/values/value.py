@@ -88,7 +88,7 @@ def _walk(value: Any, depth: int, limits: Limits) -> bool:
     return _walk_other(value, depth, limits)
 
 
-def _walk_object(value: dict[object, object], depth: int, limits: Limits) -> bool:
+def _walk_object(value: dict[Any, Any], depth: int, limits: Limits) -> bool:
     if depth > limits.value_depth_max:
         raise _too_deep(limits)
     if len(value) > limits.object_fields_max:
@@ -96,13 +96,14 @@ def _walk_object(value: dict[object, object], depth: int, limits: Limits) -> boo
             f"got an object of {len(value)} fields, expected at most {limits.object_fields_max} (object_fields_max)"
         )
     special = False
-    key: object = None
+    key: Any = None
     try:
-        for key, item in value.items():
-            if key not in _good_names:
+        if not value.keys() <= _good_names:
+            for key in value:
                 _check_name(key)
-            kind = type(item)
-            if kind is str or item is None or kind is bool:
+        for key, item in value.items():  # noqa: B007  the error below names it
+            kind: object = type(item)  # pyright: ignore[reportUnknownVariableType]
+            if kind is str or item is None or kind is bool or (kind is int and INT_MIN <= item <= INT_MAX):
                 continue
             special = _walk(item, depth, limits) or special
     except NotAValueError as error:
@@ -137,7 +138,7 @@ def _walk_other(value: object, depth: int, limits: Limits) -> bool:
     if isinstance(value, int):
         return _check_int(value)
     if isinstance(value, dict):
-        return _walk_object(cast("dict[object, object]", value), depth + 1, limits)
+        return _walk_object(cast("Document", value), depth + 1, limits)
     if isinstance(value, list):
         return _walk_array(cast("list[object]", value), depth + 1, limits)
     if to_plain(value) is not value:  # a dataclass or a model

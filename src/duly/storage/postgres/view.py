@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Get, Job, Request, Row, Scan
+from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Get, Request, Row, Scan, make_job
 from duly.storage.postgres import names
 from duly.values.ids import ID_MAX
 from duly.values.schema import Table
@@ -50,7 +50,7 @@ class PostgresView:
     def get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
             rows = self._fetch(_GET_JOB.format(schema=self._schema), id)
-            return Job(*rows[0]) if rows else None
+            return make_job(rows[0]) if rows else None
         rows = self._fetch(_get_document(self._schema, names.of_table(table)), id)
         return rows[0][0] if rows else None
 
@@ -78,16 +78,13 @@ class PostgresView:
         lower, upper = (native(cut, columns) for cut in request.interval)
         sql = _scan_jobs_sql(self._schema, columns, shape(lower), shape(upper), direction)
         rows = self._fetch(sql, *bound(lower), *bound(upper), request.limit)
-        return [(row[0], Job(*row)) for row in rows]
+        return [(row[0], make_job(row)) for row in rows]
 
     def claim(self, request: Claim) -> Claimed:
         *rows, end = self._fetch(f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5)", *request, *self._part)
-        jobs = [_job((*row, None, None, None)) for row in rows]
+        jobs = [make_job((*row, None, None, None)) for row in rows]
         mutations = [job for job in jobs if job.lane == MUTATION]
         return Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
-
-
-_job: Final = partial(tuple.__new__, Job)
 
 
 # SQL.
