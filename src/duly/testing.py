@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
@@ -50,9 +51,8 @@ class Harness:
         if to_milliseconds(start) < EPOCH_MS:
             raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 on, when ids begin")
         self._clock = ManualClock(to_milliseconds(start))
-        self._folder = tempfile.mkdtemp(prefix="duly-") if store is None else None
         self._source = source
-        self._store = store or f"sqlite:///{self._folder}/data.db"
+        self._store, self._clean_up = temporary_store() if store is None else (store, lambda: None)
         self._development = development
         self._limits = limits
         self._random = Random(0)  # the same test takes the same chances each time
@@ -84,10 +84,6 @@ class Harness:
             await self.app.close()
         finally:
             self._clean_up()
-
-    def _clean_up(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     # Calls.
 
@@ -176,6 +172,12 @@ class Harness:
         await self.app.crash()
         self.app = self._new_app()
         await self.app.__aenter__()
+
+
+def temporary_store() -> tuple[str, Callable[[], None]]:
+    """The address of an empty store, and what removes it."""
+    folder = tempfile.mkdtemp(prefix="duly-")
+    return f"sqlite:///{folder}/data.db", partial(shutil.rmtree, folder, ignore_errors=True)
 
 
 class _As:

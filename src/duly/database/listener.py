@@ -28,6 +28,7 @@ class Listener:
 
     def close(self) -> None:
         self._closing.set()
+        self._engine.stop_listening()
         self._thread.join()
 
     def _listen(self) -> None:

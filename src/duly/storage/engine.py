@@ -280,6 +280,10 @@ class Engine(Protocol):
         """Wait until other nodes have news, for a moment at most; in a thread of its own."""
         ...
 
+    def stop_listening(self) -> None:
+        """Have `listen` return at once; from another thread."""
+        ...
+
     def is_lost(self, epoch: int) -> bool:
         """Whether the process of an opening is known to have ended, so that what it left running is interrupted."""
         ...

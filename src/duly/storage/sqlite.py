@@ -230,6 +230,8 @@ class SqliteEngine:
     def listen(self) -> Heartbeat:
         return Heartbeat(has_news=False, is_regrouped=False)
 
+    def stop_listening(self) -> None: ...
+
     def is_lost(self, epoch: int) -> bool:
         return epoch != self.epoch
 

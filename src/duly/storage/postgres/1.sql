@@ -103,7 +103,7 @@ BEGIN
         IF EXISTS (SELECT FROM unnest(entry.ids) AS written (id) JOIN unnest(read_ids) AS read (id) USING (id)) THEN
             RETURN true;
         END IF;
-        CONTINUE WHEN cardinality(relations) = 0;
+        CONTINUE WHEN relations IS NULL;
         IF cardinality(relations) * (cardinality(entry.keys) + cardinality(entry.ids)) > 1000000 THEN
             RETURN true;  -- to compare them would take longer than to run the batch again
         END IF;
@@ -156,6 +156,7 @@ END $$;
 CREATE FUNCTION duly.commit_1(
     this_epoch bigint, this_batch bigint,
     since bigint,  -- null: the caller has held the lock since before it read
+    -- Of all arrays: null is an empty one, which costs less to send.
     read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean,
     -- Documents, in groups: the relation, what is done to it (i, u, d), how many.
     tables integer[], row_relations text[], row_acts text[], row_counts integer[],
@@ -191,18 +192,21 @@ BEGIN
         RETURN -2;
     END IF;
 
-    FOR n IN 1 .. cardinality(row_relations) LOOP
+    FOR n IN 1 .. coalesce(cardinality(row_relations), 0) LOOP
         first := last + 1;
         last := last + row_counts[n];
-        EXECUTE CASE row_acts[n]
-            WHEN 'i' THEN format('INSERT INTO duly.%I (id, document) SELECT * FROM unnest($1, $2)', row_relations[n])
-            WHEN 'u' THEN format('UPDATE duly.%I AS old SET document = new.document'
+        -- To plan a join with one row takes longer than to write it.
+        EXECUTE CASE row_acts[n] || least(row_counts[n], 2)
+            WHEN 'i1' THEN format('INSERT INTO duly.%I (id, document) VALUES (($1)[1], ($2)[1])', row_relations[n])
+            WHEN 'i2' THEN format('INSERT INTO duly.%I (id, document) SELECT * FROM unnest($1, $2)', row_relations[n])
+            WHEN 'u1' THEN format('UPDATE duly.%I SET document = ($2)[1] WHERE id = ($1)[1]', row_relations[n])
+            WHEN 'u2' THEN format('UPDATE duly.%I AS old SET document = new.document'
                 ' FROM unnest($1, $2) AS new (id, document) WHERE old.id = new.id', row_relations[n])
             ELSE format('DELETE FROM duly.%I WHERE id = ANY ($1)', row_relations[n])
         END USING ids[first:last], documents[first:last];
     END LOOP;
     last := 0;
-    FOR n IN 1 .. cardinality(key_relations) LOOP
+    FOR n IN 1 .. coalesce(cardinality(key_relations), 0) LOOP
         first := last + 1;
         last := last + key_counts[n];
         EXECUTE CASE key_acts[n]
@@ -211,7 +215,7 @@ BEGIN
         END USING keys[first:last], key_ids[first:last];
     END LOOP;
 
-    IF cardinality(job_ids) > 0 THEN
+    IF job_ids IS NOT NULL THEN
         INSERT INTO duly.jobs (id, name, args, scheduled_time, due, state, lane, parent)
         SELECT id, name, arg, scheduled_time, due, state, lane, parent
         FROM unnest(job_ids, names, args, scheduled_times, dues, states, lanes, parents, completed_times)
@@ -227,7 +231,7 @@ BEGIN
         END IF;
     END IF;
     last := 0;
-    FOR n IN 1 .. cardinality(move_counts) LOOP
+    FOR n IN 1 .. coalesce(cardinality(move_counts), 0) LOOP
         first := last + 1;
         last := last + move_counts[n];
         IF ends[n] IS NULL THEN
@@ -253,8 +257,10 @@ BEGIN
 
     INSERT INTO duly.log VALUES (
         newest, this_epoch, greatest(this_last_id, newest_id), first_due, this_reshaped,
-        tables || ARRAY[1, 1], row_counts || ARRAY[cardinality(job_ids), cardinality(moved_ids)],
-        ids || job_ids || moved_ids, indexes, key_counts, keys
+        tables || ARRAY[1, 1],
+        row_counts || ARRAY[coalesce(cardinality(job_ids), 0), coalesce(cardinality(moved_ids), 0)],
+        coalesce(ids || job_ids || moved_ids, '{}'),
+        coalesce(indexes, '{}'), coalesce(key_counts, '{}'), coalesce(keys, '{}')
     );
     IF this_reshaped THEN
         UPDATE duly.store SET reshaped = newest;

@@ -16,8 +16,6 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-import orjson
-
 from duly import faults
 from duly.clock import monotonic, pause
 from duly.errors import StoreError
@@ -31,7 +29,6 @@ from duly.limits import (
 )
 from duly.storage.engine import (
     JOBS,
-    SYSTEM_TABLES,
     Changes,
     Claim,
     Claimed,
@@ -46,12 +43,12 @@ from duly.storage.engine import (
     StoreLost,
     View,
 )
-from duly.storage.postgres import layout, names
+from duly.storage.postgres import layout, tables
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.cache import DocumentCache
 from duly.storage.postgres.link import Link
 from duly.storage.postgres.nodes import Nodes
-from duly.storage.postgres.packing import pack, pack_reads
+from duly.storage.postgres.packing import news_of, pack, pack_reads
 from duly.storage.postgres.view import BEGIN_SNAPSHOT, PostgresView
 from duly.values.schema import Index, Table
 
@@ -108,13 +105,13 @@ class PostgresEngine:
             self._begin_snapshot()
             [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
             self._position, last_id, self._tables_version = self._newest()
-            tables = self._tables()
+            found = tables.read(self._link, self._schema)
             self._end()
             heartbeat = self._join()
         except StoreError as error:
             self.close()
             raise StoreError(f"{self.address.shown}: {error}") from error
-        return Header(secret, self._position, last_id, tables, heartbeat)
+        return Header(secret, self._position, last_id, found, heartbeat)
 
     def close(self) -> None:
         with suppress(StoreError, Conflict):
@@ -133,18 +130,6 @@ class PostgresEngine:
             " ORDER BY version DESC LIMIT 1"
         )
         return row[0], row[1], row[2]
-
-    def _tables(self) -> tuple[Table, ...]:
-        indexes: dict[int, list[Index]] = {}
-        for number, table, name, fields, ready in self._link.fetch(
-            f"SELECT number, table_number, name, fields, ready FROM {self._schema}.indexes ORDER BY number"
-        ):
-            indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields)), ready))
-        tables = self._link.fetch(f"SELECT number, name, declared FROM {self._schema}.tables ORDER BY number")
-        return (
-            *SYSTEM_TABLES.values(),
-            *(Table(name, number, tuple(indexes.get(number, ())), declared) for number, name, declared in tables),
-        )
 
     # Reading.
 
@@ -312,42 +297,29 @@ class PostgresEngine:
     # Tables and indexes, in an exclusive batch.
 
     def create_table(self, table: Table) -> None:
-        self._reshape(_CREATE_TABLE.format(schema=self._schema, table=names.of_table(table)))
-        self._fetch(_INSERT_TABLE, table.number, table.name, table.declared)
+        tables.create(self._reshaping(), self._schema, table)
 
     def declare_table(self, table: Table) -> None:
-        self._reshape("")
-        self._fetch(_DECLARE_TABLE, table.declared, table.number)
+        tables.declare(self._reshaping(), self._schema, table)
 
     def create_index(self, table: Table, index: Index) -> None:
-        self._reshape(_CREATE_INDEX.format(schema=self._schema, index=names.of_index(index)))
-        fields = orjson.dumps(index.fields).decode()
-        self._fetch(_INSERT_INDEX, index.number, table.number, index.name, fields, index.ready)
+        tables.create_index(self._reshaping(), self._schema, table, index)
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        pairs = list(keys)
-        self._reshape("", is_change=False)
-        self._fetch(
-            _FILL_INDEX.replace("{index}", names.of_index(index)), [key for key, _ in pairs], [id for _, id in pairs]
-        )
+        tables.fill_index(self._link, self._schema, index, keys)
 
     def finish_index(self, index: Index) -> None:
-        self._reshape("")
-        self._fetch(_FINISH_INDEX, index.number)
+        tables.finish_index(self._reshaping(), self._schema, index)
 
     def drop_index(self, index: Index) -> None:
-        self._reshape(_DROP_INDEX.format(schema=self._schema, index=names.of_index(index)))
-        self._fetch(_DELETE_INDEX, index.number)
+        tables.drop_index(self._reshaping(), self._schema, index)
 
-    def _reshape(self, sql: str, is_change: bool = True) -> None:
+    def _reshaping(self) -> Link:
+        """The link, to change the tables with, which all nodes will be told."""
         if not self._exclusive:
             raise Conflict("tables are changed in exclusive batches only")
-        self._reshaped = self._reshaped or is_change
-        if sql:
-            self._link.execute(sql)
-
-    def _fetch(self, sql: str, *values: object) -> None:
-        self._link.fetch(sql.replace("{schema}", self._schema), *values)
+        self._reshaped = True
+        return self._link
 
     # Other nodes.
 
@@ -363,6 +335,9 @@ class PostgresEngine:
     def listen(self) -> Heartbeat:
         return self.nodes.listen()
 
+    def stop_listening(self) -> None:
+        self.nodes.stop_listening()
+
     def is_lost(self, epoch: int) -> bool:
         return self.nodes.is_lost(epoch)
 
@@ -374,24 +349,24 @@ class PostgresEngine:
         stale: set[int] = set()
         if len(rows) > NODE_NEWS_MAX or rows[0]["version"] > self._position + 1:
             version, last_id, reshaped = self._newest()
-            tables = self._tables() if reshaped > self._tables_version else None
+            found = tables.read(self._link, self._schema) if reshaped > self._tables_version else None
             self._tables_version = reshaped
             self._position = version
             self._cache.clear()
             stale.update(self._answered)
-            self._news.append(News(version, last_id, {}, {}, None, tables, is_known=False))
+            self._news.append(News(version, last_id, {}, {}, None, found, is_known=False))
             return stale
         for row in rows:
             self._position = row["version"]
             if row["epoch"] == self.epoch:
                 continue
             stale.update(row["ids"])
-            tables = None
+            found = None
             if row["reshaped"]:
                 self._tables_version = row["version"]
-                tables = self._tables()
+                found = tables.read(self._link, self._schema)
                 stale.update(self._answered)
-            self._news.append(_news(row, tables))
+            self._news.append(news_of(row, found))
         self._cache.drop(stale)
         return stale
 
@@ -413,21 +388,6 @@ class BatchView:
         return self._engine.read(request)
 
 
-def _news(row: Any, tables: tuple[Table, ...] | None) -> News:
-    ids: dict[int, set[int]] = {}
-    first = 0
-    for table, count in zip(row["tables"], row["row_counts"], strict=True):
-        if count:
-            ids.setdefault(table, set()).update(row["ids"][first : first + count])
-        first += count
-    keys: dict[int, list[bytes]] = {}
-    first = 0
-    for index, count in zip(row["indexes"], row["key_counts"], strict=True):
-        keys.setdefault(index, []).extend(row["keys"][first : first + count])
-        first += count
-    return News(row["version"], row["last_id"], ids, keys, row["due"], tables)
-
-
 _CONFLICT: Final = -1
 _OUTLIVED: Final = -2
 
@@ -435,7 +395,8 @@ _OUTLIVED: Final = -2
 
 _BEGIN_EXCLUSIVE: Final = """
 BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SELECT pg_advisory_xact_lock({lock})
+SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
+SELECT pg_advisory_xact_lock({lock})
 """
 _PULL: Final = """
 SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
@@ -443,16 +404,3 @@ SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version
 _CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
 _COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 43)) + ")"
 _SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"
-_CREATE_TABLE: Final = 'CREATE TABLE {schema}."{table}" (id bigint PRIMARY KEY, document text NOT NULL)'
-_INSERT_TABLE: Final = "INSERT INTO {schema}.tables (number, name, declared) VALUES ($1, $2, $3)"
-_DECLARE_TABLE: Final = "UPDATE {schema}.tables SET declared = $1 WHERE number = $2"
-_CREATE_INDEX: Final = 'CREATE TABLE {schema}."{index}" (key bytea PRIMARY KEY, id bigint NOT NULL)'
-_INSERT_INDEX: Final = (
-    "INSERT INTO {schema}.indexes (number, table_number, name, fields, ready) VALUES ($1, $2, $3, $4, $5)"
-)
-_FILL_INDEX: Final = """
-INSERT INTO {schema}."{index}" (key, id) SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING
-"""
-_FINISH_INDEX: Final = "UPDATE {schema}.indexes SET ready = true WHERE number = $1"
-_DROP_INDEX: Final = 'DROP TABLE {schema}."{index}"'
-_DELETE_INDEX: Final = "DELETE FROM {schema}.indexes WHERE number = $1"

@@ -57,6 +57,11 @@ class Link:
         with suppress(TimeoutError):
             self._await(asyncio.wait_for(event.wait(), seconds))
 
+    def soon(self, act: Callable[[], None]) -> None:
+        """Have something done in the thread of this link while it waits; from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(act)
+
     def drop(self) -> None:
         """Throw the connection away."""
         connection, self._connection = self._connection, None

@@ -15,7 +15,7 @@ import os
 import secrets
 from contextlib import suppress
 from datetime import timedelta
-from socket import gethostname
+from platform import node as host_name
 
 from duly.clock import monotonic
 from duly.errors import StoreError
@@ -38,7 +38,7 @@ class Nodes:
         """Whether this node was taken for lost, and must join anew."""
         self._address = address
         self._lost_after = timedelta(seconds=lost_seconds)
-        self._instance = f"{gethostname()} {os.getpid()} {secrets.token_hex(4)}"
+        self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
         self._last_epoch = 0
         self._link = Link(address.listen, 2.0, 2.0)
@@ -85,6 +85,10 @@ class Nodes:
             return Heartbeat(has_news, False)
         version, beat = self._version, self._beat(self._link)
         return beat._replace(has_news=has_news or self._version > version)
+
+    def stop_listening(self) -> None:
+        """Have `listen` return at once; from another thread."""
+        self._link.soon(self._heard.set)
 
     def _hear(self, message: str) -> None:
         epoch, version = map(int, message.split())

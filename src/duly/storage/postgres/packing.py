@@ -1,4 +1,7 @@
-"""The changes of a batch as the arrays that `commit_1` takes: rows and keys in groups, new jobs in columns."""
+"""The changes of a batch as the arrays that `commit_1` takes, and what the log tells of it to others.
+
+Rows and keys are in groups, new jobs in columns.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from duly.errors import StoreError
-from duly.storage.engine import JOBS, Changes, Job, Reads, Write
+from duly.storage.engine import JOBS, Changes, Job, News, Reads, Write
 from duly.storage.postgres import names
 from duly.values.schema import Index, Table
 
@@ -40,14 +43,14 @@ class Groups:
 def pack_reads(reads: Reads | None) -> tuple[object, ...]:
     """Ids, ranges, and whether an index of the scheduled functions was read, whose keys are not in the log."""
     if reads is None:
-        return [], [], [], [], False
+        return None, None, None, None, False
     ranges = [
         (-table.number if index is None else index.number, lower, upper)
         for table, index, lower, upper in reads.ranges
         if index is None or table is not JOBS
     ]
-    numbers, lowers, uppers = zip(*ranges, strict=True) if ranges else ((), (), ())
-    return list(reads.ids), numbers, lowers, uppers, len(ranges) < len(reads.ranges)
+    numbers, lowers, uppers = zip(*ranges, strict=True) if ranges else (None, None, None)
+    return list(reads.ids) or None, numbers, lowers, uppers, len(ranges) < len(reads.ranges)
 
 
 def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
@@ -62,7 +65,9 @@ def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
                 _add_keys(keys, index, position, writes)
     new = [_placed(write.new) for write in jobs.values() if write.old is None]
     due = min((job.due for job in new if job.due is not None), default=None)
-    return (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs), changes.last_id, due, is_reshaped)
+    arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs))
+    # An empty array is sent as null: 39 of them would cost as much as all the rest of a small batch.
+    return (*(array or None for array in arrays), changes.last_id, due, is_reshaped)
 
 
 def _add_documents(rows: Groups, table: Table, writes: Mapping[int, Write]) -> None:
@@ -126,3 +131,19 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
     columns: list[list[Any]] = [[key[column] for key in groups] for column in range(8)]
     columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL has no such character
     return (*columns, [len(ids) for ids in groups.values()], [id for ids in groups.values() for id in ids])
+
+
+def news_of(row: Any, tables: tuple[Table, ...] | None) -> News:
+    """A row of the log."""
+    ids: dict[int, set[int]] = {}
+    first = 0
+    for table, count in zip(row["tables"], row["row_counts"], strict=True):
+        if count:
+            ids.setdefault(table, set()).update(row["ids"][first : first + count])
+        first += count
+    keys: dict[int, list[bytes]] = {}
+    first = 0
+    for index, count in zip(row["indexes"], row["key_counts"], strict=True):
+        keys.setdefault(index, []).extend(row["keys"][first : first + count])
+        first += count
+    return News(row["version"], row["last_id"], ids, keys, row["due"], tables)

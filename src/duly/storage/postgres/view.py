@@ -91,9 +91,13 @@ class PostgresView:
 
 BEGIN_SNAPSHOT: Final = """
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off
 """
-"""Each read has an index in its order. Without statistics PostgreSQL might read and sort all of a table instead."""
+"""Each read has an index in its order. Without statistics PostgreSQL might read and sort all of a table instead.
+
+What has no index, such as the only row of `store`, looks so expensive then that PostgreSQL would compile its plan
+each time, which takes longer than anything else.
+"""
 
 _JOB: Final = "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time"
 _COMPLETED: Final = (
