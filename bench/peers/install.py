@@ -81,8 +81,8 @@ def _run(command: list[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(f"could not be installed: {error}") from None
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Missing(f"could not be installed: {lines[-1]}")
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        raise Missing(f"could not be installed: {lines[0] if lines else f'exit code {done.returncode}'}")
 
 
 def _is_made(folder: Path, files: list[Path]) -> bool:

@@ -132,7 +132,8 @@ class Measuring:
             await connection.close()
 
     def _address(self, database: str) -> str:
-        return urlsplit(self.address)._replace(path=f"/{database}").geturl()
+        server = urlsplit(self.address)
+        return f"postgresql://{server.netloc}/{database}?{server.query}"
 
 
 def _drained(jobs: int, seconds: float, written: Any) -> Drained:

@@ -6,7 +6,8 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -52,18 +53,28 @@ async def _rows(peer: Peer, address: str, scale: Scale, say: Callable[[str], Non
     try:
         say(f"{peer.name}: installing …")
         measuring = Measuring(peer, install(peer), address, scale)
+    except Missing as why:
+        yield about | {"workload": None, "why": str(why)}
+        return
+    try:
         about["version"] = await measuring.set_up()
+        for workload, figures in WORKLOADS.items():
+            say(f"{peer.name}: {workload} …")
+            for row in await _figures(workload, figures(measuring)):
+                yield about | row
     except Exception as why:
         yield about | {"workload": None, "why": _sentence(why)}
-        return
-    for workload, figures in WORKLOADS.items():
-        say(f"{peer.name}: {workload} …")
-        try:
-            for row in await figures(measuring):
-                yield about | row
-        except Exception as why:
-            yield about | {"workload": workload, "why": _sentence(why)}
-    await measuring.tear_down()
+    finally:
+        with suppress(Exception):  # the server may have gone
+            await measuring.tear_down()
+
+
+async def _figures(workload: str, figures: Awaitable[list[Row]]) -> list[Row]:
+    """The rows of a workload; one that says why, if it failed: others may not."""
+    try:
+        return await figures
+    except Exception as why:
+        return [{"workload": workload, "why": _sentence(why)}]
 
 
 async def _w1(measuring: Measuring) -> list[Row]:
@@ -140,8 +151,7 @@ def _notes(peer: str, rows: list[Row]) -> list[str]:
 
 
 def _sentence(why: Exception) -> str:
-    known = isinstance(why, (Missing, Failed))
-    return (str(why) if known else f"{type(why).__name__}: {why}").rstrip(".")
+    return (str(why) if isinstance(why, Failed) else f"{type(why).__name__}: {why}").rstrip(".")
 
 
 def _number(value: float) -> str:
