@@ -1,0 +1,1 @@
+"""Other job systems on PostgreSQL, measured on the server that duly is measured on."""
