@@ -66,7 +66,7 @@ class App:
         random: Random | None = None,
     ) -> None:
         self._source = source
-        self._engine = engine_of(store, limits)
+        self._engine = engine_of(store, limits, executor)
         self._executes = executor
         self.development = development
         self._limits = limits
@@ -278,7 +278,7 @@ class Subscription(Generic[R]):
                 self._watch.cancel()
 
 
-def engine_of(store: str, limits: Limits = DEFAULTS) -> Engine:
+def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
     """The storage engine of a store's address."""
     if store.startswith(POSTGRES):
         try:
@@ -287,7 +287,7 @@ def engine_of(store: str, limits: Limits = DEFAULTS) -> Engine:
             raise StoreError(
                 f"got a store in PostgreSQL, expected its driver too ({error}); run pip install 'duly[postgres]'"
             ) from error
-        return PostgresEngine(parse(store), limits)
+        return PostgresEngine(parse(store), limits, executes)
     return SqliteEngine(sqlite_path(store))
 
 

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from duly.clock import monotonic
 from duly.errors import StoreError
-from duly.limits import STORE_PAUSE_SECONDS
+from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
 from duly.storage.engine import Engine, Heartbeat
 
 _log: Final = logging.getLogger("duly.nodes")
@@ -23,6 +24,7 @@ class Listener:
         self._heard = heard
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
+        self._answered = monotonic()  # when the event loop last had a turn
         self._thread = threading.Thread(target=self._listen, name="duly-nodes", daemon=True)
         self._thread.start()
 
@@ -35,7 +37,7 @@ class Listener:
         failing = False
         while not self._closing.is_set():
             try:
-                heartbeat = self._engine.listen()
+                heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
             except StoreError as error:
                 if not failing:
                     _log.warning("the store gives no answer, trying again: %s", error)
@@ -47,6 +49,10 @@ class Listener:
                 # Whatever was told meanwhile was lost.
                 heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
             try:
-                self._loop.call_soon_threadsafe(self._heard, heartbeat)
+                self._loop.call_soon_threadsafe(self._tell, heartbeat)
             except RuntimeError:  # the loop was closed without closing the app
                 return
+
+    def _tell(self, heartbeat: Heartbeat) -> None:
+        self._answered = monotonic()
+        self._heard(heartbeat)

@@ -276,8 +276,11 @@ class Engine(Protocol):
         """What has been learnt of other nodes since this was last asked, in the order of versions."""
         ...
 
-    def listen(self) -> Heartbeat:
-        """Wait until other nodes have news, for a moment at most; in a thread of its own."""
+    def listen(self, is_awake: bool) -> Heartbeat:
+        """Wait until other nodes have news, for a moment at most; in a thread of its own.
+
+        While this process is not awake, others run its part of what is due.
+        """
         ...
 
     def stop_listening(self) -> None:

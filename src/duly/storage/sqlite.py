@@ -227,7 +227,7 @@ class SqliteEngine:
     def news(self) -> tuple[News, ...]:
         return ()
 
-    def listen(self) -> Heartbeat:
+    def listen(self, is_awake: bool) -> Heartbeat:
         return Heartbeat(has_news=False, is_regrouped=False)
 
     def stop_listening(self) -> None: ...

@@ -18,6 +18,8 @@ CREATE TABLE duly.nodes (
     instance text NOT NULL,             -- for humans: host, process, chance
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'left', 'lost')),
     seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When it was last seen ready to run what is due: that is, not busy with something that blocks it.
+    ready timestamptz NOT NULL DEFAULT '-infinity',
     lost_after interval NOT NULL,       -- not seen for so long, it is lost, and so are the actions it runs
     batch bigint NOT NULL DEFAULT 0,    -- the last one it has committed, and the version that made:
     version bigint NOT NULL DEFAULT 0   -- what settles a commit whose answer was lost
@@ -305,20 +307,22 @@ END $$;
 -- Say that a node lives, and see who else does. Those that were not seen for too long are lost from here on: what
 -- they still try to commit is refused. A row that is locked belongs to one that is committing.
 CREATE FUNCTION duly.beat_1(
-    this_epoch bigint, fresh interval,
-    OUT is_live boolean, OUT fresh_epochs bigint[], OUT live_epochs bigint[], OUT last_epoch bigint,
+    this_epoch bigint, is_ready boolean, fresh interval,
+    OUT is_live boolean, OUT ready_epochs bigint[], OUT live_epochs bigint[], OUT last_epoch bigint,
     OUT newest bigint, OUT now_ms double precision
 ) LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE duly.nodes SET seen = clock_timestamp() WHERE epoch = this_epoch AND state = 'live';
+    UPDATE duly.nodes
+    SET seen = clock_timestamp(), ready = CASE WHEN is_ready THEN clock_timestamp() ELSE nodes.ready END
+    WHERE epoch = this_epoch AND state = 'live';
     is_live := FOUND;
     UPDATE duly.nodes SET state = 'lost' WHERE epoch IN (
         SELECT epoch FROM duly.nodes WHERE state = 'live' AND seen < clock_timestamp() - lost_after
         FOR UPDATE SKIP LOCKED
     );
-    SELECT array_agg(epoch ORDER BY epoch) FILTER (WHERE state = 'live' AND seen > clock_timestamp() - fresh),
+    SELECT array_agg(epoch ORDER BY epoch) FILTER (WHERE state = 'live' AND ready > clock_timestamp() - fresh),
         array_agg(epoch) FILTER (WHERE state = 'live'), max(epoch)
-    INTO fresh_epochs, live_epochs, last_epoch FROM duly.nodes;
+    INTO ready_epochs, live_epochs, last_epoch FROM duly.nodes;
     SELECT version INTO newest FROM duly.log ORDER BY version DESC LIMIT 1;
     now_ms := extract(epoch FROM clock_timestamp()) * 1000;
 END $$;

@@ -64,9 +64,9 @@ class PostgresEngine:
 
     is_shared = True
 
-    def __init__(self, address: Address, limits: Limits = DEFAULTS) -> None:
+    def __init__(self, address: Address, limits: Limits = DEFAULTS, executes: bool = True) -> None:
         self.address = address
-        self.nodes = Nodes(address, limits.node_lost_seconds)
+        self.nodes = Nodes(address, limits.node_lost_seconds, executes)
         self._schema = address.schema
         self._link = self._new_link()
         self._readers = threading.local()
@@ -332,8 +332,8 @@ class PostgresEngine:
         news, self._news = self._news, []
         return news
 
-    def listen(self) -> Heartbeat:
-        return self.nodes.listen()
+    def listen(self, is_awake: bool) -> Heartbeat:
+        return self.nodes.listen(is_awake)
 
     def stop_listening(self) -> None:
         self.nodes.stop_listening()

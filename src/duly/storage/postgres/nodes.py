@@ -1,6 +1,6 @@
 """The processes that share a store: who lives, which part of the work is whose, and that there is news.
 
-Each node says that it lives, several times a second, by the server's clock. Who was not seen for a moment has no part
+Each node says that it lives, several times a second, by the server's clock. Who was not ready for a moment has no part
 of the pending functions any more, which is only a hint, for what two nodes claim only one commits. Who was not seen
 for long is lost: the database refuses its commits from then on, and what it left running has failed.
 """
@@ -30,13 +30,14 @@ from duly.storage.postgres.view import ALL, Part
 class Nodes:
     """The nodes of a store as this one sees them. `listen` is called from a thread of its own."""
 
-    def __init__(self, address: Address, lost_seconds: float) -> None:
+    def __init__(self, address: Address, lost_seconds: float, executes: bool) -> None:
         self.epoch = 0
         self.number = 0
         self.part: Part = ALL
         self.is_outlived = False
         """Whether this node was taken for lost, and must join anew."""
         self._address = address
+        self._executes = executes
         self._lost_after = timedelta(seconds=lost_seconds)
         self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
@@ -58,7 +59,7 @@ class Nodes:
         self.epoch, self.number = rows[0]
         self._last_epoch = self.epoch - 1  # of what came before it knows nothing yet
         self.is_outlived = False
-        return self._beat(link)
+        return self._beat(link, is_ready=self._executes)
 
     def leave(self, link: Link) -> None:
         if self.epoch and link.is_connected:
@@ -69,7 +70,7 @@ class Nodes:
 
     # In a thread of its own.
 
-    def listen(self) -> Heartbeat:
+    def listen(self, is_awake: bool) -> Heartbeat:
         """Wait until others have news, at most until the next beat."""
         if not self._link.is_connected:
             self._listens = False
@@ -83,7 +84,7 @@ class Nodes:
         self._heard.clear()
         if monotonic() < self._beat_at:
             return Heartbeat(has_news, False)
-        version, beat = self._version, self._beat(self._link)
+        version, beat = self._version, self._beat(self._link, is_awake and self._executes)
         return beat._replace(has_news=has_news or self._version > version)
 
     def stop_listening(self) -> None:
@@ -96,16 +97,16 @@ class Nodes:
         if epoch != self.epoch:
             self._heard.set()
 
-    def _beat(self, link: Link) -> Heartbeat:
+    def _beat(self, link: Link, is_ready: bool) -> Heartbeat:
         began = monotonic()
         self._beat_at = began + NODE_BEAT_SECONDS
-        sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2)"
+        sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2, $3)"
         epoch, before = self.epoch, (self.part, self._live)
-        [row] = link.fetch(sql, epoch, timedelta(seconds=NODE_FRESH_SECONDS))
-        fresh: list[int] = row["fresh_epochs"] or []
+        [row] = link.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))
+        ready: list[int] = row["ready_epochs"] or []
         if epoch == self.epoch:  # it may have joined anew meanwhile
             self.is_outlived = not row["is_live"]
-            self.part = Part(fresh.index(epoch), len(fresh)) if epoch in fresh else ALL
+            self.part = Part(ready.index(epoch), len(ready)) if epoch in ready else ALL
             self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
         self._version = max(self._version, row["newest"])
         is_regrouped = before != (self.part, self._live) or self.is_outlived
