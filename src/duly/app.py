@@ -78,7 +78,7 @@ class App:
         registry = Registry.load(self._source, self._limits)
         database = await Database.open(self._engine, self._clock, self._limits, self._random)
         try:
-            await apply_schema(database, registry.schema)
+            await apply_schema(database, registry.schema, takes_over=self.development)
             runner = Runner(database, registry, self._clock, self.development)
             executor = Executor(database, runner, self._limits.actions_running_max)
             await executor.recover()

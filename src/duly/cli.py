@@ -1,4 +1,4 @@
-"""The command line: `duly dev` and `duly run`."""
+"""The command line: `duly dev`, `duly run`, `duly migrate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import tomllib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,8 @@ from duly.functions.failure import describe
 from duly.functions.registry import Registry
 from duly.functions.runner import Run
 from duly.server import door
+from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import parse
 from duly.values.value import dumps, loads
 
 DEFAULT_FOLDER = "backend"
@@ -78,7 +80,7 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with _errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(sqlite_path(store), function, dumps(arguments))
+            value = door.call(_file_of(store), function, dumps(arguments))
         except door.NobodyThereError:
             value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
@@ -100,9 +102,46 @@ def _number(text: str) -> float:
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
 
 
+def _file_of(store: str) -> str:
+    """The file that one process owns. NobodyThereError where the store is not a file: many processes open it."""
+    if store.startswith(POSTGRES):
+        raise door.NobodyThereError
+    return sqlite_path(store)
+
+
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
     async with App(folder, store, executor=False) as app:
         return await app.run(function, args)
+
+
+@main.command()
+@click.option("--plan", is_flag=True, help="Only say what would be done.")
+@click.option("--folder", help="Apply the schema of this folder too, though a newer one was applied before.")
+@_store
+def migrate(plan: bool, folder: str | None, store: str) -> None:
+    """Bring the tables of duly itself in a PostgreSQL database up to date.
+
+    Every start does so too; this does it beforehand, with another user for example. Nodes of the version before may
+    run meanwhile, and it may be interrupted: nothing is left half done.
+    """
+    if not store.startswith(POSTGRES):
+        raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
+    from duly.storage.postgres import layout  # its driver is an extra
+
+    with _errors_as_text():
+        for line in layout.plan(parse(store)):
+            click.echo(line)
+        if not plan:
+            layout.bring_up_to_date(parse(store))
+            click.echo(f"the store is of format {layout.FORMAT}")
+            if folder is not None:
+                asyncio.run(_deploy(folder, store))
+                click.echo(f"the schema of {folder} is the newest")
+
+
+async def _deploy(folder: str, store: str) -> None:
+    async with App(folder, store, executor=False) as app:
+        await app.reload()
 
 
 class _errors_as_text:
@@ -129,7 +168,7 @@ async def _dev(folder: str, store: str) -> None:
     try:
         while not await _opened(app):
             await changes.next()
-        async with door.open_door(app, sqlite_path(store)):
+        async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
             click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {store}")
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:

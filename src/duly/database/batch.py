@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
@@ -14,6 +15,7 @@ from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction, merge_writes
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
+from duly.errors import StoreError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
 from duly.values.ids import IdSource
@@ -22,6 +24,8 @@ from duly.values.schema import BY_CREATION_TIME, Index, SchemaDefinition, Table
 T = TypeVar("T")
 Tracked = dict[str, set[int]]
 """Ids of documents that were written, by table."""
+ALL_IDS: Final = -1
+"""Stands in for them where it is not known which."""
 
 
 class Batch:
@@ -161,6 +165,8 @@ class Batch:
 
     def commit(self) -> Commit:
         self._create_tables()
+        if self._engine.is_shared:
+            self._mark_unchecked()
         written = [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
         version = self._engine.commit(Changes(written, self._ids.last, self._what_was_read()))
         for table, writes in written:
@@ -168,6 +174,13 @@ class Batch:
                 self.tracked[table.name].update(writes)
         weight = sum(_weight(writes) for _, writes in written)
         return Commit(version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
+
+    def _mark_unchecked(self) -> None:
+        """Note which tables hold documents now that the newest version of the application has not checked."""
+        for name in self.catalog.outdated & self._writes.keys():
+            unchecked = replace(self.catalog.tables[name], declared="")
+            self._change(self._engine.declare_table, unchecked)
+            self.catalog = self._stored = self.catalog.with_table(unchecked)
 
     def _what_was_read(self) -> Reads | None:
         if self._reads is None:
@@ -209,6 +222,15 @@ class Batch:
         """Validate by another schema from the next call on."""
         self.catalog = self.catalog.with_schema(schema)
 
+    def is_superseded(self, mark: str) -> bool:
+        """Whether a node has declared something newer since somebody first declared this."""
+        return mark in self._engine.deploys()[:-1]
+
+    def deploy(self, mark: str) -> None:
+        """Make a declaration the newest, if it is not."""
+        if self._engine.is_shared and self._engine.deploys()[-1:] != [mark]:
+            self._change(self._engine.deploy, mark)
+
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
         """Add keys of documents that are older than an index that is being built."""
         self._change(self._engine.fill_index, index, keys)
@@ -219,6 +241,8 @@ class Batch:
         Returns those kept so far, with all that this batch has written.
         """
         kept = {name: ids | self._writes.get(name, _NOTHING).keys() for name, ids in self.tracked.items()}
+        if any(ALL_IDS in ids for ids in kept.values()):
+            raise StoreError("other nodes have written more than this one could follow; apply the schema again")
         self.tracked = {name: set[int]() for name in tables}
         return kept
 

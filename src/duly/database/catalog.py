@@ -8,6 +8,7 @@ from typing import Final
 from duly.errors import LimitError
 from duly.limits import TABLES_MAX
 from duly.storage.engine import JOBS, SYSTEM_TABLES, USER_NUMBER_MIN, Job, Row
+from duly.values.fingerprints import fingerprint
 from duly.values.keys import encode, encode_id, field_of
 from duly.values.schema import BY_CREATION_TIME, UNDECLARED, Index, SchemaDefinition, Table
 from duly.values.value import loads
@@ -19,12 +20,25 @@ class Catalog:
     It never changes: a new table makes a new catalog.
     """
 
-    __slots__ = ("by_number", "schema", "tables")
+    __slots__ = ("_outdated", "by_number", "schema", "tables")
 
     def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED) -> None:
         self.schema = schema
+        self._outdated: frozenset[str] | None = None
         self.tables: Mapping[str, Table] = {table.name: table for table in tables}
         self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}
+
+    @property
+    def outdated(self) -> frozenset[str]:
+        """The tables that a newer version of the application declares otherwise than this schema does."""
+        if self._outdated is None:
+            declared = {name: table.document for name, table in self.schema.tables.items() if name in self.tables}
+            self._outdated = frozenset(
+                name
+                for name, document in declared.items()
+                if self.tables[name].declared not in ("", fingerprint(document))
+            )
+        return self._outdated
 
     def with_table(self, table: Table) -> Catalog:
         """The same catalog with one more table, or with another state of a table it has."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic, pause
-from duly.database.batch import Batch, Tracked
+from duly.database.batch import ALL_IDS, Batch, Tracked
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Heard, Log
 from duly.database.reads import ReadSet
@@ -262,6 +262,9 @@ class Committer:
             for change in changes:
                 if change.table in self._tracked:
                     self._tracked[change.table] |= change.ids
+            if not news.is_known:
+                for ids in self._tracked.values():
+                    ids.add(ALL_IDS)
             self._heard.append(Commit(news.version, changes, is_known=news.is_known))
 
     def _all_heard(self) -> list[Commit]:

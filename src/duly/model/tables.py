@@ -7,9 +7,11 @@ maintains it, and the ids of what is written to a table under check are kept, to
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from duly import faults
 from duly.clock import monotonic
@@ -20,23 +22,31 @@ from duly.errors import SchemaValidationError, StoreError
 from duly.limits import SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
 from duly.storage.engine import SYSTEM_TABLES, Get, Scan
 from duly.values.checks import AnyValidator, Mismatch
-from duly.values.fingerprints import fingerprint
+from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec
 from duly.values.keys import EVERYTHING, FIRST, Cut, Interval
 from duly.values.schema import Index, SchemaDefinition, Table
 from duly.values.value import loads
 
+_log: Final = logging.getLogger("duly.schema")
+
 
 async def apply_schema(
-    database: Database, schema: SchemaDefinition, on_active: Callable[[], None] = lambda: None
+    database: Database,
+    schema: SchemaDefinition,
+    on_active: Callable[[], None] = lambda: None,
+    takes_over: bool = True,
 ) -> None:
     """Make a schema that of the store; others may call meanwhile, but not apply another schema.
+
+    A node with an older version of the application, which does not take over, leaves the store as a newer one has
+    declared it: then the schema is only that of this node's own writes.
 
     A SchemaValidationError names the first document that does not fit. Then, as after any other error, everything
     is as it was; who cancels this may find it active. `on_active` is called before the next call works by the
     schema, in the thread that commits.
     """
-    change = Change(schema, database.ids, on_active)
+    change = Change(schema, database.ids, on_active, takes_over)
     try:
         while not await database.commit(change.step, exclusive=True):
             faults.at("schema.step")
@@ -50,8 +60,16 @@ async def apply_schema(
 class Change:
     """A schema on its way into a store."""
 
-    def __init__(self, schema: SchemaDefinition, ids: IdCodec, on_active: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        schema: SchemaDefinition,
+        ids: IdCodec,
+        on_active: Callable[[], None] = lambda: None,
+        takes_over: bool = True,
+    ) -> None:
         self._schema = schema
+        self._mark = fingerprint_of_schema(schema)
+        self._takes_over = takes_over
         self._ids = ids
         self._on_active = on_active
         self._declared = {name: fingerprint(table.document) for name, table in schema.tables.items()}
@@ -86,6 +104,13 @@ class Change:
 
     def _go(self) -> Iterator[bool]:
         """All there is to do. Wherever it yields, others may be let in; where it yields True they must be."""
+        if not self._takes_over and self._batch.is_superseded(self._mark):
+            _log.warning(
+                "this schema is older than that of the store, which stays; `duly migrate --folder` makes it the newest"
+            )
+            self._batch.put_schema(self._schema)
+            self._on_active()
+            return
         self._unchecked = self._changed_tables()
         self._batch.track(*self._unchecked)
         for name in self._unchecked:
@@ -212,6 +237,7 @@ class Change:
         for table in _tables(batch):
             batch.put_table(self._final(table))
         batch.put_schema(self._schema)
+        batch.deploy(self._mark)
         batch.track()
         self._on_active()
         faults.at("schema.ready")

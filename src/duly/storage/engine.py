@@ -262,6 +262,14 @@ class Engine(Protocol):
         """
         ...
 
+    def deploys(self) -> Sequence[str]:
+        """What nodes have declared, from the oldest to the newest; nothing where there is one process only."""
+        ...
+
+    def deploy(self, mark: str) -> None:
+        """Make a declaration the newest."""
+        ...
+
     def check(self, reads: Reads) -> None:
         """Raise Conflict if another node has written something of `reads` since the batch began."""
         ...

@@ -220,6 +220,11 @@ class SqliteEngine:
 
     # There are no other nodes.
 
+    def deploys(self) -> tuple[str, ...]:
+        return ()
+
+    def deploy(self, mark: str) -> None: ...
+
     def check(self, reads: Reads) -> None: ...
 
     def refresh(self) -> None: ...

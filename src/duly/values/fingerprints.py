@@ -12,6 +12,7 @@ from warnings import catch_warnings, simplefilter
 
 from duly.values.checks import Validator, is_pydantic
 from duly.values.models import ModelValidator
+from duly.values.schema import SchemaDefinition
 
 _DIGEST_BYTES: Final = 16
 
@@ -26,6 +27,13 @@ def fingerprint(validator: Validator) -> str:
     True
     """
     return hashlib.blake2b(_text(validator).encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def fingerprint_of_schema(schema: SchemaDefinition) -> str:
+    """The same of all tables and their indexes."""
+    tables = sorted((name, fingerprint(table.document), table.indexes) for name, table in schema.tables.items())
+    text = repr([(name, document, sorted(indexes.items())) for name, document, indexes in tables])
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _text(part: object) -> str:

@@ -6,7 +6,8 @@
 
 CREATE TABLE duly.store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    format integer NOT NULL,
+    format integer NOT NULL,            -- which files like this one were applied
+    needs integer NOT NULL DEFAULT 1,   -- the format that a node must know in order to go on
     secret bytea NOT NULL,
     reshaped bigint NOT NULL DEFAULT 0  -- the version that changed tables or indexes last
 );
@@ -51,6 +52,9 @@ CREATE TABLE duly.indexes (
     UNIQUE (table_number, name, ready)
 );
 
+-- What applications have declared, by its fingerprint; the largest number is the newest.
+CREATE TABLE duly.deploys (mark text PRIMARY KEY, number bigint NOT NULL UNIQUE);
+
 -- Scheduled functions that have not completed; what has is moved to `completed_jobs`, which keeps this table small.
 -- A dead entry of `jobs_due` costs each claim until it is vacuumed.
 CREATE TABLE duly.jobs (
@@ -90,7 +94,7 @@ CREATE INDEX completed_jobs_by_name ON duly.completed_jobs (name, scheduled_time
 -- their number is the negative one of the table.
 CREATE FUNCTION duly.conflicts_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
-) RETURNS boolean LANGUAGE plpgsql SET enable_nestloop = off AS $$
+) RETURNS boolean LANGUAGE plpgsql SET enable_nestloop = off SET jit = off AS $$
 DECLARE
     entry duly.log;
     first integer;
@@ -333,7 +337,7 @@ CREATE FUNCTION duly.claim_1(
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
     parent bigint
-) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     of_lane text;
     next_due double precision;

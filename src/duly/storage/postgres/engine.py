@@ -52,7 +52,6 @@ from duly.storage.postgres.packing import news_of, pack, pack_reads
 from duly.storage.postgres.view import BEGIN_SNAPSHOT, PostgresView
 from duly.values.schema import Index, Table
 
-CONNECT_SECONDS: Final = 2.0
 ANSWER_SECONDS: Final = 5.0
 """How long a statement may take: a batch that waits for the lock waits for one that a stalled node holds, at most."""
 LOCK_IDLE_MS: Final = 2_500
@@ -94,7 +93,7 @@ class PostgresEngine:
         return self.nodes.number
 
     def _new_link(self) -> Link:
-        return Link(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
+        return Link(self.address.dsn, layout.CONNECT_SECONDS, ANSWER_SECONDS)
 
     # Opening and closing.
 
@@ -313,6 +312,14 @@ class PostgresEngine:
 
     def drop_index(self, index: Index) -> None:
         tables.drop_index(self._reshaping(), self._schema, index)
+
+    def deploys(self) -> list[str]:
+        if not self._exclusive:
+            raise Conflict("what is declared is looked at in exclusive batches only")
+        return tables.deploys(self._link, self._schema)
+
+    def deploy(self, mark: str) -> None:
+        tables.deploy(self._reshaping(), self._schema, mark)
 
     def _reshaping(self) -> Link:
         """The link, to change the tables with, which all nodes will be told."""

@@ -7,6 +7,8 @@ before go on while a newer one has migrated the store.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import Final
 
@@ -16,6 +18,8 @@ from duly.storage.postgres.address import Address
 from duly.storage.postgres.link import Link
 from duly.values.ids import SECRET_BYTES
 
+CONNECT_SECONDS: Final = 2.0
+MIGRATION_SECONDS: Final = 600.0
 FORMAT: Final = 1
 """The newest version of the layout, which this duly makes and needs."""
 
@@ -47,10 +51,35 @@ def migrate(link: Link, address: Address) -> None:
         raise
 
 
+def plan(address: Address) -> list[str]:
+    """What `bring_up_to_date` would do, a line each."""
+    with _linked(address) as link:
+        lacking = missing(link, address)
+    if not lacking:
+        return [f"{address.shown}, schema {address.schema}: nothing to do"]
+    return [f"{address.shown}, schema {address.schema}: apply format {version}" for version in lacking]
+
+
+def bring_up_to_date(address: Address) -> None:
+    """Migrate a store that is not open."""
+    with _linked(address) as link:
+        migrate(link, address)
+        check_format(link, address)
+
+
+@contextmanager
+def _linked(address: Address) -> Generator[Link]:
+    link = Link(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
 def check_format(link: Link, address: Address) -> None:
-    found = format_of(link, address)
-    if found < FORMAT:
-        raise StoreError(f"{address.shown}: got a store of format {found}, expected {FORMAT}; run `duly migrate`")
+    [(needs,)] = link.fetch(f"SELECT needs FROM {address.schema}.store")
+    if needs > FORMAT:
+        raise StoreError(f"got a store that needs format {needs}, expected at most {FORMAT}; use a newer duly")
 
 
 def sql_of(version: int, address: Address) -> str:

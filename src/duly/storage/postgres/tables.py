@@ -60,8 +60,21 @@ def drop_index(link: Link, schema: str, index: Index) -> None:
     link.fetch(_DELETE_INDEX.format(schema=schema), index.number)
 
 
+def deploys(link: Link, schema: str) -> list[str]:
+    return [mark for (mark,) in link.fetch(_GET_DEPLOYS.format(schema=schema))]
+
+
+def deploy(link: Link, schema: str, mark: str) -> None:
+    link.fetch(_DEPLOY.format(schema=schema), mark)
+
+
 # SQL.
 
+_GET_DEPLOYS: Final = "SELECT mark FROM {schema}.deploys ORDER BY number"
+_DEPLOY: Final = """
+INSERT INTO {schema}.deploys (mark, number) SELECT $1, coalesce(max(number), 0) + 1 FROM {schema}.deploys
+ON CONFLICT (mark) DO UPDATE SET number = excluded.number
+"""
 _GET_TABLES: Final = "SELECT number, name, declared FROM {schema}.tables ORDER BY number"
 _GET_INDEXES: Final = "SELECT number, table_number, name, fields, ready FROM {schema}.indexes ORDER BY number"
 _CREATE_TABLE: Final = 'CREATE TABLE {schema}."{table}" (id bigint PRIMARY KEY, document text NOT NULL)'
