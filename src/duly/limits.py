@@ -98,6 +98,9 @@ INDEXES_MAX: Final = 32
 """Indexes of one table: each costs every write."""
 INDEX_FIELDS_MAX: Final = 16
 """Fields of one index."""
+INDEX_KEY_BYTES_MAX: Final = 2_600
+"""Bytes of what a document is sorted by in one index: PostgreSQL holds 2,704 at most, and what fits one engine is to
+fit the others."""
 FILTER_OPERATORS_MAX: Final = 256
 """Operators in the filters of one query; more is a function that looks at the documents itself."""
 SCAN_ROWS_MAX: Final = 256

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from duly.errors import LimitError
-from duly.limits import TABLES_MAX
+from duly.limits import INDEX_KEY_BYTES_MAX, TABLES_MAX
 from duly.storage.engine import JOBS, SYSTEM_TABLES, USER_NUMBER_MIN, Job, Row
 from duly.values.fingerprints import fingerprint
 from duly.values.keys import encode, encode_id, field_of
@@ -89,8 +89,14 @@ def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
 
 
 def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
-    """The key of one document in one index."""
-    return b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
+    """The key of one document in one index. LimitError where it is longer than every engine can hold."""
+    key = b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
+    if len(key) > INDEX_KEY_BYTES_MAX:
+        raise LimitError(
+            f"the values of a document in index {index.name!r} ({', '.join(index.fields)}) take {len(key):,} bytes,"
+            f" expected at most {INDEX_KEY_BYTES_MAX:,} (INDEX_KEY_BYTES_MAX); index a shorter field, such as a hash"
+        )
+    return key
 
 
 def index_named(table: Table, name: str) -> Index | None:

@@ -42,7 +42,7 @@ class Overlay:
         """The scan that finds enough rows below, some of which may no longer be what they were."""
         lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
-        return scan._replace(limit=scan.limit + hidden) if hidden else scan
+        return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # below 0: its ends contradict
 
     def merged(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
         """What a scan finds: the rows below that are not written, and the written ones, in order."""
