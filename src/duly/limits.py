@@ -130,6 +130,8 @@ BATCH_SECONDS_ALONE_MAX: Final = 0.030
 """The same while no call waits: a longer batch of due functions shares its flush among more of them."""
 BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
+CALLS_TOGETHER: Final = 64
+"""Calls that a batch takes at once if they wait, so that what they read may be read together."""
 DUE_BATCH_MAX: Final = 2_000
 """Due functions that one batch takes from the store: more than it can run in its time."""
 CAUTIOUS_BATCHES_MIN: Final = 4

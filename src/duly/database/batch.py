@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -17,8 +18,8 @@ from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
 from duly.errors import StoreError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
-from duly.values.ids import IdSource
+from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
+from duly.values.ids import IdCodec, IdSource
 from duly.values.schema import BY_CREATION_TIME, Index, SchemaDefinition, Table
 
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Batch:
         engine: Engine,
         view: View,
         catalog: Catalog,
+        codec: IdCodec,
         ids: IdSource,
         now: float,
         quota: Quota,
@@ -59,6 +61,7 @@ class Batch:
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._view = view
+        self._codec = codec
         self._ids = ids
         self._quota = quota
         self._seed = seed
@@ -115,6 +118,21 @@ class Batch:
         transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), self._seed)
         transaction.is_rehearsal = True
         drive(unit(transaction, *args), self.answer, self._watched, handler)
+
+    def prefetch(self, args: Iterable[str]) -> None:
+        """Read in one go the documents whose ids stand in the arguments of calls: what they will probably read."""
+        if not self._engine.is_shared:
+            return
+        wanted: dict[int, set[int]] = {}
+        for text in args:
+            for id in _ids.findall(text):
+                decoded = self._codec.decode(id)
+                if decoded is not None:
+                    wanted.setdefault(decoded[0], set()).add(decoded[1])
+        for number, ids in wanted.items():
+            table = self._stored.by_number.get(number)
+            if table is not None and table is not JOBS:
+                self._engine.prefetch(table, list(ids))
 
     def written(self, table: Table) -> Mapping[int, Write]:
         """What the batch has written to a table so far."""
@@ -259,6 +277,7 @@ class Batch:
             raise
 
 
+_ids: Final = re.compile(r'"([0-9a-f]{32})"')
 _NOTHING: dict[int, Write] = {}
 _NO_OVERLAYS: dict[str, Overlay] = {}
 _ROW_BYTES: Final = 500  # of a row beside its text

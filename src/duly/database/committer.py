@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from random import Random
@@ -29,6 +30,7 @@ from duly.database.watchdog import Watchdog
 from duly.errors import StoreError
 from duly.limits import (
     BATCH_CALLS_MAX,
+    CALLS_TOGETHER,
     CATALOGS_MAX,
     CAUTIOUS_BATCHES_MAX,
     CAUTIOUS_BATCHES_MIN,
@@ -36,7 +38,7 @@ from duly.limits import (
     STORE_PAUSE_SECONDS,
 )
 from duly.storage.engine import Conflict, Engine, StoreLost, View
-from duly.values.ids import IdSource
+from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
 Work = Callable[[Batch], T]
@@ -58,6 +60,7 @@ class Committer:
         self,
         engine: Engine,
         catalog: Catalog,
+        codec: IdCodec,
         ids: IdSource,
         clock: Clock,
         log: Log,
@@ -70,6 +73,7 @@ class Committer:
         # The tables of each version that changed them, for those who read an older one.
         self._catalogs = [(log.version, catalog)]
         self._engine = engine
+        self._codec = codec
         self._ids = ids
         self._clock = clock
         self._log = log
@@ -83,21 +87,22 @@ class Committer:
         self._abandoned = False
         self._ended = False
         self._tracked: Tracked = {}
-        self._left: _Queued | None = None  # taken from the queue for the next batch
+        self._left: deque[_Queued] = deque()  # taken from the queue, for the next batch
         self._heard: list[Commit] = []
         self._caution = Caution()
         self._thread.start()
 
-    def submit(self, work: Work[T], exclusive: bool = False) -> asyncio.Future[T]:
+    def submit(self, work: Work[T], exclusive: bool = False, args: str = "") -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
         Cancelling the future does not take the work back. What changes tables or indexes must be `exclusive`: it
-        comes first in its batch, while nobody else commits, and is run once only.
+        comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
+        that it will probably read.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Queued(work, future, exclusive))
+        self._queue.put(_Queued(work, future, exclusive, args))
         return future
 
     @property
@@ -124,7 +129,7 @@ class Committer:
         self._abandoned = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        left = [self._left]
+        left: list[_Queued | None] = list(self._left)
         while not self._queue.empty():
             left.append(self._queue.get_nowait())
         self._deliver([], [(queued.future, None, _lost()) for queued in left if queued is not None])
@@ -132,8 +137,10 @@ class Committer:
     # In the thread.
 
     def _serve(self) -> None:
-        while not self._ended and (first := self._left or self._queue.get()) is not None:
-            self._left = None
+        while self._left or not self._ended:
+            first = self._left.popleft() if self._left else self._queue.get()
+            if first is None:
+                return
             self._commit_batch(first)
 
     def _commit_batch(self, first: _Queued) -> None:
@@ -185,6 +192,7 @@ class Committer:
             self._engine,
             view,
             self.catalog,
+            self._codec,
             self._ids,
             self._clock.now(),
             self._quota,
@@ -198,28 +206,39 @@ class Committer:
     def _run(self, batch: Batch, taken: list[_Queued], is_new: bool) -> list[_Outcome]:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
         outcomes: list[_Outcome] = []
-        for work, future, _ in taken:  # it grows
+        if is_new and self._engine.is_shared:
+            while len(taken) < CALLS_TOGETHER and self._take(taken):
+                pass
+        batch.prefetch([queued.args for queued in taken if queued.args])
+        for work, future, *_ in taken:  # it grows
             try:
                 outcomes.append((future, work(batch), None))
             except Exception as error:
                 outcomes.append((future, None, error))
             if batch.broken is not None:
                 raise batch.broken  # nobody's work of this batch is done
-            if is_new and not batch.spent and len(taken) < BATCH_CALLS_MAX:
+            if is_new and batch.spent:
+                self._left.extendleft(reversed(taken[len(outcomes) :]))
+                del taken[len(outcomes) :]
+            elif is_new and len(outcomes) == len(taken) < BATCH_CALLS_MAX:
                 self._take(taken)
         return outcomes
 
-    def _take(self, taken: list[_Queued]) -> None:
-        try:
-            queued = self._queue.get_nowait()
-        except Empty:
-            return
-        if queued is None:
-            self._ended = True
-        elif queued.exclusive:
-            self._left = queued
-        else:
-            taken.append(queued)
+    def _take(self, taken: list[_Queued]) -> bool:
+        """Take one more call into the batch, if one waits that may join it."""
+        if not self._left:
+            try:
+                queued = self._queue.get_nowait()
+            except Empty:
+                return False
+            if queued is None:
+                self._ended = True
+                return False
+            self._left.append(queued)
+        if self._left[0].exclusive:
+            return False
+        taken.append(self._left.popleft())
+        return True
 
     def _commit(self, batch: Batch) -> Commit | None:
         if not batch.changed:
@@ -320,6 +339,7 @@ class _Queued(NamedTuple):
     work: Work[Any]
     future: asyncio.Future[Any]
     exclusive: bool
+    args: str
 
 
 _Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]

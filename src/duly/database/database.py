@@ -56,7 +56,15 @@ class Database:
         self._source = IdSource(engine.node, header.last_id)
         self._watchdog = Watchdog(min(limits.handler_seconds_max, threading.TIMEOUT_MAX))
         self._committer = Committer(
-            engine, Catalog(header.tables), self._source, clock, self.log, self._quota, self._random, self._watchdog
+            engine,
+            Catalog(header.tables),
+            self.ids,
+            self._source,
+            clock,
+            self.log,
+            self._quota,
+            self._random,
+            self._watchdog,
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
         self._nodes = Listener(engine, self._heard) if engine.is_shared else None
@@ -88,14 +96,25 @@ class Database:
         table = None if decoded is None else self.catalog.by_number.get(decoded[0])
         return None if table is None else table.name
 
-    def commit(self, work: Work[T], exclusive: bool = False) -> asyncio.Future[T]:
+    def commit(self, work: Work[T], exclusive: bool = False, args: str = "") -> asyncio.Future[T]:
         """Queue work for the next batch; the future is done once it is durable.
 
-        Work that changes tables must be `exclusive`; other work may be run again.
+        Work that changes tables must be `exclusive`; other work may be run again. The documents whose ids stand in
+        `args` may be read beforehand.
         """
-        return self._committer.submit(work, exclusive)
+        return self._committer.submit(work, exclusive, args)
 
     # Other nodes.
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other nodes may write to the store."""
+        return self._engine.is_shared
+
+    async def refresh(self) -> None:
+        """Learn what other nodes have committed, if there may be any."""
+        if self.is_shared:
+            await asyncio.shield(self._refresh())
 
     @property
     def regrouped(self) -> asyncio.Future[None]:
@@ -134,7 +153,7 @@ class Database:
             try:
                 return await loop.run_in_executor(self._readers, self._read, unit, handler)
             except Conflict:
-                await asyncio.shield(self._refresh())
+                await self.refresh()
             except StoreLost:
                 if monotonic() > given_up:
                     raise

@@ -17,7 +17,7 @@ from duly.database.batch import Batch
 from duly.database.database import Database, Read
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota
-from duly.errors import FunctionError, FunctionNotFoundError, LimitError, StoreError
+from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
 from duly.functions.absent import advise
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
@@ -128,18 +128,24 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        arguments = function.arguments(text, self._database)
+        checked: list[dict[str, Any]] = []
+        try:
+            checked.append(function.arguments(text, self._database))
+        except ArgumentValidationError:
+            if not self._database.is_shared:
+                raise
+            # It may name a table that another node has just made: the batch will know.
 
         async def unit(transaction: Transaction) -> Any:
             ctx = MutationCtx(self, function.name, transaction, caller)
-            # A handler may change its arguments: a rehearsal gets its own.
-            given = function.arguments(text, ctx.access) if transaction.is_rehearsal else arguments
+            # A handler may change its arguments: a rehearsal, or another run after a conflict, gets its own.
+            given = checked.pop() if checked else function.arguments(text, ctx.access)
             value = self._result(function, ctx, await function.handler(ctx, **given))
             if transaction.usage.is_near:
                 self._warn(function, transaction)
             return value
 
-        return self._database.commit(lambda batch: self._attempt(batch, function, unit))
+        return self._database.commit(lambda batch: self._attempt(batch, function, unit), args=text)
 
     async def action(
         self,
@@ -148,7 +154,12 @@ class Runner:
         caller: Caller = NOBODY,
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a plain function."""
-        arguments = function.arguments(function.encode(args), self._database)
+        text = function.encode(args)
+        try:
+            arguments = function.arguments(text, self._database)
+        except ArgumentValidationError:
+            await self._database.refresh()  # it may name a table that another node has just made
+            arguments = function.arguments(text, self._database)
         ctx = ActionCtx(self, function.name, caller)
         started = monotonic()
         try:

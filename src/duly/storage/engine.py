@@ -270,6 +270,10 @@ class Engine(Protocol):
         """Make a declaration the newest."""
         ...
 
+    def prefetch(self, table: Table, ids: Sequence[int]) -> None:
+        """Read at once what the batch will probably read one by one. Nothing where that is no cheaper."""
+        ...
+
     def check(self, reads: Reads) -> None:
         """Raise Conflict if another node has written something of `reads` since the batch began."""
         ...

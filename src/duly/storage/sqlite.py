@@ -14,7 +14,7 @@ import os
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -217,6 +217,8 @@ class SqliteEngine:
         if self._writer is not None and self._writer.in_transaction:
             with suppress(apsw.Error):  # SQLite has rolled back by itself
                 self._writer.execute("ROLLBACK")
+
+    def prefetch(self, table: Table, ids: Sequence[int]) -> None: ...
 
     # There are no other nodes.
 

@@ -106,6 +106,7 @@ class Executor:
         # One more of each than may be run tells whether there are more.
         claimed = jobs.claim(batch, self._batch_size + 1, free + 1)
         ran, started, epoch = 0, list[Job](), self._database.epoch
+        batch.prefetch(job.args for job in claimed.mutations)
         for job in claimed.mutations[: self._batch_size]:
             if batch.spent:
                 break

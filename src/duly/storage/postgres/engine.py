@@ -12,7 +12,7 @@ that had a conflict takes it before it reads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -43,7 +43,7 @@ from duly.storage.engine import (
     StoreLost,
     View,
 )
-from duly.storage.postgres import layout, tables
+from duly.storage.postgres import layout, names, tables
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.cache import DocumentCache
 from duly.storage.postgres.link import Link
@@ -177,13 +177,16 @@ class PostgresEngine:
 
     def read(self, request: Request) -> Any:
         """What the batch does not know yet, from its one snapshot."""
+        self._open_snapshot()
+        return PostgresView(self._link.fetch, self._schema, self._position).answer(request)
+
+    def _open_snapshot(self) -> None:
         if not self._is_open:
             self._begin_snapshot()
             before = self._tables_version
             stale = self._pull()
             if self._tables_version > before or not self._answered.isdisjoint(stale):
                 raise Conflict("what the batch has read was changed before its snapshot")
-        return PostgresView(self._link.fetch, self._schema, self._position).answer(request)
 
     def get(self, table: Table, id: int) -> Row | None:
         is_known, row = self._cache.get(id)
@@ -194,6 +197,15 @@ class PostgresEngine:
         elif not self._is_open:
             self._answered.add(id)
         return row
+
+    def prefetch(self, table: Table, ids: Sequence[int]) -> None:
+        unknown = [id for id in ids if not self._cache.get(id)[0]]
+        if len(unknown) > 1:  # one is read when it is wanted
+            self._open_snapshot()
+            sql = f'SELECT id, document FROM {self._schema}."{names.of_table(table)}" WHERE id = ANY ($1)'
+            rows = dict(self._link.fetch(sql, unknown))
+            for id in unknown:
+                self._cache.put(id, rows.get(id))
 
     def claim(self, request: Claim) -> Claimed:
         """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
