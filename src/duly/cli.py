@@ -121,8 +121,8 @@ async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> 
 def migrate(plan: bool, folder: str | None, store: str) -> None:
     """Bring the tables of duly itself in a PostgreSQL database up to date.
 
-    Every start does so too; this does it beforehand, with another user for example. Nodes of the version before may
-    run meanwhile, and it may be interrupted: nothing is left half done.
+    Every start does so too; this does it beforehand. Nodes of the version before may run meanwhile, and it may be
+    interrupted: nothing is left half done.
     """
     if not store.startswith(POSTGRES):
         raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
@@ -169,7 +169,7 @@ async def _dev(folder: str, store: str) -> None:
         while not await _opened(app):
             await changes.next()
         async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
-            click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {store}")
+            click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {_shown(store)}")
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
@@ -177,6 +177,11 @@ async def _dev(folder: str, store: str) -> None:
     finally:
         changes.close()
         await app.close()
+
+
+def _shown(store: str) -> str:
+    """An address that may be seen: without its password."""
+    return parse(store).shown if store.startswith(POSTGRES) else store
 
 
 def _end_on_sigterm() -> None:

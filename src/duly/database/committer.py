@@ -159,7 +159,7 @@ class Committer:
                     commit = self._commit(batch)
                     break
                 except Conflict as conflict:
-                    if first.exclusive:
+                    if first.exclusive or monotonic() > given_up:
                         raise StoreError(f"the store was lost on the way: {conflict}") from conflict
                     self._engine.rollback()
                     self._caution.conflicted()

@@ -70,6 +70,7 @@ class Database:
         self._nodes = Listener(engine, self._heard) if engine.is_shared else None
         self._regrouped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._refreshing: asyncio.Future[None] | None = None
+        self._is_learning = False
         self._heard(header.heartbeat)
 
     @property
@@ -131,10 +132,15 @@ class Database:
 
     def _refresh(self) -> asyncio.Future[None]:
         """Learn what other nodes have committed."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self.commit(lambda batch: batch.refresh())
+        if self._refreshing is None or self._refreshing.done() or self._is_learning:
+            self._is_learning = False
+            self._refreshing = self.commit(self._learn)
             self._refreshing.add_done_callback(lambda done: done.cancelled() or done.exception())  # it comes again
         return self._refreshing
+
+    def _learn(self, batch: Batch) -> None:
+        self._is_learning = True  # what comes from now on is for the next one
+        batch.refresh()
 
     def _regroup(self, refreshed: asyncio.Future[None]) -> None:
         regrouped, self._regrouped = self._regrouped, asyncio.get_running_loop().create_future()
@@ -168,7 +174,7 @@ class Database:
             transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
                 value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)
-            except StoreLost:
+            except (StoreLost, Conflict):
                 raise
             except Exception as error:
                 return Read(None, error, reads, view.version)

@@ -94,7 +94,8 @@ CREATE INDEX completed_jobs_by_name ON duly.completed_jobs (name, scheduled_time
 -- their number is the negative one of the table.
 CREATE FUNCTION duly.conflicts_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
-) RETURNS boolean LANGUAGE plpgsql SET enable_nestloop = off SET jit = off AS $$
+) RETURNS boolean LANGUAGE plpgsql
+SET enable_nestloop = off SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     entry duly.log;
     first integer;
@@ -146,7 +147,7 @@ END $$;
 -- The newest version, if nothing that was read has been written since a version; else null.
 CREATE FUNCTION duly.check_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
 DECLARE
     newest bigint;
 BEGIN
@@ -178,14 +179,18 @@ CREATE FUNCTION duly.commit_1(
     new_epochs bigint[], errors text[], ends double precision[], move_counts integer[],
     moved_ids bigint[],
     this_last_id bigint, first_due double precision, this_reshaped boolean
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     newest bigint;
     newest_id bigint;
     first integer;
     last integer := 0;
     affected integer;
+    jobs integer := coalesce(cardinality(job_ids), 0) + coalesce(cardinality(moved_ids), 0);
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE 'got a session of another isolation level, expected READ COMMITTED: see default_transaction_isolation';
+    END IF;
     PERFORM pg_advisory_xact_lock($lock);
     SELECT log.version, log.last_id INTO newest, newest_id FROM duly.log ORDER BY log.version DESC LIMIT 1;
     IF newest > since AND duly.conflicts_1(since, read_ids, relations, lowers, uppers, reads_jobs) THEN
@@ -243,12 +248,12 @@ BEGIN
         IF ends[n] IS NULL THEN
             UPDATE duly.jobs
             SET state = new_states[n], lane = new_lanes[n], due = new_dues[n], epoch = new_epochs[n]
-            WHERE id = ANY (moved_ids[first:last]) AND state = old_states[n]
+            WHERE id = ANY (moved_ids[first:last]) AND state || '' = old_states[n]
                 AND epoch IS NOT DISTINCT FROM old_epochs[n];
         ELSE
             WITH ended AS (
                 DELETE FROM duly.jobs
-                WHERE id = ANY (moved_ids[first:last]) AND state = old_states[n]
+                WHERE id = ANY (moved_ids[first:last]) AND state || '' = old_states[n]
                     AND epoch IS NOT DISTINCT FROM old_epochs[n]
                 RETURNING *
             )
@@ -263,8 +268,8 @@ BEGIN
 
     INSERT INTO duly.log VALUES (
         newest, this_epoch, greatest(this_last_id, newest_id), first_due, this_reshaped,
-        tables || ARRAY[1, 1],
-        row_counts || ARRAY[coalesce(cardinality(job_ids), 0), coalesce(cardinality(moved_ids), 0)],
+        CASE WHEN jobs > 0 THEN tables || 1 ELSE coalesce(tables, '{}') END,
+        CASE WHEN jobs > 0 THEN row_counts || jobs ELSE coalesce(row_counts, '{}') END,
         coalesce(ids || job_ids || moved_ids, '{}'),
         coalesce(indexes, '{}'), coalesce(key_counts, '{}'), coalesce(keys, '{}')
     );
@@ -289,16 +294,27 @@ BEGIN
     PERFORM pg_advisory_xact_lock($lock);
     SELECT * INTO node FROM duly.nodes WHERE epoch = this_epoch FOR UPDATE;
     IF node.batch >= this_batch THEN
-        RETURN node.version;
+        RETURN nullif(node.version, 0);
     END IF;
-    UPDATE duly.nodes SET batch = this_batch WHERE epoch = this_epoch;
+    -- It may be asked again, if this answer is lost, too: no commit has made version 0.
+    UPDATE duly.nodes SET batch = this_batch, version = 0 WHERE epoch = this_epoch;
     RETURN NULL;
 END $$;
+
+-- End the session of a node that holds the lock and has fallen silent amid a statement, whose rest is on the way. Between
+-- two statements PostgreSQL does so by itself (idle_in_transaction_session_timeout); within one it waits for ever.
+CREATE FUNCTION duly.evict_1() RETURNS void LANGUAGE sql AS $$
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = $lock
+        AND datname = current_database() AND usename = current_user
+        AND state = 'active' AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - interval '1 s'
+$$;
 
 -- Make a process a node. `wanted` is the number it would like to keep.
 CREATE FUNCTION duly.join_1(this_instance text, this_lost_after interval, wanted integer)
 RETURNS TABLE (epoch bigint, number integer) LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM duly.evict_1();
     PERFORM pg_advisory_xact_lock($lock);
     DELETE FROM duly.nodes WHERE nodes.state <> 'live' AND nodes.seen < clock_timestamp() - interval '1 day';
     RETURN QUERY INSERT INTO duly.nodes (instance, lost_after, number)
@@ -316,6 +332,7 @@ CREATE FUNCTION duly.beat_1(
     OUT newest bigint, OUT now_ms double precision
 ) LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM duly.evict_1();
     UPDATE duly.nodes
     SET seen = clock_timestamp(), ready = CASE WHEN is_ready THEN clock_timestamp() ELSE nodes.ready END
     WHERE epoch = this_epoch AND state = 'live';

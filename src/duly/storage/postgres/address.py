@@ -42,7 +42,10 @@ class Address(NamedTuple):
 
 
 def parse(store: str) -> Address:
-    parts = urlsplit(store)
+    try:
+        parts = urlsplit(store)
+    except ValueError as error:
+        raise StoreError(f"got a store's address that cannot be read: {error}") from error
     options = dict(parse_qsl(parts.query))
     schema, listen = options.pop("schema", SCHEMA), options.pop("listen", "")
     if not _schema.fullmatch(schema):

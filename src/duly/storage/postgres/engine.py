@@ -54,8 +54,9 @@ from duly.values.schema import Index, Table
 
 ANSWER_SECONDS: Final = 5.0
 """How long a statement may take: a batch that waits for the lock waits for one that a stalled node holds, at most."""
-LOCK_IDLE_MS: Final = 2_500
-"""How long who holds the lock may say nothing: longer than any handler may run. Then PostgreSQL ends its session."""
+LOCK_IDLE_MS: Final = 1_000
+"""How long who holds the lock may say nothing; then PostgreSQL ends its session, for all others wait for a node that
+has stalled. A batch that loses it so is given as long as a handler may run when it is run again."""
 
 
 class PostgresEngine:
@@ -79,6 +80,9 @@ class PostgresEngine:
         """The number of a batch that was perhaps committed."""
         self._is_open = False  # a transaction of the link, that is
         self._exclusive = False
+        self._lost_lock = False
+        """Whether the last exclusive batch was cut off."""
+        self._handler_ms = int(min(limits.handler_seconds_max * 1000 + LOCK_IDLE_MS, 2**31 - 1))
         self._reshaped = False
         self._news: list[News] = []
         self._tables_version = 0
@@ -158,7 +162,9 @@ class PostgresEngine:
         self._reshaped = False
         self._answered.clear()
         if exclusive:
-            self._link.execute(_BEGIN_EXCLUSIVE.format(idle=LOCK_IDLE_MS, lock=self.address.lock))
+            idle = self._handler_ms if self._lost_lock else LOCK_IDLE_MS
+            self._lost_lock = True  # unless it ends in order
+            self._link.execute(_BEGIN_EXCLUSIVE.format(idle=idle, lock=self.address.lock))
             self._is_open = True
             self._pull()
         return BatchView(self)
@@ -228,6 +234,7 @@ class PostgresEngine:
         if self._is_open:
             self._is_open = False
             if self._link.is_connected:
+                self._lost_lock = False
                 with suppress(StoreError):
                     self._link.execute("ROLLBACK")
 
@@ -244,13 +251,14 @@ class PostgresEngine:
         if not self._exclusive:
             self._end()
         faults.at("commit.flushed")
-        version = self._commit(self._batch + 1, since, *pack_reads(changes.reads), *packed)
+        batch = self._batch + 1
+        version = self._commit(batch, since, *pack_reads(changes.reads), *packed)
         if version == _CONFLICT:
             raise Conflict("what the batch has read was changed meanwhile")
         if version == _OUTLIVED:
             self.nodes.is_outlived = True
             raise Conflict("this node was taken for lost")
-        self._batch += 1
+        self._batch, self._lost_lock = batch, False
         self._remember(changes, version)
         return version
 
@@ -287,15 +295,17 @@ class PostgresEngine:
     def _settle(self) -> int | None:
         """The version that the doubted batch has made; None if it was not and will not be committed."""
         [(version,)] = self._link.fetch(_SETTLE.format(schema=self._schema), self.epoch, self._doubted)
-        if version is None:
-            self._batch = self._doubted  # its number is used up
-        self._doubted = 0
+        self._batch, self._doubted = self._doubted, 0  # its number is used up
         return version
 
     def _remember(self, changes: Changes, version: int) -> None:
         """Move to the version that was just committed."""
         if version > self._position + 1:
-            self._pull(version - 1)
+            try:
+                self._pull(version - 1)
+            except StoreLost:  # which must not undo what is committed: know nothing instead
+                self._cache.clear()
+                self._news.append(News(version - 1, changes.last_id, {}, {}, None, None, is_known=False))
         self._position = version
         if self._reshaped:
             self._tables_version = version
@@ -352,7 +362,9 @@ class PostgresEngine:
         return news
 
     def listen(self, is_awake: bool) -> Heartbeat:
-        return self.nodes.listen(is_awake)
+        heartbeat = self.nodes.listen(is_awake)
+        # A batch that was under way when they came may not have learnt of them.
+        return heartbeat._replace(has_news=heartbeat.has_news or self.nodes.newest > self._position)
 
     def stop_listening(self) -> None:
         self.nodes.stop_listening()
@@ -376,9 +388,7 @@ class PostgresEngine:
             self._news.append(News(version, last_id, {}, {}, None, found, is_known=False))
             return stale
         for row in rows:
-            self._position = row["version"]
-            if row["epoch"] == self.epoch:
-                continue
+            self._position = row["version"]  # a row of its own was committed without an answer
             stale.update(row["ids"])
             found = None
             if row["reshaped"]:

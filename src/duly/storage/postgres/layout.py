@@ -26,7 +26,7 @@ FORMAT: Final = 1
 
 def format_of(link: Link, address: Address) -> int:
     """The version a store has; 0 where there is none."""
-    if not link.fetch("SELECT to_regclass($1)", f"{address.schema}.store")[0][0]:
+    if not link.fetch(_STORE, address.schema):
         return 0
     return link.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
 
@@ -102,7 +102,10 @@ def channel(address: Address) -> str:
     return f"duly_{address.schema}"
 
 
-_FIRST: Final = "CREATE SCHEMA IF NOT EXISTS {schema};\n"
+# Not to_regclass: within a transaction it may answer what was so before, also when another has made a store meanwhile.
+_STORE: Final = "SELECT FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'store'"
+# Not IF NOT EXISTS: that asks for the right to create schemas, though somebody else has created this one.
+_FIRST: Final = "DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;\n"
 _LAST: Final = """
 INSERT INTO {schema}.store (format, secret) VALUES (0, '\\x{secret}');
 INSERT INTO {schema}.log VALUES (0, 0, 0, NULL, false, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"""

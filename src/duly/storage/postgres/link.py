@@ -19,7 +19,14 @@ from duly.storage.engine import Conflict, StoreLost
 T = TypeVar("T")
 
 _LOST: Final = ("08", "57P", "53300", "25P03", "25006", "57014")
-"""SQLSTATEs after which the connection is of no use: it broke, the server stops, there are too many, …"""
+"""SQLSTATEs after which the connection is of no use: it broke, the server stops, there are too many, …
+
+So it is when a table has changed that a statement was prepared for: another duly migrates the store.
+"""
+_UNPREPARED: Final = ("26000", "42P05")
+"""Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
+_CONFLICTS: Final = ("40001", "40P01")
+"""Those of what another node has done meanwhile, or is about to do."""
 
 
 class Link:
@@ -95,11 +102,19 @@ class Link:
             return self._await(ask(connection))
         except asyncpg.PostgresError as error:
             code = str(getattr(error, "sqlstate", ""))
-            if code == "40001":
+            if code in _CONFLICTS:
                 raise Conflict(str(error)) from error
-            if code.startswith(_LOST):
+            if code.startswith(_LOST) or isinstance(error, asyncpg.InvalidCachedStatementError):
                 self.drop()
                 raise StoreLost(f"PostgreSQL gave no answer: {error}") from error
+            if code in _UNPREPARED:
+                self.drop()
+                raise StoreError(
+                    "got a pooler that forgets prepared statements, expected PgBouncer 1.21 or newer with"
+                    " max_prepared_statements above 0, or one in session mode"
+                ) from error
+            if isinstance(error, asyncpg.InterfaceError):
+                self.drop()  # a value that cannot be sent leaves the server within a statement
             raise StoreError(f"PostgreSQL refused a statement: {error}") from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self.drop()
@@ -115,3 +130,5 @@ class Link:
             return self._await(connecting)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise StoreLost(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
+        except (ValueError, OverflowError) as error:
+            raise StoreError(f"PostgreSQL cannot be reached, its address is wrong: {error}") from error

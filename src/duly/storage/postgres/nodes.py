@@ -42,10 +42,13 @@ class Nodes:
         self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
         self._last_epoch = 0
+        self._told: tuple[int, Part, frozenset[int]] = (0, ALL, self._live)
+        """What `listen` has told last; since then it may have joined anew, too."""
         self._link = Link(address.listen, 2.0, 2.0)
         self._heard = asyncio.Event()
         self._listens = False
-        self._version = 0
+        self.newest = 0
+        """The newest version of the store that it was told of."""
         self._beat_at = 0.0
 
     # In the thread that commits.
@@ -84,8 +87,9 @@ class Nodes:
         self._heard.clear()
         if monotonic() < self._beat_at:
             return Heartbeat(has_news, False)
-        version, beat = self._version, self._beat(self._link, is_awake and self._executes)
-        return beat._replace(has_news=has_news or self._version > version)
+        beat = self._beat(self._link, is_awake and self._executes)
+        before, self._told = self._told, (self.epoch, self.part, self._live)
+        return beat._replace(has_news=has_news, is_regrouped=self._told != before or self.is_outlived)
 
     def stop_listening(self) -> None:
         """Have `listen` return at once; from another thread."""
@@ -93,7 +97,7 @@ class Nodes:
 
     def _hear(self, message: str) -> None:
         epoch, version = map(int, message.split())
-        self._version = max(self._version, version)
+        self.newest = max(self.newest, version)
         if epoch != self.epoch:
             self._heard.set()
 
@@ -101,16 +105,15 @@ class Nodes:
         began = monotonic()
         self._beat_at = began + NODE_BEAT_SECONDS
         sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2, $3)"
-        epoch, before = self.epoch, (self.part, self._live)
+        epoch = self.epoch
         [row] = link.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))
         ready: list[int] = row["ready_epochs"] or []
         if epoch == self.epoch:  # it may have joined anew meanwhile
             self.is_outlived = not row["is_live"]
             self.part = Part(ready.index(epoch), len(ready)) if epoch in ready else ALL
             self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
-        self._version = max(self._version, row["newest"])
-        is_regrouped = before != (self.part, self._live) or self.is_outlived
-        return Heartbeat(False, is_regrouped, row["now_ms"], (began + monotonic()) / 2)
+        self.newest = max(self.newest, row["newest"])
+        return Heartbeat(False, False, row["now_ms"], (began + monotonic()) / 2)
 
     def close(self) -> None:
         with suppress(StoreError):

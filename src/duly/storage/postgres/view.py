@@ -2,6 +2,7 @@
 
 # asyncpg is not typed as strictly as this package.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
+# pyright: reportMissingTypeStubs=false
 
 from __future__ import annotations
 
@@ -9,10 +10,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from asyncpg import UndefinedTableError
+
+from duly.errors import StoreError
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Get, Request, Row, Scan, make_job
+from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Conflict, Get, Request, Row, Scan, make_job
 from duly.storage.postgres import names
 from duly.values.ids import ID_MAX
+from duly.values.keys import Cut
 from duly.values.schema import Table
 
 Fetch = Callable[..., list[Any]]
@@ -40,10 +45,15 @@ class PostgresView:
         self._part = part
 
     def answer(self, request: Request) -> Any:
-        if type(request) is Get:
-            return self.get(request.table, request.id)
-        if type(request) is Scan:
-            return self.scan(request)
+        try:
+            if type(request) is Get:
+                return self.get(request.table, request.id)
+            if type(request) is Scan:
+                return self.scan(request)
+        except StoreError as error:
+            if isinstance(error.__cause__, UndefinedTableError):  # tables that are dropped leave all snapshots
+                raise Conflict("another node has dropped an index") from error
+            raise
         assert isinstance(request, Claim)
         return self.claim(request)
 
@@ -75,7 +85,7 @@ class PostgresView:
 
     def _scan_jobs(self, request: Scan, direction: str) -> list[tuple[int, Row]]:
         columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
-        lower, upper = (native(cut, columns) for cut in request.interval)
+        lower, upper = (_without_nul(native(cut, columns)) for cut in request.interval)
         sql = _scan_jobs_sql(self._schema, columns, shape(lower), shape(upper), direction)
         rows = self._fetch(sql, *bound(lower), *bound(upper), request.limit)
         return [(row[0], make_job(row)) for row in rows]
@@ -85,6 +95,14 @@ class PostgresView:
         jobs = [make_job((*row, None, None, None)) for row in rows]
         mutations = [job for job in jobs if job.lane == MUTATION]
         return Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
+
+
+def _without_nul(cut: Cut) -> Cut:
+    """The same cut without a character that PostgreSQL cannot be told; no name holds it."""
+    for position, value in enumerate(cut.values):
+        if isinstance(value, str) and "\0" in value:
+            return Cut((*cut.values[:position], value.partition("\0")[0]), after=True)
+    return cut
 
 
 # SQL.
