@@ -1,7 +1,8 @@
 # `make` alone says what there is. All of it happens in .venv, which the first command creates.
 
 PYTHON ?= python3
-KILLS ?= 500
+ENGINE ?= sqlite
+KILLS ?= $(if $(filter postgres,$(ENGINE)),300,500)
 SEED ?= 1
 
 BIN := .venv/bin
@@ -11,10 +12,10 @@ READY := .venv/.installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check fix bench crash clean
+.PHONY: help setup demo dev test check fix bench bench-postgres crash clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
 
@@ -39,11 +40,14 @@ fix: $(READY) ## Repair what the linter and the formatter can repair
 bench: $(READY) ## Measure
 	@$(BIN)/python bench/run.py
 
-crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1)
-	@$(BIN)/python -m tests.crash --kills $(KILLS) --seed $(SEED)
+bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on the same server
+	@$(BIN)/python bench/postgres.py
+
+crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; three nodes: ENGINE=postgres)
+	@$(BIN)/python -m tests.crash --engine $(ENGINE) --kills $(KILLS) --seed $(SEED)
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

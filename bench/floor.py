@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable
 from queue import SimpleQueue
 from random import Random
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, NamedTuple
 
 import apsw
@@ -42,63 +42,63 @@ Row = dict[str, Any]
 # Calls.
 
 
-async def inserts_in_turn(path: str, count: int) -> Figures:
-    return await _inserts(path, count, 1)
+async def inserts_in_turn(store: str, count: int) -> Figures:
+    return await _inserts(store, count, 1)
 
 
-async def inserts_at_once(path: str, count: int) -> Figures:
-    return await _inserts(path, max(count // CALLERS, 1) * CALLERS, CALLERS)
+async def inserts_at_once(store: str, count: int) -> Figures:
+    return await _inserts(store, max(count // CALLERS, 1) * CALLERS, CALLERS)
 
 
-async def _inserts(path: str, count: int, together: int) -> Figures:
-    await _make_store(path)
-    insert = f"INSERT INTO {stores.table_of(path, 'notes')} (id, document) VALUES (?, ?)"
+async def _inserts(store: str, count: int, together: int) -> Figures:
+    await _make_store(store)
+    insert = f"INSERT INTO {stores.table_of(store, 'notes')} (id, document) VALUES (?, ?)"
     documents = [(id, orjson.dumps({"n": n, "text": TEXT}).decode()) for n, id in enumerate(_ids(count))]
-    seconds = _write(path, insert, documents, together)
-    stores.check_rows(path, "notes", count)
+    seconds = _write(store, insert, documents, together)
+    stores.check_rows(store, "notes", count)
     return (count / seconds,)
 
 
 # Scheduled functions.
 
 
-async def job_inserts(path: str, count: int) -> Figures:
-    life = (await _make_store(path)).mutation
-    seconds = _write(path, *_jobs(life.pending, count), AT_ONCE)
-    assert stores.states(path) == {"pending": count}
+async def job_inserts(store: str, count: int) -> Figures:
+    life = (await _make_store(store)).mutation
+    seconds = _write(store, *_jobs(life.pending, count), AT_ONCE)
+    assert stores.states(store) == {"pending": count}
     return (count / seconds,)
 
 
-async def job_updates(path: str, count: int) -> Figures:
-    life = (await _make_store(path)).mutation
-    _write(path, *_jobs(life.pending, count), count)
+async def job_updates(store: str, count: int) -> Figures:
+    life = (await _make_store(store)).mutation
+    _write(store, *_jobs(life.pending, count), count)
     succeed = _Change(life.pending, life.success)
-    seconds = _drain(path, life.pending, BATCH, succeed)
-    stores.check_all_succeeded(path, count)
+    seconds = _drain(store, life.pending, BATCH, succeed)
+    stores.check_all_succeeded(store, count)
     return (count / seconds,)
 
 
-async def job_counts(path: str, count: int) -> Figures:
-    life = (await _make_store(path)).mutation
-    _write(path, *_jobs(life.pending, count), count)
+async def job_counts(store: str, count: int) -> Figures:
+    life = (await _make_store(store)).mutation
+    _write(store, *_jobs(life.pending, count), count)
     counters = _ids(min(COUNTERS, count))
-    insert = f"INSERT INTO {stores.table_of(path, 'counters')} (id, document) VALUES (?, ?)"
-    _write(path, insert, [(id, '{"n":0}') for id in counters], count)
-    succeed, count_up = _Change(life.pending, life.success), _CountUp(path, Random(1).choices(counters, k=count))
+    insert = f"INSERT INTO {stores.table_of(store, 'counters')} (id, document) VALUES (?, ?)"
+    _write(store, insert, [(id, '{"n":0}') for id in counters], count)
+    succeed, count_up = _Change(life.pending, life.success), _CountUp(store, Random(1).choices(counters, k=count))
 
     def batch(write: _Writer, claimed: list[int]) -> None:
         count_up(write, claimed)
         succeed(write, claimed)
 
-    seconds = _drain(path, life.pending, BATCH, batch)
-    stores.check_counted(path, count)
-    stores.check_all_succeeded(path, count)
+    seconds = _drain(store, life.pending, BATCH, batch)
+    stores.check_counted(store, count)
+    stores.check_all_succeeded(store, count)
     return (count / seconds,)
 
 
-async def action_updates(path: str, count: int) -> Figures:
-    life = (await _make_store(path)).action
-    _write(path, *_jobs(life.pending, count), count)
+async def action_updates(store: str, count: int) -> Figures:
+    life = (await _make_store(store)).action
+    _write(store, *_jobs(life.pending, count), count)
     start, succeed = _Change(life.pending, life.running), _Change(life.running, life.success)
 
     def batch(write: _Writer, claimed: list[int]) -> None:
@@ -107,21 +107,21 @@ async def action_updates(path: str, count: int) -> Figures:
         write.begin()
         succeed(write, claimed)
 
-    seconds = _drain(path, life.pending, CALLERS, batch)
-    stores.check_all_succeeded(path, count)
+    seconds = _drain(store, life.pending, CALLERS, batch)
+    stores.check_all_succeeded(store, count)
     return (count / seconds,)
 
 
 # Waits.
 
 
-async def thread_hops(path: str, count: int) -> Figures:
+async def thread_hops(store: str, count: int) -> Figures:
     """From the event loop, by way of a queue, to a thread that claims what is due."""
-    life = (await _make_store(path)).mutation
-    _write(path, *_jobs(life.pending, 1), 1)
+    life = (await _make_store(store)).mutation
+    _write(store, *_jobs(life.pending, 1), 1)
     queue: SimpleQueue[float | None] = SimpleQueue()
     waits: list[float] = []
-    thread = threading.Thread(target=_claim_when_told, args=(path, life.pending, queue, waits))
+    thread = threading.Thread(target=_claim_when_told, args=(store, life.pending, queue, waits))
     thread.start()
     queue.put(perf_counter())  # to have it all warm
     started = perf_counter()
@@ -133,8 +133,8 @@ async def thread_hops(path: str, count: int) -> Figures:
     return percentiles(waits[1:])
 
 
-def _claim_when_told(path: str, pending: Row, queue: SimpleQueue[float | None], waits: list[float]) -> None:
-    with _Writer(path) as write:
+def _claim_when_told(store: str, pending: Row, queue: SimpleQueue[float | None], waits: list[float]) -> None:
+    with _Writer(store) as write:
         while (told := queue.get()) is not None:
             write.begin()
             assert write.execute(_CLAIM, (pending["lane"], pending["due"], BATCH)).fetchall()
@@ -142,7 +142,7 @@ def _claim_when_told(path: str, pending: Row, queue: SimpleQueue[float | None], 
             write.commit()
 
 
-async def timers(path: str, count: int) -> Figures:
+async def timers(store: str, count: int) -> Figures:
     """How late the event loop is with nothing but timers to attend to."""
     loop = asyncio.get_running_loop()
     late: list[float] = []
@@ -169,18 +169,18 @@ class _Lives(NamedTuple):
     action: _Life
 
 
-async def _make_store(path: str) -> _Lives:
+async def _make_store(store: str) -> _Lives:
     """Have duly make the tables, and run one mutation and one action to see what their rows become."""
     handlers.seen.clear()
-    async with open_app(path, executor=False) as app:
+    async with open_app(store, executor=False) as app:
         await app.mutation("bench:make_tables")
-        jobs = await app.mutation("bench:schedule_noops", {"first": 0, "count": 1, "delay": 0})
-        jobs.append(await app.mutation("bench:schedule_look", {"path": path}))
-    pending = stores.job_rows(path)
-    async with open_app(path) as app:
+        jobs = await app.mutation("bench:schedule_noops", {"first": 0, "count": 1, "due": 1_000 * time()})
+        jobs.append(await app.mutation("bench:schedule_look", {"store": store}))
+    pending = stores.job_rows(store)
+    async with open_app(store) as app:
         await until_done(app, jobs)
-    mutation, action = map(_Life, pending, handlers.seen, stores.job_rows(path))
-    _write(path, "DELETE FROM scheduled_functions WHERE id = ?", [(row["id"],) for row in pending], len(pending))
+    mutation, action = map(_Life, pending, handlers.seen, stores.job_rows(store))
+    _write(store, "DELETE FROM scheduled_functions WHERE id = ?", [(row["id"],) for row in pending], len(pending))
     return _Lives(mutation, action)
 
 
@@ -212,8 +212,8 @@ class _Change:
 class _CountUp:
     """Reads a counter for each job, adds one, and leaves a row."""
 
-    def __init__(self, path: str, chosen: list[int]) -> None:
-        counters, events = stores.table_of(path, "counters"), stores.table_of(path, "events")
+    def __init__(self, store: str, chosen: list[int]) -> None:
+        counters, events = stores.table_of(store, "counters"), stores.table_of(store, "events")
         self._chosen = iter(chosen)
         self._select = f"SELECT document FROM {counters} WHERE id = ?"
         self._update = f"UPDATE {counters} SET document = ? WHERE id = ?"
@@ -234,7 +234,7 @@ class _CountUp:
 # SQLite.
 
 
-def _drain(path: str, pending: Row, size: int, batch: Callable[[_Writer, list[int]], None]) -> float:
+def _drain(store: str, pending: Row, size: int, batch: Callable[[_Writer, list[int]], None]) -> float:
     """Seconds to claim and work off all that is due, `size` rows a transaction."""
 
     def drain(write: _Writer) -> None:
@@ -245,11 +245,11 @@ def _drain(path: str, pending: Row, size: int, batch: Callable[[_Writer, list[in
             write.begin()
         write.commit()
 
-    with _Writer(path) as write:
+    with _Writer(store) as write:
         return _timed(lambda: drain(write))
 
 
-def _write(path: str, sql: str, rows: list[tuple[Any, ...]], together: int) -> float:
+def _write(store: str, sql: str, rows: list[tuple[Any, ...]], together: int) -> float:
     """Seconds to run a statement for each of the rows, so many together in a transaction."""
 
     def run(write: _Writer) -> None:
@@ -258,15 +258,15 @@ def _write(path: str, sql: str, rows: list[tuple[Any, ...]], together: int) -> f
             write.many(sql, rows[first : first + together])
             write.commit()
 
-    with _Writer(path) as write:
+    with _Writer(store) as write:
         return _timed(lambda: run(write))
 
 
 class _Writer:
     """One connection, its transactions begun and committed by hand."""
 
-    def __init__(self, path: str) -> None:
-        self._connection = stores.connect(path)
+    def __init__(self, store: str) -> None:
+        self._connection = stores.connect(store)
         self.execute = self._connection.execute
         self.many = self._connection.executemany
 

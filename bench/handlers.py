@@ -9,9 +9,9 @@ from bench.stores import job_rows
 from duly import ActionCtx, Id, MutationCtx, QueryCtx, internal, internal_action, internal_mutation, mutation, query
 
 starts: dict[int, float] = {}
-"""When each run of `note` began."""
+"""When each run of `note` began; of one that had to be run again, the run that was kept."""
 drains: list[float] = []
-"""When each run of `begin` began."""
+"""When each run of `begin` began, one that had to be run again included."""
 seen: list[dict[str, Any]] = []
 """The rows that `look` found."""
 
@@ -64,9 +64,9 @@ async def begin(ctx: MutationCtx) -> None:
 
 
 @internal_action
-async def look(ctx: ActionCtx, path: str) -> None:
+async def look(ctx: ActionCtx, store: str) -> None:
     """See the rows of all scheduled functions, as they are while this action runs."""
-    seen.extend(job_rows(path))
+    seen.extend(job_rows(store))
 
 
 # Who schedules it.
@@ -78,9 +78,9 @@ async def schedule_begin(ctx: MutationCtx) -> Id:
 
 
 @mutation
-async def schedule_noops(ctx: MutationCtx, first: int, count: int, delay: float) -> list[Id]:
-    run_after = ctx.scheduler.run_after
-    return [await run_after(delay, internal.bench.noop, {"n": n}) for n in range(first, first + count)]
+async def schedule_noops(ctx: MutationCtx, first: int, count: int, due: float) -> list[Id]:
+    run_at = ctx.scheduler.run_at
+    return [await run_at(due, internal.bench.noop, {"n": n}) for n in range(first, first + count)]
 
 
 @mutation
@@ -97,10 +97,10 @@ async def schedule_noop_actions(ctx: MutationCtx, first: int, count: int) -> lis
 
 
 @mutation
-async def schedule_counts(ctx: MutationCtx, first: int, counters: list[Id]) -> list[Id]:
-    run_after = ctx.scheduler.run_after
+async def schedule_counts(ctx: MutationCtx, first: int, counters: list[Id], due: float) -> list[Id]:
+    run_at = ctx.scheduler.run_at
     return [
-        await run_after(0, internal.bench.count, {"counter": counter, "n": n})
+        await run_at(due, internal.bench.count, {"counter": counter, "n": n})
         for n, counter in enumerate(counters, first)
     ]
 
@@ -116,8 +116,8 @@ async def schedule_notes(ctx: MutationCtx, times: list[float]) -> list[Id]:
 
 
 @mutation
-async def schedule_look(ctx: MutationCtx, path: str) -> Id:
-    return await ctx.scheduler.run_after(0, internal.bench.look, {"path": path})
+async def schedule_look(ctx: MutationCtx, store: str) -> Id:
+    return await ctx.scheduler.run_after(0, internal.bench.look, {"store": store})
 
 
 @query

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -51,3 +52,17 @@ def flush_ms(folder: Path, count: int) -> tuple[float, float]:
         os.close(file)
         path.unlink()
     return percentiles(times)
+
+
+def cpu_seconds(process: int | None) -> float:
+    """What a process and its children that live have used of the processors; nothing where there is no /proc."""
+    if process is None or not Path("/proc").exists():
+        return 0.0
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            pid, _, rest = stat.read_text().partition(" (")
+            fields = rest.rpartition(") ")[2].split()  # from the third of `man proc_pid_stat` on
+            if process in (int(pid), int(fields[1])):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")

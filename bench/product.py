@@ -1,4 +1,4 @@
-"""The workloads as duly runs them: each makes a store, measures, and checks what it left in the file."""
+"""The workloads as duly runs them: each makes a store, measures, and checks what it left there."""
 
 from __future__ import annotations
 
@@ -26,43 +26,67 @@ Figures = tuple[float, ...]
 """What one run measured: calls or jobs per second, or (p50, p99) in milliseconds."""
 
 
-def open_app(path: str, executor: bool = True) -> App:
+def open_app(store: str, executor: bool = True) -> App:
     # Twice the default, so that nothing comes close to it and is warned of.
     limits = Limits(scheduled_functions_max=2 * AT_ONCE)
-    return App(SOURCE, f"sqlite:///{path}", executor=executor, limits=limits)
+    return App(SOURCE, store, executor=executor, limits=limits)
 
 
 # Calls.
 
 
-async def calls_in_turn(path: str, count: int) -> Figures:
-    async with open_app(path) as app:
-        await _insert(app, _warm_up(count))
+async def calls_in_turn(store: str, count: int) -> Figures:
+    return await _inserts(store, count, 1)
+
+
+async def calls_at_once(store: str, count: int) -> Figures:
+    return await _inserts(store, count, CALLERS)
+
+
+async def jobs_in_turn(store: str, count: int) -> Figures:
+    return await _schedules(store, count, 1)
+
+
+async def jobs_at_once(store: str, count: int) -> Figures:
+    return await _schedules(store, count, CALLERS)
+
+
+async def _inserts(store: str, count: int, callers: int) -> Figures:
+    made, rate = await _calls(store, count, callers, _insert)
+    stores.check_rows(store, "notes", made)
+    return (rate,)
+
+
+async def _schedules(store: str, count: int, callers: int) -> Figures:
+    made, rate = await _calls(store, count, callers, _schedule_one)
+    assert stores.states(store) == {"pending": made}
+    return (rate,)
+
+
+async def _calls(
+    store: str, count: int, callers: int, call: Callable[[App, int], Awaitable[None]]
+) -> tuple[int, float]:
+    """How many calls were made, those that warm up included, and how many a second."""
+    each, warm_up = max(count // callers, 1), min(count, 200)
+
+    async def make(calls: int) -> None:
+        for n in range(calls):
+            await call(app, n)
+
+    async with open_app(store) as app:
+        await make(warm_up)
         started = _start()
-        await _insert(app, count)
+        await asyncio.gather(*(make(each) for _ in range(callers)))
         seconds = perf_counter() - started
-    stores.check_rows(path, "notes", _warm_up(count) + count)
-    return (count / seconds,)
+    return warm_up + callers * each, callers * each / seconds
 
 
-async def calls_at_once(path: str, count: int) -> Figures:
-    each = max(count // CALLERS, 1)
-    async with open_app(path) as app:
-        await _insert(app, _warm_up(count))
-        started = _start()
-        await asyncio.gather(*(_insert(app, each) for _ in range(CALLERS)))
-        seconds = perf_counter() - started
-    stores.check_rows(path, "notes", _warm_up(count) + CALLERS * each)
-    return (CALLERS * each / seconds,)
+async def _insert(app: App, n: int) -> None:
+    await app.mutation("bench:insert", {"n": n, "text": TEXT})
 
 
-async def _insert(app: App, count: int) -> None:
-    for n in range(count):
-        await app.mutation("bench:insert", {"n": n, "text": TEXT})
-
-
-def _warm_up(count: int) -> int:
-    return min(count, 200)
+async def _schedule_one(app: App, n: int) -> None:
+    await app.mutation("bench:schedule_for_later", {"first": n, "count": 1, "delay": HOUR_MS})
 
 
 def _start() -> float:
@@ -73,14 +97,14 @@ def _start() -> float:
 # Scheduling.
 
 
-async def schedule(path: str, count: int) -> Figures:
-    async with open_app(path) as app:
+async def schedule(store: str, count: int) -> Figures:
+    async with open_app(store) as app:
         await app.mutation("bench:schedule_for_later", {"first": 0, "count": 10, "delay": HOUR_MS})
         started = _start()
         for first, size in _portions(count):
             await app.mutation("bench:schedule_for_later", {"first": first, "count": size, "delay": HOUR_MS})
         seconds = perf_counter() - started
-    assert stores.states(path) == {"pending": count + 10}
+    assert stores.states(store) == {"pending": count + 10}
     return (count / seconds,)
 
 
@@ -93,53 +117,60 @@ def _portions(count: int) -> Iterator[tuple[int, int]]:
 # Draining.
 
 
-async def drain_noops(path: str, count: int) -> Figures:
-    async def prepare(app: App) -> list[str]:
-        ids: list[str] = []
-        for first, size in _portions(count):
-            ids = await app.mutation("bench:schedule_noops", {"first": first, "count": size, "delay": 0})
-        return ids[-1:]
-
-    return (count / await _drain(path, count, prepare),)
+async def drain_noops(store: str, count: int) -> Figures:
+    return (count / await _drain(store, count, prepare_noops),)
 
 
-async def drain_counts(path: str, count: int) -> Figures:
-    async def prepare(app: App) -> list[str]:
-        counters = await app.mutation("bench:add_counters", {"count": min(COUNTERS, count)})
-        chosen, ids = Random(1).choices(counters, k=count), list[str]()
-        for first, size in _portions(count):
-            part = chosen[first : first + size]
-            ids = await app.mutation("bench:schedule_counts", {"first": first, "counters": part})
-        return ids[-1:]
-
-    seconds = await _drain(path, count, prepare)
-    stores.check_counted(path, count)
+async def drain_counts(store: str, count: int) -> Figures:
+    seconds = await _drain(store, count, prepare_counts)
+    stores.check_counted(store, count)
     return (count / seconds,)
 
 
-async def drain_actions(path: str, count: int) -> Figures:
-    async def prepare(app: App) -> list[str]:
-        ids: list[str] = []
-        for first, size in _portions(count):
-            ids = await app.mutation("bench:schedule_noop_actions", {"first": first, "count": size})
-        return ids[-2 * CALLERS :]  # they end in any order: all that may run at the same time as the last
-
-    return (count / await _drain(path, count, prepare),)
+async def drain_actions(store: str, count: int) -> Figures:
+    return (count / await _drain(store, count, _prepare_actions),)
 
 
-async def _drain(path: str, count: int, prepare: Callable[[App], Awaitable[list[str]]]) -> float:
+Prepare = Callable[[App, int, float], Awaitable[list[str]]]
+"""Schedules so many jobs, to run from a time on; returns those that are done last."""
+
+
+async def prepare_noops(app: App, count: int, due: float) -> list[str]:
+    ids: list[str] = []
+    for first, size in _portions(count):
+        ids = await app.mutation("bench:schedule_noops", {"first": first, "count": size, "due": due})
+    return ids[-1:]
+
+
+async def prepare_counts(app: App, count: int, due: float) -> list[str]:
+    counters = await app.mutation("bench:add_counters", {"count": min(COUNTERS, count)})
+    chosen, ids = Random(1).choices(counters, k=count), list[str]()
+    for first, size in _portions(count):
+        part = chosen[first : first + size]
+        ids = await app.mutation("bench:schedule_counts", {"first": first, "counters": part, "due": due})
+    return ids[-1:]
+
+
+async def _prepare_actions(app: App, count: int, due: float) -> list[str]:
+    ids: list[str] = []
+    for first, size in _portions(count):
+        ids = await app.mutation("bench:schedule_noop_actions", {"first": first, "count": size})
+    return ids[-2 * CALLERS :]  # they end in any order: all that may run at the same time as the last
+
+
+async def _drain(store: str, count: int, prepare: Prepare) -> float:
     """Schedule without an executor, then take the time from its start until the last jobs are known to be done."""
-    async with open_app(path, executor=False) as app:
+    async with open_app(store, executor=False) as app:
         await app.mutation("bench:schedule_begin")
-        last = await prepare(app)
+        last = await prepare(app, count, 1_000 * time())
+    stores.checkpoint(store)
     handlers.drains.clear()
     gc.collect()
-    async with open_app(path) as app:
+    async with open_app(store) as app:
         started = perf_counter()  # the executor has not had a turn of the event loop yet
         seconds = await until_done(app, last) - started
-    [began] = handlers.drains
-    assert began >= started, "the executor ran before the clock was read"
-    stores.check_all_succeeded(path, count + 1)
+    assert min(handlers.drains) >= started, "the executor ran before the clock was read"
+    stores.check_all_succeeded(store, count + 1)
     return seconds
 
 
@@ -154,31 +185,37 @@ async def until_done(app: App, jobs: list[str]) -> float:
 # Latency.
 
 
-async def start_after_commit(path: str, count: int) -> Figures:
-    returned: list[float] = []
+async def start_after_commit(store: str, count: int) -> Figures:
     handlers.starts.clear()
-    async with open_app(path) as app:
+    async with open_app(store) as app:
         await until_done(app, [await app.mutation("bench:schedule_note", {"n": -1})])
-        started = _start()
-        for n in range(count):
-            await asyncio.sleep(started + n / CALLS_PER_SECOND - perf_counter())
-            last = await app.mutation("bench:schedule_note", {"n": n})
-            returned.append(perf_counter())
+        gc.collect()
+        returned, last = await call_notes(app, count)
         await until_done(app, [last])
-    stores.check_all_succeeded(path, count + 1)
+    stores.check_all_succeeded(store, count + 1)
     return percentiles(1_000 * (handlers.starts[n] - moment) for n, moment in enumerate(returned))
 
 
-async def start_after_due(path: str, count: int) -> Figures:
+async def call_notes(app: App, count: int) -> tuple[list[float], str]:
+    """Schedule a job for now, again and again: when each call returned, and the last job."""
+    returned, last, started = list[float](), "", perf_counter()
+    for n in range(count):
+        await asyncio.sleep(started + n / CALLS_PER_SECOND - perf_counter())
+        last = await app.mutation("bench:schedule_note", {"n": n})
+        returned.append(perf_counter())
+    return returned, last
+
+
+async def start_after_due(store: str, count: int) -> Figures:
     handlers.starts.clear()
-    async with open_app(path) as app:
+    async with open_app(store) as app:
         await until_done(app, [await app.mutation("bench:schedule_note", {"n": -1})])
         gc.collect()
         first, since = time() * 1_000 + 200, time() - perf_counter()  # due times stand on the wall clock
         times = [first + 1_000 * offset for offset in random_offsets(count)]
         ids = await app.mutation("bench:schedule_notes", {"times": times})
         await until_done(app, [ids[max(range(count), key=times.__getitem__)]])
-    stores.check_all_succeeded(path, count + 1)
+    stores.check_all_succeeded(store, count + 1)
     late = [1_000 * (handlers.starts[n] + since) - due for n, due in enumerate(times)]
     assert min(late) > -0.5, f"a job ran {-min(late):.3f} ms before it was due"
     return percentiles(late)

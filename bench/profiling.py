@@ -1,4 +1,4 @@
-"""Where the time of the committer's thread goes: by part of a commit, and by function."""
+"""Where the time goes: by part of a commit, on the wall and of the processor, and by function of the committer."""
 
 from __future__ import annotations
 
@@ -7,79 +7,106 @@ import io
 import pstats
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+from time import perf_counter, process_time, thread_time
+from typing import Any, NamedTuple
 
-from bench.workloads import Workload, run
+from bench.machine import cpu_seconds
+from bench.workloads import Stores, Workload, run
 from duly.database.committer import Committer
 from duly.database.log import Log
 from duly.model import jobs
+from duly.storage.postgres import engine as postgres
 from duly.storage.sqlite import SqliteEngine
 
 FUNCTIONS_SHOWN = 45
 
-PARTS = (
-    ("begin", SqliteEngine, "begin"),
+Parts = tuple[tuple[str, Any, str], ...]
+"""Parts that a batch passes a few times only, so that measuring them costs little."""
+
+_ALWAYS: Parts = (
     ("claim", jobs, "claim"),
-    ("write rows and commit", SqliteEngine, "commit"),
+    ("run handlers, with claim", Committer, "_run"),
+    ("batch, all of it", Committer, "_commit_batch"),
     ("event loop: log", Log, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
-    ("batch, all of it", Committer, "_commit_batch"),
 )
-"""Parts that a batch passes a few times only, so that measuring them costs nothing."""
+SQLITE: Parts = (
+    ("begin", SqliteEngine, "begin"),
+    ("write rows and commit", SqliteEngine, "commit"),
+    *_ALWAYS,
+)
+POSTGRES: Parts = (
+    ("begin", postgres.PostgresEngine, "begin"),
+    ("read from a snapshot", postgres.PostgresEngine, "read"),
+    ("pull what others wrote", postgres.PostgresEngine, "_pull"),
+    ("pack reads", postgres, "pack_reads"),
+    ("pack writes", postgres, "pack"),
+    ("commit: the call", postgres.PostgresEngine, "_commit"),
+    ("commit, with packing", postgres.PostgresEngine, "commit"),
+    *_ALWAYS,
+)
 
 
-def profile(workload: Workload, folder: Path, count: int) -> str:
-    """Two runs: one with a clock around each part, one under cProfile."""
-    run(workload.product, folder, min(count, 2_000))
-    return f"{_by_part(workload, folder, count)}\n\n{_by_function(workload, folder, count)}"
+class Spent(NamedTuple):
+    wall: float
+    cpu: float
 
 
-def _by_part(workload: Workload, folder: Path, count: int) -> str:
-    times: dict[str, list[float]] = {}
-    with _clocks(times):
-        run(workload.product, folder, count)
-    lines = [f"{'part':36}{'times':>8}{'seconds':>10}{'µs per job':>12}"]
+def profile(workload: Workload, stores: Stores, count: int, parts: Parts, server: int | None = None) -> str:
+    """Two runs: one with a clock around each part, one under cProfile. `server` is the process of a database."""
+    run(workload.product, stores, min(count, 2_000))
+    return f"{_by_part(workload, stores, count, parts, server)}\n\n{_by_function(workload, stores, count)}"
+
+
+def _by_part(workload: Workload, stores: Stores, count: int, parts: Parts, server: int | None) -> str:
+    times: dict[str, list[Spent]] = {}
+    with _clocks(parts, times, server):
+        run(workload.product, stores, count)
+    lines = [f"{'part':36}{'times':>8}{'wall s':>10}{'cpu s':>10}{'wall µs/job':>14}{'cpu µs/job':>14}"]
     for part, spent in times.items():
-        total = sum(spent)
-        lines.append(f"{part:36}{len(spent):8}{total:10.3f}{total / count * 1e6:12.2f}")
+        wall, cpu = (sum(column) for column in zip(*spent, strict=True)) if spent else (0.0, 0.0)
+        per_job = f"{wall / count * 1e6:14.2f}{cpu / count * 1e6:14.2f}"
+        lines.append(f"{part:36}{len(spent):8}{wall:10.3f}{cpu:10.3f}{per_job}")
     return "\n".join(lines)
 
 
 @contextmanager
-def _clocks(times: dict[str, list[float]]) -> Iterator[None]:
-    originals = [getattr(owner, name) for _, owner, name in PARTS]
+def _clocks(parts: Parts, times: dict[str, list[Spent]], server: int | None) -> Iterator[None]:
+    originals = [getattr(owner, name) for _, owner, name in parts]
     serve = Committer._serve
 
     def serve_anew(committer: Committer) -> None:
         for spent in times.values():
             spent.clear()  # an app before this one only prepared its store
+        began, of_server = Spent(perf_counter(), process_time()), cpu_seconds(server)
         serve(committer)
+        ended = Spent(perf_counter() - began.wall, process_time() - began.cpu)
+        times["this process, open to close"] = [ended]
+        times["the server, all its processes"] = [Spent(ended.wall, cpu_seconds(server) - of_server)]
 
     try:
         Committer._serve = serve_anew
-        for (part, owner, name), original in zip(PARTS, originals, strict=True):
+        for (part, owner, name), original in zip(parts, originals, strict=True):
             setattr(owner, name, _clocked(original, times.setdefault(part, [])))
         yield
     finally:
         Committer._serve = serve
-        for (_, owner, name), original in zip(PARTS, originals, strict=True):
+        for (_, owner, name), original in zip(parts, originals, strict=True):
             setattr(owner, name, original)
 
 
-def _clocked(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+def _clocked(function: Callable[..., Any], spent: list[Spent]) -> Callable[..., Any]:
     def clocked(*args: Any, **kwargs: Any) -> Any:
-        started = perf_counter()
+        started = Spent(perf_counter(), thread_time())
         try:
             return function(*args, **kwargs)
         finally:
-            spent.append(perf_counter() - started)
+            spent.append(Spent(perf_counter() - started.wall, thread_time() - started.cpu))
 
     return clocked
 
 
-def _by_function(workload: Workload, folder: Path, count: int) -> str:
+def _by_function(workload: Workload, stores: Stores, count: int) -> str:
     """The functions of the committer's threads, by the time spent in each alone."""
     profiles: list[cProfile.Profile] = []
     serve = Committer._serve
@@ -90,7 +117,7 @@ def _by_function(workload: Workload, folder: Path, count: int) -> str:
 
     try:
         Committer._serve = profiled
-        run(workload.product, folder, count)
+        run(workload.product, stores, count)
     finally:
         Committer._serve = serve
     text = io.StringIO()

@@ -20,7 +20,7 @@ class Measure(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the rounds of one figure came to; round by round, the floor ran right before the product."""
+    """What the rounds of one figure came to; round by round, the floor, if there is one, ran before the product."""
 
     key: str
     title: str
@@ -29,8 +29,10 @@ class Result(NamedTuple):
     floor: list[float]
 
     @property
-    def of_floor(self) -> float:
+    def of_floor(self) -> float | None:
         """How much of what the floor can do duly does: 1 is all of it."""
+        if not self.floor:
+            return None
         ratios = (product / floor for product, floor in zip(self.product, self.floor, strict=True))
         ratio = median(ratios)
         return 1 / ratio if self.measure.less_is_better else ratio
@@ -76,8 +78,8 @@ def _row(result: Result) -> tuple[str, ...]:
         result.measure.unit,
         _number(median(result.product)),
         f"{_number(min(result.product))} – {_number(max(result.product))}",
-        _number(median(result.floor)),
-        f"{result.of_floor:.0%}",
+        "–" if result.of_floor is None else _number(median(result.floor)),
+        "–" if result.of_floor is None else f"{result.of_floor:.0%}",
         _number(result.measure.goal),
     )
 

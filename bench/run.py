@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import machine, profiling, report, scale
 from bench.report import Result
-from bench.workloads import WORKLOADS, Workload, measure, named
+from bench.workloads import WORKLOADS, Workload, files_in, measure, named
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder) as folder:
         if options.profile:
             workload = named(options.profile)
-            print(profiling.profile(workload, Path(folder), _count(workload, options)))
+            print(profiling.profile(workload, files_in(Path(folder)), count_of(workload, options), profiling.SQLITE))
         else:
             _measure(options, Path(folder))
 
@@ -50,12 +50,12 @@ async def _scale(options: argparse.Namespace, folder: Path) -> list[scale.Compar
     """Print what size costs."""
     share = QUICK if options.quick else 1
     large, rounds = options.count or scale.LARGE // share, options.rounds or scale.ROUNDS
-    _progress(f"{SCALE}: {large:,} documents …")
+    progress(f"{SCALE}: {large:,} documents …")
     sizes = await scale.compare_sizes(folder, min(scale.SMALL, large), large, rounds)
     subscriptions = scale.SUBSCRIPTIONS // share
-    _progress(f"{SCALE}: {subscriptions:,} subscriptions …")
+    progress(f"{SCALE}: {subscriptions:,} subscriptions …")
     commits, woken = await scale.compare_subscriptions(folder, subscriptions, rounds)
-    _progress("")
+    progress("")
     print("\n" + scale.table(sizes, f"{min(scale.SMALL, large):,}", f"{large:,} documents"))
     print("\n" + scale.table(commits, "alone", f"beside {subscriptions:,} subscriptions"))
     print(f"\nA commit that one of {subscriptions:,} subscriptions reads wakes {woken}.")
@@ -65,18 +65,18 @@ async def _scale(options: argparse.Namespace, folder: Path) -> list[scale.Compar
 def _results(options: argparse.Namespace, folder: Path) -> Iterator[Result]:
     chosen = [named(key) for key in options.only if key != SCALE] if options.only else WORKLOADS
     for workload in chosen:
-        _progress(f"{workload.key}: {workload.title} …")
-        count = _count(workload, options)
-        measure(workload, folder, min(WARM_UP, count // QUICK + 1), rounds=1)
-        yield from measure(workload, folder, count, options.rounds or (1 if options.quick else ROUNDS))
-    _progress("")
+        progress(f"{workload.key}: {workload.title} …")
+        count = count_of(workload, options)
+        measure(workload, files_in(folder), min(WARM_UP, count // QUICK + 1), rounds=1)
+        yield from measure(workload, files_in(folder), count, options.rounds or (1 if options.quick else ROUNDS))
+    progress("")
 
 
-def _count(workload: Workload, options: argparse.Namespace) -> int:
+def count_of(workload: Workload, options: argparse.Namespace) -> int:
     return options.count or (workload.count // QUICK if options.quick else workload.count)
 
 
-def _progress(text: str) -> None:
+def progress(text: str) -> None:
     """Say on a terminal what is going on, in one line that the next one overwrites."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

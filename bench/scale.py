@@ -149,11 +149,11 @@ class Store:
 class Floor:
     """The same reads with nothing but SQLite: one connection, whose cache a commit empties like that of a reader."""
 
-    def __init__(self, path: str) -> None:
-        self.connection = files.connect(path, files.READER_PRAGMAS)
+    def __init__(self, store: str) -> None:
+        self.connection = files.connect(store, files.READER_PRAGMAS)
         self._read = self.connection.cursor().execute
-        table, index = files.table_of(path, "items"), files.index_of(path, "by_rank")
-        self.ids = [id for (id,) in files.read(path, f"SELECT id FROM {table}")]
+        table, index = files.table_of(store, "items"), files.index_of(store, "by_rank")
+        self.ids = [id for (id,) in files.read(store, f"SELECT id FROM {table}")]
         self._get = f"SELECT document FROM {table} WHERE id = ?"
         self._range = f"""
             SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
@@ -180,7 +180,7 @@ async def open_store(stack: AsyncExitStack, path: Path, documents: int) -> Store
     ids: list[Id] = []
     for first in range(0, documents, _AT_ONCE):
         ids += await app.mutation("scale:fill", {"first": first, "ranks": ranks[first : first + _AT_ONCE]})
-    floor = Floor(str(path))
+    floor = Floor(f"sqlite:///{path}")
     stack.callback(floor.connection.close)
     store = Store(app, floor, ids, documents)
     cursor: str | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,9 @@ from bench.product import Figures
 from bench.report import Measure, Result
 
 Run = Callable[[str, int], Coroutine[Any, Any, Figures]]
-"""Measures so many calls or jobs on a new store at that path."""
+"""Measures so many calls or jobs on a new store, of which it gets the address."""
+Stores = Callable[[], AbstractContextManager[str]]
+"""Gives the address of a new store, which is gone afterwards."""
 
 
 class Workload(NamedTuple):
@@ -23,7 +26,7 @@ class Workload(NamedTuple):
     count: int
     """Calls or jobs of one round."""
     measures: tuple[Measure, ...]
-    floor: Run
+    floor: Run | None
     product: Run
 
 
@@ -104,35 +107,51 @@ def named(key: str) -> Workload:
     return next(workload for workload in WORKLOADS if workload.key == key)
 
 
-def measure(workload: Workload, folder: Path, count: int, rounds: int) -> list[Result]:
+def files_in(folder: Path) -> Stores:
+    @contextmanager
+    def file() -> Iterator[str]:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            yield f"sqlite:///{place}/data.db"
+
+    return file
+
+
+def measure(workload: Workload, stores: Stores, count: int, rounds: int) -> list[Result]:
     """Floor, product, floor, product, …: each round on stores of its own."""
-    pairs = [measure_once(workload, folder, count) for _ in range(rounds)]
+    pairs = [measure_once(workload, stores, count) for _ in range(rounds)]
     return [
         Result(
             workload.key,
             workload.title,
             figure,
             [of_product[at] for _, of_product in pairs],
-            [of_floor[at] for of_floor, _ in pairs],
+            [of_floor[at] for of_floor, _ in pairs if of_floor is not None],
         )
         for at, figure in enumerate(workload.measures)
     ]
 
 
-def measure_once(workload: Workload, folder: Path, count: int) -> tuple[Figures, Figures]:
+def measure_once(workload: Workload, stores: Stores, count: int) -> tuple[Figures | None, Figures]:
     is_latency = workload.measures[0].less_is_better
-    of_floor = run(workload.floor, folder, max(count // LATENCY_FLOOR_SHARE, 2) if is_latency else count)
-    return of_floor, run(workload.product, folder, count)
+    of_floor = None
+    if workload.floor is not None:
+        of_floor = run(workload.floor, stores, max(count // LATENCY_FLOOR_SHARE, 2) if is_latency else count)
+    return of_floor, run(workload.product, stores, count)
 
 
-def run(work: Run, folder: Path, count: int) -> Figures:
-    """Run one side of a workload on a new store, with the garbage of earlier ones collected."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        gc.collect()
-        try:
-            return asyncio.run(_within_time(work(f"{place}/data.db", count)))
-        except TimeoutError:
-            raise TimeoutError(f"{work.__name__}: got no end in {SECONDS_MAX} s") from None
+def run(work: Run, stores: Stores, count: int) -> Figures:
+    """Run one side of a workload on a new store."""
+    with stores() as store:
+        return run_on(work, store, count)
+
+
+def run_on(work: Run, store: str, count: int) -> Figures:
+    """The same on a store that there is, with the garbage of earlier ones collected."""
+    gc.collect()
+    try:
+        return asyncio.run(_within_time(work(store, count)))
+    except TimeoutError:
+        raise TimeoutError(f"{work.__name__}: got no end in {SECONDS_MAX} s") from None
 
 
 async def _within_time(figures: Awaitable[Figures]) -> Figures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from tests import postgres
 
 ENGINES = ("sqlite", "postgres")
+only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,6 +25,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The engine under test, each in turn: that of `store`, and of every harness that is given no store."""
+    if request.param == "postgres":
+        skip_without_postgres()
+        monkeypatch.setattr("duly.testing.temporary_store", temporary_store_in_postgres)
+    return request.param
+
+
+@pytest.fixture
+def store(engine: str, store_of: Callable[[str], str]) -> str:
+    """The address of an empty store of the engine under test."""
+    return store_of(engine)
+
+
 @pytest.fixture
 def store_of(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """The address of an empty store of an engine; the same one for the whole test."""
@@ -30,11 +47,26 @@ def store_of(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
     def store(engine: str) -> str:
         if engine not in stores:
-            if reason := postgres.unavailable():
-                pytest.skip(reason)
+            skip_without_postgres()
             stores[engine] = postgres.new_store(postgres.shared_address())
         return stores[engine]
 
     yield store
     if "postgres" in stores:
         postgres.drop_store(stores["postgres"])
+
+
+def skip_without_postgres() -> None:
+    if reason := postgres.unavailable():
+        pytest.skip(reason)
+
+
+def temporary_store_in_postgres() -> tuple[str, Callable[[], None]]:
+    address = postgres.new_store(postgres.shared_address())
+
+    def drop() -> None:
+        thread = threading.Thread(target=postgres.drop_store, args=(address,))  # in this one a loop runs
+        thread.start()
+        thread.join()
+
+    return address, drop

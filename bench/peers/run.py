@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.drivers import Failed
 from bench.peers.install import Missing, install
-from bench.peers.measuring import Measuring, Scale
+from bench.peers.measuring import Drained, Measuring, Scale
 from bench.report import lined_up, percentiles
 
 CALLERS = 64
@@ -34,6 +34,7 @@ TITLES = {
     "W3": "jobs that do nothing",
     "W3x2": "jobs that do nothing, two processes",
     "W4": "jobs that read, update, insert",
+    "W4x2": "jobs that read, update, insert, two processes",
     "W5 p50": "start after the enqueuing call returned, p50",
     "W5 p99": "start after the enqueuing call returned, p99",
     "W5 of call p50": "start after the enqueuing call began, p50",
@@ -99,9 +100,16 @@ async def _w3x2(measuring: Measuring) -> list[Row]:
 
 
 async def _w4(measuring: Measuring) -> list[Row]:
-    drains = await measuring.drains("count", measuring.peer.counts)
+    return [_written("W4", await measuring.drains("count", measuring.peer.counts))]
+
+
+async def _w4x2(measuring: Measuring) -> list[Row]:
+    return [_written("W4x2", await measuring.drains("count", measuring.peer.counts, processes=2, rounds=1))]
+
+
+def _written(workload: str, drains: list[Drained]) -> Row:
     lost, doubled = sum(drained.lost for drained in drains), sum(drained.doubled for drained in drains)
-    return [_row("W4", [drained.rate for drained in drains]) | {"lost": lost, "doubled": doubled}]
+    return _row(workload, [drained.rate for drained in drains]) | {"lost": lost, "doubled": doubled}
 
 
 async def _w5(measuring: Measuring) -> list[Row]:
@@ -122,9 +130,9 @@ def _row(workload: str, figures: list[float], unit: str = "jobs/s") -> Row:
     }
 
 
-WORKLOADS = {"W1": _w1, "W1x64": _w1x64, "W2": _w2, "W3": _w3, "W3x2": _w3x2, "W4": _w4, "W5": _w5}
+WORKLOADS = {"W1": _w1, "W1x64": _w1x64, "W2": _w2, "W3": _w3, "W3x2": _w3x2, "W4": _w4, "W4x2": _w4x2, "W5": _w5}
 
-COLUMNS = ("W1", "W1x64", "W2", "W3", "W3x2", "W4", "W5 p50", "W5 p99")
+COLUMNS = ("W1", "W1x64", "W2", "W3", "W3x2", "W4", "W4x2", "W5 p50", "W5 p99")
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -141,8 +149,9 @@ def table(rows: Iterable[Row]) -> str:
 def _line(peer: str, rows: list[Row]) -> tuple[str, ...]:
     medians = {row["workload"]: _number(row["median"]) for row in rows if "median" in row}
     cells = [medians.get(column, "–") for column in COLUMNS]
-    written = next((f"{row['lost']}, {row['doubled']}" for row in rows if "lost" in row), "–")
-    return (peer, rows[0]["version"], *cells[:-2], written, *cells[-2:])
+    written = [row for row in rows if "lost" in row]
+    lost, doubled = (sum(row[kind] for row in written) for kind in ("lost", "doubled"))
+    return (peer, rows[0]["version"], *cells[:-2], f"{lost}, {doubled}" if written else "–", *cells[-2:])
 
 
 def _notes(peer: str, rows: list[Row]) -> list[str]:

@@ -120,6 +120,8 @@ SCHEMA_STEP_SECONDS: Final = 0.005
 """How long one step of checking documents and building indexes holds up the calls of others, in seconds."""
 SCHEMA_STEP_ROWS: Final = 50
 """Documents that such a step reads at once. It ends between two readings, whatever the size of the documents."""
+APPLY_TRIES_MAX: Final = 5
+"""How often a schema is applied from the start where the store is lost on the way: its steps are not run again."""
 SCHEMA_LATE_MAX: Final = 500
 """Documents written while others were checked that are checked in one step; as few are checked in the last one."""
 

@@ -9,12 +9,12 @@ import pytest
 
 from bench import machine, report, run
 from bench.report import Measure, Result
-from bench.workloads import WORKLOADS, Workload, measure
+from bench.workloads import WORKLOADS, Workload, files_in, measure
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.key)
 def test_a_workload_and_its_floor_do_what_they_measure(workload: Workload, tmp_path: Path) -> None:
-    results = measure(workload, tmp_path, count=12, rounds=1)
+    results = measure(workload, files_in(tmp_path), count=12, rounds=1)
 
     assert [result.measure for result in results] == list(workload.measures)
     assert all(result.measure.less_is_better or min(*result.product, *result.floor) > 0 for result in results)
@@ -48,7 +48,7 @@ def test_a_profile_tells_parts_and_functions(tmp_path: Path, capsys: pytest.Capt
     run.main(["--profile", "W1", "--count", "12", "--folder", str(tmp_path)])
 
     printed = capsys.readouterr().out
-    assert "µs per job" in printed
+    assert "wall µs/job" in printed
     assert "tottime" in printed
 
 
@@ -57,6 +57,13 @@ def test_less_of_a_latency_and_more_of_a_rate_is_a_higher_share_of_the_floor() -
     latency = Result("L", "", Measure("ms", 1), [2.0, 4.0, 4.0], [1.0, 1.0, 1.0])
 
     assert (rate.of_floor, latency.of_floor) == (0.2, 0.25)
+
+
+def test_where_there_is_no_floor_there_is_no_share_of_it() -> None:
+    result = Result("R", "two nodes", Measure("jobs/s", 1), [50.0], [])
+
+    assert result.of_floor is None
+    assert report.table([result]).splitlines()[-1].split("|")[6:8] == ["     – ", "        – "]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

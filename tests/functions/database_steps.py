@@ -78,17 +78,21 @@ class Game:
         """The document that the innermost loop is at."""
         self.steps = 0
         self._scripts: list[Script] = []
+        self._before: dict[int, dict[str, Row]] = {}
+        """What there was before each of the last mutations, by its script."""
 
     def functions(self) -> SimpleNamespace:
         @mutation
         async def change(ctx: MutationCtx, script: int) -> None:
-            kept = dict(self.model.rows)
+            if script in self._before:  # its batch is run again from here on, and with other ids
+                self.model.rows, self._before = self._before[script], {}
+            kept = self._before[script] = dict(self.model.rows)
             try:
                 await self.play(ctx, self._scripts[script].steps)
                 if self._scripts[script].fails:
                     raise Undone
             except BaseException:
-                self.model.rows = kept
+                self.model.rows = dict(kept)
                 raise
 
         @query

@@ -36,6 +36,8 @@ from duly import (
 )
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @query
 async def reads(ctx: QueryCtx) -> int:

@@ -12,8 +12,22 @@ from typing import Any
 
 import pytest
 
-from duly import UNSET, ActionCtx, AppError, MutationCtx, QueryCtx, action, mutation, query
+from duly import (
+    UNSET,
+    ActionCtx,
+    AppError,
+    MutationCtx,
+    QueryCtx,
+    action,
+    define_schema,
+    define_table,
+    mutation,
+    query,
+    v,
+)
 from duly.testing import Harness
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 numbers = count()
 
@@ -76,7 +90,8 @@ APP = {
         schedules=schedules,
         fails=fails,
         all_notes=all_notes,
-    )
+    ),
+    "schema": define_schema({"notes": define_table(v.any())}),  # to make a table, a batch is run again
 }
 
 

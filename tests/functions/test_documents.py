@@ -27,6 +27,8 @@ from duly import (
 from duly.functions.ranges import IndexRange
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SCHEMA = define_schema(
     {"people": define_table(v.any()).index("by_city_age", ["address.city", "age"]).index("by_age", ["age"])}
 )
@@ -53,7 +55,7 @@ async def with_people(t: Harness) -> list[str]:
 
 async def test_a_document_comes_back_with_its_id_and_its_time_of_creation() -> None:
     async with harness() as t:
-        id = await t.transaction(lambda ctx: ctx.db.insert("notes", {"text": "hi", "n": 1, "x": 1.0, "b": b"\x00"}))
+        id = await t.transaction(lambda ctx: ctx.db.insert("people", {"text": "hi", "n": 1, "x": 1.0, "b": b"\x00"}))
         document = await t.transaction(lambda ctx: ctx.db.get(id))
         assert document == {
             "text": "hi",
@@ -64,6 +66,19 @@ async def test_a_document_comes_back_with_its_id_and_its_time_of_creation() -> N
             "_creationTime": 1_893_456_000_000.0,
         }
         assert isinstance(document["n"], int) and isinstance(document["x"], float)
+
+
+async def test_a_range_whose_ends_contradict_is_empty_whatever_was_written_in_between() -> None:
+    async with harness() as t:
+        ids = await with_people(t)
+
+        async def look(ctx: MutationCtx) -> Any:
+            for id in ids:
+                await ctx.db.patch(id, {"age": 3})
+            people = ctx.db.query("people").with_index("by_age", lambda q: q.gt("age", 90).lt("age", 1))
+            return await people.take(1)
+
+        assert await t.transaction(look) == []
 
 
 async def test_patch_changes_removes_and_keeps_fields() -> None:

@@ -10,6 +10,8 @@ import pytest
 from duly import FunctionError, Id, MutationCtx, QueryCtx, QueryError, define_schema, define_table, mutation, query
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 class Order(TypedDict):
     item: str

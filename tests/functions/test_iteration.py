@@ -11,6 +11,8 @@ import pytest
 from duly import LimitError, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SCHEMA = define_schema({"notes": define_table(v.any()).index("by_rank", ["rank"])})
 
 

@@ -10,8 +10,22 @@ from typing import Any
 
 import pytest
 
-from duly import ActionCtx, LimitError, Limits, MutationCtx, QueryCtx, action, mutation, query
+from duly import (
+    ActionCtx,
+    LimitError,
+    Limits,
+    MutationCtx,
+    QueryCtx,
+    action,
+    define_schema,
+    define_table,
+    mutation,
+    query,
+    v,
+)
 from duly.testing import Harness
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @query
@@ -251,3 +265,15 @@ def test_a_limit_is_a_number_above_zero(value: Any) -> None:
 def test_values_cannot_be_allowed_to_be_deeper_than_the_walk_over_them() -> None:
     with pytest.raises(ValueError, match=r"got 65 for value_depth_max, expected at most 64"):
         Limits(value_depth_max=65)
+
+
+async def test_what_an_index_sorts_by_has_a_size_on_every_engine() -> None:
+    schema = define_schema({"notes": define_table({"text": v.string()}).index("by_text", ["text"])})
+    async with Harness({"schema": schema}) as t:
+        await t.transaction(
+            lambda ctx: ctx.db.insert("notes", {"text": "".join(chr(33 + n % 90) for n in range(2_500))})
+        )
+        with pytest.raises(LimitError, match=r"'by_text' \(text\) take 3,0\d\d bytes, expected at most 2,600"):
+            await t.transaction(lambda ctx: ctx.db.insert("notes", {"text": "x" * 3_000}))
+        found = await t.transaction(lambda ctx: ctx.db.query("notes").with_index("by_text").collect())
+        assert [len(note["text"]) for note in found] == [2_500]

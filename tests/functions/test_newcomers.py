@@ -26,6 +26,8 @@ from duly import (
 from duly.functions.failure import describe
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 @dataclass
 class Room:

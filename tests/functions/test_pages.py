@@ -11,6 +11,8 @@ from duly import AppError, Limits, MutationCtx, QueryCtx, QueryError, define_sch
 from duly.functions.queries import Query
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 SCHEMA = define_schema({"notes": define_table(v.any()).index("by_rank", ["rank"])})
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from duly import MutationCtx, define_schema, define_table, v
 from duly.testing import Harness
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 SCHEMA = define_schema({"notes": define_table(v.any()).index("by_rank", ["rank"])})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 from enum import Enum, IntEnum
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +30,8 @@ from duly import (
 )
 from duly.app import App
 from duly.testing import Harness
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 SCHEMA = define_schema({"notes": define_table(v.any()).index("by_rank", ["rank"]), "tags": define_table(v.any())})
 
@@ -216,8 +217,8 @@ async def append(ctx: MutationCtx) -> None:
     await ctx.db.insert("tags", {})
 
 
-async def test_parallel_increments_all_count_and_parallel_inserts_do_not_meet(tmp_path: Path) -> None:
-    app = App({"app": SimpleNamespace(increment=increment, append=append)}, f"sqlite:///{tmp_path}/app.db")
+async def test_parallel_increments_all_count_and_parallel_inserts_do_not_meet(store: str) -> None:
+    app = App({"app": SimpleNamespace(increment=increment, append=append)}, store)
     async with app:
         counts = await asyncio.gather(*(app.mutation("app:increment") for _ in range(50)))
         assert sorted(counts) == list(range(1, 51))
@@ -225,7 +226,7 @@ async def test_parallel_increments_all_count_and_parallel_inserts_do_not_meet(tm
         assert len(await app.runner.transaction(lambda ctx: ctx.db.query("tags").collect())) == 50
 
 
-async def test_the_clock_stands_still_in_a_query_and_in_a_mutation(tmp_path: Path) -> None:
+async def test_the_clock_stands_still_in_a_query_and_in_a_mutation(store: str) -> None:
     async def times(ctx: Any) -> list[float]:
         before = ctx.now
         for _ in range(20_000):
@@ -238,7 +239,7 @@ async def test_the_clock_stands_still_in_a_query_and_in_a_mutation(tmp_path: Pat
         return ctx.now
 
     modules = {"app": SimpleNamespace(read=query(times), write=mutation(times), inner=inner)}
-    async with App(modules, f"sqlite:///{tmp_path}/app.db") as app:
+    async with App(modules, store) as app:
         for found in (await app.query("app:read"), await app.mutation("app:write")):
             assert found[0] == found[1] == found[2]
 

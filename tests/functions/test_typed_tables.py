@@ -31,6 +31,8 @@ from duly import (
 )
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 START_MS = 1_893_456_000_000.0  # of the harness: 2030
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,14 +38,14 @@ NEW = define_schema(
 )
 
 
-def app(path: Path, schema: Any) -> tuple[App, dict[str, Any]]:
+def app(store: str, schema: Any, **more: Any) -> tuple[App, dict[str, Any]]:
     source = {"app": SimpleNamespace(put=put, stir=stir), "schema": schema}
-    return App(source, f"sqlite:///{path}", executor=False), source
+    return App(source, store, executor=False, **more), source
 
 
-async def change(path: Path) -> None:
+async def change(store: str) -> None:
     tables.SCHEMA_STEP_SECONDS = 0.0  # so that each step takes one reading of documents, however fast the machine is
-    opened, source = app(path, OLD)
+    opened, source = app(store, OLD)
     async with opened:
         source["schema"] = NEW
         reloading = asyncio.ensure_future(opened.reload())
@@ -58,4 +57,4 @@ async def change(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(change(Path(sys.argv[1])))
+    asyncio.run(change(sys.argv[1]))

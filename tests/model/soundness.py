@@ -2,63 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import apsw
 import orjson
 
+from duly.storage.postgres.address import parse
 from duly.values.keys import encode, encode_id, field_of
 
+T = TypeVar("T")
+Ask = Callable[[str], list[tuple[Any, ...]]]
+"""Runs a statement and returns its rows."""
 
-def complaints(path: Path) -> list[str]:
+
+def complaints(store: str) -> list[str]:
     """Whatever is wrong in a store. An index that is being built may lack keys, and has none that is wrong."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    return look(store, lambda ask: list(_complaints(ask)))
+
+
+def indexes(store: str) -> dict[tuple[str, str], list[bool]]:
+    """Which indexes are ready, by table and name; more than one while another one of the name is built."""
+    found: dict[tuple[str, str], list[bool]] = {}
+    for _, _, table, name, _, ready in look(store, lambda ask: ask(INDEXES)):
+        found.setdefault((table, name), []).append(bool(ready))
+    return found
+
+
+def look(store: str, reading: Callable[[Ask], T]) -> T:
+    """Look into a store, and change it perhaps; in a thread, for an event loop may run in this one."""
+    opened = sqlite if store.startswith("sqlite:///") else postgres
+
+    def run() -> T:
+        with opened(store) as ask:
+            return reading(ask)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
+
+
+@contextmanager
+def sqlite(store: str) -> Generator[Ask]:
+    connection = apsw.Connection(store.removeprefix("sqlite:///"), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
-        return list(_complaints(connection))
+        yield lambda sql: connection.execute(sql).fetchall()
     finally:
         connection.close()
 
 
-def indexes(path: Path) -> dict[tuple[str, str], list[bool]]:
-    """Which indexes are ready, by table and name; more than one while another one of the name is built."""
-    found: dict[tuple[str, str], list[bool]] = {}
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    for _, _, table, name, _, ready in connection.execute(INDEXES):
-        found.setdefault((table, name), []).append(bool(ready))
-    connection.close()
-    return found
+@contextmanager
+def postgres(store: str) -> Generator[Ask]:
+    import asyncpg  # type: ignore[import-untyped]
+
+    address = parse(store)
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(address.dsn, server_settings={"search_path": address.schema}))
+        try:
+            yield lambda sql: [tuple(row) for row in runner.run(connection.fetch(IN_POSTGRES.get(sql, sql)))]
+        finally:
+            runner.run(connection.close())
 
 
-def _complaints(connection: apsw.Connection) -> Iterator[str]:
-    for (text,) in connection.execute("PRAGMA integrity_check"):
+def _complaints(ask: Ask) -> Iterator[str]:
+    for (text,) in ask(INTEGRITY):
         if text != "ok":
             yield f"integrity_check: {text}"
-    yield from _wrong_tables(connection)
-    for number, table_number, table, name, fields, ready in connection.execute(INDEXES).fetchall():
-        rows: Any = connection.execute(f"SELECT id, document FROM t{table_number}_{table}").fetchall()
+    yield from _wrong_tables(ask)
+    for number, table_number, table, name, fields, ready in ask(INDEXES):
+        rows = ask(f'SELECT id, document FROM "t{table_number}_{table}"')
         expected = {_key(orjson.loads(fields), id, orjson.loads(document)): id for id, document in rows}
-        found: Any = dict(connection.execute(f"SELECT key, id FROM i{number}_{name}").fetchall())
+        found: Any = dict(ask(f'SELECT key, id FROM "i{number}_{name}"'))
         if wrong := found.items() - expected.items():
             yield f"{table}.{name}: {len(wrong)} keys lead nowhere"
         if ready and (missing := expected.items() - found.items()):
             yield f"{table}.{name}: {len(missing)} keys are missing"
 
 
-def _wrong_tables(connection: apsw.Connection) -> Iterator[str]:
-    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE name GLOB '[it][0-9]*'")}
-    known = {f"i{row[0]}_{row[3]}" for row in connection.execute(INDEXES)}
-    known |= {f"t{number}_{name}" for number, name in connection.execute("SELECT number, name FROM duly_tables")}
+def _wrong_tables(ask: Ask) -> Iterator[str]:
+    there = {name for (name,) in ask(NAMES)}
+    known = {f"i{row[0]}_{row[3]}" for row in ask(INDEXES)}
+    known |= {f"t{number}_{name}" for number, name in ask(TABLES)}
     if there != known:
-        yield f"the file has the tables {there - known} and lacks {known - there}"
+        yield f"the store has the tables {there - known} and lacks {known - there}"
 
 
 def _key(fields: list[str], id: int, document: dict[str, Any]) -> bytes:
     return b"".join(encode(field_of(document, path)) for path in fields) + encode_id(id)
 
 
+INTEGRITY = "PRAGMA integrity_check"
+NAMES = "SELECT name FROM sqlite_schema WHERE name GLOB '[it][0-9]*'"
+TABLES = "SELECT number, name FROM duly_tables"
 INDEXES = """
 SELECT i.number, t.number, t.name, i.name, i.fields, i.ready
 FROM duly_indexes i JOIN duly_tables t ON t.number = i.table_number ORDER BY i.number
 """
+IN_POSTGRES = {
+    INTEGRITY: "SELECT 'ok'",
+    NAMES: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema AND tablename ~ '^[it][0-9]'",
+    TABLES: TABLES.replace("duly_", ""),
+    INDEXES: INDEXES.replace("duly_", ""),
+}

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import apsw
 import pytest
 
 from duly import (
@@ -26,7 +24,7 @@ from duly import (
 )
 from duly.app import App
 from duly.model.tables import Change, apply_schema
-from tests.model.soundness import complaints, indexes
+from tests.model.soundness import complaints, indexes, look
 
 
 @mutation
@@ -74,16 +72,6 @@ def modules(**tables: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def store(path: Path) -> str:
-    return f"sqlite:///{path}"
-
-
-@pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step checks two documents, or the keys of two."""
     monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_ROWS", 2)
@@ -121,29 +109,29 @@ async def test_the_first_document_that_does_not_fit_is_named(store: str) -> None
         )
 
 
-async def test_a_refused_reload_changes_nothing(path: Path, store: str) -> None:
+async def test_a_refused_reload_changes_nothing(store: str) -> None:
     source = modules(people=LOOSE.index("by_age", ["age"]))
     async with App(source, store) as app:
         await app.mutation(add, {"name": "ada", "age": 36})
         await app.mutation(add, {"name": "bob", "age": "old"})
-        tables, before = app.database.catalog.tables, indexes(path)
+        tables, before = app.database.catalog.tables, indexes(store)
         pets = define_table({"name": v.string()})
         source["schema"] = define_schema(
             {"people": STRICT.index("by_age", ["name"]).index("by_name", ["name", "age"]), "pets": pets}
         )
         assert "expected an integer or null" in await refusal(app.reload())
         assert app.database.catalog.tables == tables
-        assert indexes(path) == before == {("people", "by_age"): [True]}
+        assert indexes(store) == before == {("people", "by_age"): [True]}
         await app.mutation(add, {"name": "cy", "age": "older"})  # the definition is the old one, too
         assert await app.query(names, {"index": "by_age"}) == ["ada", "bob", "cy"]
-        assert complaints(path) == []
+        assert complaints(store) == []
 
 
-async def test_an_app_that_was_refused_does_not_open_and_the_old_one_still_does(path: Path, store: str) -> None:
+async def test_an_app_that_was_refused_does_not_open_and_the_old_one_still_does(store: str) -> None:
     async with App(modules(people=LOOSE), store) as app:
         await app.mutation(add, {"name": "ada", "age": "old"})
     assert 'got "old"' in await refusal(App(modules(people=STRICT.index("by_age", ["age"])), store).__aenter__())
-    assert indexes(path) == {}
+    assert indexes(store) == {}
     async with App(modules(people=LOOSE), store) as app:
         assert await app.query(names) == ["ada"]
 
@@ -159,7 +147,7 @@ async def test_a_declaration_that_was_given_up_is_checked_when_it_comes_back(sto
         await app.mutation(add, {"name": "ada", "age": 1})
     async with App(modules(), store) as app:
         await app.mutation(add, {"name": "bob", "age": "old"})
-    assert 'got "old"' in await refusal(App(modules(people=STRICT), store).__aenter__())
+    assert 'got "old"' in await refusal(App(modules(people=STRICT), store, development=True).__aenter__())
 
 
 async def test_ids_in_documents_are_checked_too(store: str) -> None:
@@ -207,17 +195,15 @@ async def test_documents_that_fit_are_left_as_they_are(store: str) -> None:
 # A schema that did not change.
 
 
-def spoil(path: Path) -> None:
+def spoil(store: str) -> None:
     """Make of every document one that fits nothing, as only a look at it would tell."""
-    connection = apsw.Connection(str(path))
-    connection.execute("UPDATE t100_people SET document = '{\"strange\": 1}'")
-    connection.close()
+    look(store, lambda ask: ask("""UPDATE t100_people SET document = '{"strange": 1}'"""))
 
 
-async def test_documents_are_not_read_where_the_declaration_is_the_same(path: Path, store: str) -> None:
+async def test_documents_are_not_read_where_the_declaration_is_the_same(store: str) -> None:
     async with App(modules(people=STRICT), store) as app:
         await app.mutation(add, {"name": "ada", "age": 1})
-    spoil(path)
+    spoil(store)
     same = {"age": v.union(v.int64(), v.null()), "name": v.string()}
     async with App(modules(people=define_table(same)), store) as app:
         before = app.database.log.version
@@ -228,13 +214,14 @@ async def test_documents_are_not_read_where_the_declaration_is_the_same(path: Pa
     assert "missing required field" in await refusal(App(modules(people=LOOSE), store).__aenter__())
 
 
-async def test_documents_are_not_read_where_anything_fits(path: Path, store: str) -> None:
+async def test_documents_are_not_read_where_anything_fits(store: str) -> None:
     async with App(modules(people=STRICT), store) as app:
         await app.mutation(add, {"name": "ada", "age": 1})
-    spoil(path)
+    spoil(store)
     async with App(modules(people=define_table(v.any())), store):
         pass
-    assert "missing required field" in await refusal(App(modules(people=STRICT), store).__aenter__())
+    said = await refusal(App(modules(people=STRICT), store, development=True).__aenter__())
+    assert "missing required field" in said
 
 
 async def test_queries_know_the_schema_of_a_start_that_changed_nothing(store: str) -> None:
@@ -314,7 +301,7 @@ async def test_those_who_write_without_pause_do_not_keep_a_schema_off(store: str
 
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("age", [1, "late"])
-async def test_a_table_that_is_made_meanwhile_is_checked_and_indexed(path: Path, store: str, age: Any) -> None:
+async def test_a_table_that_is_made_meanwhile_is_checked_and_indexed(store: str, age: Any) -> None:
     async with App(modules(people=LOOSE), store) as app:
         await half_checked(app)
         under_way = change(app, people=STRICT, pets=STRICT.index("by_age", ["age"]))
@@ -329,12 +316,12 @@ async def test_a_table_that_is_made_meanwhile_is_checked_and_indexed(path: Path,
             await finish(app, under_way)
             pets = await app.runner.transaction(lambda ctx: ctx.db.query("pets").with_index("by_age").collect())
             assert [pet["age"] for pet in pets] == [0, 1, 1, 2, 3, 4]
-    assert complaints(path) == []
+    assert complaints(store) == []
 
 
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("moment", range(0, 15, 2))
-async def test_a_table_may_be_made_at_any_step(path: Path, store: str, moment: int) -> None:
+async def test_a_table_may_be_made_at_any_step(store: str, moment: int) -> None:
     async with App(modules(people=LOOSE), store) as app:
         await half_checked(app)
         under_way = change(app, people=STRICT, pets=STRICT.index("by_age", ["age"]))
@@ -347,8 +334,8 @@ async def test_a_table_may_be_made_at_any_step(path: Path, store: str, moment: i
                     await app.mutation(add, {"name": "new", "age": n})
             steps += 1
         assert steps > moment
-    assert indexes(path) == {("pets", "by_age"): [True]}
-    assert complaints(path) == []
+    assert indexes(store) == {("pets", "by_age"): [True]}
+    assert complaints(store) == []
 
 
 # The moment it becomes active.
@@ -356,8 +343,9 @@ async def test_a_table_may_be_made_at_any_step(path: Path, store: str, moment: i
 
 @pytest.fixture
 def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All calls that wait together are one batch, however slow the machine is."""
+    """All calls that wait together are one batch, and a change is one step, however slow the machine is."""
     monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 60.0)
 
 
 async def in_one_batch(app: App, *works: Any) -> list[Any]:
@@ -409,7 +397,7 @@ async def test_a_write_behind_it_in_its_batch_goes_by_the_new_schema(store: str)
         assert "expected an integer" in str(behind)
 
 
-async def test_a_batch_that_fails_leaves_the_old_schema(path: Path, store: str) -> None:
+async def test_a_batch_that_fails_leaves_the_old_schema(store: str) -> None:
     def fail() -> None:
         faults.disarm()
         raise StoreError("no space left on the disk")
@@ -423,7 +411,7 @@ async def test_a_batch_that_fails_leaves_the_old_schema(path: Path, store: str) 
         assert app.database.catalog.tables == tables
         await app.mutation(add, {"name": "bob", "age": "old"})
         assert await app.query(names) == ["ada", "bob"]
-    assert complaints(path) == []
+    assert complaints(store) == []
 
 
 async def test_a_table_that_an_insert_makes_leaves_the_schema_what_it_is(store: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from duly import MutationCtx, define_schema, define_table, v
@@ -19,8 +18,7 @@ async def names(app: App, index: str, build: Any = None) -> list[str]:
     return await app.runner.transaction(read)
 
 
-async def test_a_new_index_holds_the_documents_that_were_there_before(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path}/app.db"
+async def test_a_new_index_holds_the_documents_that_were_there_before(store: str) -> None:
     async with App({}, store) as app:
 
         async def insert(ctx: MutationCtx) -> None:
@@ -38,8 +36,7 @@ async def test_a_new_index_holds_the_documents_that_were_there_before(tmp_path: 
         assert await names(app, "by_age", old) == ["p0001", "p0000"]
 
 
-async def test_an_index_whose_fields_changed_is_built_again_and_one_that_is_gone_is_dropped(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path}/app.db"
+async def test_an_index_whose_fields_changed_is_built_again_and_one_that_is_gone_is_dropped(store: str) -> None:
     first = define_schema({"people": PEOPLE.index("by_age", ["age"]).index("by_name", ["name"])})
     async with App({"schema": first}, store) as app:
 
@@ -58,8 +55,7 @@ async def test_an_index_whose_fields_changed_is_built_again_and_one_that_is_gone
         assert app.database.catalog.tables["people"].indexes == ()
 
 
-async def test_a_declared_table_without_an_index_keeps_its_number_over_a_reopening(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path}/app.db"
+async def test_a_declared_table_without_an_index_keeps_its_number_over_a_reopening(store: str) -> None:
     schema = {"schema": define_schema({"plain": define_table({"n": v.int64()}), "other": define_table(v.any())})}
     numbers: list[int] = []
     for _ in range(3):

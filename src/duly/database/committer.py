@@ -37,7 +37,7 @@ from duly.limits import (
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
 )
-from duly.storage.engine import Conflict, Engine, StoreLost, View
+from duly.storage.engine import Conflict, Engine, NotExclusiveError, StoreLost, View
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -160,9 +160,10 @@ class Committer:
                     break
                 except Conflict as conflict:
                     if first.exclusive or monotonic() > given_up:
-                        raise StoreError(f"the store was lost on the way: {conflict}") from conflict
+                        raise StoreLost(f"the store was lost on the way: {conflict}") from conflict
                     self._engine.rollback()
-                    self._caution.conflicted()
+                    if not isinstance(conflict, NotExclusiveError):
+                        self._caution.conflicted()
                     exclusive, is_new = True, False
                 except StoreLost:
                     self._engine.rollback()

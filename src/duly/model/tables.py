@@ -19,8 +19,8 @@ from duly.database.batch import Batch
 from duly.database.catalog import document_key
 from duly.database.database import Database
 from duly.errors import SchemaValidationError, StoreError
-from duly.limits import SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
-from duly.storage.engine import SYSTEM_TABLES, Get, Scan
+from duly.limits import APPLY_TRIES_MAX, SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
+from duly.storage.engine import SYSTEM_TABLES, Get, Scan, StoreLost
 from duly.values.checks import AnyValidator, Mismatch
 from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec
@@ -46,14 +46,17 @@ async def apply_schema(
     is as it was; who cancels this may find it active. `on_active` is called before the next call works by the
     schema, in the thread that commits.
     """
-    change = Change(schema, database.ids, on_active, takes_over)
-    try:
-        while not await database.commit(change.step, exclusive=True):
-            faults.at("schema.step")
-    except BaseException:
-        with suppress(StoreError):  # what is left of it in the store, the next start drops
-            await database.commit(change.withdraw, exclusive=True)
-        raise
+    for left in reversed(range(APPLY_TRIES_MAX)):
+        change = Change(schema, database.ids, on_active, takes_over)
+        try:
+            while not await database.commit(change.step, exclusive=True):
+                faults.at("schema.step")
+            break
+        except BaseException as error:
+            with suppress(StoreError):  # what is left of it in the store, the next start drops
+                await database.commit(change.withdraw, exclusive=True)
+            if not isinstance(error, StoreLost) or not left:
+                raise
     faults.at("schema.applied")
 
 

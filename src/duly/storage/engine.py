@@ -169,10 +169,14 @@ class StoreLost(StoreError):
 
 
 class Conflict(Exception):
-    """Another node has written what a batch has read, or the batch needs what only an exclusive one may do.
+    """Another node has written what a batch has read.
 
     Nothing of it is stored: run it again as an exclusive batch, which has no conflicts.
     """
+
+
+class NotExclusiveError(Conflict):
+    """A batch needs what only an exclusive one may do: likewise."""
 
 
 class View(Protocol):

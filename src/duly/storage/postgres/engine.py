@@ -37,6 +37,7 @@ from duly.storage.engine import (
     Header,
     Heartbeat,
     News,
+    NotExclusiveError,
     Reads,
     Request,
     Row,
@@ -337,7 +338,7 @@ class PostgresEngine:
 
     def deploys(self) -> list[str]:
         if not self._exclusive:
-            raise Conflict("what is declared is looked at in exclusive batches only")
+            raise NotExclusiveError
         return tables.deploys(self._link, self._schema)
 
     def deploy(self, mark: str) -> None:
@@ -346,7 +347,7 @@ class PostgresEngine:
     def _reshaping(self) -> Link:
         """The link, to change the tables with, which all nodes will be told."""
         if not self._exclusive:
-            raise Conflict("tables are changed in exclusive batches only")
+            raise NotExclusiveError
         self._reshaped = True
         return self._link
 

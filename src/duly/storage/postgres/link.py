@@ -25,8 +25,8 @@ So it is when a table has changed that a statement was prepared for: another dul
 """
 _UNPREPARED: Final = ("26000", "42P05")
 """Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
-_CONFLICTS: Final = ("40001", "40P01")
-"""Those of what another node has done meanwhile, or is about to do."""
+_CONFLICTS: Final = ("40001", "40P01", "42P01")
+"""Those of what another node has done meanwhile, or is about to do; an index that it has dropped among them."""
 
 
 class Link:
