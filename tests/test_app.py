@@ -28,6 +28,9 @@ from duly import (
     query,
 )
 from duly.testing import Harness
+from tests.conftest import only_on_sqlite
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @mutation
@@ -73,11 +76,6 @@ async def running(ctx: QueryCtx) -> int:
 MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/data/app.db"
-
-
 async def test_what_is_scheduled_runs_by_itself(store: str) -> None:
     async with App(MODULES, store) as app:
         values = app.subscribe("app:notes")
@@ -99,8 +97,9 @@ async def test_an_app_without_executor_schedules_and_the_next_one_runs(store: st
                 break
 
 
-async def test_a_store_has_one_owner_and_the_second_is_told_who(store: str, tmp_path: Path) -> None:
-    path = f"{tmp_path}/data/app.db"
+@only_on_sqlite
+async def test_a_file_has_one_owner_and_the_second_is_told_who(store: str) -> None:
+    path = store.removeprefix("sqlite:///")
     async with App(MODULES, store):
         with pytest.raises(StoreInUseError, match="is owned by this process, by another App") as caught:
             await App(MODULES, store).__aenter__()
@@ -113,7 +112,8 @@ async def test_a_store_has_one_owner_and_the_second_is_told_who(store: str, tmp_
         assert await app.query("app:notes") == []
 
 
-async def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+@only_on_sqlite
+async def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.db"
     with apsw.Connection(str(foreign)) as connection:
         connection.execute("CREATE TABLE things (x)")
@@ -240,6 +240,7 @@ async def test_actions_that_end_while_others_are_claimed_make_room_for_the_next(
         assert await t.query(pending) == 0
 
 
+@only_on_sqlite
 async def test_a_commit_that_the_disk_refuses_fails_its_calls_and_the_store_goes_on(store: str) -> None:
     async with App(MODULES, store) as app:
         await app.mutation("app:insert", {"text": "before"})

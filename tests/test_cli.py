@@ -43,6 +43,13 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def configured(project: Path, store: str) -> Path:
+    """The same, on each engine in turn."""
+    (project / "pyproject.toml").write_text(f'[tool.duly]\nstore = "{store}"\n')
+    return project
+
+
 def duly(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "duly", *args]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
@@ -94,11 +101,11 @@ def dev(project: Path, environment: dict[str, str] | None = None) -> Iterator[De
         running.process.stdout.close()
 
 
-def test_run_prints_what_a_function_returns_as_json(project: Path) -> None:
-    added = duly(project, "run", "notes:add", '{"text": "tea"}')
+def test_run_prints_what_a_function_returns_as_json(configured: Path) -> None:
+    added = duly(configured, "run", "notes:add", '{"text": "tea"}')
     assert added.returncode == 0, added.stderr
     assert len(json.loads(added.stdout)) == 32
-    assert duly(project, "run", "notes:count").stdout == "1\n"
+    assert duly(configured, "run", "notes:count").stdout == "1\n"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +126,19 @@ def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args:
     assert "Traceback" not in failed.stderr
 
 
-def test_dev_executes_prints_reloads_and_keeps_the_last_good_code(project: Path) -> None:
+def test_dev_executes_what_run_has_scheduled_and_reloads(configured: Path) -> None:
+    module = configured / "backend" / "notes.py"
+    with dev(configured) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(configured, "run", "notes:add", '{"text": "tea"}').returncode == 0
+        running.wait_for("✓ action   notes:announce scheduled")
+        module.write_text(MODULE + "\n@query\nasync def hello(ctx: QueryCtx) -> str:\n    return 'hello'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(configured, "run", "notes:hello").stdout == '"hello"\n'
+    assert running.process.returncode == 0
+
+
+def test_dev_owns_a_file_runs_what_others_ask_for_and_keeps_the_last_good_code(project: Path) -> None:
     module = project / "backend" / "notes.py"
     with dev(project) as running:
         running.wait_for("runs 3 functions of backend on sqlite:///.duly/data.db")

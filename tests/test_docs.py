@@ -1,23 +1,31 @@
-"""The programs of the README run as they stand there."""
+"""The programs of the README and of the documentation run as they stand there."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from duly import App
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
+STATEMENT = re.compile(r"```sql\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name, program in PROGRAM.findall((ROOT / "README.md").read_text()):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(program)
+    for page in ("README.md", "docs/deploying.md"):
+        for name, program in PROGRAM.findall((ROOT / page).read_text()):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(program)
     return tmp_path
 
 
@@ -39,6 +47,52 @@ def test_the_program_of_the_readme_runs(project: Path) -> None:
 
 def test_the_test_of_the_readme_passes(project: Path) -> None:
     assert "1 passed" in run(project, "-m", "pytest", "-q", "test_orders.py").stdout
+
+
+def test_the_node_of_deploying_runs_until_it_is_told_to_end(project: Path) -> None:
+    (project / "backend" / "clock.py").write_text(TICK)
+    run(project, "-m", "duly", "run", "clock:tick", "--store", "sqlite:///node.db")
+    environment = {**os.environ, "DULY_STORE": "sqlite:///node.db"}
+    node = subprocess.Popen(
+        [sys.executable, "node.py"], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    with node:
+        assert node.stderr
+        assert any("clock:tock" in line for line in node.stderr), "it ended, or ran nothing"
+        node.send_signal(signal.SIGTERM)
+        assert node.wait(60) == 0
+
+
+TICK = """
+from duly import MutationCtx, internal, internal_mutation, mutation
+
+@mutation
+async def tick(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, internal.clock.tock)
+
+@internal_mutation
+async def tock(ctx: MutationCtx) -> None: ...
+"""
+
+
+async def test_the_queries_of_deploying_are_answered(store_of: Callable[[str], str]) -> None:
+    store = store_of("postgres")
+    address, _, schema = store.partition("?schema=")
+    statements = STATEMENT.findall((ROOT / "docs" / "deploying.md").read_text())
+    assert len(statements) == 6
+    async with App({}, store):
+        await answered(address, [statement.replace("duly.", f"{schema}.") for statement in statements])
+
+
+async def answered(address: str, statements: list[str]) -> None:
+    import asyncpg  # type: ignore[import-untyped]
+
+    connection: Any = await asyncpg.connect(address)
+    try:
+        for statement in statements:
+            await connection.fetch(statement)
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,9 @@ from duly import (
 )
 from duly.functions.registry import Registry
 from duly.testing import Harness
+from tests.conftest import only_on_sqlite
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @mutation
@@ -145,11 +148,6 @@ APP = SimpleNamespace(**{name: value for name, value in globals().items() if has
 MODULES = {"app": APP}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/app.db"
-
-
 def writer(app: App) -> apsw.Connection:
     return app.database._engine._writer  # pyright: ignore
 
@@ -172,6 +170,7 @@ async def test_an_error_with_any_text_is_recorded_and_its_neighbours_run_once(st
         assert await app.query(rows) == [1]
 
 
+@only_on_sqlite
 async def test_a_full_disk_fails_the_whole_batch_whatever_a_handler_does_about_it(store: str) -> None:
     async with App(MODULES, store) as app:
         await app.mutation(put, {"n": 0})
@@ -443,7 +442,8 @@ async def test_a_time_that_no_float_holds_is_refused(number: int) -> None:
             await t.transaction(lambda ctx: ctx.scheduler.run_at(number, put))
 
 
-async def test_a_store_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+@only_on_sqlite
+async def test_a_file_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="the file cannot be made"):
         await App({}, f"sqlite:///{tmp_path}/file/app.db").__aenter__()

@@ -36,6 +36,8 @@ from duly.app import App
 from duly.limits import CATALOGS_MAX, Limits
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 
 def write(folder: Path, **modules: str) -> Path:
     folder.mkdir(exist_ok=True)
@@ -177,21 +179,23 @@ async def test_a_handler_may_have_all_the_time_there_is(seconds: float) -> None:
         assert await t.query("app:one") == 1
 
 
-async def test_a_cursor_holds_values_as_large_as_the_limits_of_the_app() -> None:
+async def test_a_cursor_holds_values_as_deep_as_the_limits_of_the_app() -> None:
     @query
     async def pages(ctx: QueryCtx) -> list[int]:
-        documents = ctx.db.query("lists").with_index("by_numbers")
+        documents = ctx.db.query("lists").with_index("by_list")
         first = await documents.paginate(num_items=1)
         second = await documents.paginate(num_items=1, cursor=first["continueCursor"])
-        return [len(document["numbers"]) for document in (*first["page"], *second["page"])]
+        return [repr(document["list"]).count("[") for document in (*first["page"], *second["page"])]
 
-    schema = define_schema({"lists": define_table(v.any()).index("by_numbers", ["numbers"])})
+    schema = define_schema({"lists": define_table(v.any()).index("by_list", ["list"])})
     modules = {"app": SimpleNamespace(pages=pages), "schema": schema}
-    async with Harness(modules, limits=Limits(array_length_max=9_001)) as t:
-        for length in (9_000, 9_001):
-            numbers = [0] * length
-            await t.transaction(lambda ctx, numbers=numbers: ctx.db.insert("lists", {"numbers": numbers}))
-        assert await t.query("app:pages") == [9_000, 9_001]
+    async with Harness(modules, limits=Limits(value_depth_max=31)) as t:
+        nested: list[Any] = []
+        for depth in range(1, 31):
+            if depth > 28:
+                await t.transaction(lambda ctx, nested=nested: ctx.db.insert("lists", {"list": nested}))
+            nested = [nested]
+        assert await t.query("app:pages") == [29, 30]
 
 
 # New code.
@@ -237,9 +241,9 @@ def change(folder: Path) -> None:
         file.write_text(f"{file.read_text()}# changed\n")
 
 
-async def test_what_is_due_during_a_reload_does_not_fail(tmp_path: Path) -> None:
+async def test_what_is_due_during_a_reload_does_not_fail(tmp_path: Path, store: str) -> None:
     folder = write(tmp_path / "shop_during_reload", **SHOP)
-    async with App(str(folder), f"sqlite:///{tmp_path}/data.db") as app:
+    async with App(str(folder), store) as app:
         for _ in range(10):
             await app.mutation("orders:add", {"times": 100})
             change(folder)

@@ -25,6 +25,8 @@ from duly import (
 )
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 ran: list[str] = []
 gates: dict[str, asyncio.Event] = {}
 

@@ -78,7 +78,7 @@ class App:
         registry = Registry.load(self._source, self._limits)
         database = await Database.open(self._engine, self._clock, self._limits, self._random)
         try:
-            await apply_schema(database, registry.schema, takes_over=self.development)
+            await apply_schema(database, registry.schema, mark=registry.mark, takes_over=self.development)
             runner = Runner(database, registry, self._clock, self.development)
             executor = Executor(database, runner, self._limits.actions_running_max)
             await executor.recover()
@@ -151,7 +151,7 @@ class App:
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
-                await apply_schema(opened.database, registry.schema, lambda: opened.runner.use(registry))
+                await apply_schema(opened.database, registry.schema, lambda: opened.runner.use(registry), registry.mark)
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)

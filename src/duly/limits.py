@@ -158,6 +158,9 @@ NODE_LOG_COMMITS_MAX: Final = 1_024
 """Commits that the store remembers for other nodes; who lags further behind forgets all it has in memory."""
 NODE_NEWS_MAX: Final = 64
 """Commits of others that a node reads at once; where there are more, forgetting is cheaper."""
+POSTPONED_MS: Final = 1_000.0
+"""How long a due function waits that only a newer version of the application knows, in milliseconds. Each second
+another node has it in its part."""
 STORE_LOST_SECONDS_MAX: Final = 20.0
 """How long calls wait for a store that gives no answer, in seconds, before they fail: a restart takes less."""
 STORE_PAUSE_SECONDS: Final = 0.1

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 from duly import MutationCtx
 from duly.app import App
@@ -18,8 +17,8 @@ async def insert(ctx: MutationCtx) -> None:
     await ctx.db.insert("notes", {"text": "first"})
 
 
-async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(tmp_path: Path) -> None:
-    async with App({}, f"sqlite:///{tmp_path}/app.db") as app:
+async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(store: str) -> None:
+    async with App({}, store) as app:
         database, engine = app.database, app.database._engine
         snapshot = engine.snapshot
         wait_for_commit, committed = threading.Event(), threading.Event()
@@ -46,9 +45,14 @@ async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(tmp_pat
         assert outcome.value[1]
 
 
-async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(tmp_path: Path) -> None:
-    async with App({}, f"sqlite:///{tmp_path}/app.db") as app:
-        with app.database._engine.snapshot() as view:
-            await app.runner.transaction(insert)
-            assert "notes" not in app.database._committer.catalog_of(view).tables
-            assert "notes" in app.database.catalog.tables
+async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(store: str) -> None:
+    async with App({}, store) as app:
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            with app.database._engine.snapshot() as view:
+                asyncio.run_coroutine_threadsafe(app.runner.transaction(insert), loop).result(10)
+                assert "notes" not in app.database._committer.catalog_of(view).tables
+                assert "notes" in app.database.catalog.tables
+
+        await asyncio.to_thread(look)

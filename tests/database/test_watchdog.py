@@ -21,12 +21,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import repeat
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-import apsw
 import pytest
 
 from duly import App, LimitError, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
@@ -34,6 +32,7 @@ from duly.database.asking import ask, drive
 from duly.database.watchdog import Interruption, Watchdog, Watched, _raise_in
 from duly.storage.engine import JOBS, Get
 from duly.testing import Harness
+from tests.model.soundness import complaints
 
 SECONDS = 0.15
 PATIENT = Limits(
@@ -228,6 +227,7 @@ def hears() -> Iterator[io.StringIO]:
         lock.release()
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", STUCK)
 async def test_a_mutation_that_runs_too_long_fails_alone(name: str, hears: io.StringIO) -> None:
     async with Harness(APP, limits=PATIENT) as t:
@@ -245,6 +245,7 @@ async def test_a_mutation_that_runs_too_long_fails_alone(name: str, hears: io.St
         assert await t.query("app:rows") == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_query_that_runs_too_long_fails_alone() -> None:
     async with Harness(APP, limits=PATIENT) as t:
         await t.mutation("app:put", {"n": 1})
@@ -257,6 +258,7 @@ async def test_a_query_that_runs_too_long_fails_alone() -> None:
         assert others == [[1]] * 8
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_scheduled_mutation_that_runs_too_long_is_failed_and_the_next_ones_run() -> None:
     async with Harness(APP, limits=PATIENT) as t:
         await t.mutation("app:schedules", {"names": ["put", "writes_and_loops", "put"]})
@@ -269,6 +271,7 @@ async def test_a_scheduled_mutation_that_runs_too_long_is_failed_and_the_next_on
         assert await t.query("app:rows") == [1, 1]
 
 
+@pytest.mark.usefixtures("engine")
 async def test_the_error_names_the_line_where_the_handler_was() -> None:
     async with Harness(APP, limits=PATIENT) as t:
         await t.mutation("app:put", {"n": 1})
@@ -290,6 +293,7 @@ async def test_the_error_names_the_line_where_the_handler_was() -> None:
     )
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_rehearsal_that_runs_too_long_is_stopped_too() -> None:
     async with Harness(APP, limits=PATIENT, development=True) as t:
         with pytest.raises(LimitError, match=STOPPED):
@@ -299,12 +303,14 @@ async def test_a_rehearsal_that_runs_too_long_is_stopped_too() -> None:
         assert await t.query("app:rows") == [1]
 
 
+@pytest.mark.usefixtures("engine")
 async def test_short_handlers_are_never_interrupted_however_many_there_are() -> None:
     async with Harness(APP, limits=PATIENT) as t:
         for _ in range(4):
             await asyncio.gather(*(t.mutation("app:is_short") for _ in range(10)))
 
 
+@pytest.mark.usefixtures("engine")
 async def test_what_is_no_handler_has_all_the_time_it_needs() -> None:
     async def prepares(ctx: MutationCtx) -> None:
         time.sleep(3 * SECONDS)  # noqa: ASYNC251
@@ -316,6 +322,7 @@ async def test_what_is_no_handler_has_all_the_time_it_needs() -> None:
         assert await t.query("app:rows") == [1]
 
 
+@pytest.mark.usefixtures("engine")
 async def test_an_app_that_is_closed_waits_no_longer_than_a_stuck_handler_may_take() -> None:
     async with Harness(APP, limits=PATIENT) as t:
         stuck = asyncio.ensure_future(t.mutation("app:writes_and_loops"))
@@ -397,8 +404,8 @@ asyncio.run(main())
 """
 
 
-def test_a_process_that_was_stopped_does_not_find_its_handlers_late(tmp_path: Path) -> None:
-    code = STOPPED_PROCESS.replace("STORE", repr(f"sqlite:///{tmp_path}/app.db"))
+def test_a_process_that_was_stopped_does_not_find_its_handlers_late(store: str) -> None:
+    code = STOPPED_PROCESS.replace("STORE", repr(store))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
@@ -779,11 +786,11 @@ def switches_often() -> Iterator[None]:
 
 @pytest.mark.usefixtures("switches_often")
 async def test_after_a_storm_of_interruptions_exactly_what_was_acknowledged_is_there(
-    tmp_path: Path, hears: io.StringIO
+    store: str, hears: io.StringIO
 ) -> None:
     kept: set[str] = set()
     outcomes: Counter[str] = Counter()
-    async with App(STORM, f"sqlite:///{tmp_path}/app.db") as app:
+    async with App(STORM, store) as app:
         storm = Storm(app)
         storm.thread.start()
         until = time.monotonic() + STORM_SECONDS
@@ -812,9 +819,9 @@ async def test_after_a_storm_of_interruptions_exactly_what_was_acknowledged_is_t
     assert len(pool) == outcomes["replace_in_pool"] + 1
     assert len(jobs) == outcomes["count_later"]
     assert all("handler_seconds_max" in state["error"] for token, state in states.items() if token not in later)
-    assert apsw.Connection(f"{tmp_path}/app.db").pragma("integrity_check") == "ok"
+    assert complaints(store) == []
     assert outcomes.keys() == {*KINDS, "stopped"}
     # It was a storm, and it was not all there was.
     assert storm.hits[True] > 20
-    assert min(outcomes["stopped"], len(kept), len(later), len(states) - len(later)) > 20
+    assert min(outcomes["stopped"], len(kept), len(later), len(states) - len(later)) > 5
     assert hears.getvalue().count("counted") >= len(tokens)

@@ -82,7 +82,7 @@ def columns(path: Path) -> Iterator[tuple[object, ...]]:
 def test_a_store_of_the_first_format_keeps_its_documents_and_indexes(old: Path) -> None:
     engine = SqliteEngine(str(old))
     header = engine.open()
-    assert (header[1:], engine.epoch) == ((7, 12, (JOBS, NOTES)), 4)
+    assert (header[1:4], engine.epoch) == ((7, 12, (JOBS, NOTES)), 4)
     with engine.snapshot() as view:
         assert view.answer(Get(NOTES, 11)) == '{"n":2}'
         rows = view.answer(Scan(NOTES, NOTES.indexes[0], EVERYTHING, False, 9))

@@ -16,9 +16,8 @@ from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction, merge_writes
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
-from duly.errors import StoreError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
+from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, StoreLost, View, Write
 from duly.values.ids import IdCodec, IdSource
 from duly.values.schema import BY_CREATION_TIME, Index, SchemaDefinition, Table
 
@@ -248,6 +247,7 @@ class Batch:
         """Make a declaration the newest, if it is not."""
         if self._engine.is_shared and self._engine.deploys()[-1:] != [mark]:
             self._change(self._engine.deploy, mark)
+            self.catalog = self._stored = self.catalog.with_deploy(mark)
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
         """Add keys of documents that are older than an index that is being built."""
@@ -260,7 +260,7 @@ class Batch:
         """
         kept = {name: ids | self._writes.get(name, _NOTHING).keys() for name, ids in self.tracked.items()}
         if any(ALL_IDS in ids for ids in kept.values()):
-            raise StoreError("other nodes have written more than this one could follow; apply the schema again")
+            raise StoreLost("other nodes have written more than this one could follow; apply the schema again")
         self.tracked = {name: set[int]() for name in tables}
         return kept
 

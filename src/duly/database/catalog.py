@@ -20,10 +20,12 @@ class Catalog:
     It never changes: a new table makes a new catalog.
     """
 
-    __slots__ = ("_outdated", "by_number", "schema", "tables")
+    __slots__ = ("_outdated", "by_number", "deploy", "schema", "tables")
 
-    def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED) -> None:
+    def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED, deploy: str = "") -> None:
         self.schema = schema
+        self.deploy = deploy
+        """What the newest version of the application has declared; empty where nobody has said."""
         self._outdated: frozenset[str] | None = None
         self.tables: Mapping[str, Table] = {table.name: table for table in tables}
         self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}
@@ -42,11 +44,15 @@ class Catalog:
 
     def with_table(self, table: Table) -> Catalog:
         """The same catalog with one more table, or with another state of a table it has."""
-        return Catalog({**self.tables, table.name: table}.values(), self.schema)
+        return Catalog({**self.tables, table.name: table}.values(), self.schema, self.deploy)
 
     def with_schema(self, schema: SchemaDefinition) -> Catalog:
         """The same tables under another schema."""
-        return Catalog(self.tables.values(), schema)
+        return Catalog(self.tables.values(), schema, self.deploy)
+
+    def with_deploy(self, deploy: str) -> Catalog:
+        """The same catalog after another version of the application was deployed."""
+        return Catalog(self.tables.values(), self.schema, deploy)
 
     def new_table(self, name: str) -> Table:
         tables = len(self.tables) - len(SYSTEM_TABLES) + 1

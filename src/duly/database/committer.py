@@ -275,7 +275,7 @@ class Committer:
         for news in self._engine.news():
             self._ids.last = max(self._ids.last, news.last_id)  # what comes later has larger ids
             if news.tables is not None:
-                self.catalog = Catalog(news.tables, self.catalog.schema)
+                self.catalog = Catalog(news.tables, self.catalog.schema, news.deploy)
                 self._remember(news.version, self.catalog)
             by_number = self.catalog.by_number
             changes = [Heard(by_number[number], news) for number in news.ids if number in by_number]

@@ -57,7 +57,7 @@ class Database:
         self._watchdog = Watchdog(min(limits.handler_seconds_max, threading.TIMEOUT_MAX))
         self._committer = Committer(
             engine,
-            Catalog(header.tables),
+            Catalog(header.tables, deploy=header.deploy),
             self.ids,
             self._source,
             clock,

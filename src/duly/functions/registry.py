@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 from duly.errors import (
@@ -21,6 +23,7 @@ from duly.limits import DEFAULTS, Limits
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.containers import ObjectValidator
+from duly.values.fingerprints import fingerprint_of_schema
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
 from duly.values.validators import as_validator
 from duly.values.value import NotAValueError, check_size, dumps, loads
@@ -129,6 +132,12 @@ class Registry:
             for attribute, function in _functions_of(members):
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], Registered] = {**self.functions}
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells one version of the application from others: its tables and the names of its functions."""
+        names = sorted((name, function.kind) for name, function in self.functions.items())
+        return hashlib.blake2b(f"{fingerprint_of_schema(self.schema)}{names}".encode(), digest_size=16).hexdigest()
 
     @staticmethod
     def load(source: Source, limits: Limits = DEFAULTS) -> Registry:

@@ -24,7 +24,7 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
-from duly.limits import BLOCKING_ACTIONS_MAX, WARNING_SECONDS, unlimited
+from duly.limits import BLOCKING_ACTIONS_MAX, POSTPONED_MS, WARNING_SECONDS, unlimited
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -242,7 +242,8 @@ class Runner:
             else:
                 value = batch.attempt(unit, handler=function.name)
         except Exception as error:
-            self._told(function, started, error)
+            if batch.broken is None:  # else it is run again
+                self._told(function, started, error)
             raise
         self._told(function, started, None)
         return value
@@ -266,6 +267,9 @@ class Runner:
             return True
         elif function is not None and function.kind == ACTION:
             batch.attempt(jobs.change_lane, job, ACTION)  # it was a mutation when it was scheduled
+        elif batch.catalog.deploy not in ("", self.registry.mark):
+            # A newer version of the application may know it: a node that runs that gets it, or this one asks again.
+            batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
         return False

@@ -82,6 +82,11 @@ async def change_lane(transaction: Transaction, job: Job, lane: str) -> None:
     transaction.write(JOBS, job.id, job, job._replace(lane=lane))
 
 
+async def postpone(transaction: Transaction, job: Job, due: float) -> None:
+    """Leave a function that nobody here knows pending for a while."""
+    transaction.write(JOBS, job.id, job, job._replace(due=due))
+
+
 def succeed(transaction: Transaction, job: Job) -> None:
     _move(transaction, job, SUCCEED)
 
@@ -117,16 +122,20 @@ async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
         _move(transaction, job, CANCEL)
 
 
-async def recover(transaction: Transaction, is_lost: Callable[[int], bool]) -> int:
-    """Fail actions that lost processes left running, some at a time. Returns how many it met."""
-    in_progress = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), after=True))
-    index = JOBS.indexes[0]
-    rows = await transaction.scan(Scan(JOBS, index, in_progress, False, _RECOVERED_AT_ONCE))
+RUNNING: Final = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), after=True))
+"""All actions in progress, in the order of the index by state."""
+
+
+async def recover(transaction: Transaction, is_lost: Callable[[int], bool], among: Interval) -> Interval | None:
+    """Fail actions that lost processes left running, some at a time. Returns those it has not looked at yet."""
+    rows = await transaction.scan(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     left = [cast("Job", row) for _, row in rows]
-    lost = [job for job in left if job.epoch is not None and is_lost(job.epoch)]
-    for job in lost:
-        _move(transaction, job, INTERRUPT, error=INTERRUPTED)
-    return len(lost)
+    for job in left:
+        if job.epoch is not None and is_lost(job.epoch):
+            _move(transaction, job, INTERRUPT, error=INTERRUPTED)
+    if len(left) < _RECOVERED_AT_ONCE:
+        return None
+    return among._replace(lower=Cut((IN_PROGRESS, left[-1].scheduled_time), after=True, id=left[-1].id))
 
 
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:

@@ -35,19 +35,20 @@ async def apply_schema(
     database: Database,
     schema: SchemaDefinition,
     on_active: Callable[[], None] = lambda: None,
+    mark: str = "",
     takes_over: bool = True,
 ) -> None:
     """Make a schema that of the store; others may call meanwhile, but not apply another schema.
 
-    A node with an older version of the application, which does not take over, leaves the store as a newer one has
-    declared it: then the schema is only that of this node's own writes.
+    `mark` is that of the version of the application. A node with an older one, which does not take over, leaves the
+    store as a newer one has declared it: then the schema is only that of this node's own writes.
 
     A SchemaValidationError names the first document that does not fit. Then, as after any other error, everything
     is as it was; who cancels this may find it active. `on_active` is called before the next call works by the
     schema, in the thread that commits.
     """
     for left in reversed(range(APPLY_TRIES_MAX)):
-        change = Change(schema, database.ids, on_active, takes_over)
+        change = Change(schema, database.ids, on_active, mark, takes_over)
         try:
             while not await database.commit(change.step, exclusive=True):
                 faults.at("schema.step")
@@ -68,10 +69,11 @@ class Change:
         schema: SchemaDefinition,
         ids: IdCodec,
         on_active: Callable[[], None] = lambda: None,
+        mark: str = "",
         takes_over: bool = True,
     ) -> None:
         self._schema = schema
-        self._mark = fingerprint_of_schema(schema)
+        self._mark = mark or fingerprint_of_schema(schema)
         self._takes_over = takes_over
         self._ids = ids
         self._on_active = on_active
@@ -109,7 +111,8 @@ class Change:
         """All there is to do. Wherever it yields, others may be let in; where it yields True they must be."""
         if not self._takes_over and self._batch.is_superseded(self._mark):
             _log.warning(
-                "this schema is older than that of the store, which stays; `duly migrate --folder` makes it the newest"
+                "another version of the application was deployed after this one, and its schema stays; `duly migrate"
+                " --folder` makes this one the newest"
             )
             self._batch.put_schema(self._schema)
             self._on_active()

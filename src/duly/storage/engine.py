@@ -149,6 +149,8 @@ class News(NamedTuple):
     """When the first becomes due of the functions it scheduled."""
     tables: tuple[Table, ...] | None
     """The tables there are since then, if it changed tables or indexes."""
+    deploy: str = ""
+    """The newest declaration since then, if it may have changed."""
     is_known: bool = True
 
 
@@ -206,6 +208,8 @@ class Header(NamedTuple):
     last_id: int
     tables: tuple[Table, ...]
     heartbeat: Heartbeat = Heartbeat(False, False)
+    deploy: str = ""
+    """The newest declaration of the application; empty where there is none."""
 
 
 class Engine(Protocol):

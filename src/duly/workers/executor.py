@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from duly import faults
@@ -12,6 +13,7 @@ from duly.functions.runner import Runner
 from duly.limits import DUE_BATCH_MAX
 from duly.model import jobs
 from duly.storage.engine import Job
+from duly.values.keys import Interval
 
 _BATCH_SIZE_MIN: Final = 16
 
@@ -55,8 +57,9 @@ class Executor:
     async def recover(self) -> None:
         """Fail the actions that processes which are lost left running."""
         faults.at("recovery.begun")
-        while await self._runner.commit(lambda transaction: jobs.recover(transaction, self._database.is_lost)):
-            pass
+        left: Interval | None = jobs.RUNNING
+        while left is not None:
+            left = await self._runner.commit(partial(jobs.recover, is_lost=self._database.is_lost, among=left))
 
     async def step(self) -> float | None:
         if self._regrouped.done():
@@ -113,8 +116,8 @@ class Executor:
             ran += 1
             self._runner.run_due(batch, job, epoch)
         next_dues = [claimed.next_due, batch.now if ran < len(claimed.mutations) else None]
-        # Slow functions fill a batch with few: the next one takes no more from the store than it can run.
-        self._batch_size = min(max(2 * ran, _BATCH_SIZE_MIN), DUE_BATCH_MAX)
+        # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
+        self._batch_size = min(ran + ran // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX)
         for job in claimed.actions[:free]:
             ran += 1
             if self._runner.run_due(batch, job, epoch):

@@ -19,6 +19,7 @@ CREATE TABLE duly.nodes (
     instance text NOT NULL,             -- for humans: host, process, chance
     state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'left', 'lost')),
     seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    steady timestamptz NOT NULL DEFAULT clock_timestamp(),  -- since when it was seen without a gap
     -- When it was last seen ready to run what is due: that is, not busy with something that blocks it.
     ready timestamptz NOT NULL DEFAULT '-infinity',
     lost_after interval NOT NULL,       -- not seen for so long, it is lost, and so are the actions it runs
@@ -334,12 +335,17 @@ CREATE FUNCTION duly.beat_1(
 BEGIN
     PERFORM duly.evict_1();
     UPDATE duly.nodes
-    SET seen = clock_timestamp(), ready = CASE WHEN is_ready THEN clock_timestamp() ELSE nodes.ready END
+    SET seen = clock_timestamp(),
+        steady = CASE WHEN seen < clock_timestamp() - interval '2 s' THEN clock_timestamp() ELSE steady END,
+        ready = CASE WHEN is_ready THEN clock_timestamp() ELSE nodes.ready END
     WHERE epoch = this_epoch AND state = 'live';
     is_live := FOUND;
+    -- Who was away itself a moment ago, as all are while the server restarts, is no judge of others.
     UPDATE duly.nodes SET state = 'lost' WHERE epoch IN (
         SELECT epoch FROM duly.nodes WHERE state = 'live' AND seen < clock_timestamp() - lost_after
         FOR UPDATE SKIP LOCKED
+    ) AND EXISTS (
+        SELECT FROM duly.nodes WHERE epoch = this_epoch AND steady < clock_timestamp() - least(lost_after, interval '5 s')
     );
     SELECT array_agg(epoch ORDER BY epoch) FILTER (WHERE state = 'live' AND ready > clock_timestamp() - fresh),
         array_agg(epoch) FILTER (WHERE state = 'live'), max(epoch)
@@ -364,11 +370,11 @@ BEGIN
         RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent
             FROM duly.jobs AS job
             WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due <= now_ms
-                AND (((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) % parts = part
+                AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
             ORDER BY job.due, job.id LIMIT CASE of_lane WHEN 'mutation' THEN mutations ELSE actions END;
         SELECT job.due INTO next_due FROM duly.jobs AS job
             WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due > now_ms
-                AND (((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) % parts = part
+                AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
             ORDER BY job.due LIMIT 1;
         next_dues := next_dues || next_due;
     END LOOP;

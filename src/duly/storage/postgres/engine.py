@@ -50,7 +50,7 @@ from duly.storage.postgres.cache import DocumentCache
 from duly.storage.postgres.link import Link
 from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
-from duly.storage.postgres.view import BEGIN_SNAPSHOT, PostgresView
+from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresView
 from duly.values.schema import Index, Table
 
 ANSWER_SECONDS: Final = 5.0
@@ -86,6 +86,7 @@ class PostgresEngine:
         self._handler_ms = int(min(limits.handler_seconds_max * 1000 + LOCK_IDLE_MS, 2**31 - 1))
         self._reshaped = False
         self._news: list[News] = []
+        self._connection = 0  # the one that it knows the store by
         self._tables_version = 0
 
     @property
@@ -110,12 +111,14 @@ class PostgresEngine:
             [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
             self._position, last_id, self._tables_version = self._newest()
             found = tables.read(self._link, self._schema)
+            deploy = self._newest_deploy()
             self._end()
             heartbeat = self._join()
+            self._connection = self._link.connections
         except StoreError as error:
             self.close()
             raise StoreError(f"{self.address.shown}: {error}") from error
-        return Header(secret, self._position, last_id, found, heartbeat)
+        return Header(secret, self._position, last_id, found, heartbeat, deploy)
 
     def close(self) -> None:
         with suppress(StoreError, Conflict):
@@ -165,18 +168,30 @@ class PostgresEngine:
         if exclusive:
             idle = self._handler_ms if self._lost_lock else LOCK_IDLE_MS
             self._lost_lock = True  # unless it ends in order
-            self._link.execute(_BEGIN_EXCLUSIVE.format(idle=idle, lock=self.address.lock))
+            self._link.execute(BEGIN_EXCLUSIVE.format(idle=idle, lock=self.address.lock))
             self._is_open = True
             self._pull()
         return BatchView(self)
 
     def _recover(self) -> None:
-        """After a loss: learn what became of the last batch, and be a node again."""
+        """After a loss: learn what became of the last batch, forget the rest, and be a node again."""
         if self._doubted:
             self._settle()
+        if not self._link.is_connected or self._link.connections != self._connection:
+            self._forget()
         if self.nodes.is_outlived:
             self._join()
             self._cache.clear()
+
+    def _forget(self) -> None:
+        """Know nothing of the past: it may be another server, which was promoted or restored and lacks some of it."""
+        self._begin_snapshot()
+        version, last_id, self._tables_version = self._newest()
+        found = tables.read(self._link, self._schema)
+        self._news.append(News(version, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False))
+        self._end()
+        self._position, self._connection = version, self._link.connections
+        self._cache.clear()
 
     def _join(self) -> Heartbeat:
         self._batch = 0
@@ -257,7 +272,7 @@ class PostgresEngine:
         if version == _CONFLICT:
             raise Conflict("what the batch has read was changed meanwhile")
         if version == _OUTLIVED:
-            self.nodes.is_outlived = True
+            self.nodes.outlived = self.epoch
             raise Conflict("this node was taken for lost")
         self._batch, self._lost_lock = batch, False
         self._remember(changes, version)
@@ -344,6 +359,9 @@ class PostgresEngine:
     def deploy(self, mark: str) -> None:
         tables.deploy(self._reshaping(), self._schema, mark)
 
+    def _newest_deploy(self) -> str:
+        return (tables.deploys(self._link, self._schema) or [""])[-1]
+
     def _reshaping(self) -> Link:
         """The link, to change the tables with, which all nodes will be told."""
         if not self._exclusive:
@@ -386,7 +404,7 @@ class PostgresEngine:
             self._position = version
             self._cache.clear()
             stale.update(self._answered)
-            self._news.append(News(version, last_id, {}, {}, None, found, is_known=False))
+            self._news.append(News(version, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False))
             return stale
         for row in rows:
             self._position = row["version"]  # a row of its own was committed without an answer
@@ -396,7 +414,7 @@ class PostgresEngine:
                 self._tables_version = row["version"]
                 found = tables.read(self._link, self._schema)
                 stale.update(self._answered)
-            self._news.append(news_of(row, found))
+            self._news.append(news_of(row, found, self._newest_deploy() if found is not None else ""))
         self._cache.drop(stale)
         return stale
 
@@ -423,11 +441,6 @@ _OUTLIVED: Final = -2
 
 # SQL.
 
-_BEGIN_EXCLUSIVE: Final = """
-BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
-SELECT pg_advisory_xact_lock({lock})
-"""
 _PULL: Final = """
 SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
 """

@@ -42,6 +42,10 @@ class Link:
         self._answer_seconds = answer_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: asyncpg.Connection | None = None
+        self.connections = 0
+        """How many there have been, one after the other."""
+        self._within = False
+        """Whether a transaction was open after the last statement: then another connection is no substitute."""
 
     @property
     def is_connected(self) -> bool:
@@ -71,6 +75,7 @@ class Link:
 
     def drop(self) -> None:
         """Throw the connection away."""
+        self._within = False
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
@@ -78,6 +83,7 @@ class Link:
 
     def close(self) -> None:
         """Say good-bye. The link may be used again."""
+        self._within = False
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with suppress(Exception):
@@ -94,12 +100,18 @@ class Link:
 
     def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         if not self.is_connected:
+            within = self._within
             self.drop()
+            if within:
+                raise StoreLost("PostgreSQL gave no answer: the connection was lost within a transaction")
             self._connection = self._connect()
+            self.connections += 1
         connection = self._connection
         assert connection is not None
         try:
-            return self._await(ask(connection))
+            answer = self._await(ask(connection))
+            self._within = connection.is_in_transaction()
+            return answer
         except asyncpg.PostgresError as error:
             code = str(getattr(error, "sqlstate", ""))
             if code in _CONFLICTS:

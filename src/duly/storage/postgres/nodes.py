@@ -34,8 +34,8 @@ class Nodes:
         self.epoch = 0
         self.number = 0
         self.part: Part = ALL
-        self.is_outlived = False
-        """Whether this node was taken for lost, and must join anew."""
+        self.outlived = 0
+        """The last epoch in which this node was taken for lost."""
         self._address = address
         self._executes = executes
         self._lost_after = timedelta(seconds=lost_seconds)
@@ -51,6 +51,11 @@ class Nodes:
         """The newest version of the store that it was told of."""
         self._beat_at = 0.0
 
+    @property
+    def is_outlived(self) -> bool:
+        """Whether it was taken for lost, and must join anew."""
+        return self.outlived == self.epoch
+
     # In the thread that commits.
 
     def join(self, link: Link) -> Heartbeat:
@@ -61,7 +66,6 @@ class Nodes:
             raise StoreError("got 1,024 nodes of this store, expected fewer")
         self.epoch, self.number = rows[0]
         self._last_epoch = self.epoch - 1  # of what came before it knows nothing yet
-        self.is_outlived = False
         return self._beat(link, is_ready=self._executes)
 
     def leave(self, link: Link) -> None:
@@ -108,11 +112,12 @@ class Nodes:
         epoch = self.epoch
         [row] = link.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))
         ready: list[int] = row["ready_epochs"] or []
+        if not row["is_live"]:
+            self.outlived = epoch
         if epoch == self.epoch:  # it may have joined anew meanwhile
-            self.is_outlived = not row["is_live"]
             self.part = Part(ready.index(epoch), len(ready)) if epoch in ready else ALL
             self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
-        self.newest = max(self.newest, row["newest"])
+        self.newest = row["newest"]
         return Heartbeat(False, False, row["now_ms"], (began + monotonic()) / 2)
 
     def close(self) -> None:

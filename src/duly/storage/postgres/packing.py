@@ -133,7 +133,7 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
     return (*columns, [len(ids) for ids in groups.values()], [id for ids in groups.values() for id in ids])
 
 
-def news_of(row: Any, tables: tuple[Table, ...] | None) -> News:
+def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:
     """A row of the log."""
     ids: dict[int, set[int]] = {}
     first = 0
@@ -146,4 +146,4 @@ def news_of(row: Any, tables: tuple[Table, ...] | None) -> News:
     for index, count in zip(row["indexes"], row["key_counts"], strict=True):
         keys.setdefault(index, []).extend(row["keys"][first : first + count])
         first += count
-    return News(row["version"], row["last_id"], ids, keys, row["due"], tables)
+    return News(row["version"], row["last_id"], ids, keys, row["due"], tables, deploy)

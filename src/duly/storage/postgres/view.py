@@ -117,6 +117,12 @@ What has no index, such as the only row of `store`, looks so expensive then that
 each time, which takes longer than anything else.
 """
 
+BEGIN_EXCLUSIVE: Final = """
+BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
+SELECT pg_advisory_xact_lock({lock})
+"""
+
 _JOB: Final = "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time"
 _COMPLETED: Final = (
     "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time"

@@ -1,0 +1,175 @@
+"""Nodes of one store in one process: what one does while another is about to do the same, or has been lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from duly import ActionCtx, App, MutationCtx, QueryCtx, action, define_schema, define_table, faults, mutation, query, v
+from duly.clock import ManualClock, SystemClock
+from duly.limits import Limits
+from duly.storage.engine import Heartbeat
+from tests import postgres
+
+pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+
+
+@pytest.fixture
+def store(store_of: Callable[[str], str]) -> str:
+    return store_of("postgres")
+
+
+@mutation
+async def add(ctx: MutationCtx, n: int) -> None:
+    await ctx.db.insert("notes", {"n": n})
+
+
+@query
+async def notes(ctx: QueryCtx) -> list[int]:
+    return [note["n"] for note in await ctx.db.query("notes").collect()]
+
+
+@mutation
+async def schedule(ctx: MutationCtx, name: str, args: dict[str, Any]) -> str:
+    return await ctx.scheduler.run_after(0, name, args)
+
+
+@mutation
+async def cancel(ctx: MutationCtx, id: str) -> None:
+    await ctx.scheduler.cancel(id)
+
+
+@query
+async def state(ctx: QueryCtx, id: str) -> str:
+    job = await ctx.db.system.get(id)
+    assert job
+    return job["state"]["kind"]
+
+
+SCHEMA = define_schema({"notes": define_table({"n": v.int64()})})
+
+
+def source(**more: Any) -> dict[str, Any]:
+    functions = {"add": add, "notes": notes, "schedule": schedule, "cancel": cancel, "state": state}
+    return {"app": SimpleNamespace(**functions, **more), "schema": SCHEMA}
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_function_that_another_node_cancels_as_it_is_claimed_does_not_run(store: str) -> None:
+    loop, told = asyncio.get_running_loop(), list[str]()
+    async with App(source(), store) as runs, App(source(), store, executor=False) as cancels:
+
+        def cancel_it() -> None:  # in the thread that commits, which has claimed it
+            faults.disarm()
+            asyncio.run_coroutine_threadsafe(cancels.mutation("app:cancel", {"id": told[0]}), loop).result()
+
+        # Both at once: it is claimed only once it is known here.
+        faults.arm("job.claimed", lambda: cancel_it() if told else None)
+        try:
+            clock = time.time() * 1000
+            id = await runs.runner.transaction(lambda ctx: ctx.scheduler.run_at(clock + 200, "app:add", {"n": 1}))
+            told.append(id)
+            async for now in runs.subscribe("app:state", {"id": id}):
+                if now != "pending":
+                    break
+        finally:
+            faults.disarm()
+        assert now == "canceled"
+        assert await runs.query("app:notes") == []
+
+
+async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+
+    @action
+    async def wait(ctx: ActionCtx) -> None:
+        ends.append("begun")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ends.append("stopped")
+            raise
+
+    def fall_silent(is_awake: bool) -> Heartbeat:
+        time.sleep(0.02)
+        return Heartbeat(False, False)
+
+    async with App(source(wait=wait), store, limits=Limits(node_lost_seconds=0.6)) as app:
+        epoch = app.database.epoch
+        id = await app.mutation("app:schedule", {"name": "app:wait", "args": {}})
+        await until(lambda: ends == ["begun"])
+        async with App(source(wait=wait), store) as other:
+            with monkeypatch.context() as silent:
+                silent.setattr(app._engine, "listen", fall_silent)  # pyright: ignore[reportPrivateUsage]
+                async for now in other.subscribe("app:state", {"id": id}):
+                    if now != "inProgress":
+                        break
+                assert now == "failed"
+            await app.mutation("app:add", {"n": 1})
+            await until(lambda: ends == ["begun", "stopped"])
+            assert app.database.epoch > epoch
+            assert await other.query("app:notes") == [1]
+            assert await app.query("app:state", {"id": id}) == "failed"
+
+
+async def test_a_clock_that_is_off_is_set_by_the_server_and_a_manual_one_is_not(store: str) -> None:
+    late = SystemClock()
+    late.follow(late.now() - 3_600_000, time.perf_counter())
+    assert late.now() < time.time() * 1000 - 3_599_000
+    manual = ManualClock(5_000.0)
+    async with App(source(), store, clock=late), App(source(), store, clock=manual):
+        assert abs(late.now() - time.time() * 1000) < 1_000
+        assert manual.now() == 5_000.0
+
+
+@pytest.mark.parametrize("off_ms", [-60_000.0, 60_000.0])
+def test_a_clock_follows_a_server_but_not_within_the_time_that_an_answer_takes(off_ms: float) -> None:
+    clock = SystemClock()
+    clock.follow(time.time() * 1000 + off_ms, time.perf_counter())
+    assert abs(clock.now() - time.time() * 1000 - off_ms) < 100
+    before = clock.now() - time.time() * 1000
+    clock.follow(clock.now() + 2.0, time.perf_counter())
+    assert abs(clock.now() - time.time() * 1000 - before) < 1.5
+
+
+async def test_a_lost_message_delays_what_is_scheduled_elsewhere_by_a_beat(store: str) -> None:
+    async with App(source(), store) as app, App(source(), store) as other:
+        for n in range(20):  # about half are for the other
+            await app.mutation("app:schedule", {"name": "app:add", "args": {"n": n}})
+        async with asyncio.timeout(10):
+            async for found in other.subscribe("app:notes"):
+                if sorted(found) == list(range(20)):
+                    break
+
+
+async def test_a_handler_that_may_take_long_may_do_so_while_it_holds_the_lock(store: str) -> None:
+    ran = list[int]()
+    loop = asyncio.get_running_loop()
+
+    @mutation
+    async def slow(ctx: MutationCtx) -> None:
+        await ctx.db.query("notes").collect()
+        ran.append(len(ran))
+        if len(ran) == 1:
+            asyncio.run_coroutine_threadsafe(other.mutation("app:add", {"n": 1}), loop).result()
+        else:
+            time.sleep(3)  # noqa: ASYNC251
+        await ctx.db.insert("notes", {"n": 2})
+
+    patient = App(source(slow=slow), store, limits=Limits(handler_seconds_max=10.0))
+    async with patient as app, App(source(slow=slow), store) as other:
+        await app.mutation("app:slow")
+        assert sorted(await app.query("app:notes")) == [1, 2]
+    assert len(ran) <= 3  # cut off once, as if it had stalled, and then given its time

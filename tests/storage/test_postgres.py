@@ -1,0 +1,659 @@
+"""What only the store in PostgreSQL does. The traps it avoids, and where that is tested or why it cannot happen:
+
+- A connection left within a statement: whatever is unexpected throws it away (`Link`).
+- A stalled holder of the lock: cut off by the server, here.
+- The answer of a commit lost: settled, here; amid the bytes of a connection in tests/crash.
+- Comparing what was read with what was written: by hash joins, and not at all where it would take long (`conflicts_1`).
+- NOTIFY lost: the next beat notices, here. Listening has a connection of its own.
+- Old snapshots: here.
+- Writers that go around `commit_1`: out of scope, a manual UPDATE makes caches stale; a node that finds its place in
+  the log pruned forgets all it remembers, here.
+- Text that PostgreSQL has not, collations: here. Documents are text, keys are bytea, names sort by "C".
+- SERIALIZABLE and SKIP LOCKED: not used; a session that is not at READ COMMITTED may not commit, here.
+- Clocks, jobs cancelled as they are claimed, actions of lost nodes: tests/nodes/test_nodes.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests import postgres
+
+pytest.importorskip("asyncpg")
+
+from duly.app import App, engine_of
+from duly.errors import StoreError
+from duly.limits import DEFAULTS, Limits
+from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, StoreLost, View, Write
+from duly.storage.postgres import engine as engines
+from duly.storage.postgres import layout
+from duly.storage.postgres.engine import PostgresEngine
+from duly.storage.postgres.link import Link
+from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
+from duly.values.schema import Index, Table
+from tests.nodes.serializable import connect
+
+pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+
+BY_N = Index("by_n", 100, ("n",))
+NOTES = Table("notes", 100, (BY_N,))
+STATE, NAME = JOBS.indexes
+
+Open = Callable[..., PostgresEngine]
+
+
+@pytest.fixture
+def store(store_of: Callable[[str], str]) -> str:
+    return store_of("postgres")
+
+
+@pytest.fixture
+def new_engine(store: str) -> Iterator[Open]:
+    opened: list[PostgresEngine] = []
+
+    def open_another(limits: Limits = DEFAULTS) -> PostgresEngine:
+        engine = engine_of(store, limits)
+        assert isinstance(engine, PostgresEngine)
+        opened.append(engine)
+        engine.open()
+        return engine
+
+    yield open_another
+    for engine in opened:
+        engine.close()
+
+
+@pytest.fixture
+def engine(new_engine: Open) -> PostgresEngine:
+    return new_engine()
+
+
+def ask(store: str, *statements: str) -> list[tuple[Any, ...]]:
+    """The rows of the last statement, by a connection of the test's own; `duly.` stands for the store's schema."""
+
+    async def answer() -> list[tuple[Any, ...]]:
+        connection, schema = await connect(store)
+        try:
+            answers = [await connection.fetch(sql.replace("duly.", f"{schema}.")) for sql in statements]
+        finally:
+            await connection.close()
+        return [tuple(row) for row in answers[-1]]
+
+    return asyncio.run(answer())
+
+
+def key(n: int, id: int) -> bytes:
+    return encode(n) + encode_id(id)
+
+
+def insert(id: int, n: int) -> Write:
+    return Write(None, f'{{"n":{n}}}', (), (key(n, id),))
+
+
+def update(id: int, old: int, new: int) -> Write:
+    return Write(f'{{"n":{old}}}', f'{{"n":{new}}}', (key(old, id),), (key(new, id),))
+
+
+def job(id: int, due: float | None, state: str = "pending", name: str = "a:b", **more: Any) -> Job:
+    return Job(id, name, "{}", due or 0.0, due, state, MUTATION, **more)
+
+
+def changes(*written: tuple[Table, dict[int, Write]], ids: list[int] | None = None) -> Changes:
+    return Changes(written, 1_000, Reads(ids or [], []))
+
+
+def with_notes(engine: PostgresEngine, *numbers: int) -> None:
+    engine.begin(exclusive=True)
+    engine.create_table(Table("notes", 100))
+    engine.create_index(Table("notes", 100), BY_N)
+    engine.commit(changes((NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)})))
+
+
+def put(engine: PostgresEngine, id: int, old: int, new: int) -> int:
+    """A batch that reads a note and writes it."""
+    engine.refresh()
+    engine.rollback()
+    assert engine.begin().answer(Get(NOTES, id)) == f'{{"n":{old}}}'
+    return engine.commit(changes((NOTES, {id: update(id, old, new)}), ids=[id]))
+
+
+def note(engine: PostgresEngine, id: int) -> object:
+    """A note as a batch reads it that knows of all commits."""
+    engine.refresh()
+    engine.rollback()
+    try:
+        return engine.begin().answer(Get(NOTES, id))
+    finally:
+        engine.rollback()
+
+
+# The answer of a commit.
+
+
+def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple[str, str]) -> list[tuple[Any, ...]]:
+    """Lose the connection at statements that contain a text, in this order: their request or their answer.
+
+    Returns the requests that were lost, to arrive late.
+    """
+    left, lost = list(losses), list[tuple[Any, ...]]()
+    link: Link = engine._link  # pyright: ignore[reportPrivateUsage]
+    fetch = link.fetch
+
+    def fetch_or_lose(sql: str, *values: object) -> list[Any]:
+        if left and left[0][0] in sql:
+            _, what = left.pop(0)
+            if what == "answer":
+                fetch(sql, *values)
+            else:
+                lost.append((sql, *values))
+            link.drop()
+            raise StoreLost("lost by the test")
+        return fetch(sql, *values)
+
+    monkeypatch.setattr(link, "fetch", fetch_or_lose)
+    return lost
+
+
+def test_a_commit_whose_answer_is_lost_is_found_to_be_done(
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_notes(engine, 5)
+    lose(engine, monkeypatch, ("commit_1", "answer"))
+    assert put(engine, 1, 5, 6) == 2
+    assert put(engine, 1, 6, 7) == 3
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_commit_whose_request_is_lost_is_run_again_and_can_never_arrive_late(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    with_notes(engine, 5)
+    lost = lose(engine, monkeypatch, ("commit_1", "request"))
+    engine.begin(exclusive)
+    with pytest.raises(StoreLost):
+        engine.commit(changes((NOTES, {2: insert(2, 6)})))
+    engine.rollback()
+    [(sql, *values)] = lost
+    other = new_engine()
+    assert other._link.fetch(sql, *values)[0][0] == -2  # pyright: ignore[reportPrivateUsage]
+    assert note(other, 2) is None
+    engine.begin()
+    engine.commit(changes((NOTES, {2: insert(2, 6)})))
+    assert note(engine, 2) == '{"n":6}'
+
+
+def test_a_batch_that_is_settled_twice_as_not_committed_stays_so(
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_notes(engine, 5)
+    lose(engine, monkeypatch, ("commit_1", "request"), ("settle_1", "answer"))
+    engine.begin()
+    with pytest.raises(StoreLost):
+        engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
+    engine.rollback()
+    assert put(engine, 1, 5, 6) == 2
+
+
+def test_a_commit_is_done_though_the_connection_is_lost_right_after_it(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_notes(engine, 5, 5, 5)
+    other = new_engine()
+    note(engine, 3)
+    engine.begin().answer(Get(NOTES, 1))
+    put(other, 2, 5, 6)
+    put(other, 3, 5, 6)
+    lose(engine, monkeypatch, (".log", "request"))
+    assert engine.commit(changes((NOTES, {1: update(1, 5, 6)}), ids=[1])) == 4
+    assert [note(engine, id) for id in (1, 2, 3)] == ['{"n":6}'] * 3
+    assert put(other, 1, 6, 7) == 5
+
+
+def test_a_commit_that_is_settled_only_by_the_next_batch_is_known_to_its_cache(
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "STORE_LOST_SECONDS_MAX", 0.0)
+    with_notes(engine, 5)
+    lose(engine, monkeypatch, ("commit_1", "answer"), ("settle_1", "request"))
+    with pytest.raises(StoreError, match="whether it is stored is not known"):
+        put(engine, 1, 5, 6)
+    engine.rollback()
+    assert engine.begin(exclusive=True).answer(Get(NOTES, 1)) == '{"n":6}'
+    assert engine.commit(changes((NOTES, {1: update(1, 6, 7)}))) == 3
+    assert put(engine, 1, 7, 8) == 4
+
+
+# What others do meanwhile.
+
+
+def test_engines_of_one_process_and_host_are_different_nodes(new_engine: Open) -> None:
+    first, second = new_engine(), new_engine()
+    assert first.epoch != second.epoch
+    assert first.node != second.node
+
+
+def test_what_was_read_and_then_written_by_another_node_is_a_conflict(engine: PostgresEngine, new_engine: Open) -> None:
+    with_notes(engine, 5)
+    other = new_engine()
+    engine.begin().answer(Get(NOTES, 1))
+    put(other, 1, 5, 6)
+    with pytest.raises(Conflict):
+        engine.commit(changes((NOTES, {1: update(1, 5, 9)}), ids=[1]))
+    engine.rollback()
+    assert put(engine, 1, 6, 7) == 3
+
+
+def test_who_reads_scheduled_functions_has_no_conflict_with_commits_of_documents(
+    engine: PostgresEngine, new_engine: Open
+) -> None:
+    with_notes(engine, 5, 5)
+    other = new_engine()
+    engine.begin().answer(Scan(JOBS, STATE, EVERYTHING, False, 10))
+    put(other, 1, 5, 6)
+    reads = Reads([], [(JOBS, STATE, b"", b"\xff")])
+    engine.commit(Changes([(NOTES, {2: update(2, 5, 6)})], 1_000, reads))
+    engine.begin().answer(Scan(JOBS, STATE, EVERYTHING, False, 10))
+    other.begin()
+    other.commit(changes((JOBS, {9: Write(None, job(9, 1.0))})))
+    with pytest.raises(Conflict):
+        engine.commit(Changes([(NOTES, {2: update(2, 6, 7)})], 1_000, reads))
+
+
+def test_a_node_that_lags_behind_the_log_forgets_what_it_remembers(
+    store: str, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "NODE_LOG_COMMITS_MAX", 2)
+    engine, other = new_engine(), new_engine()
+    with_notes(engine, 5, 5)
+    engine.begin().answer(Get(NOTES, 1))
+    for n in range(5, 135):
+        put(other, 1, n, n + 1)
+    [(kept,)] = ask(store, "SELECT count(*) FROM duly.log")
+    assert kept <= 2 + 64
+    with pytest.raises(Conflict):
+        engine.commit(changes((NOTES, {1: update(1, 5, 9)}), ids=[1]))
+    engine.rollback()
+    engine.refresh()
+    engine.rollback()
+    assert [news.is_known for news in engine.news()] == [False]
+    assert put(engine, 1, 135, 136) == 132
+
+
+def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "LOCK_IDLE_MS", 300)
+    engine, other = new_engine(), new_engine()
+    with_notes(engine, 5)
+    engine.begin(exclusive=True)
+    began = time.monotonic()
+    assert put(other, 1, 5, 6) == 2
+    assert 0.1 < time.monotonic() - began < 2
+    with pytest.raises(StoreLost):
+        engine.commit(changes((NOTES, {1: update(1, 5, 9)})))
+    engine.rollback()
+    assert put(engine, 1, 6, 7) == 3
+
+
+def test_a_lost_node_commits_nothing_and_comes_back_as_another(new_engine: Open) -> None:
+    other = new_engine()
+    with_notes(other, 5)
+    engine = new_engine(Limits(node_lost_seconds=0.05))
+    lost = engine.epoch
+    engine.begin()
+    time.sleep(0.1)
+    while not other.is_lost(lost):
+        other.listen(True)
+    with pytest.raises(Conflict):
+        engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
+    engine.rollback()
+    assert put(engine, 1, 5, 7) == 2
+    assert engine.epoch > lost > other.epoch
+    assert engine.is_lost(lost)
+
+
+def test_commits_are_noticed_by_the_next_beat_when_nobody_is_told(engine: PostgresEngine, new_engine: Open) -> None:
+    with_notes(engine, 5)
+    other = new_engine()
+    other.listen(True)  # something may have come before it listened
+    other.nodes._link.execute("UNLISTEN *")  # pyright: ignore[reportPrivateUsage]
+    put(engine, 1, 5, 6)
+    began = time.monotonic()
+    while not other.listen(True).has_news:
+        assert time.monotonic() - began < 2
+
+
+def test_news_that_came_while_a_batch_was_under_way_come_again(engine: PostgresEngine, new_engine: Open) -> None:
+    with_notes(engine, 5, 5)
+    other = new_engine()
+    other.begin().answer(Get(NOTES, 2))
+    put(engine, 1, 5, 6)
+    other.refresh()  # its snapshot is older than the news
+    other.rollback()
+    for _ in range(3):
+        assert other.listen(True).has_news
+    other.refresh()
+    other.rollback()
+    assert [news.version for news in other.news()] == [2]
+    other.listen(True)
+    assert not other.listen(True).has_news
+
+
+def test_a_snapshot_outlives_an_index_that_another_node_drops(engine: PostgresEngine, new_engine: Open) -> None:
+    with_notes(engine, 5)
+    other = new_engine()
+    with engine.snapshot() as view:
+        other.begin(exclusive=True)
+        other.drop_index(BY_N)
+        other.commit(changes())
+        with pytest.raises(Conflict):  # run again, it knows of no such index
+            view.answer(Scan(NOTES, BY_N, EVERYTHING, False, 10))
+
+
+def test_work_goes_on_beside_an_old_snapshot(store: str, engine: PostgresEngine) -> None:
+    with_notes(engine, 5)
+
+    async def beside() -> None:
+        connection, schema = await connect(store)
+        await connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {schema}.jobs")
+        await asyncio.to_thread(drain)
+        assert await connection.fetchval(f"SELECT count(*) FROM {schema}.completed_jobs") == 0
+        await connection.close()
+
+    def drain() -> None:
+        for round in range(5):
+            ids = range(1 + 100 * round, 101 + 100 * round)
+            engine.begin()
+            engine.commit(changes((JOBS, {id: Write(None, job(id, 1.0)) for id in ids})))
+            claimed = engine.begin().answer(Claim(2.0, 1_000, 0))
+            assert [found.id for found in claimed.mutations] == list(ids)
+            done = {id: Write(job(id, 1.0), job(id, None, "success", completed_time=2.0)) for id in ids}
+            engine.commit(changes((JOBS, done)))
+        assert engine.begin().answer(Claim(2.0, 1_000, 0)) == ([], [], None)
+
+    asyncio.run(beside())
+
+
+# Text.
+
+
+def test_an_error_may_hold_any_text(engine: PostgresEngine) -> None:
+    engine.begin()
+    engine.commit(changes((JOBS, {1: Write(None, job(1, 5.0))})))
+    engine.begin()
+    failed = job(1, None, "failed", error="a\0b", completed_time=6.0)
+    engine.commit(changes((JOBS, {1: Write(job(1, 5.0), failed)})))
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)).error == "a\\0b"
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+    ("lower", "upper", "ids"),
+    [
+        (("a:b\0",), ("a:c\0",), [2]),
+        (("a:b\0c",), ("a:c",), []),
+        (("a:b", 3.0), ("a:b\0", 1.0), [1]),
+        (("a:b\0\0",), ("b\0",), [2, 3]),
+    ],
+)
+def test_names_are_compared_with_text_that_none_can_hold(
+    engine: PostgresEngine, lower: tuple[Any, ...], upper: tuple[Any, ...], ids: list[int], descending: bool
+) -> None:
+    engine.begin()
+    names = {1: "a:b", 2: "a:c", 3: "b"}
+    engine.commit(changes((JOBS, {id: Write(None, job(id, 5.0, name=name)) for id, name in names.items()})))
+    interval = Interval(Cut(lower, after=False), Cut(upper, after=False))
+    with engine.snapshot() as view:
+        found = [id for id, _ in view.answer(Scan(JOBS, NAME, interval, descending, 10))]
+    assert found == (ids[::-1] if descending else ids)
+
+
+def test_a_name_may_be_as_long_as_a_name_may_be(engine: PostgresEngine) -> None:
+    indexes = tuple(Index("i" * 63 + end, 100 + n, ("n",)) for n, end in enumerate("ab"))
+    long = Table("t" * 64, 100, indexes)
+    twin = Table("t" * 63 + "u", 101)
+    engine.begin(exclusive=True)
+    engine.create_table(twin)
+    engine.create_table(Table(long.name, 100))
+    for index in indexes:
+        engine.create_index(Table(long.name, 100), index)
+    engine.commit(changes((long, {1: Write(None, '{"n":5}', (), (key(5, 1), key(5, 1)))})))
+    with engine.snapshot() as view:
+        assert view.answer(Get(long, 1)) == '{"n":5}'
+        assert view.answer(Get(twin, 1)) is None
+        assert view.answer(Scan(long, indexes[1], EVERYTHING, False, 10)) == [(1, '{"n":5}')]
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://somebody:secret@127.0.0.1:1/duly",
+        "postgresql://somebody:secret@nowhere.invalid/duly",
+        "postgresql://somebody:secret@127.0.0.1:port/duly",
+        "postgresql://somebody:secret@127.0.0.1:99999/duly",
+        "postgresql://somebody:secret@[127.0.0.1/duly",
+        "postgresql://somebody:secret@127.0.0.1/duly?sslmode=perhaps",
+        "postgresql://somebody:secret@127.0.0.1/duly?schema=Capital",
+        "postgresql://somebody:secret@127.0.0.1/duly?schema=a;b",
+    ],
+)
+def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(StoreError) as raised:
+        engine_of(address).open()
+    assert "secret" not in str(raised.value)
+    assert time.monotonic() - began < 6
+
+
+def test_a_server_that_never_answers_is_an_error_soon() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            engine_of(f"postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/duly").open()
+        assert time.monotonic() - began < 6
+
+
+def test_a_missing_driver_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    monkeypatch.delitem(sys.modules, "duly.storage.postgres.engine")
+    monkeypatch.delitem(sys.modules, "duly.storage.postgres.link")
+    with pytest.raises(StoreError, match=r"pip install 'duly\[postgres\]'"):
+        App({}, "postgresql://somebody@127.0.0.1/duly")
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_session_of_another_isolation_level_commits_nothing(store: str, new_engine: Open, level: str) -> None:
+    with_notes(new_engine(), 5)
+    engine = engine_of(f"{store}&default_transaction_isolation={level.replace(' ', '%20')}")
+    engine.open()
+    engine.begin()
+    with pytest.raises(StoreError, match="READ COMMITTED"):
+        engine.commit(changes((NOTES, {2: insert(2, 6)})))
+    engine.rollback()
+    engine.close()
+
+
+# The layout.
+
+
+def test_processes_that_come_at_once_make_one_store(store: str) -> None:
+    secrets: set[bytes] = set()
+    several = [engine_of(store) for _ in range(4)]
+    threads = [threading.Thread(target=lambda engine=engine: secrets.add(engine.open().secret)) for engine in several]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(secrets) == 1
+    assert ask(store, "SELECT count(*), count(DISTINCT number) FROM duly.nodes WHERE state = 'live'") == [(4, 4)]
+    for engine in several:
+        engine.close()
+
+
+@pytest.mark.parametrize("end", ["SELECT no_such_column", "SELECT pg_terminate_backend(pg_backend_pid())"])
+def test_a_migration_that_ends_half_way_leaves_nothing(
+    store: str, end: str, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql_of = layout.sql_of
+    with monkeypatch.context() as patched:
+        patched.setattr(layout, "sql_of", lambda version, address: f"{sql_of(version, address)}; {end}")
+        with pytest.raises(StoreError):
+            new_engine()
+    assert ask(store, f"SELECT 1 FROM pg_namespace WHERE nspname = '{store.rpartition('=')[2]}'") == []
+    new_engine()
+
+
+def test_a_node_goes_on_while_its_store_becomes_one_of_the_next_format(
+    store: str, engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_notes(engine, 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(layout, "FORMAT", 2)
+        patched.setattr(layout, "sql_of", lambda version, address: _NEXT.replace("duly.", f"{address.schema}."))
+        newer = new_engine()
+    assert ask(store, "SELECT format FROM duly.store") == [(2,)]
+    with pytest.raises(StoreLost):  # run again, its statements are prepared anew
+        put(engine, 1, 5, 6)
+    engine.rollback()
+    assert put(engine, 1, 5, 6) == 2
+    engine.begin()
+    engine.commit(changes((JOBS, {1: Write(None, job(1, 5.0))})))
+    newer.begin()
+    newer.commit(changes((JOBS, {1: Write(job(1, 5.0), job(1, None, "success", completed_time=6.0))})))
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)).state == "success"
+    assert new_engine().epoch > newer.epoch  # one of this version may come, too
+
+
+_NEXT = """
+ALTER TABLE duly.jobs ADD note text; ALTER TABLE duly.completed_jobs ADD note text; ALTER TABLE duly.log ADD note text;
+ALTER TABLE duly.nodes ADD note text; CREATE TABLE duly.more (); UPDATE duly.store SET format = 2
+"""
+
+
+def test_a_store_that_needs_a_newer_duly_is_refused(store: str, engine: PostgresEngine, new_engine: Open) -> None:
+    ask(store, f"UPDATE duly.store SET needs = {layout.FORMAT + 1}")
+    with pytest.raises(StoreError, match=f"got a store that needs format {layout.FORMAT + 1}, .*newer duly"):
+        new_engine()
+
+
+# Plans.
+
+MANY, FEW = 20_000, 120
+"""Rows of a table, and how many of them statements for a few may read."""
+
+
+def fill(store: str) -> None:
+    ask(
+        store,
+        f"INSERT INTO duly.jobs SELECT i << 10, 'a:b', '{{}}', i, i, 'pending', 'mutation' FROM generate_series(1001, {MANY}) i",
+        f"INSERT INTO duly.completed_jobs SELECT i << 10, 'a:b', '{{}}', i, 'success', 'mutation', NULL, NULL, i"
+        f" FROM generate_series({MANY + 1001}, {2 * MANY}) i",
+        f"INSERT INTO duly.t100_notes SELECT i << 10, '{{}}' FROM generate_series(1001, {MANY}) i",
+        f"INSERT INTO duly.i100_by_n SELECT int8send(i), i << 10 FROM generate_series(1001, {MANY}) i",
+    )
+
+
+def rows_read(engine: PostgresEngine, link: Link) -> Counter[str]:
+    """How many rows of each table a connection has read, more or less lately."""
+    return Counter(
+        dict(
+            link.fetch(
+                "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
+                " WHERE schemaname = $1",
+                engine.address.schema,
+            )
+        )
+    )
+
+
+def many(rows: Counter[str]) -> dict[str, int]:
+    return {name: count for name, count in rows.items() if count > FEW}
+
+
+def read_all(view: View) -> None:
+    """Each hot read once."""
+    pending = Interval(Cut(("pending",), after=False), Cut(("pending",), after=True))
+    named = Interval(Cut(("a:b",), after=False), Cut(("a:b",), after=True))
+    for descending in (False, True):
+        for table, order, interval in ((NOTES, None, EVERYTHING), (NOTES, BY_N, EVERYTHING)):
+            view.answer(Scan(table, order, interval, descending, 1))
+        for order, interval in ((None, EVERYTHING), (STATE, pending), (NAME, named)):
+            view.answer(Scan(JOBS, order, interval, descending, 1))
+    for table in (NOTES, JOBS):
+        view.answer(Get(table, 1_500 << 10))
+    view.answer(Claim(1e9, 10, 10))
+
+
+def touched_by_reads(engine: PostgresEngine) -> dict[str, int]:
+    with engine.snapshot() as view:
+        link: Link = engine._readers.link  # pyright: ignore[reportPrivateUsage]
+        before = rows_read(engine, link)
+        read_all(view)
+        return many(rows_read(engine, link) - before)
+
+
+def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
+    """What a batch touches that writes five documents and their keys, adds five functions and completes five."""
+    ids = range(first, first + 5)
+    add = {id: Write(None, job(id, 1.0)) for id in ids}
+    engine.begin()
+    engine.commit(changes((JOBS, add), (NOTES, {id: insert(id, id) for id in ids})))
+    engine.begin()
+    link: Link = engine._link  # pyright: ignore[reportPrivateUsage]
+    link.execute("BEGIN")
+    before = rows_read(engine, link)
+    done = {id: Write(job(id, 1.0), job(id, None, "success", completed_time=2.0)) for id in ids}
+    engine.commit(changes((JOBS, done), (NOTES, {id: update(id, id, id + 1) for id in ids}), ids=[first]))
+    engine.check(Reads([first], [(NOTES, BY_N, b"", b"\xff")]))
+    found = many(rows_read(engine, link) - before)
+    link.execute("COMMIT")
+    return found
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed while empty"])
+def test_hot_statements_that_were_planned_for_an_empty_store_are_good_in_a_full_one(
+    store: str, engine: PostgresEngine, analyzed: bool
+) -> None:
+    with_notes(engine)
+    if analyzed:
+        ask(store, *(f"VACUUM ANALYZE duly.{table}" for table in _LARGE))
+    for round in range(10):  # from the sixth time on PostgreSQL may keep a plan
+        touched_by_a_commit(engine, 1 + 5 * round)
+        touched_by_reads(engine)
+    if analyzed:
+        ask(store, *(f"VACUUM ANALYZE duly.{table}" for table in _LARGE))
+        for round in range(10):
+            touched_by_a_commit(engine, 101 + 5 * round)
+            touched_by_reads(engine)
+    fill(store)
+    assert touched_by_reads(engine) == {}
+    assert touched_by_a_commit(engine, 201) == {}
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never analyzed", "analyzed"])
+def test_hot_statements_are_planned_well_for_a_full_store(
+    store: str, engine: PostgresEngine, new_engine: Open, analyzed: bool
+) -> None:
+    with_notes(engine)
+    fill(store)
+    if analyzed:
+        ask(store, *(f"VACUUM ANALYZE duly.{table}" for table in _LARGE))
+    fresh = new_engine()
+    for round in range(10):
+        assert touched_by_reads(fresh) == {}
+        assert touched_by_a_commit(fresh, 1 + 5 * round) == {}
+
+
+_LARGE = ("jobs", "completed_jobs", "t100_notes", "i100_by_n", "log", "nodes")
