@@ -1,0 +1,156 @@
+"""Two versions of an application on one store, and a server that is not the one it was."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import asyncpg
+import pytest
+
+from duly import (
+    App,
+    FunctionNotFoundError,
+    MutationCtx,
+    QueryCtx,
+    SchemaValidationError,
+    define_schema,
+    define_table,
+    internal_mutation,
+    mutation,
+    query,
+    v,
+)
+from duly.storage.postgres.address import parse
+
+
+@mutation
+async def add(ctx: MutationCtx, n: Any) -> str:
+    return await ctx.db.insert("notes", {"n": n})
+
+
+@mutation
+async def change(ctx: MutationCtx, id: str, by: int) -> int:
+    note = await ctx.db.get(id)
+    await ctx.db.patch(id, {"n": note["n"] + by})
+    return note["n"] + by
+
+
+@query
+async def numbers(ctx: QueryCtx) -> list[Any]:
+    return [note["n"] for note in await ctx.db.query("notes").collect()]
+
+
+@internal_mutation
+async def news(ctx: MutationCtx, n: int) -> None:
+    await ctx.db.insert("notes", {"n": n})
+
+
+@mutation
+async def tell(ctx: MutationCtx, count: int) -> None:
+    for n in range(count):
+        await ctx.scheduler.run_after(0, news, {"n": n})
+
+
+LOOSE = define_schema({"notes": define_table({"n": v.any()}).index("by_n", ["n"])})
+STRICT = define_schema({"notes": define_table({"n": v.int64()})})
+OLD = {"app": SimpleNamespace(add=add, change=change, numbers=numbers), "schema": LOOSE}
+NEW = {"app": SimpleNamespace(add=add, change=change, numbers=numbers, news=news, tell=tell), "schema": STRICT}
+
+
+@pytest.fixture
+def store(store_of: Callable[[str], str]) -> str:
+    return store_of("postgres")
+
+
+@asynccontextmanager
+async def sql(store: str) -> AsyncGenerator[Any]:
+    address = parse(store)
+    connection = await asyncpg.connect(address.dsn, server_settings={"search_path": address.schema})
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def test_a_node_with_an_older_schema_does_not_undo_a_newer_one(store: str) -> None:
+    async with App(OLD, store):
+        pass
+    async with App(NEW, store) as new:
+        async with App(OLD, store) as old:
+            assert [index.name for index in old.database.catalog.tables["notes"].indexes] == []
+        assert new.database.catalog.tables["notes"].indexes == ()
+        with pytest.raises(SchemaValidationError):
+            await new.mutation(add, {"n": "one"})
+
+
+async def test_what_an_older_node_writes_is_checked_by_the_next_deploy(store: str) -> None:
+    async with App(OLD, store):
+        pass
+    async with App(NEW, store), App(OLD, store) as old:
+        await old.mutation(add, {"n": "one"})
+    with pytest.raises(SchemaValidationError, match='expected an integer, got "one"'):
+        async with App(NEW, store):
+            pass
+
+
+async def test_functions_that_only_a_newer_version_knows_wait_for_a_node_that_has_it(store: str) -> None:
+    async with App(OLD, store, executor=False):
+        pass
+    async with App(NEW, store, executor=False) as new:
+        await new.mutation(tell, {"count": 20})
+        async with App(OLD, store):
+            await asyncio.sleep(0.3)
+            assert await new.query(numbers) == []  # nothing ran, and nothing has failed
+    async with App(NEW, store) as new:
+        async for found in new.subscribe(numbers):
+            if len(found) == 20:
+                break
+        assert sorted(found) == list(range(20))
+
+
+async def test_a_function_that_the_newest_version_does_not_know_fails(store: str) -> None:
+    async with App(NEW, store, executor=False) as new:
+        await new.mutation(tell, {"count": 1})
+    async with App({"app": SimpleNamespace(numbers=numbers), "schema": STRICT}, store) as newest, sql(store) as server:
+        while not (rows := await server.fetch("SELECT state, error FROM completed_jobs")):
+            await asyncio.sleep(0.02)
+        assert [row["state"] for row in rows] == ["failed"]
+        assert FunctionNotFoundError.__name__ in rows[0]["error"]
+        assert await newest.query(numbers) == []
+
+
+async def test_a_server_that_lacks_the_last_commits_is_believed(store: str) -> None:
+    async with App(OLD, store, executor=False) as app, sql(store) as server:
+        note = await app.mutation(add, {"n": 1})
+        before = await server.fetchrow("SELECT max(version) AS version FROM log")
+        await app.mutation(change, {"id": note, "by": 5})
+        # What a standby looks like that was promoted a moment too early.
+        await server.execute("UPDATE t100_notes SET document = replace(document, '6', '1')")
+        await server.execute("DELETE FROM log WHERE version > $1", before["version"])
+        await server.execute("UPDATE nodes SET batch = batch - 1, version = version - 1")
+        await server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE $1",
+            f"%{parse(store).schema}%",
+        )
+        assert await app.mutation(change, {"id": note, "by": 1}) == 2
+        assert await app.query(numbers) == [2]
+
+
+async def test_who_was_away_itself_is_no_judge_of_others(store: str) -> None:
+    async with App(OLD, store) as first, App(OLD, store) as second, sql(store) as server:
+        epochs = [first.database.epoch, second.database.epoch]
+        # As after an outage: nobody was seen for a minute, and one is the first to come back.
+        await server.execute("UPDATE nodes SET seen = clock_timestamp() - interval '1 min'")
+        await server.fetchrow("SELECT * FROM beat_1($1, false, interval '1 s')", epochs[0])
+        states = await server.fetch("SELECT state FROM nodes ORDER BY epoch")
+        assert [row["state"] for row in states] == ["live", "live"]
+        # One that has been here all the time is.
+        await server.execute("UPDATE nodes SET steady = clock_timestamp() - interval '1 min'")
+        await server.execute("UPDATE nodes SET seen = clock_timestamp() - interval '1 min' WHERE epoch = $1", epochs[1])
+        await server.fetchrow("SELECT * FROM beat_1($1, false, interval '1 s')", epochs[0])
+        states = await server.fetch("SELECT state FROM nodes WHERE epoch = ANY ($1) ORDER BY epoch", epochs)
+        assert [row["state"] for row in states] in (["live", "lost"], ["live", "live"])  # it may have beaten meanwhile
