@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from duly.faults import POINTS
+from tests import postgres
 from tests.crash.campaign import Outcome, Step, play, point_round, random_rounds, too_tame
-from tests.crash.report import add_to_tally, complaints, table, totals
+from tests.crash.report import KILLS, WORK, add_to_tally, complaints, durations, table, tally_of, totals
 
 
 def main() -> int:
     options = _options()
     began, outcome = time.monotonic(), Outcome()
-    for number, steps in enumerate(_rounds(options.kills, options.points, options.seed)):
-        outcome.add(_play(steps, f"{options.seed}-{number}", options.keep))
-    outcome.violations += too_tame(outcome)
-    counts = totals(outcome)
-    for line in table(counts, add_to_tally(counts), outcome.recoveries, options.seed):
+    names = (_many_nodes if options.engine == "postgres" else _one_process)(options, outcome)
+    counts = totals(outcome, names)
+    for line in table(counts, add_to_tally(counts, tally_of(options.engine)), names, options.seed):
+        print(line)
+    for line in durations(outcome):
         print(line)
     if outcome.points:
         print(f"fault points died at: {len(outcome.points)} of {len(POINTS)}")
     print(f"took {time.monotonic() - began:.0f} s")
     for line in complaints(outcome):
         print(line)
+    print(_json(options, counts, outcome))
     return 1 if outcome.violations else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill duly at work and count.")
-    parser.add_argument("--kills", type=int, default=500, help="kills at random moments (default: 500)")
+    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite", help="what holds the store")
+    parser.add_argument("--kills", type=int, default=500, help="faults at random moments (default: 500)")
     parser.add_argument("--seed", type=int, default=1, help="chooses the load and the moments (default: 1)")
     parser.add_argument("--points", default="all", help="fault points to die at: all, none or a name (default: all)")
-    parser.add_argument("--keep", action="store_true", help="keep the stores, also of rounds that found nothing")
+    parser.add_argument("--keep", action="store_true", help="keep what is left of rounds that found nothing, too")
     options = parser.parse_args()
     if options.points not in ("all", "none", *POINTS):
         parser.error(f"--points: got {options.points}, expected all, none or one of {', '.join(POINTS)}")
     return options
+
+
+def _one_process(options: argparse.Namespace, outcome: Outcome) -> tuple[str, ...]:
+    for number, steps in enumerate(_rounds(options.kills, options.points, options.seed)):
+        seed = f"{options.seed}-{number}"
+        outcome.add(_in_folder(lambda folder, steps=steps, seed=seed: play(steps, seed, folder), options.keep))
+    outcome.violations += too_tame(outcome)
+    return (*KILLS, *WORK)
 
 
 def _rounds(kills: int, points: str, seed: int) -> Iterator[list[Step]]:
@@ -50,14 +63,35 @@ def _rounds(kills: int, points: str, seed: int) -> Iterator[list[Step]]:
     yield from (point_round(point, seed) for point in chosen)
 
 
-def _play(steps: list[Step], seed: str, keep: bool) -> Outcome:
+def _many_nodes(options: argparse.Namespace, outcome: Outcome) -> tuple[str, ...]:
+    if reason := postgres.unavailable():
+        sys.exit(reason)
+    from tests.crash.nodes import campaign  # it needs the driver
+
+    if reason := campaign.unavailable():
+        sys.exit(reason)
+    with postgres.Server(durable=True) as server:
+        for steps in campaign.rounds(options.kills, options.seed):
+            outcome.add(_in_folder(lambda folder, steps=steps: campaign.play(steps, server, folder), options.keep))
+    return (*campaign.COUNTS, *WORK)
+
+
+def _in_folder(play: Callable[[Path], Outcome], keep: bool) -> Outcome:
+    """Play a round in a folder of its own, which is kept if anything was found."""
     folder = Path(tempfile.mkdtemp(prefix="duly-crash-"))
-    outcome = play(steps, seed, folder)
-    if keep:
+    outcome = play(folder)
+    if keep and folder not in outcome.kept:
         outcome.kept.append(folder)
     elif not outcome.violations:
         shutil.rmtree(folder)
     return outcome
+
+
+def _json(options: argparse.Namespace, counts: Counter[str], outcome: Outcome) -> str:
+    """All of it in one line, with what it takes to do the same again."""
+    asked = {"engine": options.engine, "kills": options.kills, "seed": options.seed}
+    times = {name: [round(time, 1) for time in sorted(times)] for name, times in outcome.times.items()}
+    return json.dumps({**asked, "counts": counts, "points": outcome.points, "milliseconds": times})
 
 
 if __name__ == "__main__":

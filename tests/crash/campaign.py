@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from tests.crash.worker import DRAIN_SECONDS, Order
 
 KILLS_OF_ONE_ROUND: Final = 50
 HANGS_SECONDS: Final = 15.0
+RECOVERED: Final = "restart to first completed function, without the start of the interpreter"
 
 _EARLY_SHARE: Final = 0.1
 _EARLY_SECONDS: Final = (0.0, 0.06)
@@ -50,8 +51,8 @@ class Outcome:
         self.counts: Counter[str] = Counter()
         self.points: Counter[str] = Counter()
         """The fault points at which a process died."""
-        self.recoveries: list[float] = []
-        """Milliseconds from a restart to the first scheduled function it completed."""
+        self.times: defaultdict[str, list[float]] = defaultdict(list)
+        """Milliseconds from one thing to another."""
         self.violations: list[Violation] = []
         self.kept: list[Path] = []
         """The folders of rounds that found something."""
@@ -59,7 +60,8 @@ class Outcome:
     def add(self, other: Outcome) -> None:
         self.counts += other.counts
         self.points += other.points
-        self.recoveries += other.recoveries
+        for name, times in other.times.items():
+            self.times[name] += times
         self.violations += other.violations
         self.kept += other.kept
 
@@ -105,7 +107,7 @@ def play(steps: list[Step], seed: str, folder: Path) -> Outcome:
             break  # what follows would only say the same, and may take long to say it
     _drain(Order(str(folder), len(steps), seed, drains=True), outcome)
     history = read_history(folder, len(steps))
-    _count(history, outcome)
+    count(history, outcome)
     outcome.violations += check(history)
     if outcome.violations:
         outcome.kept.append(folder)
@@ -120,7 +122,7 @@ def _kill(order: Order, step: Kill, outcome: Outcome) -> None:
             if seconds is None:
                 outcome.violations.append(Violation(STUCK, f"run {order.run} completed nothing"))
             elif order.run:  # the first one had nothing to recover
-                outcome.recoveries.append(seconds * 1000)
+                outcome.times[RECOVERED].append(seconds * 1000)
         time.sleep(step.seconds)
     finally:
         killed = child.kill()
@@ -169,7 +171,8 @@ def in_flight(order: Order) -> set[int]:
     return begun
 
 
-def _count(history: History, outcome: Outcome) -> None:
+def count(history: History, outcome: Outcome) -> None:
+    """What was done, as a history tells it."""
     counts, calls = outcome.counts, ("acknowledged", "refused", "canceled", "late")
     counts["client mutations answered"] += sum(line.deed in calls for line in history.lines)
     counts["client mutations cut off"] += len(set(history.numbers("try")) - _answered(history))

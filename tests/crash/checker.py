@@ -30,9 +30,9 @@ def check(history: History) -> list[Violation]:
     return [violation for rule in _RULES for violation in rule(history)]
 
 
-def _the_file_is_sound(history: History) -> Iterator[Violation]:
+def _the_store_is_sound(history: History) -> Iterator[Violation]:
     if history.integrity != "ok":
-        yield Violation(WRONG, f"PRAGMA integrity_check says {history.integrity}")
+        yield Violation(WRONG, f"the store is damaged: {history.integrity}")
 
 
 def _client_calls_happen_once(history: History) -> Iterator[Violation]:
@@ -40,7 +40,7 @@ def _client_calls_happen_once(history: History) -> Iterator[Violation]:
     yield from _repeated(effects, DOUBLED, "effect of the client call")
     for number in set(history.numbers("acknowledged")) - effects.keys():
         yield Violation(LOST, f"client call {number} was acknowledged and left no effect")
-    for number in set(history.numbers("refused")) & effects.keys():
+    for number in {*history.numbers("refused"), *history.numbers("failed")} & effects.keys():
         yield Violation(WRONG, f"client call {number} raised and left an effect")
     for number in effects.keys() - set(history.numbers("try")):
         yield Violation(WRONG, f"client call {number} was never made and left an effect")
@@ -80,9 +80,10 @@ def _markers_belong_to_success(history: History) -> Iterator[Violation]:
 
 
 def _the_counter_counts_the_markers(history: History) -> Iterator[Violation]:
-    counted, markers = sum(history.counters), len(history.markers)
-    if len(history.counters) > 1:
-        yield Violation(DOUBLED, f"there are {len(history.counters)} counters")
+    counted, markers = sum(count for _, count in history.counters), len(history.markers)
+    for name, count in Counter(name for name, _ in history.counters).items():
+        if count > 1:
+            yield Violation(DOUBLED, f"there are {count} counters {name}")
     if counted != markers:
         yield Violation(LOST if counted < markers else DOUBLED, f"the counter says {counted}, of {markers} markers")
 
@@ -126,17 +127,19 @@ def _actions_succeed_only_as_a_whole(history: History) -> Iterator[Violation]:
 def _actions_fail_only_on_purpose_or_with_their_process(history: History) -> Iterator[Violation]:
     started = {line.number: line.run for line in history.lines if line.deed == "start"}
     ends = set(history.numbers("end"))
+    gone = history.numbers("failed") or history.numbers("unknown")  # the store was, so long that calls were given up
     for job in (job for job in history.jobs if job.is_action):
         interrupted = job.error == INTERRUPTED
         on_purpose = job.name == "act_and_fail" and ON_PURPOSE in (job.error or "")
-        if job.state == "failed" and not (interrupted or on_purpose):
+        given_up = gone and (job.error or "").startswith(("StoreError: ", "StoreLost: "))
+        if job.state == "failed" and not (interrupted or on_purpose or given_up):
             yield Violation(WRONG, f"{job.name} {job.number} failed: {job.error}")
         if job.name == "act_and_fail" and job.state == "success":
             yield Violation(WRONG, f"{job.name} {job.number} succeeded")
-        if interrupted and started.get(job.number) == history.last_run:
-            yield Violation(WRONG, f"{job.name} {job.number} is interrupted, but its process was not killed")
+        if interrupted and started.get(job.number) in history.undisturbed:
+            yield Violation(WRONG, f"{job.name} {job.number} is interrupted, but nothing happened to its process")
         cut_off = job.number in started and job.number not in ends
-        if cut_off and not interrupted and job.state != "canceled":
+        if cut_off and not (interrupted or given_up) and job.state != "canceled":
             yield Violation(WRONG, f"{job.name} {job.number} died with its process and is {job.state}, not interrupted")
 
 
@@ -158,7 +161,7 @@ def _the_canceled_schedule_nothing(history: History) -> Iterator[Violation]:
     jobs = {job.number: job for job in history.jobs}
     for job in history.jobs:
         parent = jobs.get(job.parent or 0)
-        if _is_orphan(job, jobs) and parent and parent.completed and job.state != "canceled":
+        if history.in_order and _is_orphan(job, jobs) and parent and parent.completed and job.state != "canceled":
             late = job.created - parent.completed
             if late > _SAME_MOMENT_MS:
                 yield Violation(
@@ -185,7 +188,7 @@ def _repeated(counts: Counter[int], kind: str, what: str) -> Iterator[Violation]
 
 
 _RULES: Final[Iterable[Callable[[History], Iterator[Violation]]]] = (
-    _the_file_is_sound,
+    _the_store_is_sound,
     _client_calls_happen_once,
     _schedules_are_part_of_their_transaction,
     _everything_scheduled_ends,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,13 +56,16 @@ class History(NamedTuple):
     """Of client calls."""
     markers: list[Trace]
     """Of scheduled functions."""
-    counters: list[int]
+    counters: list[tuple[str, int]]
+    """What has been counted, by the name of the counter."""
     indexed: list[int]
     """The numbers of the markers, as their index has them."""
     lines: list[Line]
-    last_run: int
-    """The process that was not killed."""
+    undisturbed: frozenset[int]
+    """The processes that nothing has happened to."""
     integrity: str = "ok"
+    in_order: bool = True
+    """Whether what commits later has a later time, as the batches of one process have."""
 
     def numbers(self, deed: str) -> list[int]:
         return [line.number for line in self.lines if line.deed == deed]
@@ -77,10 +80,10 @@ def read_history(folder: Path, last_run: int) -> History:
             jobs=_jobs(connection),
             effects=[Trace(d["number"], tuple(d["scheduled"]), created) for created, d in effects],
             markers=[Trace(d["number"], tuple(d["children"]), created) for created, d in markers],
-            counters=[document["markers"] for _, document in _documents(connection, "counters")],
+            counters=[(d["name"], d["markers"]) for _, d in _documents(connection, "counters")],
             indexed=_indexed(connection),
             lines=[line for run in range(last_run + 1) for line in read_diary(folder, run)],
-            last_run=last_run,
+            undisturbed=frozenset({last_run}),
             integrity=integrity,
         )
     finally:
@@ -120,17 +123,20 @@ def _jobs(connection: apsw.Connection) -> list[Job]:
         "SELECT id, name, args, state, scheduled_time, parent, error, completed_time FROM scheduled_functions"
     ).fetchall()
     number_of = {row[0]: json.loads(row[2])["number"] for row in rows}
-    return [
-        Job(
-            number=number_of[id],
-            name=name.removeprefix("load:"),
-            state=state,
-            scheduled=scheduled,
-            created=creation_time(id),
-            parent=None if parent is None else number_of.get(parent, 0),
-            follow=json.loads(args).get("follow"),
-            error=error,
-            completed=completed,
-        )
-        for id, name, args, state, scheduled, parent, error, completed in rows
-    ]
+    return [job_of(row, number_of) for row in rows]
+
+
+def job_of(row: Any, number_of: Mapping[int, int]) -> Job:
+    """The job of a row, which names its parent by id."""
+    id, name, args, state, scheduled, parent, error, completed = row
+    return Job(
+        number=number_of[id],
+        name=name.removeprefix("load:"),
+        state=state,
+        scheduled=scheduled,
+        created=creation_time(id),
+        parent=None if parent is None else number_of.get(parent, 0),
+        follow=json.loads(args).get("follow"),
+        error=error,
+        completed=completed,
+    )

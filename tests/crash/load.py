@@ -10,11 +10,12 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from duly import (
     ActionCtx,
     AppError,
+    Id,
     MutationCtx,
     QueryCtx,
     SyncActionCtx,
@@ -31,7 +32,7 @@ ON_PURPOSE: Final = "fails on purpose"
 
 # Some tables are declared, others are made with their first document: processes die over both.
 MARKER: Final = {"number": v.int64(), "children": v.array(v.int64())}
-COUNTERS: Final = define_table({"markers": v.int64()})
+COUNTERS: Final = define_table({"name": v.string(), "markers": v.int64()}).index("by_name", ["name"])
 
 schema = define_schema({"markers": define_table(MARKER).index("by_number", ["number"]), "counters": COUNTERS})
 other_schema = define_schema(
@@ -60,7 +61,33 @@ _diaries: list[Diary] = []
 def keep_diary(path: Path) -> Diary:
     """Open the diary that the actions of this process write to."""
     _diaries[:] = [Diary(path)]
+    Counters.ids.clear()
     return _diaries[0]
+
+
+class Counters:
+    """Which counter a marker is counted in: where several processes work, one that all want, or one's own."""
+
+    own = "all"
+    shared_by = 1
+    """Every so many markers are counted in the counter of all."""
+    ids: ClassVar[dict[str, Id[Any]]] = {}
+    """Those that have been met."""
+
+    @classmethod
+    def of(cls, number: int) -> str:
+        return "all" if number % cls.shared_by == 0 else cls.own
+
+    @classmethod
+    async def find(cls, ctx: MutationCtx, number: int) -> Any:
+        """The counter for a marker, by its id or by its name: the one is read in another way than the other."""
+        name = cls.of(number)
+        if number % 2 and name in cls.ids and (counter := await ctx.db.get(cls.ids[name])):
+            return counter  # there is none where the mutation that made it has failed
+        counter = await ctx.db.query("counters").with_index("by_name", lambda q: q.eq("name", name)).unique()
+        if counter is not None:
+            cls.ids[name] = counter["_id"]
+        return counter
 
 
 # What clients call.
@@ -107,9 +134,9 @@ async def finished(ctx: QueryCtx) -> bool:
 async def mark(ctx: MutationCtx, number: int, children: list[int]) -> None:
     """Leave a marker, count it, and schedule a marker for each child."""
     await ctx.db.insert("markers", {"number": number, "children": children})
-    counter = await ctx.db.query("counters").first()
+    counter = await Counters.find(ctx, number)
     if counter is None:
-        await ctx.db.insert("counters", {"markers": 1})
+        await ctx.db.insert("counters", {"name": Counters.of(number), "markers": 1})
     else:
         await ctx.db.patch(counter["_id"], {"markers": counter["markers"] + 1})
     for child in children:

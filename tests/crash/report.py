@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +15,13 @@ from tests.crash.checker import KINDS, WRONG
 
 TALLY: Final = Path(__file__).parents[2] / ".crash-tally.json"
 
-_COUNTS: Final = (
+KILLS: Final = (
     "kills",
     "with work in flight",
     "while it opened the store",
     "deaths at fault points",
+)
+WORK: Final = (
     "client mutations answered",
     "client mutations cut off",
     "functions scheduled",
@@ -33,13 +35,18 @@ _NAMES: Final = {WRONG: "otherwise wrong"}
 _SHOWN_OF_A_KIND: Final = 8
 
 
-def totals(outcome: Outcome) -> Counter[str]:
+def totals(outcome: Outcome, names: Iterable[str]) -> Counter[str]:
     """The counts of a run, one for each kind of violation among them."""
-    counts = Counter({name: outcome.counts[name] for name in _COUNTS})
+    counts = Counter({name: outcome.counts[name] for name in names})
     counts.update(dict.fromkeys(KINDS, 0))
     counts.update(violation.kind for violation in outcome.violations)
     counts["runs"] = 1
     return counts
+
+
+def tally_of(engine: str) -> Path:
+    """The file with the counts of all runs on an engine."""
+    return TALLY if engine == "sqlite" else TALLY.with_stem(f"{TALLY.stem}-{engine}")
 
 
 def add_to_tally(counts: Counter[str], path: Path = TALLY) -> Counter[str]:
@@ -55,22 +62,23 @@ def add_to_tally(counts: Counter[str], path: Path = TALLY) -> Counter[str]:
     return summed
 
 
-def table(counts: Counter[str], summed: Counter[str], recoveries: list[float], seed: int) -> Iterator[str]:
+def table(counts: Counter[str], summed: Counter[str], names: Iterable[str], seed: int) -> Iterator[str]:
     """The lines of a report."""
     runs = f"all {summed['runs']:,} runs"
     yield f"{f'seed {seed}':<30}{'this run':>12}{runs:>16}"
-    for name in (*_COUNTS, *KINDS):
+    for name in (*names, *KINDS):
         label = ("  " if name in _INDENTED else "") + _NAMES.get(name, name)
         yield f"{label:<30}{counts[name]:>12,}{summed[name]:>16,}"
-    deaths = summed["kills"] + summed["deaths at fault points"]
+    deaths = sum(summed[name] for name in ("kills", "deaths at fault points", "faults"))
     if deaths and not any(summed[kind] for kind in KINDS):
-        yield f"nothing broken in {deaths:,} deaths: at 95 % confidence, fewer than 3 in {deaths:,} break something"
-    if recoveries:
-        p50, p99 = (percentile(recoveries, share) for share in (0.50, 0.99))
-        yield (
-            f"restart to first completed function: p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(recoveries):.0f} ms"
-            f" ({len(recoveries):,} restarts, the start of the interpreter left out)"
-        )
+        yield f"nothing broken in {deaths:,} faults: at 95 % confidence, fewer than 3 in {deaths:,} break something"
+
+
+def durations(outcome: Outcome) -> Iterator[str]:
+    """How long things took."""
+    for name, values in outcome.times.items():
+        p50, p99 = (percentile(values, share) for share in (0.50, 0.99))
+        yield f"{name}: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms, longest {max(values):,.0f} ms ({len(values):,} times)"
 
 
 def percentile(values: list[float], share: float) -> float:

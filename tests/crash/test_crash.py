@@ -107,10 +107,10 @@ def a_sound_history() -> History:
         ],
         effects=[Trace(1, (2, 4, 5, 6, 8, 9))],
         markers=[Trace(2, (3,), 10.0), Trace(3, (), 20.0), *(Trace(number, (), 10.0) for number in (6, 7, 9))],
-        counters=[5],
+        counters=[("all", 5)],
         indexed=[2, 3, 6, 7, 9],
         lines=[line(run, text) for run, lines in enumerate((first, second)) for text in lines],
-        last_run=1,
+        undisturbed=frozenset({1}),
     )
 
 
@@ -130,7 +130,7 @@ def without_job(number: int) -> Callable[[History], History]:
 def with_marker(marker: Trace) -> Callable[[History], History]:
     return lambda h: h._replace(
         markers=[*h.markers, marker],
-        counters=[h.counters[0] + 1],
+        counters=[("all", h.counters[0][1] + 1)],
         indexed=sorted([*h.indexed, marker.number]),
     )
 
@@ -138,7 +138,7 @@ def with_marker(marker: Trace) -> Callable[[History], History]:
 def without_marker(number: int) -> Callable[[History], History]:
     return lambda h: h._replace(
         markers=[marker for marker in h.markers if marker.number != number],
-        counters=[h.counters[0] - 1],
+        counters=[("all", h.counters[0][1] - 1)],
         indexed=[other for other in h.indexed if other != number],
     )
 
@@ -164,6 +164,11 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         WRONG,
         "client call 20 raised",
         lambda h: h._replace(effects=[*h.effects, Trace(20)]),
+    ),
+    "a client call that the store gave up left an effect": (
+        WRONG,
+        "client call 22 raised",
+        lambda h: with_lines(1, "try 22", "failed 22")(h._replace(effects=[*h.effects, Trace(22)])),
     ),
     "a client call that nobody made": (
         WRONG,
@@ -198,10 +203,15 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         "act 5 died with its process",
         with_job(5, error="some other error"),
     ),
-    "an action is interrupted in a process that lived": (
+    "an action is interrupted in a process that nothing happened to": (
         WRONG,
-        "its process was not killed",
+        "nothing happened to its process",
         with_job(6, state="failed", error=INTERRUPTED),
+    ),
+    "an action is given up by a store that was always there": (
+        WRONG,
+        "act 6 failed: StoreError: gone",
+        with_job(6, state="failed", error="StoreError: gone"),
     ),
     "a mutation that failed left its marker": (
         WRONG,
@@ -223,8 +233,13 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         "marker -9 was written by what failed",
         with_marker(Trace(-9, (), 10.0)),
     ),
-    "the counter missed a marker": (LOST, "the counter says 4, of 5", lambda h: h._replace(counters=[4])),
-    "the counter counted twice": (DOUBLED, "the counter says 6, of 5", lambda h: h._replace(counters=[6])),
+    "the counter missed a marker": (LOST, "the counter says 4, of 5", lambda h: h._replace(counters=[("all", 4)])),
+    "the counter counted twice": (DOUBLED, "the counter says 6, of 5", lambda h: h._replace(counters=[("all", 6)])),
+    "a counter is doubled": (
+        DOUBLED,
+        "there are 2 counters all",
+        lambda h: h._replace(counters=[("all", 2), ("all", 3)]),
+    ),
     "the index misses a marker": (WRONG, "the index has 4 keys", lambda h: h._replace(indexed=[2, 3, 6, 7])),
     "a cancel was acknowledged and forgotten": (
         WRONG,
@@ -239,9 +254,9 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
     "a function was canceled by nobody": (WRONG, "nobody asked for it", with_job(9, state="canceled")),
     "a canceled function went on scheduling": (WRONG, "5.0 ms after its parent's cancel", with_job(3, parent=8)),
     "a function ran before its time": (WRONG, "function 9 ran 5.0 ms before its time", with_job(9, scheduled=15.0)),
-    "the file is damaged": (
+    "the store is damaged": (
         WRONG,
-        "integrity_check says row 3",
+        "the store is damaged: row 3",
         lambda h: h._replace(integrity="row 3 missing from index"),
     ),
 }
@@ -249,6 +264,12 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
 
 def test_a_sound_history_breaks_no_rule() -> None:
     assert [] == check(a_sound_history())
+
+
+def test_an_action_may_be_given_up_by_a_store_that_was_gone_as_other_calls_were() -> None:
+    gone = with_lines(1, "try 22", "failed 22")(a_sound_history())
+
+    assert [] == check(with_job(6, state="failed", error="StoreError: gone")(gone))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

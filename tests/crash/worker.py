@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from duly import AlreadyCompletedError, App, AppError
+from duly import AlreadyCompletedError, App, AppError, StoreError
 from tests.crash import load
 from tests.crash.load import Diary
 
@@ -102,6 +102,11 @@ async def _tell_first(app: App, born: float, pipe: int) -> None:
 class Client:
     """Calls the app, and writes to the diary what it is about to ask and what it has been told."""
 
+    pause_seconds = 0.004
+    """From one call to the next, at most."""
+    action_seconds: tuple[tuple[float, float], ...] = ((0.001, 0.03),)
+    """From how long to how long an action takes."""
+
     def __init__(self, app: App, diary: Diary, chance: Random, numbers: Iterator[int]) -> None:
         self._app = app
         self._diary = diary
@@ -110,10 +115,10 @@ class Client:
 
     async def run(self) -> None:
         while True:
-            await self._place()
-            await asyncio.sleep(self._chance.uniform(0, 0.004))
+            await self.place()
+            await asyncio.sleep(self._chance.uniform(0, self.pause_seconds))
 
-    async def _place(self) -> None:
+    async def place(self) -> None:
         number, plans = next(self._numbers), [self._plan() for _ in range(self._chance.randint(0, 3))]
         refuse = self._chance.random() < 0.1
         self._diary.write("try", number)
@@ -121,6 +126,8 @@ class Client:
             ids = await self._app.mutation("load:place", {"number": number, "plans": plans, "refuse": refuse})
         except AppError:
             self._diary.write("refused", number)
+        except StoreError as error:
+            self._diary.write(self.outlast(error), number)
         else:
             self._diary.write("acknowledged", number)
             if ids and self._chance.random() < 0.3:
@@ -134,8 +141,14 @@ class Client:
             await self._app.mutation("load:cancel", {"id": id})
         except AlreadyCompletedError:
             self._diary.write("late", number)
+        except StoreError as error:
+            self.outlast(error)
         else:
             self._diary.write("canceled", number)
+
+    def outlast(self, error: StoreError) -> str:
+        """What the diary says of a call that the store has failed; where it must not fail, the process ends."""
+        raise error
 
     def _plan(self) -> dict[str, Any]:
         [name] = self._chance.choices(list(_KINDS), list(_KINDS.values()))
@@ -143,7 +156,7 @@ class Client:
         if name not in ("fail", "act_and_fail"):
             args["children"] = [next(self._numbers) for _ in range(self._chance.choice((0, 0, 1, 2)))]
         if name.startswith("act"):
-            args["pause"] = self._chance.uniform(0.001, 0.03)
+            args["pause"] = self._chance.uniform(*self._chance.choice(self.action_seconds))
         if name in ("act", "act_in_thread"):
             args["follow"] = next(self._numbers)
         return {"name": name, "args": args, "delay": self._chance.choice((0.0, self._chance.uniform(0, 40)))}

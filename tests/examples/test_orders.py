@@ -12,6 +12,9 @@ import pytest
 
 from duly import AppError
 from duly.testing import Harness
+from tests.conftest import only_on_sqlite
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 SHOP = Path(__file__).parents[2] / "examples" / "orders"
 START = datetime(2030, 1, 1, 9, tzinfo=UTC)
@@ -208,6 +211,7 @@ async def test_the_dashboard_shows_what_is_scheduled_without_the_counting() -> N
         assert [printing["printed"] for printing in await t.query("catalogue:printings")] == [True]
 
 
+@only_on_sqlite  # it names its own store, a file
 def test_the_demonstration_survives_its_kill_and_counts_right() -> None:
     ran = subprocess.run(
         [sys.executable, SHOP / "demo.py"],

@@ -12,6 +12,8 @@ import pytest
 from duly import AlreadyCompletedError, AppError, MutationCtx
 from duly.testing import Harness
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 PATTERNS = Path(__file__).parents[2] / "examples" / "patterns"
 START = datetime(2029, 12, 31, 12, tzinfo=UTC)
 START_MS = START.timestamp() * 1000

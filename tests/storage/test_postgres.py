@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -118,18 +119,23 @@ def with_notes(engine: PostgresEngine, *numbers: int) -> None:
     engine.commit(changes((NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)})))
 
 
+def learn(engine: PostgresEngine) -> None:
+    """Have an engine know of all commits."""
+    with suppress(Conflict):  # there are other tables than it knew
+        engine.refresh()
+    engine.rollback()
+
+
 def put(engine: PostgresEngine, id: int, old: int, new: int) -> int:
     """A batch that reads a note and writes it."""
-    engine.refresh()
-    engine.rollback()
+    learn(engine)
     assert engine.begin().answer(Get(NOTES, id)) == f'{{"n":{old}}}'
     return engine.commit(changes((NOTES, {id: update(id, old, new)}), ids=[id]))
 
 
 def note(engine: PostgresEngine, id: int) -> object:
     """A note as a batch reads it that knows of all commits."""
-    engine.refresh()
-    engine.rollback()
+    learn(engine)
     try:
         return engine.begin().answer(Get(NOTES, id))
     finally:
@@ -286,6 +292,38 @@ def test_a_node_that_lags_behind_the_log_forgets_what_it_remembers(
     engine.rollback()
     assert [news.is_known for news in engine.news()] == [False]
     assert put(engine, 1, 135, 136) == 132
+
+
+def test_a_batch_that_learns_of_others_after_it_has_read_from_memory_does_not_undo_what_they_wrote(
+    engine: PostgresEngine, new_engine: Open
+) -> None:
+    other = new_engine()
+    with_notes(engine, 5)
+    put(other, 1, 5, 6)
+    assert engine.begin().answer(Get(NOTES, 1)) == '{"n":5}'
+    with pytest.raises(Conflict):
+        engine.refresh()
+    engine.rollback()
+    assert note(engine, 1) == '{"n":6}'
+
+
+async def test_a_conflict_that_one_work_of_a_batch_meets_has_all_of_them_run_again(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    met = iter([Conflict("met by the test")])
+
+    def meet_conflict() -> None:
+        for conflict in met:
+            raise conflict
+
+    async with App({}, store) as app:
+        monkeypatch.setattr(app.database._engine, "refresh", meet_conflict)  # pyright: ignore[reportPrivateUsage]
+        await asyncio.gather(
+            app.database.commit(lambda batch: ran.append(batch.version)),
+            app.database.commit(lambda batch: batch.refresh()),
+        )
+    assert len(ran) == 2
 
 
 def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:

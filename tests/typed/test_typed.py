@@ -70,6 +70,7 @@ def test_a_type_checker_finds_each_mistake_at_its_line_and_nothing_else() -> Non
     assert expected == findings(paths)
 
 
+@pytest.mark.usefixtures("engine")
 async def test_the_typed_shop_runs() -> None:
     async with Harness(MODULES) as t:
         assert [470, 470, 0] == await day.spend(t)
@@ -87,6 +88,7 @@ async def test_the_typed_shop_runs() -> None:
 NO_SUCH_FIELD = "not a declared field; declared are .customer, .lines, .status, .note"
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("function", "error", "message"),
     [
@@ -119,6 +121,7 @@ async def test_what_is_not_checked_before_it_runs_is_refused_when_it_runs(
             await getattr(t, called.kind)(called, args)
 
 
+@pytest.mark.usefixtures("engine")
 async def test_a_misspelled_field_of_a_filter_is_a_missing_one() -> None:
     async with Harness(MODULES) as t:
         ada = await t.mutation(customers.sign_up, {"name": "Ada", "email": "ada@example.com"})

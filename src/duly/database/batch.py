@@ -131,7 +131,7 @@ class Batch:
         for number, ids in wanted.items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
-                self._engine.prefetch(table, list(ids))
+                self._ask(self._engine.prefetch, table, list(ids))
 
     def written(self, table: Table) -> Mapping[int, Write]:
         """What the batch has written to a table so far."""
@@ -266,10 +266,14 @@ class Batch:
 
     def refresh(self) -> None:
         """Learn what other nodes have committed."""
-        self._engine.refresh()
+        self._ask(self._engine.refresh)
 
     def _change(self, act: Callable[..., None], *args: object) -> None:
         self._engine_changed = True
+        self._ask(act, *args)
+
+    def _ask(self, act: Callable[..., None], *args: object) -> None:
+        """Have the engine do something; what it refuses, it refuses to the whole batch."""
         try:
             act(*args)
         except Exception as error:

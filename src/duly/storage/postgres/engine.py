@@ -247,6 +247,7 @@ class PostgresEngine:
             self._link.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._answered.clear()
         if self._is_open:
             self._is_open = False
             if self._link.is_connected:
@@ -275,6 +276,7 @@ class PostgresEngine:
             self.nodes.outlived = self.epoch
             raise Conflict("this node was taken for lost")
         self._batch, self._lost_lock = batch, False
+        self._answered.clear()
         self._remember(changes, version)
         return version
 
@@ -372,9 +374,7 @@ class PostgresEngine:
     # Other nodes.
 
     def refresh(self) -> None:
-        if not self._is_open:
-            self._begin_snapshot()
-            self._pull()
+        self._open_snapshot()
 
     def news(self) -> list[News]:
         news, self._news = self._news, []
