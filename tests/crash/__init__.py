@@ -8,5 +8,6 @@ child     starts such a process, by fork or anew, and kills it
 campaign  rounds of kills on one store each, and what they prove to have hit
 history   reads what a round left behind: the store, and the diaries of its processes
 checker   the invariants, as rules over such a history
+nodes     the same on three nodes that share a store in PostgreSQL
 report    the counts of a run, and those of all runs so far
 """

@@ -17,7 +17,7 @@ from tests import postgres
 asyncpg = pytest.importorskip("asyncpg")
 
 from duly.storage.engine import StoreLost  # noqa: E402
-from duly.storage.postgres import engine as engines  # noqa: E402  (it needs the driver)
+from duly.storage.postgres import lock  # noqa: E402  (it needs the driver)
 from duly.storage.postgres.address import parse  # noqa: E402
 from duly.storage.postgres.link import Link  # noqa: E402
 
@@ -107,10 +107,31 @@ def test_a_connection_that_is_lost_within_a_transaction_is_not_replaced_until_th
     other.close()
 
 
+@pytest.mark.parametrize(("held_seconds", "expected"), [(0.0, 1_000), (1.5, 3_000)], ids=["at once", "after a while"])
+def test_only_who_has_lost_the_lock_after_a_while_may_be_slow(
+    held_seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(lock, "monotonic", lambda: now)
+    patience = lock.Patience(handler_seconds=2.0)
+    assert patience.milliseconds == 1_000
+
+    patience.take()
+    now += held_seconds
+    patience.lose()
+
+    assert expected == patience.milliseconds
+    patience.lose()  # nothing was held any more
+    assert expected == patience.milliseconds
+    patience.take()
+    patience.leave()
+    assert patience.milliseconds == 1_000
+
+
 async def test_a_slow_function_that_loses_the_lock_is_given_time_when_it_is_run_again(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "LOCK_IDLE_MS", 200)
+    monkeypatch.setattr(lock, "LOCK_IDLE_MS", 200)
     async with (
         App(MODULES, store, limits=Limits(handler_seconds_max=1.0)) as app,
         App(MODULES, store, limits=Limits(handler_seconds_max=1.0)) as other,

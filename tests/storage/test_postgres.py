@@ -36,7 +36,7 @@ from duly.errors import StoreError
 from duly.limits import DEFAULTS, Limits
 from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, StoreLost, View, Write
 from duly.storage.postgres import engine as engines
-from duly.storage.postgres import layout
+from duly.storage.postgres import layout, lock
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import Link
 from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
@@ -327,7 +327,7 @@ async def test_a_conflict_that_one_work_of_a_batch_meets_has_all_of_them_run_aga
 
 
 def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "LOCK_IDLE_MS", 300)
+    monkeypatch.setattr(lock, "LOCK_IDLE_MS", 300)
     engine, other = new_engine(), new_engine()
     with_notes(engine, 5)
     engine.begin(exclusive=True)

@@ -75,8 +75,9 @@ def play(round: Round, server: postgres.Server, folder: Path) -> Outcome:
     with Cluster(server, folder, schema, round.seed, round.shared_by) as cluster:
         probe = Probe(cluster.store)
         try:
-            _strike(round, Faults(cluster, probe, Random(round.seed), outcome), cluster)
-            _come_to_rest(cluster, probe, outcome)
+            faults = Faults(cluster, probe, Random(round.seed), outcome)
+            _strike(round, faults, cluster)
+            _come_to_rest(faults, cluster, probe, outcome)
         except Trouble as trouble:
             cluster.note(str(trouble))
             outcome.violations.append(Violation(STUCK, str(trouble)))
@@ -106,15 +107,12 @@ def _strike(round: Round, faults: Faults, cluster: Cluster) -> None:
         faults.strike(kind)
 
 
-def _come_to_rest(cluster: Cluster, probe: Probe, outcome: Outcome) -> None:
+def _come_to_rest(faults: Faults, cluster: Cluster, probe: Probe, outcome: Outcome) -> None:
     """From here on nothing happens to anyone: everybody works, everything ends."""
     cluster.note("peace")
     if not until(lambda: len(cluster.opened()) == NODES, STUCK_SECONDS):
         raise Trouble("not all nodes have opened the store again")
-    version = probe.version()
-    for node in cluster.nodes:
-        if not until(lambda node=node: probe.version_of(node.pid) > version, STUCK_SECONDS):
-            raise Trouble(f"{node} commits nothing any more")
+    faults.all_work(cluster.nodes, probe.version())
     cluster.rest(cluster.nodes, _ANSWERED_SECONDS)
     began = time.monotonic()
     # Without an error at the end: that something is stuck is for the checker to say.

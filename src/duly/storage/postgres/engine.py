@@ -48,6 +48,7 @@ from duly.storage.postgres import layout, names, tables
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.cache import DocumentCache
 from duly.storage.postgres.link import Link
+from duly.storage.postgres.lock import Patience
 from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
 from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresView
@@ -55,9 +56,6 @@ from duly.values.schema import Index, Table
 
 ANSWER_SECONDS: Final = 5.0
 """How long a statement may take: a batch that waits for the lock waits for one that a stalled node holds, at most."""
-LOCK_IDLE_MS: Final = 1_000
-"""How long who holds the lock may say nothing; then PostgreSQL ends its session, for all others wait for a node that
-has stalled. A batch that loses it so is given as long as a handler may run when it is run again."""
 
 
 class PostgresEngine:
@@ -81,9 +79,7 @@ class PostgresEngine:
         """The number of a batch that was perhaps committed."""
         self._is_open = False  # a transaction of the link, that is
         self._exclusive = False
-        self._lost_lock = False
-        """Whether the last exclusive batch was cut off."""
-        self._handler_ms = int(min(limits.handler_seconds_max * 1000 + LOCK_IDLE_MS, 2**31 - 1))
+        self._patience = Patience(limits.handler_seconds_max)
         self._reshaped = False
         self._news: list[News] = []
         self._connection = 0  # the one that it knows the store by
@@ -166,9 +162,8 @@ class PostgresEngine:
         self._reshaped = False
         self._answered.clear()
         if exclusive:
-            idle = self._handler_ms if self._lost_lock else LOCK_IDLE_MS
-            self._lost_lock = True  # unless it ends in order
-            self._link.execute(BEGIN_EXCLUSIVE.format(idle=idle, lock=self.address.lock))
+            self._link.execute(BEGIN_EXCLUSIVE.format(idle=self._patience.milliseconds, lock=self.address.lock))
+            self._patience.take()
             self._is_open = True
             self._pull()
         return BatchView(self)
@@ -251,9 +246,11 @@ class PostgresEngine:
         if self._is_open:
             self._is_open = False
             if self._link.is_connected:
-                self._lost_lock = False
+                self._patience.leave()
                 with suppress(StoreError):
                     self._link.execute("ROLLBACK")
+            else:
+                self._patience.lose()
 
     def check(self, reads: Reads) -> None:
         self._end()
@@ -275,7 +272,8 @@ class PostgresEngine:
         if version == _OUTLIVED:
             self.nodes.outlived = self.epoch
             raise Conflict("this node was taken for lost")
-        self._batch, self._lost_lock = batch, False
+        self._batch = batch
+        self._patience.leave()
         self._answered.clear()
         self._remember(changes, version)
         return version
@@ -288,6 +286,7 @@ class PostgresEngine:
                 self._link.execute("COMMIT")
                 self._is_open = False
         except StoreLost:
+            self._patience.lose()
             self._is_open = False
             self._doubted = batch
             found = self._settled()
