@@ -63,9 +63,10 @@ class Executor:
 
     async def step(self) -> float | None:
         if self._regrouped.done():
-            self._regrouped = self._database.regrouped
+            regrouped = self._database.regrouped
             self._disown()
             await self.recover()
+            self._regrouped = regrouped  # not before: what fails is tried again
         await self.drain()
         return self._last.next_due
 
