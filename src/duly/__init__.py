@@ -23,6 +23,7 @@ from duly.errors import (
     SchemaValidationError,
     StoreError,
     StoreInUseError,
+    StoreLostError,
     ValidationError,
 )
 from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
@@ -67,6 +68,7 @@ __all__ = [
     "SchemaValidationError",
     "StoreError",
     "StoreInUseError",
+    "StoreLostError",
     "SyncActionCtx",
     "ValidationError",
     "action",

@@ -24,7 +24,7 @@ from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine
 from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse
+from duly.storage.postgres.address import need_driver, parse
 from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
@@ -281,12 +281,9 @@ class Subscription(Generic[R]):
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
     """The storage engine of a store's address."""
     if store.startswith(POSTGRES):
-        try:
-            from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
-        except ImportError as error:
-            raise StoreError(
-                f"got a store in PostgreSQL, expected its driver too ({error}); run pip install 'duly[postgres]'"
-            ) from error
+        need_driver()
+        from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
+
         return PostgresEngine(parse(store), limits, executes)
     return SqliteEngine(sqlite_path(store))
 

@@ -24,7 +24,7 @@ from duly.functions.registry import Registry
 from duly.functions.runner import Run
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse
+from duly.storage.postgres.address import need_driver, parse
 from duly.values.value import dumps, loads
 
 DEFAULT_FOLDER = "backend"
@@ -126,9 +126,10 @@ def migrate(plan: bool, folder: str | None, store: str) -> None:
     """
     if not store.startswith(POSTGRES):
         raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
-    from duly.storage.postgres import layout  # its driver is an extra
-
     with _errors_as_text():
+        need_driver()
+        from duly.storage.postgres import layout
+
         for line in layout.plan(parse(store)):
             click.echo(line)
         if not plan:

@@ -16,7 +16,8 @@ DulyError
 ├── AlreadyCompletedError           a scheduled function that completed cannot be canceled
 ├── LoadError                       the application's modules could not be loaded
 └── StoreError                      the store cannot be opened, or a commit failed
-    └── StoreInUseError             another process owns the SQLite file
+    ├── StoreInUseError             another process owns the SQLite file
+    └── StoreLostError              the store gave no answer for too long
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "SchemaValidationError",
     "StoreError",
     "StoreInUseError",
+    "StoreLostError",
     "ValidationError",
 ]
 
@@ -125,3 +127,7 @@ class StoreInUseError(StoreError):
     def __init__(self, message: str, pid: int | None) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class StoreLostError(StoreError):
+    """The store gives no answer. Nothing of the call is stored; it may be made again."""

@@ -163,6 +163,16 @@ POSTPONED_MS: Final = 1_000.0
 another node has it in its part."""
 STORE_LOST_SECONDS_MAX: Final = 20.0
 """How long calls wait for a store that gives no answer, in seconds, before they fail: a restart takes less."""
+CONNECT_SECONDS: Final = 2.0
+"""How long a connection to the server may take, in seconds: one that is alive answers in milliseconds."""
+ANSWER_SECONDS: Final = 5.0
+"""How long a statement may take, in seconds: it may have to wait for the lock that a stalled node holds."""
+NODE_ANSWER_SECONDS: Final = 2.0
+"""The same for saying that a node lives, which waits for nobody: what is lost must be noticed in time."""
+LOCK_IDLE_MS: Final = 1_000
+"""How long who holds the lock may say nothing, in milliseconds, until PostgreSQL ends its session: all others wait."""
+MIGRATION_SECONDS: Final = 600.0
+"""How long a statement that migrates the store may take, in seconds: it may rewrite a table."""
 STORE_PAUSE_SECONDS: Final = 0.1
 """From one attempt to reach it to the next, in seconds."""
 CLOCK_TOLERANCE_MS: Final = 5.0

@@ -131,7 +131,7 @@ def _actions_fail_only_on_purpose_or_with_their_process(history: History) -> Ite
     for job in (job for job in history.jobs if job.is_action):
         interrupted = job.error == INTERRUPTED
         on_purpose = job.name == "act_and_fail" and ON_PURPOSE in (job.error or "")
-        given_up = gone and (job.error or "").startswith(("StoreError: ", "StoreLost: "))
+        given_up = gone and (job.error or "").startswith(("StoreError: ", "StoreLostError: "))
         if job.state == "failed" and not (interrupted or on_purpose or given_up):
             yield Violation(WRONG, f"{job.name} {job.number} failed: {job.error}")
         if job.name == "act_and_fail" and job.state == "success":

@@ -16,7 +16,7 @@ from tests import postgres
 
 asyncpg = pytest.importorskip("asyncpg")
 
-from duly.storage.engine import StoreLost  # noqa: E402
+from duly.errors import StoreLostError  # noqa: E402
 from duly.storage.postgres import lock  # noqa: E402  (it needs the driver)
 from duly.storage.postgres.address import parse  # noqa: E402
 from duly.storage.postgres.link import Link  # noqa: E402
@@ -99,7 +99,7 @@ def test_a_connection_that_is_lost_within_a_transaction_is_not_replaced_until_th
     while link.is_connected:
         link.wait(asyncio.Event(), 0.01)  # it learns of it between two statements
 
-    with pytest.raises(StoreLost):
+    with pytest.raises(StoreLostError):
         link.execute("COMMIT")  # on another connection it would seem to succeed
 
     assert [(1,)] == link.fetch("SELECT 1")

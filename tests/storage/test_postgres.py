@@ -32,11 +32,12 @@ from tests import postgres
 pytest.importorskip("asyncpg")
 
 from duly.app import App, engine_of
-from duly.errors import StoreError
+from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
-from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, StoreLost, View, Write
+from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, View, Write
 from duly.storage.postgres import engine as engines
 from duly.storage.postgres import layout, lock
+from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import Link
 from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
@@ -162,7 +163,7 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
             else:
                 lost.append((sql, *values))
             link.drop()
-            raise StoreLost("lost by the test")
+            raise StoreLostError("lost by the test")
         return fetch(sql, *values)
 
     monkeypatch.setattr(link, "fetch", fetch_or_lose)
@@ -185,7 +186,7 @@ def test_a_commit_whose_request_is_lost_is_run_again_and_can_never_arrive_late(
     with_notes(engine, 5)
     lost = lose(engine, monkeypatch, ("commit_1", "request"))
     engine.begin(exclusive)
-    with pytest.raises(StoreLost):
+    with pytest.raises(StoreLostError):
         engine.commit(changes((NOTES, {2: insert(2, 6)})))
     engine.rollback()
     [(sql, *values)] = lost
@@ -203,7 +204,7 @@ def test_a_batch_that_is_settled_twice_as_not_committed_stays_so(
     with_notes(engine, 5)
     lose(engine, monkeypatch, ("commit_1", "request"), ("settle_1", "answer"))
     engine.begin()
-    with pytest.raises(StoreLost):
+    with pytest.raises(StoreLostError):
         engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
     engine.rollback()
     assert put(engine, 1, 5, 6) == 2
@@ -334,7 +335,7 @@ def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkey
     began = time.monotonic()
     assert put(other, 1, 5, 6) == 2
     assert 0.1 < time.monotonic() - began < 2
-    with pytest.raises(StoreLost):
+    with pytest.raises(StoreLostError):
         engine.commit(changes((NOTES, {1: update(1, 5, 9)})))
     engine.rollback()
     assert put(engine, 1, 6, 7) == 3
@@ -561,7 +562,7 @@ def test_a_node_goes_on_while_its_store_becomes_one_of_the_next_format(
         patched.setattr(layout, "sql_of", lambda version, address: _NEXT.replace("duly.", f"{address.schema}."))
         newer = new_engine()
     assert ask(store, "SELECT format FROM duly.store") == [(2,)]
-    with pytest.raises(StoreLost):  # run again, its statements are prepared anew
+    with pytest.raises(StoreLostError):  # run again, its statements are prepared anew
         put(engine, 1, 5, 6)
     engine.rollback()
     assert put(engine, 1, 5, 6) == 2
@@ -695,3 +696,14 @@ def test_hot_statements_are_planned_well_for_a_full_store(
 
 
 _LARGE = ("jobs", "completed_jobs", "t100_notes", "i100_by_n", "log", "nodes")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://ada:secret@db:5432/shop?schema=x", "postgresql://db:5432/shop"),
+        ("postgresql:///shop?host=/run/postgresql", "postgresql:///shop"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
+    assert parse(address).shown == shown

@@ -11,15 +11,16 @@ from duly.clock import monotonic
 from duly.database.asking import drive
 from duly.database.catalog import Catalog, index_named
 from duly.database.log import Commit, Written
-from duly.database.overlay import Overlay
+from duly.database.overlay import Overlay, overlay_of
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction, merge_writes
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
+from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, StoreLost, View, Write
+from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
 from duly.values.ids import IdCodec, IdSource
-from duly.values.schema import BY_CREATION_TIME, Index, SchemaDefinition, Table
+from duly.values.schema import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
 Tracked = dict[str, set[int]]
@@ -161,18 +162,11 @@ class Batch:
         writes = self._writes.get(table.name)
         if writes is None:
             return self._view.answer(scan) if table.name in self._stored.tables else []
-        overlay = self._overlay(table, scan.order, writes)
+        overlay = overlay_of(self._overlays, table, scan.order, writes)
         below: list[tuple[int, Row]] = []
         if table.name in self._stored.tables:
             below = self._view.answer(overlay.widened(scan))
         return overlay.merged(scan, below, writes)
-
-    def _overlay(self, table: Table, order: Index | None, writes: dict[int, Write]) -> Overlay:
-        overlays = self._overlays.setdefault(table.name, {})
-        name = BY_CREATION_TIME if order is None else order.name
-        if name not in overlays:
-            overlays[name] = Overlay(table, order, writes.items())
-        return overlays[name]
 
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
@@ -260,7 +254,7 @@ class Batch:
         """
         kept = {name: ids | self._writes.get(name, _NOTHING).keys() for name, ids in self.tracked.items()}
         if any(ALL_IDS in ids for ids in kept.values()):
-            raise StoreLost("other nodes have written more than this one could follow; apply the schema again")
+            raise StoreLostError("other nodes have written more than this one could follow; apply the schema again")
         self.tracked = {name: set[int]() for name in tables}
         return kept
 

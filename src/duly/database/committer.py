@@ -27,7 +27,7 @@ from duly.database.log import Commit, Heard, Log
 from duly.database.reads import ReadSet
 from duly.database.usage import Quota
 from duly.database.watchdog import Watchdog
-from duly.errors import StoreError
+from duly.errors import StoreError, StoreLostError
 from duly.limits import (
     BATCH_CALLS_MAX,
     CALLS_TOGETHER,
@@ -37,7 +37,7 @@ from duly.limits import (
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
 )
-from duly.storage.engine import Conflict, Engine, NotExclusiveError, StoreLost, View
+from duly.storage.engine import Conflict, Engine, NotExclusive, View
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -160,12 +160,12 @@ class Committer:
                     break
                 except Conflict as conflict:
                     if first.exclusive or monotonic() > given_up:
-                        raise StoreLost(f"the store was lost on the way: {conflict}") from conflict
+                        raise StoreLostError(f"the store was lost on the way: {conflict}") from conflict
                     self._engine.rollback()
-                    if not isinstance(conflict, NotExclusiveError):
+                    if not isinstance(conflict, NotExclusive):
                         self._caution.conflicted()
                     exclusive, is_new = True, False
-                except StoreLost:
+                except StoreLostError:
                     self._engine.rollback()
                     if first.exclusive or self._abandoned or monotonic() > given_up:
                         raise
@@ -245,7 +245,7 @@ class Committer:
         if not batch.changed:
             batch.check()
             self._engine.rollback()
-            self._keep(batch, batch.version)
+            self._keep(batch)
             return None
         version = batch.version + 1
         if batch.catalog is not self.catalog:
@@ -259,10 +259,10 @@ class Committer:
         self.catalog, self._tracked = batch.catalog, batch.tracked
         return commit
 
-    def _keep(self, batch: Batch, version: int) -> None:
+    def _keep(self, batch: Batch) -> None:
         """What a batch that wrote nothing leaves behind: perhaps another schema, for the version there is."""
         if batch.catalog is not self.catalog:
-            self._remember(version, batch.catalog)
+            self._remember(batch.version, batch.catalog)
         self.catalog, self._tracked = batch.catalog, batch.tracked
 
     def _remember(self, version: int, catalog: Catalog) -> None:

@@ -20,8 +20,9 @@ from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
+from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, READERS_MAX, STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS, Limits
-from duly.storage.engine import Conflict, Engine, Header, Heartbeat, StoreLost
+from duly.storage.engine import Conflict, Engine, Header, Heartbeat
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -158,9 +159,11 @@ class Database:
         while self.is_open:
             try:
                 return await loop.run_in_executor(self._readers, self._read, unit, handler)
-            except Conflict:
+            except Conflict as conflict:
+                if monotonic() > given_up:
+                    raise StoreError(f"the tables changed whenever they were read: {conflict}") from conflict
                 await self.refresh()
-            except StoreLost:
+            except StoreLostError:
                 if monotonic() > given_up:
                     raise
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
@@ -174,7 +177,7 @@ class Database:
             transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
                 value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)
-            except (StoreLost, Conflict):
+            except (StoreLostError, Conflict):
                 raise
             except Exception as error:
                 return Read(None, error, reads, view.version)
@@ -199,6 +202,3 @@ class Database:
         await asyncio.to_thread(self._readers.shutdown)
         self._watchdog.close()
         await asyncio.to_thread(self._engine.close)
-
-
-__all__ = ["Batch", "Database", "Read"]

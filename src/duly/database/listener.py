@@ -11,7 +11,7 @@ from typing import Final
 from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
-from duly.storage.engine import Engine, Heartbeat
+from duly.storage.engine import Conflict, Engine, Heartbeat
 
 _log: Final = logging.getLogger("duly.nodes")
 
@@ -38,7 +38,7 @@ class Listener:
         while not self._closing.is_set():
             try:
                 heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
-            except StoreError as error:
+            except (StoreError, Conflict) as error:
                 if not failing:
                     _log.warning("the store gives no answer, trying again: %s", error)
                 failing = True

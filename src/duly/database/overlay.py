@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from duly.database.catalog import key_in
 from duly.storage.engine import Row, Scan, Write
-from duly.values.schema import Index, Table
+from duly.values.schema import BY_CREATION_TIME, Index, Table
 
 
 class Overlay:
@@ -79,3 +79,14 @@ class Overlay:
         if self._position is not None and keys:
             return keys[self._position]
         return key_in(self._table, self._order, id, row)
+
+
+def overlay_of(
+    known: dict[str, dict[str, Overlay]], table: Table, order: Index | None, writes: dict[int, Write]
+) -> Overlay:
+    """That of a table in one order, among those known by table and index; made when it is first asked for."""
+    overlays = known.setdefault(table.name, {})
+    name = BY_CREATION_TIME if order is None else order.name
+    if name not in overlays:
+        overlays[name] = Overlay(table, order, writes.items())
+    return overlays[name]

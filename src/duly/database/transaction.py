@@ -13,12 +13,12 @@ from typing import Any
 
 from duly.database.asking import ask
 from duly.database.catalog import Catalog, keys_of
-from duly.database.overlay import Overlay
+from duly.database.overlay import Overlay, overlay_of
 from duly.database.reads import ReadSet
 from duly.database.usage import Usage
 from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
 from duly.values.ids import IdSource
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import Table
 
 
 class Transaction:
@@ -103,15 +103,8 @@ class Transaction:
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
-        overlay = self._overlay(scan.table, scan.order, writes)
+        overlay = overlay_of(self._overlays, scan.table, scan.order, writes)
         return overlay.merged(scan, await self._rows_below(overlay.widened(scan)), writes)
-
-    def _overlay(self, table: Table, order: Index | None, writes: dict[int, Write]) -> Overlay:
-        overlays = self._overlays.setdefault(table.name, {})
-        name = BY_CREATION_TIME if order is None else order.name
-        if name not in overlays:
-            overlays[name] = Overlay(table, order, writes.items())
-        return overlays[name]
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:

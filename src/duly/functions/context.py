@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
+from duly.database.committer import closed
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
 from duly.functions.access import Access
@@ -292,6 +293,9 @@ class SyncActionCtx:
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result."""
+        if self._loop.is_closed():  # the app has ended, while this thread could not be stopped
+            coroutine.close()
+            raise closed()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     @property

@@ -18,9 +18,9 @@ from duly.clock import monotonic
 from duly.database.batch import Batch
 from duly.database.catalog import document_key
 from duly.database.database import Database
-from duly.errors import SchemaValidationError, StoreError
+from duly.errors import SchemaValidationError, StoreError, StoreLostError
 from duly.limits import APPLY_TRIES_MAX, SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
-from duly.storage.engine import SYSTEM_TABLES, Get, Scan, StoreLost
+from duly.storage.engine import SYSTEM_TABLES, Get, Scan
 from duly.values.checks import AnyValidator, Mismatch
 from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec
@@ -56,7 +56,7 @@ async def apply_schema(
         except BaseException as error:
             with suppress(StoreError):  # what is left of it in the store, the next start drops
                 await database.commit(change.withdraw, exclusive=True)
-            if not isinstance(error, StoreLost) or not left:
+            if not isinstance(error, StoreLostError) or not left:
                 raise
     faults.at("schema.applied")
 

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from duly.errors import StoreError
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
@@ -166,10 +165,6 @@ class Heartbeat(NamedTuple):
     asked: float = 0.0
 
 
-class StoreLost(StoreError):
-    """The store gives no answer. Nothing of the batch is stored; it may be run again."""
-
-
 class Conflict(Exception):
     """Another node has written what a batch has read.
 
@@ -177,7 +172,7 @@ class Conflict(Exception):
     """
 
 
-class NotExclusiveError(Conflict):
+class NotExclusive(Conflict):
     """A batch needs what only an exclusive one may do: likewise."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, NamedTuple
 
-from duly.storage.engine import StoreLost
+from duly.errors import StoreLostError
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.link import Link
 from duly.values.ids import NODE_BITS, tick_of
@@ -39,7 +39,7 @@ class Probe:
         """The share of a process, where so many nodes have one."""
         try:
             fresh = [int(row[0]) for row in self.fetch(_FRESH)]
-        except StoreLost:  # it has just been restarted
+        except StoreLostError:  # it has just been restarted
             return None
         return Share(fresh.index(pid), nodes) if len(fresh) == nodes and pid in fresh else None
 
@@ -48,14 +48,14 @@ class Probe:
         while True:
             try:
                 return self.fetch("SELECT max(version) FROM duly.log")[0][0]
-            except StoreLost:
+            except StoreLostError:
                 time.sleep(0.02)
 
     def version_of(self, pid: int) -> int:
         """The last version that a process has committed."""
         try:
             return self.fetch(_VERSION, str(pid))[0][0] or 0
-        except StoreLost:
+        except StoreLostError:
             return 0
 
     def is_completed(self, share: Share, since_ms: float) -> bool:
@@ -63,21 +63,21 @@ class Probe:
         try:
             since = since_ms + _TOLERANCE_MS
             return self.fetch(_COMPLETED, _id_at(since_ms - RECENT_MS), since, *share)[0][0]
-        except StoreLost:
+        except StoreLostError:
             return False
 
     def circumstances(self) -> str:
         """Who lives, and who waits for what: for whoever looks for the cause of something."""
         try:
             return "; ".join(str(tuple(row)) for sql in (_NODES, _SESSIONS) for row in self.fetch(sql))
-        except StoreLost as lost:
+        except StoreLostError as lost:
             return str(lost)
 
     def is_finished(self) -> bool:
         """Whether nothing is pending and nothing in progress."""
         try:
             return not self.fetch("SELECT FROM duly.jobs LIMIT 1")
-        except StoreLost:
+        except StoreLostError:
             return False
 
 

@@ -160,7 +160,7 @@ BEGIN
 END $$;
 
 -- Commit a batch. Returns its version; -1: what it has read has changed; -2: the node is no longer live. Raises
--- 40001 where a scheduled function is no longer in the state in which the batch affected it.
+-- 40001 where a scheduled function is no longer in the state in which the batch found it.
 CREATE FUNCTION duly.commit_1(
     this_epoch bigint, this_batch bigint,
     since bigint,  -- null: the caller has held the lock since before it read
@@ -246,6 +246,7 @@ BEGIN
     FOR n IN 1 .. coalesce(cardinality(move_counts), 0) LOOP
         first := last + 1;
         last := last + move_counts[n];
+        -- `state || ''` is nothing that an index knows: each row is to be found by its id.
         IF ends[n] IS NULL THEN
             UPDATE duly.jobs
             SET state = new_states[n], lane = new_lanes[n], due = new_dues[n], epoch = new_epochs[n]
@@ -263,7 +264,7 @@ BEGIN
         END IF;
         GET DIAGNOSTICS affected = ROW_COUNT;
         IF affected <> move_counts[n] THEN
-            RAISE serialization_failure USING MESSAGE = 'a scheduled function is no longer as the batch affected it';
+            RAISE serialization_failure USING MESSAGE = 'a scheduled function is no longer as the batch found it';
         END IF;
     END LOOP;
 

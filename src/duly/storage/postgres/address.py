@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from importlib.util import find_spec
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -38,7 +39,13 @@ class Address(NamedTuple):
         """The address without its password."""
         parts = urlsplit(self.dsn)
         host = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+        return f"{parts.scheme}://{host}{parts.path}"
+
+
+def need_driver() -> None:
+    """Raise a StoreError that says what to do where the driver is not installed, which is an extra."""
+    if find_spec("asyncpg") is None:
+        raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install 'duly[postgres]'")
 
 
 def parse(store: str) -> Address:

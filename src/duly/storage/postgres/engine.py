@@ -18,8 +18,10 @@ from typing import Any, Final
 
 from duly import faults
 from duly.clock import monotonic, pause
-from duly.errors import StoreError
+from duly.errors import StoreError, StoreLostError
 from duly.limits import (
+    ANSWER_SECONDS,
+    CONNECT_SECONDS,
     DEFAULTS,
     DOCUMENT_CACHE_BYTES_MAX,
     NODE_NEWS_MAX,
@@ -37,11 +39,10 @@ from duly.storage.engine import (
     Header,
     Heartbeat,
     News,
-    NotExclusiveError,
+    NotExclusive,
     Reads,
     Request,
     Row,
-    StoreLost,
     View,
 )
 from duly.storage.postgres import layout, names, tables
@@ -53,9 +54,6 @@ from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
 from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresView
 from duly.values.schema import Index, Table
-
-ANSWER_SECONDS: Final = 5.0
-"""How long a statement may take: a batch that waits for the lock waits for one that a stalled node holds, at most."""
 
 
 class PostgresEngine:
@@ -95,7 +93,7 @@ class PostgresEngine:
         return self.nodes.number
 
     def _new_link(self) -> Link:
-        return Link(self.address.dsn, layout.CONNECT_SECONDS, ANSWER_SECONDS)
+        return Link(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
 
     # Opening and closing.
 
@@ -105,16 +103,14 @@ class PostgresEngine:
             layout.check_format(self._link, self.address)
             self._begin_snapshot()
             [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
-            self._position, last_id, self._tables_version = self._newest()
-            found = tables.read(self._link, self._schema)
-            deploy = self._newest_deploy()
+            now = self._learn_anew()
             self._end()
             heartbeat = self._join()
             self._connection = self._link.connections
-        except StoreError as error:
+        except (StoreError, Conflict) as error:
             self.close()
             raise StoreError(f"{self.address.shown}: {error}") from error
-        return Header(secret, self._position, last_id, found, heartbeat, deploy)
+        return Header(secret, now.version, now.last_id, now.tables or (), heartbeat, now.deploy)
 
     def close(self) -> None:
         with suppress(StoreError, Conflict):
@@ -181,12 +177,16 @@ class PostgresEngine:
     def _forget(self) -> None:
         """Know nothing of the past: it may be another server, which was promoted or restored and lacks some of it."""
         self._begin_snapshot()
-        version, last_id, self._tables_version = self._newest()
-        found = tables.read(self._link, self._schema)
-        self._news.append(News(version, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False))
+        self._news.append(self._learn_anew())
         self._end()
-        self._position, self._connection = version, self._link.connections
+        self._connection = self._link.connections
+
+    def _learn_anew(self) -> News:
+        """All there is to know of a store whose changes were not followed."""
+        self._position, last_id, self._tables_version = self._newest()
         self._cache.clear()
+        found = tables.read(self._link, self._schema)
+        return News(self._position, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False)
 
     def _join(self) -> Heartbeat:
         self._batch = 0
@@ -285,7 +285,7 @@ class PostgresEngine:
             if self._exclusive and version > 0:
                 self._link.execute("COMMIT")
                 self._is_open = False
-        except StoreLost:
+        except StoreLostError:
             self._patience.lose()
             self._is_open = False
             self._doubted = batch
@@ -301,7 +301,7 @@ class PostgresEngine:
         while True:
             try:
                 return self._settle()
-            except StoreLost as lost:
+            except StoreLostError as lost:
                 if monotonic() > given_up:
                     raise StoreError(
                         f"{self.address.shown}: the connection was lost while a batch was committed, and did not come"
@@ -320,7 +320,8 @@ class PostgresEngine:
         if version > self._position + 1:
             try:
                 self._pull(version - 1)
-            except StoreLost:  # which must not undo what is committed: know nothing instead
+            except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
+                self._connection = 0
                 self._cache.clear()
                 self._news.append(News(version - 1, changes.last_id, {}, {}, None, None, is_known=False))
         self._position = version
@@ -354,7 +355,7 @@ class PostgresEngine:
 
     def deploys(self) -> list[str]:
         if not self._exclusive:
-            raise NotExclusiveError
+            raise NotExclusive
         return tables.deploys(self._link, self._schema)
 
     def deploy(self, mark: str) -> None:
@@ -366,7 +367,7 @@ class PostgresEngine:
     def _reshaping(self) -> Link:
         """The link, to change the tables with, which all nodes will be told."""
         if not self._exclusive:
-            raise NotExclusiveError
+            raise NotExclusive
         self._reshaped = True
         return self._link
 
@@ -395,16 +396,10 @@ class PostgresEngine:
         rows = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 1, last)
         if not rows:
             return set()
-        stale: set[int] = set()
         if len(rows) > NODE_NEWS_MAX or rows[0]["version"] > self._position + 1:
-            version, last_id, reshaped = self._newest()
-            found = tables.read(self._link, self._schema) if reshaped > self._tables_version else None
-            self._tables_version = reshaped
-            self._position = version
-            self._cache.clear()
-            stale.update(self._answered)
-            self._news.append(News(version, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False))
-            return stale
+            self._news.append(self._learn_anew())
+            return set(self._answered)
+        stale: set[int] = set()
         for row in rows:
             self._position = row["version"]  # a row of its own was committed without an answer
             stale.update(row["ids"])

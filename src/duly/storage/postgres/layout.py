@@ -13,13 +13,11 @@ from importlib.resources import files
 from typing import Final
 
 from duly.errors import StoreError
-from duly.limits import NODE_LOG_COMMITS_MAX
+from duly.limits import CONNECT_SECONDS, MIGRATION_SECONDS, NODE_LOG_COMMITS_MAX
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.link import Link
 from duly.values.ids import SECRET_BYTES
 
-CONNECT_SECONDS: Final = 2.0
-MIGRATION_SECONDS: Final = 600.0
 FORMAT: Final = 1
 """The newest version of the layout, which this duly makes and needs."""
 

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from duly.errors import StoreError
-from duly.storage.engine import Conflict, StoreLost
+from duly.errors import StoreError, StoreLostError
+from duly.storage.engine import Conflict
 
 T = TypeVar("T")
 
@@ -25,8 +25,8 @@ So it is when a table has changed that a statement was prepared for: another dul
 """
 _UNPREPARED: Final = ("26000", "42P05")
 """Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
-_CONFLICTS: Final = ("40001", "40P01", "42P01")
-"""Those of what another node has done meanwhile, or is about to do; an index that it has dropped among them."""
+_CONFLICTS: Final = ("40001", "40P01")
+"""Those of what another node has done meanwhile, or is about to do."""
 
 
 class Link:
@@ -52,7 +52,7 @@ class Link:
         return self._connection is not None and not self._connection.is_closed()
 
     def fetch(self, sql: str, *values: object) -> list[Any]:
-        """The rows of one statement. StoreLost, Conflict or StoreError."""
+        """The rows of one statement. StoreLostError, Conflict or StoreError."""
         return self._run(lambda connection: connection.fetch(sql, *values, timeout=self._answer_seconds))
 
     def execute(self, sql: str) -> None:
@@ -103,7 +103,7 @@ class Link:
             within = self._within
             self.drop()
             if within:
-                raise StoreLost("PostgreSQL gave no answer: the connection was lost within a transaction")
+                raise StoreLostError("PostgreSQL gave no answer: the connection was lost within a transaction")
             self._connection = self._connect()
             self.connections += 1
         connection = self._connection
@@ -118,7 +118,7 @@ class Link:
                 raise Conflict(str(error)) from error
             if code.startswith(_LOST) or isinstance(error, asyncpg.InvalidCachedStatementError):
                 self.drop()
-                raise StoreLost(f"PostgreSQL gave no answer: {error}") from error
+                raise StoreLostError(f"PostgreSQL gave no answer: {error}") from error
             if code in _UNPREPARED:
                 self.drop()
                 raise StoreError(
@@ -130,7 +130,7 @@ class Link:
             raise StoreError(f"PostgreSQL refused a statement: {error}") from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self.drop()
-            raise StoreLost(f"PostgreSQL gave no answer: {error or type(error).__name__}") from error
+            raise StoreLostError(f"PostgreSQL gave no answer: {error or type(error).__name__}") from error
         except BaseException:
             self.drop()
             raise
@@ -141,6 +141,6 @@ class Link:
         try:
             return self._await(connecting)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreLost(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
+            raise StoreLostError(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
         except (ValueError, OverflowError) as error:
             raise StoreError(f"PostgreSQL cannot be reached, its address is wrong: {error}") from error

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from duly.clock import monotonic
+from duly.limits import LOCK_IDLE_MS
 
-LOCK_IDLE_MS: Final = 1_000
-"""Then PostgreSQL ends its session, for all others wait for a node that has stalled."""
 _MS_MAX: Final = 2**31 - 1
 
 

@@ -19,7 +19,7 @@ from platform import node as host_name
 
 from duly.clock import monotonic
 from duly.errors import StoreError
-from duly.limits import NODE_BEAT_SECONDS, NODE_FRESH_SECONDS
+from duly.limits import CONNECT_SECONDS, NODE_ANSWER_SECONDS, NODE_BEAT_SECONDS, NODE_FRESH_SECONDS
 from duly.storage.engine import Heartbeat
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.layout import channel
@@ -44,7 +44,7 @@ class Nodes:
         self._last_epoch = 0
         self._told: tuple[int, Part, frozenset[int]] = (0, ALL, self._live)
         """What `listen` has told last; since then it may have joined anew, too."""
-        self._link = Link(address.listen, 2.0, 2.0)
+        self._link = Link(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
         self._heard = asyncio.Event()
         self._listens = False
         self.newest = 0

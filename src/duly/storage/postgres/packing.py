@@ -54,6 +54,7 @@ def pack_reads(reads: Reads | None) -> tuple[object, ...]:
 
 
 def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
+    """What a batch writes, as `commit_1` takes it: from `tables` on, in its order."""
     rows, keys = Groups(), Groups()
     jobs: Mapping[int, Write] = {}
     for table, writes in changes.writes:
