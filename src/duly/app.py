@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
+from duly.database.asking import ask
 from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
+from duly.database.transaction import Transaction
 from duly.errors import AppError, DulyError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
@@ -20,19 +24,39 @@ from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
-from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
+from duly.functions.scheduling import job_number
+from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
+from duly.model import executor_state, jobs
 from duly.model.tables import apply_schema
-from duly.storage.engine import Engine
+from duly.storage.engine import Engine, Tallied, Tally
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 from duly.storage.postgres.address import need_driver, parse
 from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.executor import Executor
+from duly.workers.sweeper import Sweeper
 
 Args = dict[str, Any]
 
 _log: Final = logging.getLogger("duly.run")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What the executors of a store do. Times are float milliseconds."""
+
+    due: int
+    """Scheduled functions whose time has come and that have not started."""
+    oldest_due: float | None
+    """When the first of them became due, since 1970; None when nothing waits."""
+    running: int
+    """Scheduled actions in progress, in all processes that share the store."""
+    lag_ms: float
+    """How late the oldest is by now."""
+    paused_since: float | None
+    """Since when nothing is started, because somebody paused the executor; None when it is not paused."""
+
 
 DEFAULT_STORE: Final = "sqlite:///.duly/data.db"
 
@@ -80,12 +104,13 @@ class App:
         try:
             await apply_schema(database, registry.schema, mark=registry.mark, takes_over=self.development)
             runner = Runner(database, registry, self._clock, self.development)
-            executor = Executor(database, runner, self._limits.actions_running_max)
+            executor = Executor(database, runner, self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
             await database.close()
             raise
-        self._open = _Open(database, runner, executor, self._clock, self._executes)
+        workers: list[alarm.Worker] = [executor, Sweeper(database, self._clock)] if self._executes else []
+        self._open = _Open(database, runner, executor, workers, self._clock)
         return self
 
     async def __aexit__(
@@ -93,11 +118,15 @@ class App:
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
-        """Stop executing, record the running actions as interrupted, commit what is queued, close the store."""
+    async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Start nothing more, let the scheduled actions that run end, commit what is queued, close the store.
+
+        Actions that still run after `grace_seconds` are interrupted, and recorded as such; if this is cancelled,
+        they are at once.
+        """
         if self._open is not None:
             opened, self._open = self._open, None
-            await opened.close()
+            await opened.close(grace_seconds)
 
     async def crash(self) -> None:
         """Lose everything that is not durable and stop, for tests of what survives."""
@@ -138,6 +167,41 @@ class App:
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args)
         return await self.runner.action(function, args)
+
+    # Operating.
+
+    async def stats(self) -> Stats:
+        """How far behind the executors of the store are, and what they do."""
+
+        async def unit(transaction: Transaction) -> Stats:
+            now = transaction.now
+            tallied: Tallied = await ask(Tally(now))
+            lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
+            return Stats(*tallied, lag_ms, await executor_state.paused_since(transaction))
+
+        outcome = await self.database.read(unit)
+        if outcome.value is None:
+            raise outcome.error or StoreError("got no answer")
+        return outcome.value
+
+    async def pause(self) -> None:
+        """Have no process that shares the store start a scheduled function, until `resume`; what runs goes on.
+
+        It outlasts the end of this process.
+        """
+        await self.runner.commit(executor_state.pause)
+
+    async def resume(self) -> None:
+        """Have what has become due meanwhile start, in its order, and whatever becomes due from now on."""
+        await self.runner.commit(executor_state.resume)
+
+    async def retry(self, id: str) -> str:
+        """Schedule the function and the arguments of a scheduled function that has failed anew, to run now.
+
+        Returns the id of the new one, whose `retryOf` is the failed one. InvalidScheduleError if it has not failed.
+        """
+        number = job_number(self.runner.ids, id)
+        return self.runner.job_id(await self.runner.commit(partial(jobs.retry, id=number)))
 
     async def reload(self) -> Registry:
         """Load the modules anew and apply their schema, while calls go on by the old one.
@@ -198,30 +262,31 @@ class App:
 class _Open:
     """What an open app holds."""
 
-    def __init__(self, database: Database, runner: Runner, executor: Executor, clock: Clock, executes: bool) -> None:
+    def __init__(
+        self, database: Database, runner: Runner, executor: Executor, workers: list[alarm.Worker], clock: Clock
+    ) -> None:
         self.database = database
         self.runner = runner
         self.executor = executor
         self.reloading = asyncio.Lock()
         """Schemas are applied one after the other."""
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(alarm.run(executor, clock, Random(), self._stop)) if executes else None
+        self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
 
-    async def close(self) -> None:
+    async def close(self, grace_seconds: float) -> None:
         """Each step is taken whatever becomes of those before it: the store must not stay owned."""
         if not self._stop.done():
             self._stop.set_result(None)
         try:
-            if self._task is not None:
-                await self._task
-            await self.executor.stop()
+            await asyncio.gather(*self._tasks)
+            await self.executor.stop(grace_seconds)
         finally:
             self.runner.close()
             await self.database.close()
 
     async def crash(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.database.abandon()
         await self.executor.stop()
         self.runner.close()

@@ -23,6 +23,9 @@ POINTS: Final = (
     "action.ran",  # the action returned, its end is not recorded
     "action.recorded",  # its end is durable
     "recovery.begun",  # the store is open, no interrupted action is recorded
+    "job.refused",  # the store has refused a due function, which is not postponed yet
+    "jobs.swept",  # expired rows are deleted in the open transaction
+    "executor.paused",  # that nothing is to start any more is in the open transaction
     "schema.index_created",  # a new index is in the open transaction, empty
     "schema.step",  # a step on the way to another schema is durable
     "schema.ready",  # the other schema is in the open transaction, with all that belongs to it

@@ -149,6 +149,23 @@ CATALOGS_MAX: Final = 64
 LOG_COMMITS_MAX: Final = 4_096
 """Recent commits kept in memory, however small."""
 
+# Scheduled functions.
+BACKOFF_MS_MIN: Final = 500.0
+"""How long a function that the store has refused waits at most the first time, in milliseconds; then twice as long."""
+BACKOFF_MS_MAX: Final = 7_200_000.0
+"""How long at most at all (2 hours)."""
+RETENTION_MS: Final = 604_800_000.0
+"""How long the row of a scheduled function stays after its completion, in milliseconds (7 days)."""
+SWEPT_AT_ONCE: Final = 500
+"""Expired rows that are deleted in one step: about two milliseconds in which others wait."""
+SWEEP_PAUSE_MS: Final = 10.0
+"""From one such step to the next, in milliseconds: others have most of the time."""
+SWEEP_CHECK_MS: Final = 3_600_000.0
+"""How often at least to look for expired rows, in milliseconds: the node that did so may have left."""
+GRACE_SECONDS: Final = 10.0
+"""How long running actions may go on when an app is closed, in seconds. A container is given 30 by default, systemd
+gives 90."""
+
 # Nodes that share a store in PostgreSQL.
 NODE_BEAT_SECONDS: Final = 0.3
 """How often a node says that it lives, in seconds, and looks whether there are commits it was not told of."""

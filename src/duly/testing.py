@@ -22,6 +22,7 @@ from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import DEFAULTS, Limits
 from duly.values.ids import EPOCH_MS
 from duly.workers import alarm
+from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
 _ROUNDS_MAX: Final = 5_000  # a chain of functions this long at one moment has no end
@@ -81,7 +82,7 @@ class Harness:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self.app.close()
+            await self.app.close(grace_seconds=0)
         finally:
             self._clean_up()
 
@@ -113,6 +114,10 @@ class Harness:
     async def jobs(self) -> list[dict[str, Any]]:
         """The rows of `_scheduled_functions`, in the order of scheduling."""
         return await self.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
+
+    async def failures(self) -> list[dict[str, Any]]:
+        """The rows of those that have failed: `assert await t.failures() == []`."""
+        return [job for job in await self.jobs() if job["state"]["kind"] == "failed"]
 
     # Time.
 
@@ -146,6 +151,7 @@ class Harness:
                 break
             self._clock.set(due)
         self._clock.set(target)
+        await Sweeper(self.app.database, self._clock).sweep()
 
     async def _settle(self, ran_max: int | None) -> float | None:
         """Run until nothing is due and nothing runs. Returns when the next function is due."""

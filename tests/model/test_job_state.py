@@ -6,17 +6,37 @@ import pytest
 
 from duly.model.job_state import COMPLETED, MOVES, after
 
-EVENTS = ("start", "succeed", "fail", "interrupt", "cancel")
+EVENTS = (
+    "schedule",
+    "schedule, parent canceled",
+    "postpone",
+    "start",
+    "succeed",
+    "fail",
+    "interrupt",
+    "cancel",
+    "expire",
+)
 
 
 @pytest.mark.parametrize(
     ("state", "moves"),
     [
-        ("pending", {"start": "inProgress", "succeed": "success", "fail": "failed", "cancel": "canceled"}),
+        ("", {"schedule": "pending", "schedule, parent canceled": "canceled"}),
+        (
+            "pending",
+            {
+                "postpone": "pending",
+                "start": "inProgress",
+                "succeed": "success",
+                "fail": "failed",
+                "cancel": "canceled",
+            },
+        ),
         ("inProgress", {"succeed": "success", "fail": "failed", "interrupt": "failed", "cancel": "canceled"}),
-        ("success", {}),
-        ("failed", {}),
-        ("canceled", {}),
+        ("success", {"expire": ""}),
+        ("failed", {"expire": ""}),
+        ("canceled", {"expire": ""}),
     ],
 )
 def test_a_state_knows_what_may_happen_in_it(state: str, moves: dict[str, str]) -> None:
@@ -28,6 +48,6 @@ def test_a_state_knows_what_may_happen_in_it(state: str, moves: dict[str, str]) 
                 after(state, event)
 
 
-def test_a_function_is_completed_when_nothing_more_can_happen() -> None:
+def test_a_function_is_completed_when_nothing_but_its_expiry_can_happen() -> None:
     assert {"success", "failed", "canceled"} == COMPLETED
-    assert {state for moves in MOVES.values() for state in moves.values()} | {"pending"} == set(MOVES)
+    assert {state for moves in MOVES.values() for state in moves.values()} == set(MOVES)

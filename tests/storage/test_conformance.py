@@ -11,7 +11,23 @@ import pytest
 
 from duly.app import engine_of
 from duly.errors import StoreError
-from duly.storage.engine import ACTION, JOBS, MUTATION, Changes, Claim, Claimed, Engine, Get, Job, Scan, Write
+from duly.storage.engine import (
+    ACTION,
+    EXECUTOR,
+    JOBS,
+    MUTATION,
+    Changes,
+    Claim,
+    Claimed,
+    Completed,
+    Engine,
+    Get,
+    Job,
+    Scan,
+    Tallied,
+    Tally,
+    Write,
+)
 from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.conftest import ENGINES
@@ -77,7 +93,7 @@ def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engi
     engine.close()
     second = engine.open()
     engine.close()
-    assert (first.version, first.last_id, first.tables) == (0, 0, (JOBS,))
+    assert (first.version, first.last_id, first.tables) == (0, 0, (JOBS, EXECUTOR))
     assert second.secret == first.secret
 
 
@@ -98,7 +114,7 @@ def test_what_is_committed_is_there_after_reopening(new_engine: Callable[[], Eng
     with_notes(engine, 5)
     engine.close()
     header = engine.open()
-    assert (header.version, header.last_id, header.tables) == (1, 1, (JOBS, NOTES))
+    assert (header.version, header.last_id, header.tables) == (1, 1, (JOBS, EXECUTOR, NOTES))
     with engine.snapshot() as view:
         assert view.answer(Get(NOTES, 1)) == '{"n":5}'
         assert view.answer(Get(NOTES, 2)) is None
@@ -116,7 +132,7 @@ def test_what_is_rolled_back_or_never_committed_is_not(new_engine: Callable[[], 
     engine.create_table(Table("others", 101))
     engine.close()
     header = engine.open()
-    assert header.tables == (JOBS, NOTES)
+    assert header.tables == (JOBS, EXECUTOR, NOTES)
     assert scan(engine, None, EVERYTHING) == [1]
     engine.close()
 
@@ -219,12 +235,12 @@ def test_an_index_is_not_ready_until_it_is_finished(new_engine: Callable[[], Eng
     engine.create_index(BUILDING, OTHER)
     commit(engine, last_id=1)
     engine.close()
-    assert engine.open().tables == (JOBS, BUILDING)
+    assert engine.open().tables == (JOBS, EXECUTOR, BUILDING)
     engine.begin(exclusive=True)
     engine.finish_index(OTHER)
     commit(engine, last_id=1)
     engine.close()
-    assert engine.open().tables == (JOBS, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
+    assert engine.open().tables == (JOBS, EXECUTOR, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
     engine.close()
 
 
@@ -256,7 +272,7 @@ def test_an_index_is_built_beside_another_one_of_its_name_and_takes_its_place(ne
     commit(engine, last_id=2)
     assert scan(engine, other, EVERYTHING) == [1, 2]
     engine.close()
-    assert engine.open().tables == (JOBS, Table("notes", 100, (replace(other, ready=True),)))
+    assert engine.open().tables == (JOBS, EXECUTOR, Table("notes", 100, (replace(other, ready=True),)))
     engine.close()
 
 
@@ -269,7 +285,7 @@ def test_what_a_table_is_declared_to_hold_is_kept(new_engine: Callable[[], Engin
     engine.declare_table(Table("others", 101, (), "two"))
     commit(engine, last_id=0)
     engine.close()
-    assert [table.declared for table in engine.open().tables] == ["", "one", "two"]
+    assert [table.declared for table in engine.open().tables] == ["", "", "one", "two"]
     engine.close()
 
 
@@ -305,6 +321,54 @@ def test_a_completed_job_is_no_longer_due(engine: Engine) -> None:
         assert view.answer(Claim(99, 10, 10)) == Claimed([], [], None)
         found = view.answer(Get(JOBS, 1))
         assert (found.state, found.due, found.completed_time) == ("success", None, 11.0)
+
+
+def test_those_that_completed_first_come_first_and_without_their_arguments(engine: Engine) -> None:
+    with_jobs(
+        engine,
+        job(1, None, state="success", completed_time=30.0),
+        job(2, 10),
+        job(3, None, state="canceled", completed_time=20.0),
+    )
+    with engine.snapshot() as view:
+        assert [(done.id, done.args) for done in view.answer(Completed(9))] == [(3, ""), (1, "")]
+        assert [done.completed_time for done in view.answer(Completed(1))] == [20.0]
+
+
+def test_a_deleted_job_is_gone_and_may_be_deleted_again(engine: Engine) -> None:
+    done = job(1, None, state="success", completed_time=11.0)
+    with_jobs(engine, done, job(2, 10))
+    for _ in range(2):
+        engine.begin()
+        commit(engine, (JOBS, {1: Write(done, None)}), last_id=10)
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)) is None
+        assert view.answer(Get(JOBS, 2)) == job(2, 10)
+
+
+def test_jobs_are_tallied_by_what_is_due_and_what_runs(engine: Engine) -> None:
+    with_jobs(engine, job(1, 20), job(2, 10), job(3, 15, ACTION), job(4, 21), job(5, 1, ACTION))
+    engine.begin()
+    running = job(5, None, ACTION, "inProgress", epoch=1)._replace(scheduled_time=1)
+    commit(engine, (JOBS, {5: Write(job(5, 1, ACTION), running)}), last_id=10)
+    with engine.snapshot() as view:
+        assert view.answer(Tally(20.0)) == Tallied(3, 10.0, 1)
+        assert view.answer(Tally(9.0)) == Tallied(0, None, 1)
+
+
+def test_the_attempts_of_a_job_and_what_it_retries_are_kept(engine: Engine) -> None:
+    with_jobs(engine, job(1, 10, retry_of=7))
+    engine.begin()
+    postponed = job(1, 25, retry_of=7, attempts=2)._replace(scheduled_time=10)
+    commit(engine, (JOBS, {1: Write(job(1, 10, retry_of=7), postponed)}), last_id=10)
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)) == postponed
+        assert view.answer(Claim(25, 9, 9)).mutations == [postponed]
+    engine.begin()
+    done = job(1, None, state="success", completed_time=26.0, retry_of=7)._replace(scheduled_time=10)
+    commit(engine, (JOBS, {1: Write(postponed, done)}), last_id=10)
+    with engine.snapshot() as view:
+        assert view.answer(Get(JOBS, 1)) == done
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import wraps
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
 from duly.errors import FunctionError
-from duly.storage.engine import Claim, Get, Request, Scan
+from duly.storage.engine import Request
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ def _waits_at(coroutine: Any) -> str:
 
 
 _NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
-_REQUESTS = frozenset((Get, Scan, Claim))
+_REQUESTS = frozenset(get_args(Request))
 
 
 def _foreign(awaited: object) -> FunctionError:

@@ -80,7 +80,8 @@ class Access:
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:
         """A row as a dict, with the system's fields; `text` is its id."""
         if isinstance(row, Job):
-            return document_of(row, text, creation_time(id), loads(row.args))
+            retry_of = None if row.retry_of is None else self.ids.encode(table.number, row.retry_of)
+            return document_of(row, text, creation_time(id), loads(row.args), retry_of)
         document: Document = loads(row)
         document["_id"] = text
         document["_creationTime"] = creation_time(id)

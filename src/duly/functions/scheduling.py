@@ -16,6 +16,7 @@ from duly.limits import SCHEDULE_WINDOW_MS
 from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
+from duly.values.ids import IdCodec
 from duly.values.value import check_size, size
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Scheduler:
 
         AlreadyCompletedError if it has completed; canceling twice does nothing.
         """
-        await jobs.cancel(self.transaction, job_number(self._runner, id), self._job)
+        await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job)
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
@@ -97,7 +98,7 @@ class ActionScheduler:
 
     async def cancel(self, id: str) -> None:
         """Cancel a scheduled function, as in a mutation; also the running action itself."""
-        number = job_number(self._runner, id)
+        number = job_number(self._runner.ids, id)
         await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None))
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
@@ -121,9 +122,9 @@ def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
     return function
 
 
-def job_number(runner: Runner, id: object) -> int:
+def job_number(ids: IdCodec, id: object) -> int:
     """The number of an id of `_scheduled_functions`."""
-    decoded = runner.ids.decode(id)
+    decoded = ids.decode(id)
     if decoded is None or decoded[0] != JOBS.number:
         raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected an id of {JOBS.name!r}")
     return decoded[1]

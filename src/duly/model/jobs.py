@@ -1,30 +1,36 @@
-"""Scheduled functions: schedule, due, start, end, cancel, recover."""
+"""Scheduled functions: schedule, due, start, postpone, end, cancel, recover, run again, expire."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, cast
 
+from duly import faults
 from duly.database.batch import Batch
 from duly.database.catalog import DUE
 from duly.database.reads import Range, ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
-from duly.limits import ERROR_TEXT_LENGTH_MAX
+from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
 from duly.model.job_state import (
     CANCEL,
     CANCELED,
     COMPLETED,
+    EXPIRE,
     FAIL,
     FAILED,
     IN_PROGRESS,
     INTERRUPT,
+    NOTHING,
     PENDING,
+    POSTPONE,
+    SCHEDULE,
+    SCHEDULE_CANCELED,
     START,
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Claim, Claimed, Job, Scan, make_job
+from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Scan, make_job
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -39,10 +45,11 @@ async def schedule(transaction: Transaction, name: str, lane: str, args: str, wh
     id = transaction.new_id()
     if parent is not None and await _is_canceled(transaction, parent):
         now = transaction.now
-        job = Job(id, name, args, when, None, CANCELED, lane, parent, completed_time=now)
+        state = after(NOTHING, SCHEDULE_CANCELED)
+        job = Job(id, name, args, when, None, state, lane, parent, completed_time=now)
     else:
         # A time in the past is due now: behind what is already due, not before it.
-        job = Job(id, name, args, when, max(when, transaction.now), PENDING, lane, parent)
+        job = Job(id, name, args, when, max(when, transaction.now), after(NOTHING, SCHEDULE), lane, parent)
     transaction.write(JOBS, id, None, job)
     return id
 
@@ -84,7 +91,21 @@ async def change_lane(transaction: Transaction, job: Job, lane: str) -> None:
 
 async def postpone(transaction: Transaction, job: Job, due: float) -> None:
     """Leave a function that nobody here knows pending for a while."""
-    transaction.write(JOBS, job.id, job, job._replace(due=due))
+    transaction.write(JOBS, job.id, job, job._replace(due=due, state=after(job.state, POSTPONE)))
+
+
+async def back_off(transaction: Transaction, id: int, share: float) -> float:
+    """Postpone a function that the store has refused, each time for longer. Returns for how many milliseconds.
+
+    `share`, by chance between 0 and 1, spreads those that were refused together ("full jitter").
+    """
+    job = await transaction.get(JOBS, id)
+    if not isinstance(job, Job) or job.state != PENDING:
+        return 0.0
+    delay = min(BACKOFF_MS_MIN * 2.0 ** min(job.attempts, 100), BACKOFF_MS_MAX) * share
+    state, due = after(job.state, POSTPONE), transaction.now + delay
+    transaction.write(JOBS, id, job, job._replace(due=due, state=state, attempts=job.attempts + 1))
+    return delay
 
 
 def succeed(transaction: Transaction, job: Job) -> None:
@@ -122,6 +143,38 @@ async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
         _move(transaction, job, CANCEL)
 
 
+async def retry(transaction: Transaction, id: int) -> int:
+    """Schedule the function and the arguments of one that has failed anew, for now. Returns the id of the new one."""
+    job = await transaction.get(JOBS, id)
+    if not isinstance(job, Job) or job.state != FAILED:
+        found = f"{job.name}, which is {job.state}" if isinstance(job, Job) else "one that has expired"
+        raise InvalidScheduleError(f"got {found}, expected a scheduled function that has failed")
+    new, now, state = transaction.new_id(), transaction.now, after(NOTHING, SCHEDULE)
+    transaction.write(JOBS, new, None, Job(new, job.name, job.args, now, now, state, job.lane, retry_of=id))
+    return new
+
+
+def sweep(batch: Batch) -> float:
+    """Delete functions that completed long ago, some at a time. Returns when to come again: now, if some are left."""
+    first: list[Job] = batch.answer(Completed(SWEPT_AT_ONCE + 1))
+    expired = [job for job in first[:SWEPT_AT_ONCE] if _expires(job) <= batch.now]
+    if expired:
+        batch.attempt(_expire, expired)
+        faults.at("jobs.swept")
+    left = first[len(expired) :]
+    return _expires(left[0]) if left else batch.now + RETENTION_MS
+
+
+def _expires(job: Job) -> float:
+    return (job.completed_time or 0.0) + RETENTION_MS
+
+
+async def _expire(transaction: Transaction, expired: list[Job]) -> None:
+    for job in expired:
+        assert after(job.state, EXPIRE) == NOTHING
+        transaction.write(JOBS, job.id, job, None)
+
+
 RUNNING: Final = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), after=True))
 """All actions in progress, in the order of the index by state."""
 
@@ -139,14 +192,16 @@ async def recover(transaction: Transaction, is_lost: Callable[[int], bool], amon
 
 
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:
-    id, name, args, scheduled_time, _, state, lane, parent, *_ = job
+    id, name, args, scheduled_time, _, state, lane, parent, *_, retry_of = job
     state = after(state, event)
     completed = transaction.now if state in COMPLETED else None
-    moved = make_job((id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed))
+    moved = make_job((id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed, 0, retry_of))
     transaction.write(JOBS, id, job, moved)
 
 
-def document_of(job: Job, id: str, creation_time: float, args: object) -> dict[str, object]:
+def document_of(
+    job: Job, id: str, creation_time: float, args: object, retry_of: str | None = None
+) -> dict[str, object]:
     """The row as `_scheduled_functions` shows it."""
     state: dict[str, object] = {"kind": job.state}
     if job.state == FAILED:
@@ -161,4 +216,6 @@ def document_of(job: Job, id: str, creation_time: float, args: object) -> dict[s
     }
     if job.completed_time is not None:
         document["completedTime"] = job.completed_time
+    if retry_of is not None:
+        document["retryOf"] = retry_of
     return document

@@ -21,7 +21,9 @@ JOBS: Final = Table(
         Index("by_name_scheduled_time", 2, ("name", "scheduledTime")),
     ),
 )
-SYSTEM_TABLES: Final = {JOBS.name: JOBS}
+EXECUTOR: Final = Table("_executor", 2)
+"""What the executors of all processes obey: documents, unlike jobs."""
+SYSTEM_TABLES: Final = {JOBS.name: JOBS, EXECUTOR.name: EXECUTOR}
 USER_NUMBER_MIN: Final = 100
 """The first number of a user's table or index; smaller ones are for the system's."""
 
@@ -47,6 +49,10 @@ class Job(NamedTuple):
     """The start of the process that runs it, while it is in progress."""
     error: str | None = None
     completed_time: float | None = None
+    attempts: int = 0
+    """How often it should have run and the store has refused it, while it is pending."""
+    retry_of: int | None = None
+    """The failed function that somebody had run again."""
 
 
 make_job: Final[Callable[[Iterable[Any]], Job]] = partial(tuple.__new__, Job)  # pyright: ignore[reportUnknownMemberType]
@@ -113,7 +119,31 @@ class Claimed(NamedTuple):
     """When the first job becomes due that is not due yet; None when there is none."""
 
 
-Request = Get | Scan | Claim
+class Completed(NamedTuple):
+    """Read the jobs that completed first, without their arguments, in the order of completion.
+
+    Where nodes share the store, one of them gets them and the others none: it is for whoever tidies up.
+    """
+
+    limit: int
+
+
+class Tally(NamedTuple):
+    """Count the jobs that are due at `now`, and those in progress."""
+
+    now: float
+
+
+class Tallied(NamedTuple):
+    """The answer to a Tally."""
+
+    due: int
+    oldest_due: float | None
+    """When the one became due that has waited longest."""
+    running: int
+
+
+Request = Get | Scan | Claim | Completed | Tally
 """What a handler's coroutine asks for, wherever it runs; the engine's view of the store answers."""
 
 
@@ -190,7 +220,7 @@ class View(Protocol):
         ...
 
     def answer(self, request: Request) -> Any:
-        """A row or None for Get, (id, row) pairs for Scan, a Claimed for Claim."""
+        """A row or None for Get, (id, row) pairs for Scan, jobs for Completed, a Claimed, a Tallied."""
         ...
 
 

@@ -18,7 +18,7 @@ from duly.storage.engine import SYSTEM_TABLES, Header
 from duly.values.ids import SECRET_BYTES
 from duly.values.schema import Index, Table
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The layout of the file. An older one is migrated when it is opened, a newer one is not opened."""
 
 
@@ -106,6 +106,8 @@ CREATE TABLE scheduled_functions (
     epoch INTEGER,
     error TEXT,
     completed_time REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    retry_of INTEGER,
     -- Each state has its own columns, and no others. One CASE: separate checks double the cost of an insert.
     CHECK (CASE state
         WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NULL
@@ -118,6 +120,8 @@ CREATE TABLE scheduled_functions (
 CREATE INDEX scheduled_functions_due ON scheduled_functions (lane, due) WHERE due IS NOT NULL;
 CREATE INDEX scheduled_functions_by_state ON scheduled_functions (state, scheduled_time);
 CREATE INDEX scheduled_functions_by_name ON scheduled_functions (name, scheduled_time);
+CREATE INDEX scheduled_functions_completed ON scheduled_functions (completed_time) WHERE completed_time IS NOT NULL;
+CREATE TABLE t2__executor (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 """
 _INSERT_STORE: Final = "INSERT INTO duly_store VALUES (?, ?, 0, 0, 0)"
 _NEXT_EPOCH: Final = "UPDATE duly_store SET epoch = epoch + 1"
@@ -134,6 +138,13 @@ CREATE TABLE duly_indexes (number INTEGER PRIMARY KEY, table_number INTEGER NOT 
     name TEXT NOT NULL, fields TEXT NOT NULL, ready INTEGER NOT NULL, UNIQUE (table_number, name, ready)) STRICT;
 INSERT INTO duly_indexes SELECT number, table_number, name, fields, 1 FROM duly_indexes_1;
 DROP TABLE duly_indexes_1;
+""",
+    # 3: the executor can be paused, what has completed is swept, a failed function is run again.
+    2: """
+ALTER TABLE scheduled_functions ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE scheduled_functions ADD COLUMN retry_of INTEGER;
+CREATE INDEX scheduled_functions_completed ON scheduled_functions (completed_time) WHERE completed_time IS NOT NULL;
+CREATE TABLE t2__executor (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 """,
 }
 """What makes a store of each older format one of the next."""

@@ -33,6 +33,7 @@ from duly.storage.engine import (
     Changes,
     Claim,
     Claimed,
+    Completed,
     Get,
     Header,
     Heartbeat,
@@ -42,6 +43,8 @@ from duly.storage.engine import (
     Request,
     Row,
     Scan,
+    Tallied,
+    Tally,
     View,
     Write,
     make_job,
@@ -173,15 +176,21 @@ class SqliteEngine:
         inserted: list[Any] = []
         # Most jobs of a batch end alike: those that do are one statement.
         updated: defaultdict[tuple[Any, ...], array[int]] = defaultdict(lambda: array("q"))
+        deleted = array("q")
         for id, write in writes.items():
             job: Any = write.new
             if write.old is None:
                 inserted.append(job)
+            elif job is None:
+                deleted.append(id)
             else:
-                updated[job.due, job.state, job.lane, job.epoch, job.error, job.completed_time].append(id)
+                columns = (job.due, job.state, job.lane, job.epoch, job.error, job.completed_time, job.attempts)
+                updated[columns].append(id)
         self._run_many(_INSERT_JOB, inserted)
         for columns, ids in updated.items():
             self._run(_UPDATE_JOBS, (*columns, apsw.carray(ids)))
+        if deleted:
+            self._run(_DELETE_JOBS, (apsw.carray(deleted),))
 
     def _write_documents(self, table: Table, writes: Mapping[int, Write]) -> None:
         inserted: list[tuple[Any, ...]] = []
@@ -278,8 +287,12 @@ class SqliteView:
                 return self._get(*request)
             if type(request) is Scan:
                 return self._scan(request)
-            assert isinstance(request, Claim)
-            return self._claim(request)
+            if type(request) is Claim:
+                return self._claim(request)
+            if type(request) is Completed:
+                return list(map(make_job, self._read(_COMPLETED, request)))
+            assert isinstance(request, Tally)
+            return Tallied(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
         except apsw.Error as error:
             raise StoreError(f"SQLite refused a read: {error}") from error
 
@@ -372,12 +385,22 @@ WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
 """
 
 _JOB: Final = ", ".join(Job._fields)
-_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({_JOB}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({_JOB}) VALUES ({', '.join('?' * len(Job._fields))})"
 _UPDATE_JOBS: Final = """
-UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?
+UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?,
+    attempts = ?
 WHERE id IN carray(?)
 """
+_DELETE_JOBS: Final = "DELETE FROM scheduled_functions WHERE id IN carray(?)"
 _GET_JOB: Final = f"SELECT {_JOB} FROM scheduled_functions WHERE id = ?"
+_COMPLETED: Final = f"""
+SELECT {_JOB.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL
+ORDER BY completed_time LIMIT ?
+"""
+_TALLY: Final = """
+SELECT count(*), min(due), (SELECT count(*) FROM scheduled_functions WHERE state = 'inProgress')
+FROM scheduled_functions WHERE lane IN ('mutation', 'action') AND due <= ?
+"""
 _DUE: Final = f"""
 SELECT {_JOB} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?
 """

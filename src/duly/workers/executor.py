@@ -1,20 +1,29 @@
-"""The executor: runs scheduled functions when they are due, mutations exactly once, actions at most once."""
+"""The executor: runs scheduled functions when they are due, mutations exactly once, actions at most once.
+
+What the store refuses, such as a full disk, it refuses to a batch as a whole. Then batches get smaller until one has a
+single function: that one is postponed, and does not hold up the others any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
+from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
 from duly.database.batch import Batch
 from duly.database.database import Database
+from duly.database.reads import ReadSet
+from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
 from duly.limits import DUE_BATCH_MAX
-from duly.model import jobs
+from duly.model import executor_state, jobs
 from duly.storage.engine import Job
 from duly.values.keys import Interval
 
+_log: Final = logging.getLogger("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
 
 
@@ -33,12 +42,14 @@ class Drained(NamedTuple):
     """The version of the store it has read."""
     epoch: int
     """In which the actions were started."""
+    paused: bool = False
+    """Whether nothing starts until somebody resumes the executor."""
 
 
 class Executor:
     """Runs what is due, in steps: each is one batch of mutations, and the start of due actions."""
 
-    def __init__(self, database: Database, runner: Runner, actions_max: int) -> None:
+    def __init__(self, database: Database, runner: Runner, actions_max: int, chance: Random) -> None:
         self._database = database
         self._runner = runner
         self._actions_max = actions_max
@@ -47,7 +58,12 @@ class Executor:
         self._regrouped = database.regrouped
         self._last = Drained(0, [], None, False, 0, 0)
         self._freed: asyncio.Future[None] | None = None
+        self._chance = chance
         self._batch_size = DUE_BATCH_MAX
+        self._taken: list[Job] = []
+        """What the last batch has begun to run or start."""
+        self._refused = False
+        """Whether the store has refused the last batch: then `_batch_size` holds for both lanes together."""
 
     @property
     def running(self) -> int:
@@ -78,7 +94,17 @@ class Executor:
 
     async def drain(self) -> Drained:
         """Run one batch of what is due now."""
-        drained = await self._database.commit(self._drain)
+        try:
+            drained = await self._database.commit(self._drain)
+        except StoreLostError:
+            raise  # it is nobody's fault
+        except StoreError as error:
+            if not self._taken:
+                raise
+            return await self._suspect(self._taken, error)
+        self._refused = False
+        # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
+        self._batch_size = min(drained.ran + drained.ran // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX)
         for job in drained.started:
             self._start(job, drained.epoch)
         if drained.waiting and len(self._running) < self._actions_max:
@@ -88,8 +114,9 @@ class Executor:
 
     def wakers(self) -> list[asyncio.Future[Any]]:
         """Done when a function is scheduled that is due before the next one known, or when an action may start."""
+        reads = ReadSet() if self._last.paused else jobs.due_before(self._last.next_due)
         wakers: list[asyncio.Future[Any]] = [
-            self._database.changed(jobs.due_before(self._last.next_due), self._last.version),
+            self._database.changed(executor_state.watch(reads), self._last.version),
             asyncio.shield(self._regrouped),
         ]
         if self._running:
@@ -97,8 +124,25 @@ class Executor:
             wakers.append(self._freed)
         return wakers
 
-    async def stop(self) -> None:
-        """Interrupt the running actions and record it."""
+    async def _suspect(self, taken: list[Job], error: StoreError) -> Drained:
+        """After the store has refused a batch, find whose fault it is: take fewer, or postpone the only one."""
+        self._refused, self._batch_size = True, max(len(taken) // 2, 1)
+        if len(taken) == 1:
+            faults.at("job.refused")
+            back_off = partial(jobs.back_off, id=taken[0].id, share=self._chance.random())
+            delay = await self._runner.commit(back_off)  # if this fails, too, nobody can run
+            _log.warning("%s is tried again in %.1f s: %s", taken[0].name, delay / 1000, error)
+        return self._last._replace(ran=0, started=[], next_due=0.0)
+
+    async def stop(self, grace_seconds: float = 0.0) -> None:
+        """Let the running actions end, for so long; then interrupt the others and record it."""
+        try:
+            if self._running and grace_seconds > 0:
+                await asyncio.wait(self._running, timeout=grace_seconds)
+        finally:
+            await self._interrupt()
+
+    async def _interrupt(self) -> None:
         for task in tuple(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -106,6 +150,9 @@ class Executor:
     # In the batch.
 
     def _drain(self, batch: Batch) -> Drained:
+        self._taken = []
+        if batch.attempt(executor_state.paused_since) is not None:
+            return Drained(0, [], None, False, batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
         # One more of each than may be run tells whether there are more.
         claimed = jobs.claim(batch, self._batch_size + 1, free + 1)
@@ -114,12 +161,16 @@ class Executor:
         for job in claimed.mutations[: self._batch_size]:
             if batch.spent:
                 break
+            self._taken.append(job)
             ran += 1
             self._runner.run_due(batch, job, epoch)
         next_dues = [claimed.next_due, batch.now if ran < len(claimed.mutations) else None]
-        # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
-        self._batch_size = min(ran + ran // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX)
-        for job in claimed.actions[:free]:
+        startable = claimed.actions[:free]
+        if self._refused and len(startable) > self._batch_size - ran:
+            startable = startable[: self._batch_size - ran]
+            next_dues.append(batch.now)
+        for job in startable:
+            self._taken.append(job)
             ran += 1
             if self._runner.run_due(batch, job, epoch):
                 started.append(job)

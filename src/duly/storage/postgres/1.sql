@@ -68,6 +68,8 @@ CREATE TABLE duly.jobs (
     lane text NOT NULL CHECK (lane IN ('mutation', 'action')),
     parent bigint,
     epoch bigint,
+    attempts integer NOT NULL DEFAULT 0,
+    retry_of bigint,
     CHECK (CASE state
         WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL
         WHEN 'inProgress' THEN due IS NULL AND epoch IS NOT NULL
@@ -86,10 +88,15 @@ CREATE TABLE duly.completed_jobs (
     lane text NOT NULL,
     parent bigint,
     error text CHECK ((error IS NULL) = (state <> 'failed')),
-    completed_time double precision NOT NULL
+    completed_time double precision NOT NULL,
+    retry_of bigint
 );
 CREATE INDEX completed_jobs_by_state ON duly.completed_jobs (state, scheduled_time, id);
 CREATE INDEX completed_jobs_by_name ON duly.completed_jobs (name, scheduled_time, id);
+CREATE INDEX completed_jobs_by_end ON duly.completed_jobs (completed_time);
+
+-- What the executors of all nodes obey.
+CREATE TABLE duly.t2__executor (id bigint PRIMARY KEY, document text NOT NULL);
 
 -- Whether what was read has been written since a version. Ranges are those of an index, or of a table's ids: then
 -- their number is the negative one of the table.
@@ -174,11 +181,12 @@ CREATE FUNCTION duly.commit_1(
     keys bytea[], key_ids bigint[],
     -- New scheduled functions, a column each.
     job_ids bigint[], names text[], args text[], scheduled_times double precision[], dues double precision[],
-    states text[], lanes text[], parents bigint[], completed_times double precision[],
+    states text[], lanes text[], parents bigint[], completed_times double precision[], retries bigint[],
     -- Those that move, in groups: from which state to which, how many.
     old_states text[], old_epochs bigint[], new_states text[], new_lanes text[], new_dues double precision[],
-    new_epochs bigint[], errors text[], ends double precision[], move_counts integer[],
+    new_epochs bigint[], errors text[], ends double precision[], new_attempts integer[], move_counts integer[],
     moved_ids bigint[],
+    expired_ids bigint[],  -- those that completed long ago, to be deleted if they still are there
     this_last_id bigint, first_due double precision, this_reshaped boolean
 ) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
@@ -187,7 +195,8 @@ DECLARE
     first integer;
     last integer := 0;
     affected integer;
-    jobs integer := coalesce(cardinality(job_ids), 0) + coalesce(cardinality(moved_ids), 0);
+    jobs integer := coalesce(cardinality(job_ids), 0) + coalesce(cardinality(moved_ids), 0)
+        + coalesce(cardinality(expired_ids), 0);
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE 'got a session of another isolation level, expected READ COMMITTED: see default_transaction_isolation';
@@ -228,10 +237,10 @@ BEGIN
     END LOOP;
 
     IF job_ids IS NOT NULL THEN
-        INSERT INTO duly.jobs (id, name, args, scheduled_time, due, state, lane, parent)
-        SELECT id, name, arg, scheduled_time, due, state, lane, parent
-        FROM unnest(job_ids, names, args, scheduled_times, dues, states, lanes, parents, completed_times)
-            AS new (id, name, arg, scheduled_time, due, state, lane, parent, completed_time)
+        INSERT INTO duly.jobs (id, name, args, scheduled_time, due, state, lane, parent, retry_of)
+        SELECT id, name, arg, scheduled_time, due, state, lane, parent, retry_of
+        FROM unnest(job_ids, names, args, scheduled_times, dues, states, lanes, parents, completed_times, retries)
+            AS new (id, name, arg, scheduled_time, due, state, lane, parent, completed_time, retry_of)
         WHERE completed_time IS NULL;
         GET DIAGNOSTICS affected = ROW_COUNT;
         IF affected < cardinality(job_ids) THEN
@@ -249,7 +258,8 @@ BEGIN
         -- `state || ''` is nothing that an index knows: each row is to be found by its id.
         IF ends[n] IS NULL THEN
             UPDATE duly.jobs
-            SET state = new_states[n], lane = new_lanes[n], due = new_dues[n], epoch = new_epochs[n]
+            SET state = new_states[n], lane = new_lanes[n], due = new_dues[n], epoch = new_epochs[n],
+                attempts = new_attempts[n]
             WHERE id = ANY (moved_ids[first:last]) AND state || '' = old_states[n]
                 AND epoch IS NOT DISTINCT FROM old_epochs[n];
         ELSE
@@ -260,7 +270,7 @@ BEGIN
                 RETURNING *
             )
             INSERT INTO duly.completed_jobs
-            SELECT id, name, ended.args, scheduled_time, new_states[n], lane, parent, errors[n], ends[n] FROM ended;
+            SELECT id, name, ended.args, scheduled_time, new_states[n], lane, parent, errors[n], ends[n], retry_of FROM ended;
         END IF;
         GET DIAGNOSTICS affected = ROW_COUNT;
         IF affected <> move_counts[n] THEN
@@ -268,11 +278,15 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF expired_ids IS NOT NULL THEN
+        DELETE FROM duly.completed_jobs WHERE id = ANY (expired_ids);
+    END IF;
+
     INSERT INTO duly.log VALUES (
         newest, this_epoch, greatest(this_last_id, newest_id), first_due, this_reshaped,
         CASE WHEN jobs > 0 THEN tables || 1 ELSE coalesce(tables, '{}') END,
         CASE WHEN jobs > 0 THEN row_counts || jobs ELSE coalesce(row_counts, '{}') END,
-        coalesce(ids || job_ids || moved_ids, '{}'),
+        coalesce(ids || job_ids || moved_ids || expired_ids, '{}'),
         coalesce(indexes, '{}'), coalesce(key_counts, '{}'), coalesce(keys, '{}')
     );
     IF this_reshaped THEN
@@ -360,7 +374,7 @@ CREATE FUNCTION duly.claim_1(
     now_ms double precision, mutations integer, actions integer, part integer, parts integer
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
-    parent bigint
+    parent bigint, attempts integer, retry_of bigint
 ) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
     of_lane text;
@@ -368,7 +382,8 @@ DECLARE
     next_dues double precision[] := '{}';
 BEGIN
     FOREACH of_lane IN ARRAY ARRAY['mutation', 'action'] LOOP
-        RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent
+        RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent,
+                job.attempts, job.retry_of
             FROM duly.jobs AS job
             WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due <= now_ms
                 AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
@@ -380,5 +395,5 @@ BEGIN
         next_dues := next_dues || next_due;
     END LOOP;
     RETURN QUERY SELECT 0::bigint, ''::text, ''::text, 0::double precision, least(next_dues[1], next_dues[2]),
-        ''::text, ''::text, NULL::bigint;
+        ''::text, ''::text, NULL::bigint, 0, NULL::bigint;
 END $$;

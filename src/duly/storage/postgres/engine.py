@@ -33,7 +33,7 @@ from duly.storage.engine import (
     JOBS,
     Changes,
     Claim,
-    Claimed,
+    Completed,
     Conflict,
     Get,
     Header,
@@ -224,9 +224,9 @@ class PostgresEngine:
             for id in unknown:
                 self._cache.put(id, rows.get(id))
 
-    def claim(self, request: Claim) -> Claimed:
+    def look(self, request: Claim | Completed) -> Any:
         """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
-        return PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part).claim(request)
+        return PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part).answer(request)
 
     @property
     def position(self) -> int:
@@ -425,8 +425,8 @@ class BatchView:
     def answer(self, request: Request) -> Any:
         if type(request) is Get and request.table is not JOBS:
             return self._engine.get(request.table, request.id)
-        if type(request) is Claim:
-            return self._engine.claim(request)
+        if isinstance(request, Claim | Completed):
+            return self._engine.look(request)
         return self._engine.read(request)
 
 
@@ -439,5 +439,5 @@ _PULL: Final = """
 SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
 """
 _CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
-_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 43)) + ")"
+_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 46)) + ")"
 _SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"

@@ -67,7 +67,7 @@ def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
     new = [_placed(write.new) for write in jobs.values() if write.old is None]
     due = min((job.due for job in new if job.due is not None), default=None)
     arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs))
-    # An empty array is sent as null: 39 of them would cost as much as all the rest of a small batch.
+    # An empty array is sent as null: 42 of them would cost as much as all the rest of a small batch.
     return (*(array or None for array in arrays), changes.last_id, due, is_reshaped)
 
 
@@ -117,21 +117,26 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
         [job.lane for job in jobs],
         [job.parent for job in jobs],
         [job.completed_time for job in jobs],
+        [job.retry_of for job in jobs],
     )
 
 
 def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
     """Jobs that change, by what they change from and to: most of a batch end alike."""
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
+    expired: list[int] = []
     for id, write in writes.items():
         old: Any = write.old
         new: Any = write.new
-        if old is not None:
-            key = (old.state, old.epoch, new.state, new.lane, new.due, new.epoch, new.error, new.completed_time)
-            groups[key].append(id)
-    columns: list[list[Any]] = [[key[column] for key in groups] for column in range(8)]
+        if new is None:
+            expired.append(id)
+        elif old is not None:
+            end = (new.error, new.completed_time, new.attempts)
+            groups[old.state, old.epoch, new.state, new.lane, new.due, new.epoch, *end].append(id)
+    columns: list[list[Any]] = [[key[column] for key in groups] for column in range(9)]
     columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL has no such character
-    return (*columns, [len(ids) for ids in groups.values()], [id for ids in groups.values() for id in ids])
+    moved = [id for ids in groups.values() for id in ids]
+    return (*columns, [len(ids) for ids in groups.values()], moved, expired)
 
 
 def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:

@@ -14,7 +14,23 @@ from asyncpg import UndefinedTableError
 
 from duly.errors import StoreError
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Conflict, Get, Request, Row, Scan, make_job
+from duly.storage.engine import (
+    ACTION,
+    JOBS,
+    MUTATION,
+    Claim,
+    Claimed,
+    Completed,
+    Conflict,
+    Get,
+    Job,
+    Request,
+    Row,
+    Scan,
+    Tallied,
+    Tally,
+    make_job,
+)
 from duly.storage.postgres import names
 from duly.values.ids import ID_MAX
 from duly.values.keys import Cut
@@ -54,8 +70,12 @@ class PostgresView:
             if isinstance(error.__cause__, UndefinedTableError):  # tables that are dropped leave all snapshots
                 raise Conflict("another node has dropped an index") from error
             raise
-        assert isinstance(request, Claim)
-        return self.claim(request)
+        if type(request) is Claim:
+            return self.claim(request)
+        if type(request) is Completed:
+            return self.completed(request.limit)
+        assert isinstance(request, Tally)
+        return self.tally(request)
 
     def get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
@@ -92,9 +112,17 @@ class PostgresView:
 
     def claim(self, request: Claim) -> Claimed:
         *rows, end = self._fetch(f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5)", *request, *self._part)
-        jobs = [make_job((*row, None, None, None)) for row in rows]
+        jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
         mutations = [job for job in jobs if job.lane == MUTATION]
         return Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
+
+    def tally(self, request: Tally) -> Tallied:
+        [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
+        return Tallied(*row)
+
+    def completed(self, limit: int) -> list[Job]:
+        rows = self._fetch(_SCAN_COMPLETED.format(schema=self._schema), limit) if self._part.number == 0 else []
+        return list(map(make_job, rows))
 
 
 def _without_nul(cut: Cut) -> Cut:
@@ -123,14 +151,27 @@ SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = 
 SELECT pg_advisory_xact_lock({lock})
 """
 
-_JOB: Final = "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time"
+_JOB: Final = (
+    "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time,"
+    " attempts, retry_of"
+)
 _COMPLETED: Final = (
-    "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time"
+    "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time,"
+    " 0 AS attempts, retry_of"
 )
 _GET_JOB: Final = (
     f"SELECT {_JOB} FROM {{schema}}.jobs WHERE id = $1"
     f" UNION ALL SELECT {_COMPLETED} FROM {{schema}}.completed_jobs WHERE id = $1"
 )
+_SCAN_COMPLETED: Final = f"""
+SELECT {_COMPLETED.replace("args", "'' AS args")} FROM {{schema}}.completed_jobs ORDER BY completed_time LIMIT $1
+"""
+_TALLY: Final = """
+SELECT due.jobs, due.oldest, (SELECT count(*) FROM {schema}.jobs WHERE state = 'inProgress') FROM (
+    SELECT count(*) AS jobs, min(due) AS oldest FROM {schema}.jobs
+    WHERE lane IN ('mutation', 'action') AND due IS NOT NULL AND due <= $1
+) AS due
+"""
 _SCAN_TABLE: Final = """
 SELECT id, document FROM {schema}."{table}" WHERE id BETWEEN $1 AND $2 ORDER BY id {direction} LIMIT $3
 """

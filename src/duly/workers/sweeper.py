@@ -1,0 +1,32 @@
+"""The sweeper: deletes the rows of scheduled functions that completed long ago, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from duly.clock import Clock
+from duly.database.database import Database
+from duly.limits import SWEEP_CHECK_MS, SWEEP_PAUSE_MS
+from duly.model import jobs
+
+
+class Sweeper:
+    """Comes when the first row expires. Where many have expired it leaves others most of the time."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def step(self) -> float:
+        now = self._clock.now()
+        return min(max(await self._database.commit(jobs.sweep), now + SWEEP_PAUSE_MS), now + SWEEP_CHECK_MS)
+
+    async def sweep(self) -> None:
+        """Delete all that has expired."""
+        while await self._database.commit(jobs.sweep) <= self._clock.now():
+            pass
+
+    def wakers(self) -> list[asyncio.Future[Any]]:
+        """None: nothing expires earlier because of what happens now."""
+        return []
