@@ -79,6 +79,6 @@ schema = define_schema(
         "taskConfigs": define_table({"taskId": v.string(), "enabled": v.boolean()}).index("taskId", ["taskId"]),
         "tasks": define_table(Task),
         "users": define_table(User),
-        # Tables that are not declared hold anything: errors, requests, results, taskRuns, years.
+        # Tables that are not declared hold anything: errors, imports, invoices, requests, results, taskRuns, years.
     }
 )

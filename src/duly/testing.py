@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,6 +22,8 @@ from duly.functions.define import R, Ref
 from duly.functions.modules import Source
 from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import DEFAULTS, Limits
+from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import names_schema, parse, with_schema
 from duly.values.ids import EPOCH_MS
 from duly.workers import alarm
 from duly.workers.sweeper import Sweeper
@@ -31,8 +35,9 @@ _ROUNDS_MAX: Final = 5_000  # a chain of functions this long at one moment has n
 class Harness:
     """An app whose time stands still until the test moves it; nothing scheduled runs in between.
 
-    It takes what `App` takes. The store is real, so are the transactions, the executor and its recovery; only
-    the clock is not, and `ctx.random` gives the same numbers in every run of the test.
+    It takes what `App` takes. The store is real, so are the transactions, the executor and its recovery; only the
+    clock is not, and `ctx.random` gives the same numbers in every run of the test. With `store="postgresql://…"` it
+    makes a new schema `duly_test_<random>` there, and drops it at the end; nothing else is touched.
 
         async with Harness("backend", start=datetime(2030, 1, 1, tzinfo=UTC)) as t:
             await t.mutation("orders:create_order", {"items": ["tea"]})
@@ -53,7 +58,7 @@ class Harness:
             raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 on, when ids begin")
         self._clock = ManualClock(to_milliseconds(start))
         self._source = source
-        self._store, self._clean_up = temporary_store() if store is None else (store, lambda: None)
+        self._store, self._clean_up = _store_of_a_test(store)
         self._development = development
         self._limits = limits
         self._random = Random(0)  # the same test takes the same chances each time
@@ -178,6 +183,25 @@ class Harness:
         await self.app.crash()
         self.app = self._new_app()
         await self.app.__aenter__()
+
+
+def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
+    """The address of the store, and what removes it, if it was made for the test."""
+    if store is None:
+        return temporary_store()
+    if not store.startswith(POSTGRES) or names_schema(store):
+        return store, lambda: None
+    address = with_schema(store, f"duly_test_{secrets.token_hex(8)}")
+    return address, partial(drop_store, address)
+
+
+def drop_store(store: str) -> None:
+    """Remove a store in PostgreSQL, with all that it holds."""
+    from duly.storage.postgres import layout  # it needs more than duly does
+
+    thread = threading.Thread(target=layout.drop, args=(parse(store),))  # in this one an event loop runs
+    thread.start()
+    thread.join()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:

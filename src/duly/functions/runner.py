@@ -33,7 +33,7 @@ from duly.values.value import loads
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("duly.run")
-"""One line for each run at level INFO, with `run` (a Run) in the record."""
+"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that failed at ERROR."""
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
@@ -275,7 +275,7 @@ class Runner:
         return False
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
-        started = monotonic() if _log.isEnabledFor(logging.INFO) else 0.0
+        started = monotonic()
         try:
             if self._development:
                 attempt_twice(batch, function.name, self._job, function, job)
@@ -287,7 +287,7 @@ class Runner:
             self._told(function, started, error, job.id)
             batch.attempt(jobs.fail, job, describe(error))
         else:
-            if started:
+            if _log.isEnabledFor(logging.INFO):
                 self._told(function, started, None, job.id)
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
@@ -331,9 +331,11 @@ class Runner:
     def _told(self, function: Registered, started: float, error: Exception | None, job: int | None = None) -> None:
         if error is not None:
             advise(error)
-        if _log.isEnabledFor(logging.INFO):
+        # Nobody else hears of a scheduled function that failed.
+        level = logging.INFO if error is None or job is None else logging.ERROR
+        if _log.isEnabledFor(level):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
-            _log.info("%s", run, extra={"run": run})
+            _log.log(level, "%s", run, extra={"run": run})
 
 
 def _contained(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: dict[str, Any]) -> Any:

@@ -48,6 +48,16 @@ def need_driver() -> None:
         raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install 'duly[postgres]'")
 
 
+def names_schema(store: str) -> bool:
+    """Whether an address says in which schema the store is."""
+    return "schema" in dict(parse_qsl(urlsplit(store).query))
+
+
+def with_schema(store: str, schema: str) -> str:
+    """The same address with a schema; it names none yet."""
+    return f"{store}{'&' if urlsplit(store).query else '?'}schema={schema}"
+
+
 def parse(store: str) -> Address:
     try:
         parts = urlsplit(store)

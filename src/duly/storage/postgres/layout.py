@@ -65,6 +65,12 @@ def bring_up_to_date(address: Address) -> None:
         check_format(link, address)
 
 
+def drop(address: Address) -> None:
+    """Remove a store with all that it holds. Nobody may have it open."""
+    with _linked(address) as link:
+        link.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
+
+
 @contextmanager
 def _linked(address: Address) -> Generator[Link]:
     link = Link(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)

@@ -1,0 +1,53 @@
+"""What `Harness` does with the store it is given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from duly import MutationCtx, mutation
+from duly.testing import Harness
+from tests import postgres
+from tests.conftest import skip_without_postgres
+from tests.model.soundness import look
+
+
+@mutation
+async def put(ctx: MutationCtx) -> None:
+    await ctx.db.insert("notes", {})
+
+
+MODULES = {"app": SimpleNamespace(put=put)}
+
+
+async def test_a_store_in_postgresql_is_a_schema_of_its_own_that_is_dropped_at_the_end() -> None:
+    skip_without_postgres()
+    address = postgres.shared_address()
+
+    def schemas() -> set[str]:
+        return {name for (name,) in look(address, lambda ask: ask("SELECT nspname::text FROM pg_namespace"))}
+
+    before = schemas()
+    async with Harness(MODULES, store=address) as one, Harness(MODULES, store=address) as other:
+        await one.mutation(put)
+        assert len(await one.transaction(lambda ctx: ctx.db.query("notes").collect())) == 1
+        assert await other.transaction(lambda ctx: ctx.db.query("notes").collect()) == []
+        new = schemas() - before
+        assert len([name for name in new if name.startswith("duly_test_")]) == 2
+    assert not [name for name in schemas() if name.startswith("duly_test_")]
+
+
+async def test_a_store_that_is_named_is_the_tests_own_affair(store: str) -> None:
+    async with Harness(MODULES, store=store) as t:
+        await t.mutation(put)
+    async with Harness(MODULES, store=store) as t:
+        assert len(await t.transaction(lambda ctx: ctx.db.query("notes").collect())) == 1
+
+
+@pytest.mark.usefixtures("engine")
+async def test_a_harness_that_is_given_none_begins_empty_each_time() -> None:
+    for _ in range(2):
+        async with Harness(MODULES) as t:
+            assert await t.jobs() == []
+            await t.mutation(put)
