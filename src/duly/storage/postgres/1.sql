@@ -3,6 +3,9 @@
 -- Every write goes through `commit_1`, one statement that takes the lock, compares what the batch has read with what
 -- others have written since, and writes. It must run at READ COMMITTED: there each statement of a volatile function
 -- sees what was committed before it began, so that those behind the lock see all earlier commits.
+--
+-- Plans are kept (force_generic_plan): each statement has but one good plan, whatever its values, and where the table
+-- is large PostgreSQL would plan anew each time, which takes longer than all the rest of a claim.
 
 CREATE TABLE duly.store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -103,7 +106,8 @@ CREATE TABLE duly.t2__executor (id bigint PRIMARY KEY, document text NOT NULL);
 CREATE FUNCTION duly.conflicts_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
 ) RETURNS boolean LANGUAGE plpgsql
-SET enable_nestloop = off SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
+SET enable_nestloop = off SET enable_seqscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     entry duly.log;
     first integer;
@@ -188,7 +192,8 @@ CREATE FUNCTION duly.commit_1(
     moved_ids bigint[],
     expired_ids bigint[],  -- those that completed long ago, to be deleted if they still are there
     this_last_id bigint, first_due double precision, this_reshaped boolean
-) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off SET jit = off AS $$
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     newest bigint;
     newest_id bigint;
@@ -375,7 +380,8 @@ CREATE FUNCTION duly.claim_1(
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
     parent bigint, attempts integer, retry_of bigint
-) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     of_lane text;
     next_due double precision;

@@ -137,7 +137,8 @@ def _without_nul(cut: Cut) -> Cut:
 
 BEGIN_SNAPSHOT: Final = """
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
+SET LOCAL plan_cache_mode = force_generic_plan
 """
 """Each read has an index in its order. Without statistics PostgreSQL might read and sort all of a table instead.
 
@@ -148,6 +149,7 @@ each time, which takes longer than anything else.
 BEGIN_EXCLUSIVE: Final = """
 BEGIN; SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
+SET LOCAL plan_cache_mode = force_generic_plan;
 SELECT pg_advisory_xact_lock({lock})
 """
 
