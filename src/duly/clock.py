@@ -79,7 +79,7 @@ def pause(seconds: float) -> None:
 
 def to_milliseconds(moment: datetime) -> float:
     """An aware datetime as milliseconds since 1970; a naive one is a ValueError, for its zone is a guess."""
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:  # a zone may not know it
         raise ValueError(
             f"got the naive datetime {moment.isoformat()}, expected an aware one such as"
             " datetime(2030, 1, 1, tzinfo=UTC)"

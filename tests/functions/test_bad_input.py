@@ -337,9 +337,9 @@ async def test_a_mutation_schedules_a_thousand_functions_and_not_one_more() -> N
             await ctx.scheduler.run_after(0, note, {"text": "x" * size})
 
     async with Harness(APP) as t:
-        with pytest.raises(LimitError, match=r"more than 1,000 functions .* \(scheduled_functions_max\)"):
+        with pytest.raises(LimitError, match=r"got 1,001 functions .* \(scheduled_functions_max\)"):
             await t.transaction(lambda ctx: schedule(ctx, 1001))
-        with pytest.raises(LimitError, match=r"bytes of arguments .* \(scheduled_arguments_bytes_max\)"):
+        with pytest.raises(LimitError, match=r"bytes of arguments.* \(scheduled_arguments_bytes_max\)"):
             await t.transaction(lambda ctx: schedule(ctx, 9, 1 << 20))
         assert await t.jobs() == []
         await t.transaction(lambda ctx: schedule(ctx, 1000))

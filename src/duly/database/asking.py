@@ -129,7 +129,8 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
         if isinstance(error, Exception):
             raise
         # SystemExit and the like must not end the thread that commits.
-        raise FunctionError(f"got {type(error).__name__} from a function, expected a result or an error") from error
+        ended = FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
+        raise ended.with_traceback(error.__traceback__) from error
 
 
 def _show_out(watched: Watched, coroutine: Coroutine[Any, Any, Any], _: object) -> None:

@@ -100,14 +100,22 @@ class Usage:
             self._look()
 
     def schedule(self, length: int) -> None:
+        """One more function with arguments of this length. One that is refused does not count."""
         quota = self.quota
-        self.scheduled_functions += 1
-        self.scheduled_arguments_bytes += length
-        if (
-            self.scheduled_functions > quota.scheduled_functions
-            or self.scheduled_arguments_bytes > quota.scheduled_arguments_bytes
-        ):
-            self._look()
+        functions, length = self.scheduled_functions + 1, self.scheduled_arguments_bytes + length
+        if functions > quota.scheduled_functions or length > quota.scheduled_arguments_bytes:
+            self._look_at_scheduled(functions, length)
+        self.scheduled_functions, self.scheduled_arguments_bytes = functions, length
+
+    def _look_at_scheduled(self, functions: int, length: int) -> None:
+        self.is_near = True
+        for name, used in (("scheduled_functions_max", functions), ("scheduled_arguments_bytes_max", length)):
+            most = getattr(self.limits, name)
+            if used > most:
+                raise LimitError(
+                    f"got {functions:,} functions scheduled by one function, with {length:,} bytes of arguments,"
+                    f" expected at most {most:,} ({name}); {_WHAT[name][1]}"
+                )
 
     def _look(self) -> None:
         """Something is close to its limit, or beyond it."""

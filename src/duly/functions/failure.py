@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from textwrap import indent
+from typing import Final, cast
 
 from duly.database.watchdog import is_application
 from duly.errors import AppError
@@ -15,21 +17,32 @@ from duly.values.value import UNSET, NotAValueError, dumps
 _FRAMES_MAX: Final = 8
 
 
-def describe(error: BaseException) -> str:
-    """The exception and where it came from, innermost line last.
+def describe(error: BaseException, length_max: int | None = None) -> str:
+    """The exception and where it came from, innermost line last; of a group, what is in it too.
 
     ValueError: no such item
       at create_order (orders.py:12)
+
+    What is longer than `length_max` loses the end of its message, not the lines that tell where.
     """
     frames = [
-        f"  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
+        f"\n  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)
         if is_application(frame.filename)
     ]
+    where = "".join([*frames[-_FRAMES_MAX:], *(f"\n{indent(describe(one), '  | ')}" for one in _members(error))])
     head = "".join(traceback.format_exception_only(error)).rstrip()
     if type(error).__module__.startswith("duly."):
         head = head.removeprefix(f"{type(error).__module__}.")
-    return "\n".join([head, *frames[-_FRAMES_MAX:]])
+    if length_max is not None and len(head) + len(where) > length_max:
+        head = head[: max(length_max - len(where) - 1, 0)] + "…"
+    return head + where
+
+
+def _members(error: BaseException) -> Iterable[BaseException]:
+    """The first of the exceptions of which a group consists, such as that of an `asyncio.TaskGroup`."""
+    if isinstance(error, BaseExceptionGroup):
+        yield from cast("BaseExceptionGroup[BaseException]", error).exceptions[:_FRAMES_MAX]
 
 
 @dataclass(frozen=True)

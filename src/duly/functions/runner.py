@@ -24,7 +24,7 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
-from duly.limits import BLOCKING_ACTIONS_MAX, POSTPONED_MS, WARNING_SECONDS, unlimited
+from duly.limits import BLOCKING_ACTIONS_MAX, ERROR_TEXT_LENGTH_MAX, POSTPONED_MS, WARNING_SECONDS, unlimited
 from duly.model import jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -285,7 +285,7 @@ class Runner:
             if batch.broken is not None:
                 raise
             self._told(function, started, error, job.id)
-            batch.attempt(jobs.fail, job, describe(error))
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX))
         else:
             if _log.isEnabledFor(logging.INFO):
                 self._told(function, started, None, job.id)
@@ -308,9 +308,13 @@ class Runner:
             await self.action(function, loads(job.args), Caller(None, job.id))
         except asyncio.CancelledError as canceled:
             task = asyncio.current_task()
-            error = jobs.INTERRUPTED if task is not None and task.cancelling() else describe(canceled)
+            error = (
+                jobs.INTERRUPTED
+                if task is not None and task.cancelling()
+                else describe(canceled, ERROR_TEXT_LENGTH_MAX)
+            )
         except Exception as failure:
-            error = describe(failure)
+            error = describe(failure, ERROR_TEXT_LENGTH_MAX)
         faults.at("action.ran")
         await self._record_end(job, epoch, error)
         faults.at("action.recorded")
@@ -354,7 +358,8 @@ async def _contained_await(coroutine: Awaitable[T]) -> T:
 
 
 def _uncontained(error: BaseException) -> FunctionError:
-    return FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
+    ended = FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
+    return ended.with_traceback(error.__traceback__)
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:

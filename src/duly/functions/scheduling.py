@@ -29,6 +29,7 @@ Moment = float | datetime
 
 
 _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a float
+_ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
 
 
 class Scheduler:
@@ -139,7 +140,8 @@ def delay_ms(delay: object) -> float:
             f"got the delay {delay!r:.80} ({type(delay).__name__}), expected milliseconds or a timedelta"
         )
     if not 0 <= delay < math.inf:  # neither is NaN
-        raise InvalidScheduleError(f"got a delay of {delay} ms, expected a finite one that is not negative")
+        shown = max(delay, -_FOREVER_MS) if isinstance(delay, int) else delay
+        raise InvalidScheduleError(f"got a delay of {shown} ms, expected a finite one that is not negative")
     return min(delay, _FOREVER_MS)
 
 
@@ -158,7 +160,7 @@ def moment_ms(when: object) -> float:
 
 
 def check_window(when: float, now: float) -> None:
-    if abs(when - now) > SCHEDULE_WINDOW_MS:
+    if abs(when - now) > SCHEDULE_WINDOW_MS + _ROUNDING_MS:
         days = (when - now) / 86_400_000
         raise InvalidScheduleError(
             f"got a time {abs(days):,.1f} days in the {'future' if days > 0 else 'past'}, expected at most"

@@ -130,12 +130,13 @@ async def end_action(transaction: Transaction, id: int, epoch: int, error: str |
 
 async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
     """Cancel a function: pending, it will not run; running, its result and what it schedules are dropped."""
-    if id == own:
+    job = await transaction.get(JOBS, id)
+    if id == own and isinstance(job, Job) and job.state == PENDING:
+        # A mutation is pending until its commit; of an action that runs, a mutation it calls may cancel it.
         raise InvalidScheduleError(
             "got the id of the running mutation itself, expected another: a mutation cannot cancel itself;"
             " raise an error to undo it, or return"
         )
-    job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state in COMPLETED - {CANCELED}:
         found = "has expired" if not isinstance(job, Job) else f"has completed ({job.state})"
         raise AlreadyCompletedError(f"the scheduled function {found}, expected one that is pending or in progress")

@@ -1,0 +1,197 @@
+"""What is scheduled is part of its mutation, and runs by due time, then in the order of scheduling."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from duly import (
+    MutationCtx,
+    ReturnsValidationError,
+    internal_mutation,
+    mutation,
+)
+from duly.limits import BATCH_SECONDS_MAX
+from duly.testing import Harness
+from tests.scheduler.app import NOW, act, modules, note, noted, notes
+from tests.scheduler.held import Held
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+@pytest.fixture
+def t() -> Harness:
+    return Harness(modules(globals()))
+
+
+# Part of the mutation.
+
+
+async def test_nothing_that_is_scheduled_runs_inside_its_mutation_or_before_its_time(t: Harness) -> None:
+    async with t:
+
+        async def parent(ctx: MutationCtx) -> None:
+            await ctx.scheduler.run_after(0, note, {"value": "child"})
+            await ctx.scheduler.run_after(60_000, note, {"value": "late child"})
+            await ctx.run_mutation(note, {"value": "parent"})
+
+        await t.transaction(parent)
+        assert await t.query(notes) == ["parent"]
+        await t.run_until_idle()
+        assert await t.query(notes) == ["parent", "child"]
+        await t.advance(timedelta(seconds=59, milliseconds=999))
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success", "pending"]
+        await t.advance(1)
+        assert await t.query(notes) == ["parent", "child", "late child"]
+
+
+@mutation
+async def schedules_and_returns_no_value(ctx: MutationCtx) -> int:
+    await ctx.scheduler.run_after(0, note)
+    return "seven"  # pyright: ignore[reportReturnType]
+
+
+async def test_a_mutation_that_fails_at_its_very_end_has_scheduled_nothing(t: Harness) -> None:
+    async with t:
+        with pytest.raises(ReturnsValidationError):
+            await t.mutation(schedules_and_returns_no_value)
+        assert await t.jobs() == []
+        await t.run_until_idle()
+        assert await t.query(notes) == []
+
+
+async def test_a_mutation_that_fails_does_not_undo_what_another_has_scheduled(t: Harness) -> None:
+    async with t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, act, {"value": 1}))
+        await t.run_until_idle()
+        with pytest.raises(ReturnsValidationError):
+            await t.mutation(schedules_and_returns_no_value)
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success"]
+        assert noted == [1]
+
+
+@mutation
+async def nested(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, note, {"value": "of the nested one"})
+    await ctx.run_mutation(nested_more, {})
+
+
+@mutation
+async def nested_more(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, note, {"value": "of the one nested in that"})
+
+
+async def test_what_a_nested_mutation_schedules_runs_by_itself_after_the_commit(t: Harness) -> None:
+    async with t:
+        await t.transaction(lambda ctx: ctx.run_mutation(nested))
+        assert await t.query(notes) == []
+        await t.run_until_idle()
+        assert await t.query(notes) == ["of the nested one", "of the one nested in that"]
+
+
+async def test_a_rehearsal_schedules_nothing_of_its_own() -> None:
+    async with Harness(modules(globals()), development=True) as t:
+        await t.mutation(nested)
+        assert len(await t.jobs()) == 2
+        await t.run_until_idle()
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success", "success"]
+
+
+# Order.
+
+
+async def test_of_times_that_have_passed_the_order_of_scheduling_counts(t: Harness) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            await ctx.scheduler.run_at(NOW - 1_000, note, {"value": 1})
+            await ctx.scheduler.run_after(0, note, {"value": 2})
+            await ctx.scheduler.run_at(NOW - 5_000, note, {"value": 3})
+            await ctx.scheduler.run_at(NOW, note, {"value": 4})
+
+        await t.transaction(schedule)
+        await t.run_until_idle()
+        assert await t.query(notes) == [1, 2, 3, 4]
+
+
+async def test_a_time_in_the_past_comes_behind_what_is_due_already(t: Harness) -> None:
+    async with t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(10, note, {"value": "due first"}))
+        t._clock.set(NOW + 20)  # pyright: ignore[reportPrivateUsage]
+        await t.transaction(lambda ctx: ctx.scheduler.run_at(NOW - 5_000, note, {"value": "asked for earlier"}))
+        await t.run_until_idle()
+        assert await t.query(notes) == ["due first", "asked for earlier"]
+
+
+async def test_equal_times_of_different_mutations_run_in_the_order_of_scheduling_and_fractions_count(
+    t: Harness,
+) -> None:
+    async with t:
+        for value, when in ((1, 100), (2, 100), (3, 99.75), (4, 100), (5, 99.5)):
+            await t.transaction(
+                lambda ctx, value=value, when=when: ctx.scheduler.run_at(NOW + when, note, {"value": value})
+            )
+        t._clock.set(NOW + 200)  # pyright: ignore[reportPrivateUsage]
+        await t.run_until_idle()
+        assert await t.query(notes) == [5, 3, 1, 2, 4]
+
+
+@mutation
+async def schedules_two(ctx: MutationCtx, value: int) -> None:
+    await ctx.scheduler.run_after(0, note, {"value": value})
+    await ctx.scheduler.run_after(0, note, {"value": value + 1})
+
+
+async def test_mutations_of_one_batch_have_scheduled_in_the_order_in_which_they_ran(t: Harness) -> None:
+    async with t:
+        async with Held(t.app) as held:
+
+            async def fills_a_batch(ctx: MutationCtx) -> None:
+                held.stand()
+                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
+
+            before = asyncio.create_task(t.transaction(fills_a_batch))
+            await held.arrived()
+            together: list[asyncio.Task[None]] = []
+            for n in range(5):
+                together.append(asyncio.create_task(t.mutation(schedules_two, {"value": 2 * n})))
+                await held.queued(n + 1)
+        await asyncio.gather(before, *together)
+        await t.run_until_idle()
+        assert await t.query(notes) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+        assert [job["args"][0]["value"] for job in await t.jobs()] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+async def test_actions_start_in_the_order_of_their_due_times(t: Harness) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            for value, delay in ((1, 30), (2, 10), (3, 30), (4, 20), (5, 10)):
+                await ctx.scheduler.run_after(delay, act, {"value": value})
+
+        await t.transaction(schedule)
+        t._clock.set(NOW + 100)  # pyright: ignore[reportPrivateUsage]
+        await t.run_until_idle()
+        assert noted == [2, 5, 4, 1, 3]
+
+
+@internal_mutation
+async def notes_and_goes_on(ctx: MutationCtx, left: int) -> None:
+    await ctx.run_mutation(note, {"value": left})
+    if left:
+        await ctx.scheduler.run_after(0, notes_and_goes_on, {"left": left - 1})
+
+
+async def test_what_a_due_function_schedules_for_now_comes_behind_what_is_due(t: Harness) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            await ctx.scheduler.run_after(0, notes_and_goes_on, {"left": 2})
+            await ctx.scheduler.run_after(0, note, {"value": "the other"})
+
+        await t.transaction(schedule)
+        await t.run_until_idle()
+        assert await t.query(notes) == [2, "the other", 1, 0]
