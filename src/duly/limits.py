@@ -154,6 +154,10 @@ BACKOFF_MS_MIN: Final = 500.0
 """How long a function that the store has refused waits at most the first time, in milliseconds; then twice as long."""
 BACKOFF_MS_MAX: Final = 7_200_000.0
 """How long at most at all (2 hours)."""
+CRON_INTERVAL_MS_MIN: Final = 1_000.0
+"""The shortest interval of a cron, in milliseconds (a second): what is to run more often is a loop in an action."""
+CRON_INTERVAL_MS_MAX: Final = float(SCHEDULE_WINDOW_MS)
+"""The longest: no function is scheduled further ahead."""
 RETENTION_MS: Final = 604_800_000.0
 """How long the row of a scheduled function stays after its completion, in milliseconds (7 days)."""
 SWEPT_AT_ONCE: Final = 500

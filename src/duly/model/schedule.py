@@ -1,0 +1,224 @@
+"""When a cron runs next: at an interval, or by a cron expression in a time zone. Pure: the time is an argument.
+
+The hours of a zone's clock change twice a year. What a cron expression then means is what Debian's cron does:
+
+    its slot …                          minute and hour are given          minute or hour begins with *
+    does not exist (clock goes ahead)   runs once, right after the gap     by elapsed time: there is no such slot
+    exists twice (clock goes back)      runs once, the first time          by elapsed time: runs in both hours
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import lru_cache
+from math import floor, isfinite
+from typing import Any, Final, NamedTuple, cast
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from duly.clock import to_datetime, to_milliseconds
+from duly.errors import InvalidScheduleError
+from duly.limits import CRON_INTERVAL_MS_MAX, CRON_INTERVAL_MS_MIN
+
+UTC: Final = "UTC"
+
+
+class Interval(NamedTuple):
+    """Every so many milliseconds."""
+
+    ms: float
+
+
+class Calendar(NamedTuple):
+    """A cron expression of five fields, or of six with the seconds first, by the clock of a zone."""
+
+    cron: str
+    tz: str = UTC
+
+
+Schedule = Interval | Calendar
+
+
+def interval(ms: object) -> Interval:
+    """An interval. InvalidScheduleError unless it is at least a second, and at most five years."""
+    if isinstance(ms, bool) or not isinstance(ms, int | float) or not isfinite(ms):
+        raise InvalidScheduleError(f"got an interval of {ms!r:.80}, expected milliseconds")
+    if not CRON_INTERVAL_MS_MIN <= ms <= CRON_INTERVAL_MS_MAX:
+        raise InvalidScheduleError(
+            f"got an interval of {ms:,} ms, expected at least {CRON_INTERVAL_MS_MIN:,} (CRON_INTERVAL_MS_MIN) and at"
+            f" most {CRON_INTERVAL_MS_MAX:,} (CRON_INTERVAL_MS_MAX)"
+        )
+    return Interval(ms)
+
+
+def calendar(cron: object, tz: object = UTC) -> Calendar:
+    """A cron expression in a zone. InvalidScheduleError where it cannot be read, or never matches.
+
+    >>> calendar("@daily")
+    Calendar(cron='0 0 * * *', tz='UTC')
+    >>> calendar("0 22-2 * * MON")
+    Calendar(cron='0 22-23,0-2 * * MON', tz='UTC')
+    """
+    if not isinstance(cron, str):
+        raise InvalidScheduleError(f"got the cron expression {cron!r:.80}, expected a string such as '0 9 * * 1'")
+    fields = _ALIASES.get(cron.strip().lower(), cron).upper().split()
+    names = _FIELDS[-len(fields) :] if len(fields) in (5, 6) else ()
+    if not names:
+        raise InvalidScheduleError(
+            f"got the cron expression {cron!r:.80} with {len(fields)} fields, expected minute, hour, day of month,"
+            " month and day of week (and seconds before them, if wanted), or one of " + ", ".join(_ALIASES)
+        )
+    found = Calendar(" ".join(map(_unwrapped, names, fields)), _zone_name(tz))
+    try:
+        CronSim(found.cron, _SOME_DAY)
+    except (CronSimError, ValueError, AssertionError) as error:
+        raise InvalidScheduleError(
+            f"got the cron expression {cron!r:.80}: {_what_is_wrong(error, names, fields)}"
+        ) from None
+    if next(CronSim(found.cron, _SOME_DAY), None) is None:
+        raise InvalidScheduleError(f"got the cron expression {cron!r:.80}, which never matches any day")
+    return found
+
+
+def next_after(schedule: Schedule, slot: float, now: float) -> float:
+    """The first slot after `now`, of a schedule that has had one at `slot`; both in milliseconds since 1970."""
+    if isinstance(schedule, Interval):
+        behind = max(floor((now - slot) / schedule.ms), 0)
+        after = slot + (behind + 1) * schedule.ms
+        return after if after > now else after + schedule.ms  # what was rounded
+    return following(schedule, max(slot, now))
+
+
+def following(schedule: Calendar, after: float) -> float:
+    """The first slot of a calendar after a time."""
+    start = to_datetime(after).astimezone(_zone(schedule.tz))
+    for found in CronSim(schedule.cron, start):
+        slot = to_milliseconds(found)
+        if slot > after:  # in an hour that comes again it may name the first one
+            return slot
+    raise InvalidScheduleError(f"got the cron expression {schedule.cron!r}, which never matches again")
+
+
+def describe(schedule: Schedule) -> str:
+    """The schedule in words.
+
+    >>> describe(calendar("15 7 * * 1", "Europe/Berlin"))
+    'At 07:15 on Monday (Europe/Berlin)'
+    """
+    if isinstance(schedule, Interval):
+        for ms, unit in _UNITS:
+            if schedule.ms % ms == 0:
+                count = int(schedule.ms // ms)
+                return f"every {unit}" if count == 1 else f"every {count:,} {unit}s"
+        return f"every {schedule.ms / 1000:,} seconds"
+    return f"{CronSim(schedule.cron, _SOME_DAY).explain()} ({schedule.tz})"
+
+
+def parse(data: object) -> Schedule:
+    """A schedule as it is registered: {"kind": "interval", "ms": …} or {"kind": "cron", "cron": …, "tz": …}."""
+    given: dict[str, Any] = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    kind, rest = given.get("kind"), given.keys() - {"kind"}
+    if kind == "interval" and rest == {"ms"}:
+        return interval(given["ms"])
+    if kind == "cron" and rest <= {"cron", "cronspec", "tz"} and len(rest - {"tz"}) == 1:
+        return calendar(given.get("cron", given.get("cronspec")), given.get("tz", UTC))
+    raise InvalidScheduleError(
+        f"got the schedule {data!r:.200}, expected {{'kind': 'interval', 'ms': 60_000}} or"
+        " {'kind': 'cron', 'cron': '0 9 * * 1', 'tz': 'Europe/Berlin'}"
+    )
+
+
+def shown(schedule: Schedule) -> dict[str, Any]:
+    """A schedule as `_cron_jobs` shows it, and as `parse` takes it."""
+    kind = "interval" if isinstance(schedule, Interval) else "cron"
+    return {"kind": kind, **schedule._asdict()}
+
+
+_SOME_DAY: Final = datetime(2024, 1, 1)
+_UNITS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
+_ALIASES: Final = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_NAMED: Final = {
+    "month": ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"),
+    "day of week": ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"),
+}
+_FIELDS: Final = ("second", "minute", "hour", "day of month", "month", "day of week")
+_RANGES: Final = {
+    "second": (0, 59),
+    "minute": (0, 59),
+    "hour": (0, 23),
+    "day of month": (1, 31),
+    "month": (1, 12),
+    "day of week": (0, 6),
+}
+_range: Final = re.compile(r"(\w+)-(\w+)(?:/(\d+))?")
+
+
+def _unwrapped(name: str, field: str) -> str:
+    """The field with ranges that go beyond its end, such as 22-2 hours or FRI-MON, as two ranges or as a list."""
+    return ",".join(_unwrapped_range(name, part) for part in field.split(","))
+
+
+def _unwrapped_range(name: str, part: str) -> str:
+    match = _range.fullmatch(part)
+    if match is None:
+        return part
+    low, high = _RANGES[name]
+    first, last = _number(name, match[1]), _number(name, match[2])
+    if first is None or last is None or first <= last or not (first <= high and last >= low):
+        return part
+    if match[3] is None:
+        return f"{first}-{high},{low}-{last}"
+    values = [*range(first, high + 1), *range(low, last + 1)]
+    return ",".join(map(str, values[:: int(match[3]) or 1]))
+
+
+def _number(name: str, text: str) -> int | None:
+    if text.isdigit():
+        return int(text)
+    names = _NAMED.get(name, ())
+    return names.index(text) + (name == "month") if text in names else None
+
+
+def _what_is_wrong(error: Exception, names: tuple[str, ...], fields: list[str]) -> str:
+    """Which field, and what it may hold."""
+    if str(error) == "Bad day-of-month" and _is_day(fields[-3]):
+        return "it never matches: none of its months has such a day"
+    for name, field in zip(names, fields, strict=True):
+        if str(error) == f"Bad {name.replace(' ', '-')}":
+            low, high = _RANGES[name]
+            names_too = f" or {_NAMED[name][0]}-{_NAMED[name][-1]}" if name in _NAMED else ""
+            return f"the {name} is {field!r}, expected {low}-{high}{names_too}, lists, ranges and steps of them"
+    return str(error)
+
+
+def _is_day(field: str) -> bool:
+    try:
+        CronSim(f"0 0 {field} * *", _SOME_DAY)
+    except CronSimError:
+        return False
+    return True
+
+
+def _zone_name(tz: object) -> str:
+    if not isinstance(tz, str):
+        raise InvalidScheduleError(f"got the time zone {tz!r:.80}, expected a name such as 'Europe/Berlin'")
+    _zone(tz)
+    return tz
+
+
+@lru_cache(1024)
+def _zone(tz: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(tz)
+    except (KeyError, ValueError, OSError):
+        raise InvalidScheduleError(f"got the time zone {tz!r:.80}, expected a name such as 'Europe/Berlin'") from None

@@ -1,0 +1,136 @@
+"""When a cron runs next, at the clock changes too, and how a schedule is said in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from duly.errors import InvalidScheduleError
+from duly.model.schedule import Calendar, Interval, calendar, describe, following, interval, next_after, parse, shown
+
+BERLIN = "Europe/Berlin"  # the clock goes ahead on 2030-03-31 at 02:00, and back on 2030-10-27 at 03:00
+
+
+def ms(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000
+
+
+def slots(cron: str, tz: str, start: str, count: int) -> list[str]:
+    """The next ones in UTC, without seconds."""
+    found: list[str] = []
+    at = ms(start)
+    for _ in range(count):
+        at = following(calendar(cron, tz), at)
+        found.append(f"{datetime.fromtimestamp(at / 1000, UTC):%m-%d %H:%M}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cron", "start", "expected"),
+    [
+        ("5 * * * *", "2023-03-01 08:35", "03-01 09:05"),
+        ("30 8 * * *", "2023-02-28 08:35", "03-01 08:30"),
+        ("30 12 * * 2", "2023-02-28 08:35", "02-28 12:30"),
+        ("30 12 1 * *", "2023-02-28 08:35", "03-01 12:30"),
+        ("0 12 * * 1,5", "2023-02-28 08:35", "03-03 12:00"),
+        ("0 0 31 * *", "2023-03-31 00:00", "05-31 00:00"),
+        ("0 0 29 2 *", "2023-02-28 08:35", "02-29 00:00"),
+        ("0 0 L * *", "2023-02-01 00:00", "02-28 00:00"),
+        ("0 0 LW * *", "2023-04-01 00:00", "04-28 00:00"),
+        ("0 0 * * 5L", "2023-04-01 00:00", "04-28 00:00"),
+        ("0 0 * * MON#2", "2023-04-01 00:00", "04-10 00:00"),
+        ("0 0 * * 7", "2023-04-01 00:00", "04-02 00:00"),
+        ("0 0 13 * FRI", "2023-04-01 00:00", "04-07 00:00"),
+        ("@weekly", "2023-04-01 00:00", "04-02 00:00"),
+        ("0 22-2 * * *", "2023-04-01 23:30", "04-02 00:00"),
+        ("0 0 * * SAT-SUN", "2023-04-03 00:00", "04-08 00:00"),
+        ("0 20-4/2 * * *", "2023-04-01 02:30", "04-01 04:00"),
+    ],
+)
+def test_the_next_slot_is_the_first_that_matches_after_a_time(cron: str, start: str, expected: str) -> None:
+    assert slots(cron, "UTC", start, 1) == [expected]
+
+
+def test_a_slot_that_does_not_exist_is_right_after_the_gap() -> None:
+    assert slots("30 2 * * *", BERLIN, "2030-03-30 00:00", 3) == ["03-30 01:30", "03-31 01:00", "04-01 00:30"]
+    assert slots("15,45 2 * * *", BERLIN, "2030-03-31 00:00", 2) == ["03-31 01:00", "04-01 00:15"]
+    assert slots("0 2,3 * * *", BERLIN, "2030-03-31 00:00", 2) == ["03-31 01:00", "04-01 00:00"]
+
+
+def test_a_slot_that_exists_twice_is_the_first_of_both() -> None:
+    assert slots("30 2 * * *", BERLIN, "2030-10-26 12:00", 2) == ["10-27 00:30", "10-28 01:30"]
+    assert slots("30 2 * * *", BERLIN, "2030-10-27 01:10", 1) == ["10-28 01:30"]  # in the hour that came again
+
+
+def test_what_goes_by_elapsed_time_neither_stops_nor_repeats_at_a_clock_change() -> None:
+    assert slots("*/30 * * * *", BERLIN, "2030-03-31 00:30", 3) == ["03-31 01:00", "03-31 01:30", "03-31 02:00"]
+    assert slots("*/30 * * * *", BERLIN, "2030-10-27 00:00", 4) == [
+        "10-27 00:30",
+        "10-27 01:00",
+        "10-27 01:30",
+        "10-27 02:00",
+    ]
+
+
+def test_an_interval_keeps_its_phase_however_late_it_is() -> None:
+    assert next_after(Interval(60_000), slot=1_000, now=1_000) == 61_000
+    assert next_after(Interval(60_000), slot=1_000, now=60_999) == 61_000
+    assert next_after(Interval(60_000), slot=1_000, now=61_000) == 121_000
+    assert next_after(Interval(60_000), slot=1_000, now=600_000_000) == 600_001_000
+    assert next_after(Interval(1_000), slot=5_000, now=4_000) == 6_000
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (interval(30_000), "every 30 seconds"),
+        (interval(60_000), "every minute"),
+        (interval(7_200_000), "every 2 hours"),
+        (interval(1_500), "every 1.5 seconds"),
+        (calendar("15 7 * * *"), "At 07:15 every day (UTC)"),
+        (calendar("0 9 * * 1", BERLIN), "At 09:00 on Monday (Europe/Berlin)"),
+    ],
+)
+def test_a_schedule_is_said_in_words(given: Any, text: str) -> None:
+    assert describe(given) == text
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"kind": "interval", "ms": 60_000}, Interval(60_000)),
+        ({"kind": "cron", "cron": "0 9 * * 1", "tz": BERLIN}, Calendar("0 9 * * 1", BERLIN)),
+        ({"kind": "cron", "cronspec": "@hourly"}, Calendar("0 * * * *", "UTC")),
+    ],
+)
+def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any], expected: Any) -> None:
+    assert parse(data) == expected
+    assert parse(shown(parse(data))) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({"kind": "interval", "ms": 999}, "expected at least 1,000"),
+        ({"kind": "interval", "ms": float("nan")}, "got an interval of nan"),
+        ({"kind": "interval", "ms": True}, "got an interval of True"),
+        ({"kind": "interval", "ms": 2e11}, "at most 158,112,000,000"),
+        ({"kind": "interval"}, "got the schedule"),
+        ({"kind": "cron", "cron": "61 * * * *"}, "the minute is '61', expected 0-59"),
+        ({"kind": "cron", "cron": "* * * FOO *"}, "the month is 'FOO', expected 1-12 or JAN-DEC"),
+        ({"kind": "cron", "cron": "* * * * 8"}, "the day of week is '8', expected 0-6 or SUN-SAT"),
+        ({"kind": "cron", "cron": "0 0 31 2 *"}, "never matches: none of its months has such a day"),
+        ({"kind": "cron", "cron": "* * * *"}, "with 4 fields, expected minute, hour,"),
+        ({"kind": "cron", "cron": "* * * * *", "cronspec": "* * * * *"}, "got the schedule"),
+        ({"kind": "cron", "cron": "* * * * *", "tz": "Mars/Olympus"}, "got the time zone 'Mars/Olympus'"),
+        ({"kind": "cron", "cron": 5}, "got the cron expression 5"),
+        ({"kind": "sometimes"}, "got the schedule {'kind': 'sometimes'}"),
+        (None, "got the schedule None"),
+    ],
+)
+def test_what_is_no_schedule_is_refused_with_what_was_expected(data: Any, problem: str) -> None:
+    with pytest.raises(InvalidScheduleError) as caught:
+        parse(data)
+    assert problem in str(caught.value)
