@@ -32,6 +32,11 @@ async def add_counters(ctx: MutationCtx, count: int) -> list[Id]:
     return [await ctx.db.insert("counters", {"n": 0}) for _ in range(count)]
 
 
+@query
+async def newest_note(ctx: QueryCtx) -> Any:
+    return await ctx.db.query("notes").order("desc").first()
+
+
 # What is scheduled.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -52,6 +53,15 @@ def flush_ms(folder: Path, count: int) -> tuple[float, float]:
         os.close(file)
         path.unlink()
     return percentiles(times)
+
+
+def memory_mib() -> float:
+    """The most memory that this process has had at once."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # bytes, where there is no /proc
 
 
 def cpu_seconds(process: int | None) -> float:

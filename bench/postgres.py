@@ -17,20 +17,19 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import floor_postgres as floor
-from bench import machine, nodes, pending, product, profiling, report, scale
+from bench import machine, nodes, pending, product, profiling, report
 from bench.peers import run as peers
 from bench.peers.catalogue import PEERS
+from bench.peers.databases import PostgresDatabases
 from bench.report import Measure, Result
-from bench.run import QUICK, ROUNDS, WARM_UP, count_of, progress
-from bench.scale import Compared
+from bench.run import PENDING, QUICK, ROUNDS, STORM, WARM_UP, count_of, progress, show_pending, show_storm
 from bench.workloads import Stores, Workload, measure
 from tests.postgres import PLACE, Server, drop_store, new_store, unavailable
 
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
 """Of the server, for everybody; all else is as PostgreSQL ships, so that what is committed is on the disk."""
 SHOWN = ("server_version", "shared_buffers", "max_wal_size", "fsync", "synchronous_commit", "full_page_writes")
-PENDING, ALL_PEERS = "pending", "peers"
-PENDING_ROUNDS = 5
+ALL_PEERS = "peers"
 
 CALLS_GOAL, CALLS_AT_ONCE_GOAL = 3_000, 30_000
 WORKLOADS = (
@@ -181,16 +180,20 @@ def _measure(options: argparse.Namespace, address: str) -> None:
     stores = schemas_of(address)
     results = list(_results(options, stores))
     if results:
-        print(report.table(results), end="\n\n")
-    compared = list(_compared(options, stores))
-    chosen = [peer.key for peer in PEERS if _is_chosen(peer.key, options)]
-    others = asyncio.run(peers.measure(address, True, chosen, progress)) if chosen else []
+        print(report.table(results))
+    more = {
+        "pending": show_pending(options, stores) if _is_chosen(PENDING, options) else {},
+        "storm": show_storm(options, stores) if STORM in (options.only or ()) else [],
+    }
+    chosen = [peer for peer in PEERS if _is_chosen(peer.key, options)]
+    others = asyncio.run(peers.measure(chosen, PostgresDatabases(address), peers.QUICK, progress, peers.WORKLOADS))
     progress("")
     rows = [*_rows(results), *others]
     if others:
-        print(peers.table(rows))
+        print("\n" + peers.table(rows))
     if options.json:
-        _save(options.json, about, results, compared, rows)
+        found = {"machine": about, "results": [result.as_json() for result in results], **more, "systems": rows}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 async def _describe(address: str) -> dict[str, str]:
@@ -219,17 +222,6 @@ def _results(options: argparse.Namespace, stores: Stores) -> Iterator[Result]:
     progress("")
 
 
-def _compared(options: argparse.Namespace, stores: Stores) -> Iterator[Compared]:
-    """Print what pending functions cost."""
-    if _is_chosen(PENDING, options):
-        share = QUICK if options.quick else 1
-        count, rounds = options.count or pending.PENDING // share, options.rounds or PENDING_ROUNDS
-        compared = pending.compare(stores, count, rounds, share, progress)
-        progress("")
-        print(scale.table(compared, "none pending", f"{count:,} pending"), end="\n\n")
-        yield from compared
-
-
 def _rows(results: list[Result]) -> Iterator[peers.Row]:
     """The figures of duly for the table of all systems; each run has checked that no job was lost or doubled."""
     for result in results:
@@ -245,27 +237,16 @@ def _is_chosen(key: str, options: argparse.Namespace) -> bool:
     return not options.only or key in options.only or (is_peer and ALL_PEERS in options.only)
 
 
-def _save(
-    path: Path, about: dict[str, Any], results: list[Result], compared: list[Compared], rows: list[peers.Row]
-) -> None:
-    found = {
-        "machine": about,
-        "results": [result.as_json() for result in results],
-        "pending": [{**each._asdict(), "ratio": each.ratio} for each in compared],
-        "systems": rows,
-    }
-    path.write_text(json.dumps(found, indent=2) + "\n")
-
-
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     keys = [workload.key for workload in WORKLOADS]
-    which = [*keys, PENDING, ALL_PEERS, *(peer.key for peer in PEERS)]
+    which = [*keys, PENDING, STORM, ALL_PEERS, *(peer.key for peer in PEERS)]
     parser = argparse.ArgumentParser(prog="bench/postgres.py", description="Measure duly on PostgreSQL, and others.")
     parser.add_argument("address", nargs="?", help="of a server, as a superuser, instead of one of our own")
     parser.add_argument("--only", nargs="+", choices=which, metavar="W", help=f"some of {', '.join(which)}")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"how often each is measured ({ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, one round: figures are rough")
     parser.add_argument("--count", type=int, metavar="N", help="calls or jobs of a round, instead of the usual number")
+    parser.add_argument("--pending", type=int, metavar="N", help=f"functions that are pending ({pending.PENDING:,})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.add_argument("--profile", choices=keys, metavar="W", help="where the time of the committer goes, instead")
     return parser.parse_args(arguments)

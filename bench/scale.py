@@ -47,6 +47,9 @@ class Compared(NamedTuple):
         """Of each round, for the machine's speed drifts from one to the next; the median of these."""
         return median(large / small for small, large in zip(self.small, self.large, strict=True))
 
+    def as_json(self) -> dict[str, Any]:
+        return {**self._asdict(), "ratio": self.ratio}
+
 
 def table(compared: Sequence[Compared], small: str, large: str) -> str:
     return lined_up([("µs", small, large, "ratio", "at most"), *map(_row, compared)], left=1)

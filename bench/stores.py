@@ -34,7 +34,8 @@ class Dialect(NamedTuple):
 
 
 SQLITE = Dialect(
-    "scheduled_functions",
+    "(SELECT state FROM scheduled_functions WHERE state IN ('inProgress', 'success', 'failed', 'canceled')"
+    f" UNION ALL SELECT state FROM scheduled_functions WHERE lane IN ('mutation', 'action') AND due < {FAR_MS})",
     "SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 't[0-9]*_{}'",
     "json_extract(document, '$.n')",
 )

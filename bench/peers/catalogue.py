@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Peer(NamedTuple):
     key: str
-    """Names its driver, its requirements, its folder and its databases."""
+    """Names its driver and its databases."""
     name: str
     noops: int
     """About as many empty jobs as it runs in a few seconds; how many are measured depends on a trial."""
@@ -19,6 +19,13 @@ class Peer(NamedTuple):
     guarantee: str
     python: tuple[int, int] | None = (3, 11)
     """The oldest Python it runs on; none for what runs on Node."""
+    of: str = ""
+    """The key of the system whose other settings these are, if it is no system of its own."""
+
+    @property
+    def environment(self) -> str:
+        """Names its requirements and its folder."""
+        return self.of or self.key
 
 
 PEERS = (
@@ -74,5 +81,47 @@ PEERS = (
         "at least once: what jobs write and their ends, many together, are separate commits; "
         "jobs of a crashed worker wait 4 hours",
         None,
+    ),
+)
+
+_HUEY_SETTINGS = (
+    "SqliteHuey in WAL mode, 64 MB of cache, no results kept; consumer of 4 threads that looks every 0.01 s instead "
+    "of every 0.1 s and later (it is not told), fsync="
+)
+_HUEY_GUARANTEE = (
+    "at most once: a task is deleted before it runs; what a killed consumer had begun is lost, "
+    "as its documentation says"
+)
+
+SQLITE_PEERS = (
+    Peer(
+        "huey",
+        "Huey",
+        5_000,
+        2_000,
+        "SELECT EXISTS (SELECT 1 FROM task)",
+        f"{_HUEY_SETTINGS}True: each step survives a power cut, as with duly",
+        _HUEY_GUARANTEE,
+    ),
+    Peer(
+        "huey_unsynced",
+        "Huey, fsync=False",
+        10_000,
+        4_000,
+        "SELECT EXISTS (SELECT 1 FROM task)",
+        f"{_HUEY_SETTINGS}False: a power cut may lose tasks or damage the file; what jobs write is flushed",
+        _HUEY_GUARANTEE,
+        of="huey",
+    ),
+    Peer(
+        "apscheduler",
+        "APScheduler",
+        1_500,
+        1_000,
+        "SELECT EXISTS (SELECT 1 FROM apscheduler_jobs)",
+        "SQLAlchemyJobStore on SQLite in WAL mode, synchronous=FULL, 10 threads, misfire_grace_time None; scheduler "
+        "and callers in one process, for two must not share a job store",
+        "neither: a job is handed to a thread, then deleted, then run to its end; a kill loses those that are deleted "
+        "and wait for a thread, and runs again one that was not deleted yet",
     ),
 )

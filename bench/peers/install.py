@@ -22,7 +22,7 @@ class Missing(Exception):
 
 def install(peer: Peer) -> list[str]:
     """The command that runs its driver, less the driver's arguments; run it in its folder."""
-    folder = ENVIRONMENTS / peer.key
+    folder = ENVIRONMENTS / peer.environment
     if peer.python is None:
         return [_with_node(folder), str(HERE / f"{peer.key}.mjs")]
     return [_with_python(folder, peer), str(HERE / f"{peer.key}_driver.py")]
@@ -30,7 +30,7 @@ def install(peer: Peer) -> list[str]:
 
 def _with_python(folder: Path, peer: Peer) -> str:
     assert peer.python is not None
-    requirements = HERE / f"requirements-{peer.key}.txt"
+    requirements = HERE / f"requirements-{peer.environment}.txt"
     python = folder / "bin" / "python"
     if not _is_made(folder, [requirements]):
         _run([_python(peer.python), "-m", "venv", "--clear", str(folder)])

@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import version
@@ -65,6 +66,10 @@ class Peer(ABC):
     @abstractmethod
     async def work(self) -> None:
         """Say `began`, and run jobs for ever."""
+
+    async def work_beside(self) -> None:
+        """Run jobs while this process enqueues: in another one, where workers are not threads or tasks of it."""
+        await self.work()
 
 
 def say(**message: Any) -> None:
@@ -124,13 +129,20 @@ async def work(peer: Peer) -> None:
     await peer.start()
     say(ready=True)
     await asyncio.to_thread(sys.stdin.readline)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     await peer.work()
+
+
+def _leave_with_parent() -> None:
+    """Whoever measures may be killed, and then nobody ends what works for ever."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 async def latency(peer: Peer, jobs: str) -> None:
     await peer.open()
     await peer.start()
-    worker = asyncio.create_task(peer.work())
+    worker = asyncio.create_task(peer.work_beside())
     await peer.enqueue("note", -1)
     await _started(worker, -1)
     called, returned, since = list[float](), list[float](), monotonic()

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -15,9 +15,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.peers.catalogue import PEERS, Peer
+from bench.peers.databases import Databases, PostgresDatabases
 from bench.peers.drivers import Failed
 from bench.peers.install import Missing, install
-from bench.peers.measuring import Drained, Measuring, Scale
+from bench.peers.measuring import KILLS, Drained, Measuring, Scale
 from bench.report import lined_up, percentiles
 
 CALLERS = 64
@@ -35,6 +36,7 @@ TITLES = {
     "W3x2": "jobs that do nothing, two processes",
     "W4": "jobs that read, update, insert",
     "W4x2": "jobs that read, update, insert, two processes",
+    "killed": f"jobs that read, update, insert, while their worker is killed {KILLS} times",
     "W5 p50": "start after the enqueuing call returned, p50",
     "W5 p99": "start after the enqueuing call returned, p99",
     "W5 of call p50": "start after the enqueuing call began, p50",
@@ -42,24 +44,33 @@ TITLES = {
 }
 
 
-async def measure(address: str, quick: bool, only: Sequence[str], say: Callable[[str], None]) -> list[Row]:
-    """The rows of all systems, or only of those keys; `say` is told what goes on."""
-    peers = [peer for peer in PEERS if not only or peer.key in only]
-    scale = QUICK if quick else FULL
-    return [row for peer in peers async for row in _rows(peer, address, scale, say)]
+Workload = Callable[[Measuring], Awaitable[list[Row]]]
 
 
-async def _rows(peer: Peer, address: str, scale: Scale, say: Callable[[str], None]) -> AsyncIterator[Row]:
+async def measure(
+    peers: Iterable[Peer],
+    databases: Databases,
+    scale: Scale,
+    say: Callable[[str], None],
+    workloads: Mapping[str, Workload],
+) -> list[Row]:
+    """The rows of some systems; `say` is told what goes on."""
+    return [row for peer in peers async for row in _rows(peer, databases, scale, say, workloads)]
+
+
+async def _rows(
+    peer: Peer, databases: Databases, scale: Scale, say: Callable[[str], None], workloads: Mapping[str, Workload]
+) -> AsyncIterator[Row]:
     about = {"peer": peer.name, "version": "", "settings": peer.settings, "guarantee": peer.guarantee}
     try:
         say(f"{peer.name}: installing …")
-        measuring = Measuring(peer, install(peer), address, scale)
+        measuring = Measuring(peer, install(peer), databases, scale)
     except Missing as why:
         yield about | {"workload": None, "why": str(why)}
         return
     try:
         about["version"] = await measuring.set_up()
-        for workload, figures in WORKLOADS.items():
+        for workload, figures in workloads.items():
             say(f"{peer.name}: {workload} …")
             for row in await _figures(workload, figures(measuring)):
                 yield about | row
@@ -112,6 +123,11 @@ def _written(workload: str, drains: list[Drained]) -> Row:
     return _row(workload, [drained.rate for drained in drains]) | {"lost": lost, "doubled": doubled}
 
 
+async def _killed(measuring: Measuring) -> list[Row]:
+    _, lost, doubled = await measuring.killed(measuring.peer.counts)
+    return [{"workload": "killed", "title": TITLES["killed"], "unit": "jobs", "lost": lost, "doubled": doubled}]
+
+
 async def _w5(measuring: Measuring) -> list[Row]:
     rows: list[Row] = []
     for since, latencies in (await measuring.latencies()).items():
@@ -130,28 +146,44 @@ def _row(workload: str, figures: list[float], unit: str = "jobs/s") -> Row:
     }
 
 
-WORKLOADS = {"W1": _w1, "W1x64": _w1x64, "W2": _w2, "W3": _w3, "W3x2": _w3x2, "W4": _w4, "W4x2": _w4x2, "W5": _w5}
+WORKLOADS: dict[str, Workload] = {
+    "W1": _w1,
+    "W1x64": _w1x64,
+    "W2": _w2,
+    "W3": _w3,
+    "W3x2": _w3x2,
+    "W4": _w4,
+    "W4x2": _w4x2,
+    "W5": _w5,
+}
+SQLITE_WORKLOADS: dict[str, Workload] = {"W3": _w3, "W4": _w4, "killed": _killed, "W5": _w5}
 
-COLUMNS = ("W1", "W1x64", "W2", "W3", "W3x2", "W4", "W4x2", "W5 p50", "W5 p99")
+COLUMNS = ("W1", "W1x64", "W2", "W3", "W3x2", "W4", "W4x2", "lost, doubled", "W5 p50", "W5 p99")
+SQLITE_COLUMNS = ("W3", "W4", "lost, doubled", "killed", "W5 p50", "W5 p99")
+HEADS = {"W5 p50": "W5 p50 ms", "W5 p99": "W5 p99 ms", "killed": f"by {KILLS} kills"}
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> str:
     """A line for each system, and below what each was set to, promises, or failed with."""
     by_peer: dict[str, list[Row]] = {}
     for row in rows:
         by_peer.setdefault(row["peer"], []).append(row)
-    head = ("jobs/s", "version", *COLUMNS[:-2], "lost, doubled", *(f"{column} ms" for column in COLUMNS[-2:]))
-    lines = [head, *(_line(peer, of_peer) for peer, of_peer in by_peer.items())]
+    head = ("jobs/s", "version", *(HEADS.get(column, column) for column in columns))
+    lines = [head, *(_line(peer, of_peer, columns) for peer, of_peer in by_peer.items())]
     notes = [note for peer, of_peer in by_peer.items() for note in _notes(peer, of_peer)]
     return "\n".join([lined_up(lines, left=2), "", *notes])
 
 
-def _line(peer: str, rows: list[Row]) -> tuple[str, ...]:
-    medians = {row["workload"]: _number(row["median"]) for row in rows if "median" in row}
-    cells = [medians.get(column, "–") for column in COLUMNS]
-    written = [row for row in rows if "lost" in row]
-    lost, doubled = (sum(row[kind] for row in written) for kind in ("lost", "doubled"))
-    return (peer, rows[0]["version"], *cells[:-2], f"{lost}, {doubled}" if written else "–", *cells[-2:])
+def _line(peer: str, rows: list[Row], columns: Sequence[str]) -> tuple[str, ...]:
+    cells = {row["workload"]: _number(row["median"]) for row in rows if "median" in row}
+    cells["lost, doubled"] = _lost([row for row in rows if "lost" in row and row["workload"] != "killed"])
+    cells["killed"] = _lost([row for row in rows if "lost" in row and row["workload"] == "killed"])
+    return (peer, rows[0]["version"], *(cells.get(column, "–") for column in columns))
+
+
+def _lost(rows: list[Row]) -> str:
+    lost, doubled = (sum(row[kind] for row in rows) for kind in ("lost", "doubled"))
+    return f"{lost}, {doubled}" if rows else "–"
 
 
 def _notes(peer: str, rows: list[Row]) -> list[str]:
@@ -178,7 +210,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: figures are rough")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     options = parser.parse_args()
-    rows = asyncio.run(measure(options.address, options.quick, options.only, _progress))
+    peers = [peer for peer in PEERS if not options.only or peer.key in options.only]
+    rows = asyncio.run(
+        measure(peers, PostgresDatabases(options.address), QUICK if options.quick else FULL, _progress, WORKLOADS)
+    )
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

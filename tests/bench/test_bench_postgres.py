@@ -14,8 +14,10 @@ if reason := servers.unavailable():
     pytest.skip(reason, allow_module_level=True)
 
 from bench import nodes, pending, postgres, stores
+from bench.filling import fill
 from bench.peers import run as peers
 from bench.peers.catalogue import PEERS
+from bench.peers.databases import PostgresDatabases
 from bench.report import Measure, Result
 from bench.workloads import Workload, measure
 
@@ -50,15 +52,20 @@ def test_two_nodes_do_the_work(workload: Workload, address: str, monkeypatch: py
 def test_work_beside_pending_functions_is_compared_with_work_beside_none(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compared = pending.compare(postgres.schemas_of(address), 50, rounds=1, share=10_000, say=lambda _: None)
+    compared, taken = pending.measure(postgres.schemas_of(address), 50, rounds=1, share=10_000, say=print)
 
-    assert [each.title for each in compared] == [title for titles, *_ in pending.WORK for title in titles]
-    assert all(len(each.small) == len(each.large) == 1 for each in compared)
+    assert [each.title for each in compared] == [
+        "job that does nothing",
+        "job that reads, patches, inserts",
+        "start after commit, p50",
+        "start after commit, p99",
+    ]
+    assert all(len(each.small) == len(each.large) == 1 for each in (*compared, *taken))
 
 
 def test_a_lost_and_a_doubled_job_are_noticed(address: str) -> None:
     async def count(*numbers: int) -> None:
-        await pending._fill(store, 0)
+        await fill(store, 0)
         async with stores.connection(store) as connection:
             counters, events = stores.table_of(store, "counters"), stores.table_of(store, "events")
             await connection.execute(f"""INSERT INTO {counters} VALUES (1, '{{"n":2}}')""")
@@ -96,11 +103,10 @@ def test_a_profile_tells_parts_and_functions(address: str, capsys: pytest.Captur
     assert "commit: the call" in printed and "tottime" in printed
 
 
-def test_a_system_that_is_missing_is_a_row_that_says_why(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_is_missing_is_a_row_that_says_why(address: str) -> None:
     of_the_future = PEERS[0]._replace(key="none", name="Of the future", python=(9, 9))
-    monkeypatch.setattr(peers, "PEERS", (of_the_future,))
 
-    rows = asyncio.run(peers.measure(address, True, [], lambda _: None))
+    rows = asyncio.run(peers.measure([of_the_future], PostgresDatabases(address), peers.QUICK, print, peers.WORKLOADS))
 
     assert [(row["peer"], row["why"]) for row in rows] == [
         ("Of the future", "needs Python 9.9 or newer, which was not found")
