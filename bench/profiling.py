@@ -15,6 +15,7 @@ from bench.workloads import Stores, Workload, run
 from duly.database.committer import Committer
 from duly.database.log import Log
 from duly.model import jobs
+from duly.storage.postgres import commits
 from duly.storage.postgres import engine as postgres
 from duly.storage.sqlite import SqliteEngine
 
@@ -26,7 +27,7 @@ Parts = tuple[tuple[str, Any, str], ...]
 _ALWAYS: Parts = (
     ("claim", jobs, "claim"),
     ("run handlers, with claim", Committer, "_run"),
-    ("batch, all of it", Committer, "_commit_batch"),
+    ("batch, all of it", Committer, "_do"),
     ("event loop: log", Log, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
 )
@@ -41,8 +42,8 @@ POSTGRES: Parts = (
     ("pull what others wrote", postgres.PostgresEngine, "_pull"),
     ("pack reads", postgres, "pack_reads"),
     ("pack writes", postgres, "pack"),
-    ("commit: the call", postgres.PostgresEngine, "_commit"),
-    ("commit, with packing", postgres.PostgresEngine, "commit"),
+    ("commit: the call, or waiting for it", commits.Commits, "_found"),
+    ("commit: sending, the next goes on", commits.Commits, "send"),
     *_ALWAYS,
 )
 

@@ -136,6 +136,9 @@ CALLS_TOGETHER: Final = 64
 """Calls that a batch takes at once if they wait, so that what they read may be read together."""
 DUE_BATCH_MAX: Final = 2_000
 """Due functions that one batch takes from the store: more than it can run in its time."""
+DUE_BATCHES_MORE: Final = 4
+"""Batches that run what one has taken from a store on a server, beside that one: each while the one before it is
+committed. More gain little, and calls wait behind them."""
 CAUTIOUS_BATCHES_MIN: Final = 4
 """Exclusive batches after a conflict with another node, before one is tried again that is not."""
 CAUTIOUS_BATCHES_MAX: Final = 50

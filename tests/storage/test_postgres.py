@@ -35,8 +35,7 @@ from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
 from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, View, Write
-from duly.storage.postgres import engine as engines
-from duly.storage.postgres import layout, lock
+from duly.storage.postgres import commits, layout, lock
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import Link
@@ -152,7 +151,7 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
     Returns the requests that were lost, to arrive late.
     """
     left, lost = list(losses), list[tuple[Any, ...]]()
-    link: Link = engine._link  # pyright: ignore[reportPrivateUsage]
+    link: Link = engine._wire  # pyright: ignore[reportPrivateUsage]
     fetch = link.fetch
 
     def fetch_or_lose(sql: str, *values: object) -> list[Any]:
@@ -228,7 +227,7 @@ def test_a_commit_is_done_though_the_connection_is_lost_right_after_it(
 def test_a_commit_that_is_settled_only_by_the_next_batch_is_known_to_its_cache(
     engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "STORE_LOST_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(commits, "STORE_LOST_SECONDS_MAX", 0.0)
     with_notes(engine, 5)
     lose(engine, monkeypatch, ("commit_1", "answer"), ("settle_1", "request"))
     with pytest.raises(StoreError, match="whether it is stored is not known"):
@@ -650,7 +649,7 @@ def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
     engine.begin()
     engine.commit(changes((JOBS, add), (NOTES, {id: insert(id, id) for id in ids})))
     engine.begin()
-    link: Link = engine._link  # pyright: ignore[reportPrivateUsage]
+    link: Link = engine._wire  # pyright: ignore[reportPrivateUsage]
     link.execute("BEGIN")
     before = rows_read(engine, link)
     done = {id: Write(job(id, 1.0), job(id, None, "success", completed_time=2.0)) for id in ids}

@@ -49,6 +49,7 @@ class Batch:
         watched: Watched,
         tracked: Tracked,
         reads: ReadSet | None,
+        claimed: dict[int, Job],
         alone: Callable[[], bool],
     ) -> None:
         self.catalog = catalog
@@ -57,6 +58,8 @@ class Batch:
         """The version of the store it began with."""
         self.tracked = tracked
         """What earlier batches have written to the tables that are tracked."""
+        self.claimed = claimed
+        """Due functions that an earlier batch has found and left to the next ones. What a batch writes leaves it."""
         self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
@@ -175,16 +178,32 @@ class Batch:
             self._engine.check(reads)
 
     def commit(self) -> Commit:
+        version = self._engine.commit(self._changes())
+        return self._committed()._replace(version=version)
+
+    def send(self) -> Commit:
+        """Begin to commit; what the engine says when it has landed is the version that is still to be filled in."""
+        self._engine.send(self._changes())
+        return self._committed()
+
+    def _changes(self) -> Changes:
         self._create_tables()
         if self._engine.is_shared:
             self._mark_unchecked()
-        written = [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
-        version = self._engine.commit(Changes(written, self._ids.last, self._what_was_read()))
+        return Changes(self._written(), self._ids.last, self._what_was_read())
+
+    def _written(self) -> list[tuple[Table, dict[int, Write]]]:
+        return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
+
+    def _committed(self) -> Commit:
+        written = self._written()
         for table, writes in written:
             if table.name in self.tracked:
                 self.tracked[table.name].update(writes)
+        for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
+            del self.claimed[id]
         weight = sum(_weight(writes) for _, writes in written)
-        return Commit(version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
+        return Commit(self.version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
 
     def _mark_unchecked(self) -> None:
         """Note which tables hold documents now that the newest version of the application has not checked."""

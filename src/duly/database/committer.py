@@ -7,6 +7,10 @@ order. Neither a handler nor the disk ever stalls the event loop.
 Where other nodes write to the same store, a batch is a guess: what it has read is compared with what they have
 written when it is committed. If it was wrong, the same calls are run again as an exclusive batch, which keeps
 everybody else out from its begin on.
+
+There the way to the server takes long, too. While a batch is on it, the next one already runs, on the guess that the
+one before will be committed: the engine answers it accordingly, it is not sent before that is known, and if it was
+wrong it is run again. Nobody is told anything of a batch before it is durable, nor before the one before it.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -37,7 +42,7 @@ from duly.limits import (
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
 )
-from duly.storage.engine import Conflict, Engine, NotExclusive, View
+from duly.storage.engine import Conflict, Engine, Job, NotExclusive, Overtaken, View
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -90,6 +95,9 @@ class Committer:
         self._left: deque[_Queued] = deque()  # taken from the queue, for the next batch
         self._heard: list[Commit] = []
         self._caution = Caution()
+        self._claimed: dict[int, Job] = {}
+        self._flying: _Turn | None = None
+        """The one whose commit is under way."""
         self._thread.start()
 
     def submit(self, work: Work[T], exclusive: bool = False, args: str = "") -> asyncio.Future[T]:
@@ -140,50 +148,99 @@ class Committer:
         while self._left or not self._ended:
             first = self._left.popleft() if self._left else self._queue.get()
             if first is None:
-                return
-            self._commit_batch(first)
+                break
+            self._do(_Turn(first, first.exclusive or self._caution.is_due()))
+        self._land()
 
-    def _commit_batch(self, first: _Queued) -> None:
-        taken, outcomes, is_new = [first], list[_Outcome](), True
-        exclusive = first.exclusive or self._caution.is_due()
-        given_up = monotonic() + STORE_LOST_SECONDS_MAX
+    def _do(self, turn: _Turn) -> None:
+        """Run the calls of a batch until they are committed, about to be, or refused."""
+        while True:
+            try:
+                return self._attempt(turn)
+            except Exception as error:
+                if not self._is_again(turn, error):
+                    return None
+
+    def _attempt(self, turn: _Turn) -> None:
+        if turn.exclusive:
+            self._land()
+        batch = self._begin(turn.exclusive)
+        faults.at("batch.begun")
+        turn.outcomes = self._run(batch, turn.taken, turn.is_new)
+        faults.at("batch.ran")
+        if self._abandoned:
+            raise _lost()
+        if not self._land():
+            raise Overtaken
+        if self._may_fly(turn, batch):
+            turn.commit = batch.send()
+            self._flying = turn
+        else:
+            self._done(turn, self._commit(batch))
+
+    def _may_fly(self, turn: _Turn, batch: Batch) -> bool:
+        """Whether the next batch may run while this one is committed: if calls wait for it, and the tables stay."""
+        waits = self._left or not self._queue.empty()
+        is_plain = batch.changed and batch.catalog is self.catalog and turn.is_new and not turn.exclusive
+        return bool(self._engine.is_shared and waits and is_plain)
+
+    def _land(self) -> bool:
+        """See the commit that is under way through, if there is one. Whether it went as the next batch took it for."""
+        turn, self._flying = self._flying, None
+        if turn is None:
+            return True
+        catalog = self.catalog
+        assert turn.commit is not None
         try:
-            while True:
-                try:
-                    batch = self._begin(exclusive)
-                    faults.at("batch.begun")
-                    outcomes = self._run(batch, taken, is_new)
-                    faults.at("batch.ran")
-                    if self._abandoned:
-                        raise _lost()
-                    commit = self._commit(batch)
-                    break
-                except Conflict as conflict:
-                    if first.exclusive or monotonic() > given_up:
-                        raise StoreLostError(f"the store was lost on the way: {conflict}") from conflict
-                    self._engine.rollback()
-                    if not isinstance(conflict, NotExclusive):
-                        self._caution.conflicted()
-                    exclusive, is_new = True, False
-                except StoreLostError:
-                    self._engine.rollback()
-                    if first.exclusive or self._abandoned or monotonic() > given_up:
-                        raise
-                    pause(STORE_PAUSE_SECONDS)
-                    is_new = False
-            if not exclusive:
-                self._caution.succeeded()
-            if commit is None:
-                self._tell(self._all_heard(), outcomes)
-            else:
-                faults.at("commit.durable")
-                self._tell([*self._all_heard(), commit], outcomes)
-                faults.at("commit.told")
+            version = self._engine.landed()
         except Exception as error:
-            self._engine.rollback()
-            if not isinstance(error, StoreError):
-                error = StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
-            self._tell(self._all_heard(), [(queued.future, None, error) for queued in taken])
+            if self._is_again(turn, error):
+                self._do(turn)
+            return False
+        self._done(turn, turn.commit._replace(version=version))
+        return self.catalog is catalog
+
+    def _done(self, turn: _Turn, commit: Commit | None) -> None:
+        if not turn.exclusive:
+            self._caution.succeeded()
+        if commit is None:
+            self._tell(self._all_heard(), turn.outcomes)
+        else:
+            faults.at("commit.durable")
+            # The next batch may have learnt of later ones already.
+            self._tell(sorted([*self._all_heard(), commit], key=attrgetter("version")), turn.outcomes)
+            faults.at("commit.told")
+
+    def _is_again(self, turn: _Turn, error: Exception) -> bool:
+        """Whether a batch that has failed is to be run again; if not, its calls are told."""
+        self._engine.rollback()
+        self._land()  # what comes before it
+        failure = self._failure(turn, error)
+        if failure is not None:
+            self._tell(self._all_heard(), [(queued.future, None, failure) for queued in turn.taken])
+        return failure is None
+
+    def _failure(self, turn: _Turn, error: Exception) -> StoreError | None:
+        """What the calls of a batch are told that has failed; None where it is to be run again."""
+        turn.is_new = False
+        self._claimed.clear()  # somebody else may have run it, or canceled it
+        is_late = turn.first.exclusive or self._abandoned or monotonic() > turn.given_up
+        if isinstance(error, Overtaken):
+            turn.exclusive = turn.exclusive or self._caution.is_due()
+            return None
+        if isinstance(error, Conflict):
+            if is_late:
+                return StoreLostError(f"the store was lost on the way: {error}")
+            if not isinstance(error, NotExclusive):
+                self._caution.conflicted()
+            turn.exclusive = True
+            return None
+        if isinstance(error, StoreLostError) and not is_late:
+            pause(STORE_PAUSE_SECONDS)
+            return None
+        if isinstance(error, StoreError):
+            return error
+        return StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
 
     def _begin(self, exclusive: bool) -> Batch:
         view = self._engine.begin(exclusive)
@@ -201,6 +258,7 @@ class Committer:
             self._watchdog.watched(),
             self._tracked,
             ReadSet() if self._engine.is_shared and not exclusive else None,
+            self._claimed,
             self._queue.empty,
         )
 
@@ -334,6 +392,23 @@ class Caution:
             return False
         self._left -= 1
         return True
+
+
+class _Turn:
+    """The calls of one batch, however often they are run."""
+
+    __slots__ = ("commit", "exclusive", "first", "given_up", "is_new", "outcomes", "taken")
+
+    def __init__(self, first: _Queued, exclusive: bool) -> None:
+        self.first = first
+        self.exclusive = exclusive
+        self.taken = [first]
+        self.is_new = True
+        """Whether they have not been run yet; from then on they are the same."""
+        self.given_up = monotonic() + STORE_LOST_SECONDS_MAX
+        self.outcomes: list[_Outcome] = []
+        self.commit: Commit | None = None
+        """What was sent, but for its version."""
 
 
 class _Queued(NamedTuple):

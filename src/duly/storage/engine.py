@@ -206,6 +206,13 @@ class NotExclusive(Conflict):
     """A batch needs what only an exclusive one may do: likewise."""
 
 
+class Overtaken(Exception):
+    """The commit that was under way when a batch began has not become what the batch took it for.
+
+    Nothing of the batch is stored: run it again, after the one before it.
+    """
+
+
 class View(Protocol):
     """One consistent state of the store."""
 
@@ -293,6 +300,17 @@ class Engine(Protocol):
 
         Returns the version it makes. An index that is being built may lack old keys. Raises Conflict.
         """
+        ...
+
+    def send(self, changes: Changes) -> None:
+        """Begin to commit a batch that is not exclusive. The next one may begin before `landed` is asked.
+
+        That is answered as if this one were committed, and raises Overtaken where it turns out otherwise.
+        """
+        ...
+
+    def landed(self) -> int:
+        """What `commit` returns or raises, for the batch that was sent."""
         ...
 
     def deploys(self) -> Sequence[str]:

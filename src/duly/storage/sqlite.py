@@ -73,6 +73,7 @@ class SqliteEngine:
         self._owner: IO[str] | None = None
         self._writer: apsw.Connection | None = None
         self._view: SqliteView
+        self._landed = 0
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
 
@@ -230,6 +231,12 @@ class SqliteEngine:
     def prefetch(self, table: Table, ids: Sequence[int]) -> None: ...
 
     # There are no other nodes.
+
+    def send(self, changes: Changes) -> None:
+        self._landed = self.commit(changes)
+
+    def landed(self) -> int:
+        return self._landed
 
     def deploys(self) -> tuple[str, ...]:
         return ()

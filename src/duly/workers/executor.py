@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 from typing import Any, Final, NamedTuple
@@ -18,7 +19,7 @@ from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
-from duly.limits import DUE_BATCH_MAX
+from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE
 from duly.model import executor_state, jobs
 from duly.storage.engine import Job
 from duly.values.keys import Interval
@@ -38,12 +39,21 @@ class Drained(NamedTuple):
     """When the next function is due, which may be now; None when nothing is pending."""
     waiting: bool
     """Whether actions are due that wait for a running one to end."""
+    is_more: bool
+    """Whether the batch has left mutations to the next ones."""
     version: int
     """The version of the store it has read."""
     epoch: int
     """In which the actions were started."""
     paused: bool = False
     """Whether nothing starts until somebody resumes the executor."""
+
+    def followed_by(self, more: Drained | BaseException) -> Drained:
+        """What two batches did. What a second one was refused is found out by the next first one."""
+        if isinstance(more, BaseException):
+            return self._replace(next_due=0.0)
+        due = min((due for due in (self.next_due, more.next_due) if due is not None), default=None)
+        return self._replace(ran=self.ran + more.ran, next_due=due)
 
 
 class Executor:
@@ -56,14 +66,16 @@ class Executor:
         self._running: dict[asyncio.Task[None], int] = {}
         """The actions it runs, and the epoch in which each was started."""
         self._regrouped = database.regrouped
-        self._last = Drained(0, [], None, False, 0, 0)
+        self._last = Drained(0, [], None, False, False, 0, 0)
         self._freed: asyncio.Future[None] | None = None
         self._chance = chance
-        self._batch_size = DUE_BATCH_MAX
+        self._claimed_max = DUE_BATCH_MAX
+        self._batches_more = 0
+        """How many batches shall run what one has claimed, beside that one."""
         self._taken: list[Job] = []
-        """What the last batch has begun to run or start."""
+        """What the last batch that claims has begun to run or start."""
         self._refused = False
-        """Whether the store has refused the last batch: then `_batch_size` holds for both lanes together."""
+        """Whether the store has refused that batch: then `_claimed_max` holds for both lanes together."""
 
     @property
     def running(self) -> int:
@@ -93,9 +105,14 @@ class Executor:
                 task.cancel()
 
     async def drain(self) -> Drained:
-        """Run one batch of what is due now."""
+        """Run a batch of what is due now, and some more where there is much."""
+        others = self._batches_more
+        self._batches_more = 0
+        first = self._database.commit(self._drain)
+        going_on = [self._database.commit(self._go_on) for _ in range(others)]
+        rest = asyncio.gather(*going_on, return_exceptions=True) if others else None
         try:
-            drained = await self._database.commit(self._drain)
+            drained = await first
         except StoreLostError:
             raise  # it is nobody's fault
         except StoreError as error:
@@ -103,12 +120,17 @@ class Executor:
                 raise
             return await self._suspect(self._taken, error)
         self._refused = False
-        # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
-        self._batch_size = min(drained.ran + drained.ran // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX)
         for job in drained.started:
             self._start(job, drained.epoch)
+        for more in await rest if rest else ():
+            drained = drained.followed_by(more)
         if drained.waiting and len(self._running) < self._actions_max:
             drained = drained._replace(next_due=0.0)  # some ended while the batch was under way
+        # Not before there is more to do than one batch can: who has one function to run waits for one batch only.
+        self._batches_more = DUE_BATCHES_MORE if drained.is_more and self._database.is_shared else 0
+        # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
+        each = drained.ran // (1 + others)
+        self._claimed_max = min(each + each // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX) * (1 + self._batches_more)
         self._last = drained
         return drained
 
@@ -126,7 +148,7 @@ class Executor:
 
     async def _suspect(self, taken: list[Job], error: StoreError) -> Drained:
         """After the store has refused a batch, find whose fault it is: take fewer, or postpone the only one."""
-        self._refused, self._batch_size = True, max(len(taken) // 2, 1)
+        self._refused, self._claimed_max = True, max(len(taken) // 2, 1)
         if len(taken) == 1:
             faults.at("job.refused")
             back_off = partial(jobs.back_off, id=taken[0].id, share=self._chance.random())
@@ -152,22 +174,21 @@ class Executor:
     def _drain(self, batch: Batch) -> Drained:
         self._taken = []
         if batch.attempt(executor_state.paused_since) is not None:
-            return Drained(0, [], None, False, batch.version, self._database.epoch, paused=True)
+            return Drained(0, [], None, False, False, batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
         # One more of each than may be run tells whether there are more.
-        claimed = jobs.claim(batch, self._batch_size + 1, free + 1)
-        ran, started, epoch = 0, list[Job](), self._database.epoch
+        claimed = jobs.claim(batch, self._claimed_max + 1, free + 1)
         batch.prefetch(job.args for job in claimed.mutations)
-        for job in claimed.mutations[: self._batch_size]:
-            if batch.spent:
-                break
-            self._taken.append(job)
-            ran += 1
-            self._runner.run_due(batch, job, epoch)
-        next_dues = [claimed.next_due, batch.now if ran < len(claimed.mutations) else None]
+        epoch, started = self._database.epoch, list[Job]()
+        ran = self._run(batch, claimed.mutations[: self._claimed_max], self._taken)
+        is_more = ran < len(claimed.mutations)
+        if self._database.is_shared:
+            batch.claimed.clear()
+            batch.claimed.update((job.id, job) for job in claimed.mutations[ran : self._claimed_max])
+        next_dues = [claimed.next_due, batch.now if is_more else None]
         startable = claimed.actions[:free]
-        if self._refused and len(startable) > self._batch_size - ran:
-            startable = startable[: self._batch_size - ran]
+        if self._refused and len(startable) > self._claimed_max - ran:
+            startable = startable[: self._claimed_max - ran]
             next_dues.append(batch.now)
         for job in startable:
             self._taken.append(job)
@@ -176,7 +197,22 @@ class Executor:
                 started.append(job)
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
-        return Drained(ran, started, next_due, len(claimed.actions) > free, batch.version, epoch)
+        return Drained(ran, started, next_due, len(claimed.actions) > free, is_more, batch.version, epoch)
+
+    def _go_on(self, batch: Batch) -> Drained:
+        """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""
+        paused = batch.attempt(executor_state.paused_since) is not None
+        ran = 0 if paused else self._run(batch, tuple(batch.claimed.values()), [])
+        return Drained(ran, [], jobs.first_due(batch), False, False, batch.version, self._database.epoch)
+
+    def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
+        """Run as many as there is time for."""
+        for job in mutations[:DUE_BATCH_MAX]:
+            if batch.spent:
+                break
+            taken.append(job)
+            self._runner.run_due(batch, job, self._database.epoch)
+        return len(taken)
 
     # Actions.
 

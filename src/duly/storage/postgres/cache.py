@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from duly.storage.engine import JOBS, Changes
+
 _ABSENT: Final = ""
 _ENTRY_BYTES: Final = 200  # of an entry beside its text
 
@@ -29,6 +31,14 @@ class DocumentCache:
         if self._bytes > self._bytes_max:
             # Half at once: looking for the oldest entry of a dict that has lost many is slow.
             self.drop(list(self._rows)[: len(self._rows) // 2 + 1])
+
+    def write(self, changes: Changes) -> None:
+        """Put what a batch writes."""
+        for table, writes in changes.writes:
+            if table is not JOBS:
+                for id, write in writes.items():
+                    assert not isinstance(write.new, tuple)
+                    self.put(id, write.new)
 
     def drop(self, ids: Iterable[int]) -> None:
         for id in ids:

@@ -4,6 +4,10 @@ A node keeps documents in memory that are exact as of one version of the store, 
 what it lacks from one snapshot; then `commit_1` compares all that was read with what other nodes have committed since
 the position, under one lock, and either writes everything or nothing. Only that one statement holds the lock; a batch
 that had a conflict takes it before it reads.
+
+While that statement is under way, the next batch may already run on what is in memory, which then is as the statement
+will leave it. Whatever else the next batch wants waits for the answer (`_link`), so that the server is only asked when
+it has the commit, too. Where memory turns out to be wrong, the next batch is run again.
 """
 
 # asyncpg is not typed as strictly as this package.
@@ -17,16 +21,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from duly import faults
-from duly.clock import monotonic, pause
-from duly.errors import StoreError, StoreLostError
+from duly.errors import StoreError
 from duly.limits import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     DEFAULTS,
     DOCUMENT_CACHE_BYTES_MAX,
     NODE_NEWS_MAX,
-    STORE_LOST_SECONDS_MAX,
-    STORE_PAUSE_SECONDS,
     Limits,
 )
 from duly.storage.engine import (
@@ -40,6 +41,7 @@ from duly.storage.engine import (
     Heartbeat,
     News,
     NotExclusive,
+    Overtaken,
     Reads,
     Request,
     Row,
@@ -48,6 +50,7 @@ from duly.storage.engine import (
 from duly.storage.postgres import layout, names, tables
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.cache import DocumentCache
+from duly.storage.postgres.commits import CONFLICT, OUTLIVED, Commits
 from duly.storage.postgres.link import Link
 from duly.storage.postgres.lock import Patience
 from duly.storage.postgres.nodes import Nodes
@@ -65,16 +68,20 @@ class PostgresEngine:
         self.address = address
         self.nodes = Nodes(address, limits.node_lost_seconds, executes)
         self._schema = address.schema
-        self._link = self._new_link()
+        self._wire = self._new_link()
         self._readers = threading.local()
         self._reader_links: list[Link] = []
         self._cache = DocumentCache(DOCUMENT_CACHE_BYTES_MAX)
         self._answered: set[int] = set()
         """Ids that this batch was answered from memory, before it had a snapshot."""
+        self._sent: Changes | None = None
+        """What is being committed, of the batch before this one."""
+        self._outcome: int | Exception = 0
+        """What became of the last that was sent: its version, or why there is none."""
+        self._is_overtaken = False
+        """Whether memory was not what this batch took it for."""
         self._position = 0
-        self._batch = 0
-        self._doubted = 0
-        """The number of a batch that was perhaps committed."""
+        self._commits = Commits(self._wire, address, self.nodes, self._lose)
         self._is_open = False  # a transaction of the link, that is
         self._exclusive = False
         self._patience = Patience(limits.handler_seconds_max)
@@ -91,6 +98,14 @@ class PostgresEngine:
     def node(self) -> int:
         """What stands in the ids it makes."""
         return self.nodes.number
+
+    @property
+    def _link(self) -> Link:
+        """The connection of batches, which answers one statement after the other."""
+        self._await_sent()
+        if self._is_overtaken:
+            raise Overtaken
+        return self._wire
 
     def _new_link(self) -> Link:
         return Link(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
@@ -115,16 +130,16 @@ class PostgresEngine:
     def close(self) -> None:
         with suppress(StoreError, Conflict):
             self.rollback()
-            self.nodes.leave(self._link)
-        for link in (self._link, *self._reader_links):
+            self.nodes.leave(self._wire)
+        for link in (self._wire, *self._reader_links):
             link.close()
         self._reader_links.clear()
         self._readers = threading.local()
         self.nodes.close()
 
-    def _newest(self) -> tuple[int, int, int]:
+    def _newest(self, link: Link) -> tuple[int, int, int]:
         """The version of the store, the last id, and the version that changed its tables last."""
-        [row] = self._link.fetch(
+        [row] = link.fetch(
             f"SELECT version, last_id, (SELECT reshaped FROM {self._schema}.store) FROM {self._schema}.log"
             " ORDER BY version DESC LIMIT 1"
         )
@@ -140,10 +155,7 @@ class PostgresEngine:
             self._reader_links.append(link)
         link.execute(BEGIN_SNAPSHOT)
         try:
-            [(version, reshaped)] = link.fetch(
-                f"SELECT version, (SELECT reshaped FROM {self._schema}.store) FROM {self._schema}.log"
-                " ORDER BY version DESC LIMIT 1"
-            )
+            version, _, reshaped = self._newest(link)
             yield PostgresView(link.fetch, self._schema, version, self.nodes.part, reshaped)
         finally:
             if link.is_connected:
@@ -153,7 +165,9 @@ class PostgresEngine:
     # A batch.
 
     def begin(self, exclusive: bool = False) -> View:
-        self._recover()
+        self._is_overtaken = False
+        if self._sent is None:
+            self._recover()
         self._exclusive = exclusive
         self._reshaped = False
         self._answered.clear()
@@ -166,8 +180,7 @@ class PostgresEngine:
 
     def _recover(self) -> None:
         """After a loss: learn what became of the last batch, forget the rest, and be a node again."""
-        if self._doubted:
-            self._settle()
+        self._commits.settle()
         if not self._link.is_connected or self._link.connections != self._connection:
             self._forget()
         if self.nodes.is_outlived:
@@ -183,13 +196,15 @@ class PostgresEngine:
 
     def _learn_anew(self) -> News:
         """All there is to know of a store whose changes were not followed."""
-        self._position, last_id, self._tables_version = self._newest()
+        self._position, last_id, self._tables_version = self._newest(self._link)
         self._cache.clear()
         found = tables.read(self._link, self._schema)
-        return News(self._position, last_id, {}, {}, None, found, self._newest_deploy(), is_known=False)
+        return News(
+            self._position, last_id, {}, {}, None, found, tables.newest_deploy(self._link, self._schema), is_known=False
+        )
 
     def _join(self) -> Heartbeat:
-        self._batch = 0
+        self._commits.begin()
         return self.nodes.join(self._link)
 
     def read(self, request: Request) -> Any:
@@ -242,13 +257,14 @@ class PostgresEngine:
             self._link.execute("COMMIT")
 
     def rollback(self) -> None:
+        self._is_overtaken = False
         self._answered.clear()
         if self._is_open:
             self._is_open = False
-            if self._link.is_connected:
+            if self._wire.is_connected:
                 self._patience.leave()
                 with suppress(StoreError):
-                    self._link.execute("ROLLBACK")
+                    self._wire.execute("ROLLBACK")
             else:
                 self._patience.lose()
 
@@ -260,78 +276,75 @@ class PostgresEngine:
             raise Conflict("what the batch has read was changed meanwhile")
 
     def commit(self, changes: Changes) -> int:
+        version = self._land(changes, self._commits.commit(self._arguments(changes), self._exclusive))
+        self._is_overtaken = False  # nothing has gone ahead
+        self._cache.write(changes)
+        return version
+
+    def send(self, changes: Changes) -> None:
+        self._commits.send(self._arguments(changes))
+        self._sent = changes
+        self._cache.write(changes)
+
+    def landed(self) -> int:
+        self._await_sent()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def _await_sent(self) -> None:
+        """Wait for what is being committed, if anything is, and see whether the batch after it was answered rightly."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            try:
+                self._outcome = self._land(sent, self._commits.answer())
+                self._is_overtaken |= self._wire.connections != self._connection
+            except Exception as error:
+                self._outcome, self._is_overtaken = error, True
+                self._cache.drop(id for _, writes in sent.writes for id in writes)
+
+    def _arguments(self, changes: Changes) -> tuple[Any, ...]:
+        """What `commit_1` is told of a batch."""
+        _ = self._link  # its turn has come
         packed = pack(changes, self._reshaped)
         since = None if self._exclusive else self._position
         if not self._exclusive:
             self._end()
         faults.at("commit.flushed")
-        batch = self._batch + 1
-        version = self._commit(batch, since, *pack_reads(changes.reads), *packed)
-        if version == _CONFLICT:
+        return since, *pack_reads(changes.reads), *packed
+
+    def _land(self, changes: Changes, answer: int) -> int:
+        """Move to the version that a batch has made."""
+        if answer == CONFLICT:
             raise Conflict("what the batch has read was changed meanwhile")
-        if version == _OUTLIVED:
+        if answer == OUTLIVED:
             self.nodes.outlived = self.epoch
             raise Conflict("this node was taken for lost")
-        self._batch = batch
-        self._patience.leave()
-        self._answered.clear()
-        self._remember(changes, version)
-        return version
-
-    def _commit(self, batch: int, *arguments: object) -> int:
-        """Commit; where the answer is lost, find out."""
-        try:
-            [(version,)] = self._link.fetch(_COMMIT.format(schema=self._schema), self.epoch, batch, *arguments)
-            if self._exclusive and version > 0:
-                self._link.execute("COMMIT")
-                self._is_open = False
-        except StoreLostError:
-            self._patience.lose()
+        if self._exclusive:
             self._is_open = False
-            self._doubted = batch
-            found = self._settled()
-            if found is None:
-                raise
-            return found
-        return version
-
-    def _settled(self) -> int | None:
-        """The same, however long it takes the store to answer, within reason."""
-        given_up = monotonic() + STORE_LOST_SECONDS_MAX
-        while True:
-            try:
-                return self._settle()
-            except StoreLostError as lost:
-                if monotonic() > given_up:
-                    raise StoreError(
-                        f"{self.address.shown}: the connection was lost while a batch was committed, and did not come"
-                        " back: whether it is stored is not known"
-                    ) from lost
-            pause(STORE_PAUSE_SECONDS)
-
-    def _settle(self) -> int | None:
-        """The version that the doubted batch has made; None if it was not and will not be committed."""
-        [(version,)] = self._link.fetch(_SETTLE.format(schema=self._schema), self.epoch, self._doubted)
-        self._batch, self._doubted = self._doubted, 0  # its number is used up
-        return version
-
-    def _remember(self, changes: Changes, version: int) -> None:
-        """Move to the version that was just committed."""
-        if version > self._position + 1:
-            try:
-                self._pull(version - 1)
-            except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
-                self._connection = 0
-                self._cache.clear()
-                self._news.append(News(version - 1, changes.last_id, {}, {}, None, None, is_known=False))
-        self._position = version
+        self._patience.leave()
+        if answer > self._position + 1:
+            self._catch_up(answer - 1, changes.last_id)
+        self._position = answer
         if self._reshaped:
-            self._tables_version = version
-        for table, writes in changes.writes:
-            if table is not JOBS:
-                for id, write in writes.items():
-                    assert not isinstance(write.new, tuple)
-                    self._cache.put(id, write.new)
+            self._tables_version = answer
+        return answer
+
+    def _lose(self) -> None:
+        """The transaction is lost, with the lock that it held."""
+        self._patience.lose()
+        self._is_open = False
+
+    def _catch_up(self, version: int, last_id: int) -> None:
+        """Learn what others have committed before the last batch, and whether the next one should have known."""
+        before = self._tables_version
+        try:
+            stale = self._pull(version)
+            self._is_overtaken = self._tables_version > before or not self._answered.isdisjoint(stale)
+        except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
+            self._connection = 0
+            self._cache.clear()
+            self._news.append(News(version, last_id, {}, {}, None, None, is_known=False))
 
     # Tables and indexes, in an exclusive batch.
 
@@ -360,9 +373,6 @@ class PostgresEngine:
 
     def deploy(self, mark: str) -> None:
         tables.deploy(self._reshaping(), self._schema, mark)
-
-    def _newest_deploy(self) -> str:
-        return (tables.deploys(self._link, self._schema) or [""])[-1]
 
     def _reshaping(self) -> Link:
         """The link, to change the tables with, which all nodes will be told."""
@@ -408,7 +418,9 @@ class PostgresEngine:
                 self._tables_version = row["version"]
                 found = tables.read(self._link, self._schema)
                 stale.update(self._answered)
-            self._news.append(news_of(row, found, self._newest_deploy() if found is not None else ""))
+            self._news.append(
+                news_of(row, found, tables.newest_deploy(self._link, self._schema) if found is not None else "")
+            )
         self._cache.drop(stale)
         return stale
 
@@ -430,14 +442,9 @@ class BatchView:
         return self._engine.read(request)
 
 
-_CONFLICT: Final = -1
-_OUTLIVED: Final = -2
-
 # SQL.
 
 _PULL: Final = """
 SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
 """
 _CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
-_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 46)) + ")"
-_SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"

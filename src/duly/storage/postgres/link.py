@@ -44,6 +44,7 @@ class Link:
         self._connection: asyncpg.Connection | None = None
         self.connections = 0
         """How many there have been, one after the other."""
+        self._sent: asyncio.Task[list[Any]] | None = None
         self._within = False
         """Whether a transaction was open after the last statement: then another connection is no substitute."""
 
@@ -58,6 +59,18 @@ class Link:
     def execute(self, sql: str) -> None:
         """Run statements, several of them in one go, without values and without rows."""
         self._run(lambda connection: connection.execute(sql, timeout=self._answer_seconds))
+
+    def send(self, sql: str, *values: object) -> None:
+        """Send one statement and leave it at that; the next call must be `answer`."""
+        connection = self._connected()
+        self._sent = self._own_loop().create_task(connection.fetch(sql, *values, timeout=self._answer_seconds))
+        self._await(asyncio.sleep(0))  # in this turn it is written, as far as the socket takes it
+
+    def answer(self) -> list[Any]:
+        """The rows of the statement that was sent."""
+        sent, self._sent = self._sent, None
+        assert sent is not None
+        return self._run(lambda _: sent, self._connection)
 
     def listen(self, channel: str, heard: Callable[[str], None]) -> None:
         """Have `heard` called with what comes while this thread waits for an answer, or in `wait`."""
@@ -94,11 +107,15 @@ class Link:
             self._loop = None
 
     def _await(self, awaitable: Awaitable[T]) -> T:
+        return self._own_loop().run_until_complete(awaitable)
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-        return self._loop.run_until_complete(awaitable)
+        return self._loop
 
-    def _run(self, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    def _connected(self) -> asyncpg.Connection:
+        """The connection, another one if it is lost."""
         if not self.is_connected:
             within = self._within
             self.drop()
@@ -106,8 +123,13 @@ class Link:
                 raise StoreLostError("PostgreSQL gave no answer: the connection was lost within a transaction")
             self._connection = self._connect()
             self.connections += 1
-        connection = self._connection
-        assert connection is not None
+        assert self._connection is not None
+        return self._connection
+
+    def _run(
+        self, ask: Callable[[asyncpg.Connection], Awaitable[T]], connection: asyncpg.Connection | None = None
+    ) -> T:
+        connection = connection or self._connected()
         try:
             answer = self._await(ask(connection))
             self._within = connection.is_in_transaction()

@@ -64,6 +64,10 @@ def deploys(link: Link, schema: str) -> list[str]:
     return [mark for (mark,) in link.fetch(_GET_DEPLOYS.format(schema=schema))]
 
 
+def newest_deploy(link: Link, schema: str) -> str:
+    return (deploys(link, schema) or [""])[-1]
+
+
 def deploy(link: Link, schema: str, mark: str) -> None:
     link.fetch(_DEPLOY.format(schema=schema), mark)
 

@@ -1,0 +1,101 @@
+"""The commits of a node: numbered, one after the other, and none whose outcome stays unknown."""
+
+# asyncpg is not typed as strictly as this package.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from duly.clock import monotonic, pause
+from duly.errors import StoreError, StoreLostError
+from duly.limits import STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS
+from duly.storage.postgres.address import Address
+from duly.storage.postgres.link import Link
+from duly.storage.postgres.nodes import Nodes
+
+CONFLICT: Final = -1
+OUTLIVED: Final = -2
+
+
+class Commits:
+    """What a node asks `commit_1`. Where an answer is lost, it finds out whether the batch is committed."""
+
+    def __init__(self, link: Link, address: Address, nodes: Nodes, lost: Callable[[], None]) -> None:
+        self._link = link
+        self._address = address
+        self._nodes = nodes
+        self._lost = lost
+        self._number = 0
+        """That of the last batch that was committed, or never will be."""
+        self._doubted = 0
+        """The number of one that was perhaps committed."""
+
+    def begin(self) -> None:
+        """Count those of another epoch."""
+        self._number = 0
+
+    def commit(self, arguments: tuple[Any, ...], within: bool) -> int:
+        """Returns a version, CONFLICT or OUTLIVED. `within` the transaction of an exclusive batch, ends that."""
+
+        def ask() -> list[Any]:
+            rows = self._link.fetch(*self._statement(arguments))
+            if within and rows[0][0] > 0:
+                self._link.execute("COMMIT")
+            return rows
+
+        return self._found(ask)
+
+    def send(self, arguments: tuple[Any, ...]) -> None:
+        """Have it answered by `answer`, which must be the next call."""
+        self._link.send(*self._statement(arguments))
+
+    def answer(self) -> int:
+        return self._found(self._link.answer)
+
+    def _statement(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _COMMIT.format(schema=self._address.schema), self._nodes.epoch, self._number + 1, *arguments
+
+    def _found(self, ask: Callable[[], list[Any]]) -> int:
+        try:
+            [(version,)] = ask()
+        except StoreLostError:
+            self._lost()
+            self._doubted = self._number + 1
+            found = self._settled()
+            if found is None:
+                raise
+            return found
+        if version > 0:
+            self._number += 1
+        return version
+
+    def _settled(self) -> int | None:
+        """What `settle` finds, however long it takes the store to answer, within reason."""
+        given_up = monotonic() + STORE_LOST_SECONDS_MAX
+        while True:
+            try:
+                return self.settle()
+            except StoreLostError as lost:
+                if monotonic() > given_up:
+                    raise StoreError(
+                        f"{self._address.shown}: the connection was lost while a batch was committed, and did not come"
+                        " back: whether it is stored is not known"
+                    ) from lost
+            pause(STORE_PAUSE_SECONDS)
+
+    def settle(self) -> int | None:
+        """The version that the doubted batch has made; None if there is none: it will not be committed any more."""
+        if not self._doubted:
+            return None
+        sql = _SETTLE.format(schema=self._address.schema)
+        [(version,)] = self._link.fetch(sql, self._nodes.epoch, self._doubted)
+        self._number, self._doubted = self._doubted, 0  # its number is used up
+        return version
+
+
+# SQL.
+
+_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 46)) + ")"
+_SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"

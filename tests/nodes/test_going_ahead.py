@@ -1,0 +1,86 @@
+"""Many due functions on PostgreSQL: their batches overlap, and each still happens once, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from duly import App, MutationCtx, QueryCtx, faults, mutation, query
+from tests import postgres
+
+pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+
+COUNT = 600
+STEPS = 20_000  # of a handler: a few dozen fill a batch
+CANCELS, CANCELED = 200, 400  # the first cancels the second
+CANCELED_ELSEWHERE = 500
+
+
+@mutation
+async def add(ctx: MutationCtx, n: int) -> None:
+    for _ in range(STEPS):
+        pass
+    await ctx.db.insert("notes", {"n": n})
+    if n < 10:
+        await ctx.scheduler.run_after(0, "app:add", {"n": COUNT + n})
+    if n == CANCELS:
+        [job] = await ctx.db.query("to_cancel").collect()
+        await ctx.scheduler.cancel(job["id"])
+
+
+@mutation
+async def add_all(ctx: MutationCtx) -> list[str]:
+    ids = [await ctx.scheduler.run_after(0, "app:add", {"n": n}) for n in range(COUNT)]
+    await ctx.db.insert("to_cancel", {"id": ids[CANCELED]})
+    return ids
+
+
+@mutation
+async def cancel(ctx: MutationCtx, id: str) -> None:
+    await ctx.scheduler.cancel(id)
+
+
+@query
+async def notes(ctx: QueryCtx) -> list[int]:
+    return [note["n"] for note in await ctx.db.query("notes").collect()]
+
+
+@query
+async def pending(ctx: QueryCtx) -> int:
+    jobs = await ctx.db.system.query("_scheduled_functions").collect()
+    return sum(job["state"]["kind"] == "pending" for job in jobs)
+
+
+SOURCE = {"app": SimpleNamespace(add=add, add_all=add_all, cancel=cancel, notes=notes, pending=pending)}
+
+
+async def test_functions_that_are_claimed_together_run_once_and_in_order_but_those_that_are_canceled(
+    store_of: Callable[[str], str],
+) -> None:
+    store, loop, canceled = store_of("postgres"), asyncio.get_running_loop(), list[str]()
+    async with App(SOURCE, store) as app, App(SOURCE, store, executor=False) as other:
+        committer = app.database._committer  # pyright: ignore[reportPrivateUsage]
+        ids: list[str] = []
+
+        def cancel_elsewhere() -> None:
+            if ids and not canceled and committer._flying is not None:  # pyright: ignore[reportPrivateUsage]
+                canceled.append(ids[CANCELED_ELSEWHERE])
+                asyncio.run_coroutine_threadsafe(other.mutation("app:cancel", {"id": canceled[0]}), loop).result()
+
+        # While a batch is being committed, and the one that runs has claimed the function that is canceled.
+        faults.arm("job.claimed", cancel_elsewhere)
+        try:
+            ids += await app.mutation("app:add_all")
+            async with asyncio.timeout(60):
+                async for left in app.subscribe("app:pending"):
+                    if left == 0:
+                        break
+        finally:
+            faults.disarm()
+        ran = await app.query("app:notes")
+    assert canceled == [ids[CANCELED_ELSEWHERE]]
+    left_out = (CANCELED, CANCELED_ELSEWHERE)
+    assert ran == [*(n for n in range(COUNT) if n not in left_out), *range(COUNT, COUNT + 10)]
