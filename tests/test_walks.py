@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -284,6 +285,53 @@ async def test_a_canceled_action_goes_on_but_its_result_and_its_children_are_dro
         await running
         assert await t.query(states) == ["canceled", "canceled"]
         assert await t.query(notes) == ["worked a"]
+
+
+async def test_an_action_that_is_canceled_in_the_batch_that_would_have_started_it_does_not_run(t: Harness) -> None:
+    async with t:
+        id = await t.mutation(schedule, {"function": "shop:work", "args": {"name": "a"}})
+        canceled = threading.Event()
+
+        async def cancel_it(ctx: MutationCtx) -> None:
+            await ctx.scheduler.cancel(id)
+            faults.arm("commit.told", canceled.set)
+
+        starting = asyncio.create_task(t.run_until_idle())
+        canceling = asyncio.create_task(t.transaction(cancel_it))
+        asyncio.get_running_loop().call_soon(canceled.wait, 5)  # until both have happened
+        await asyncio.gather(starting, canceling)
+        faults.disarm()
+        assert await t.query(states) == ["canceled"]
+        assert ran == []
+
+
+async def test_an_action_that_is_canceled_before_its_first_line_does_not_run(t: Harness) -> None:
+    async with t:
+        id = await t.mutation(schedule, {"function": "shop:work", "args": {"name": "a"}})
+        loop = asyncio.get_running_loop()
+        canceling = list[asyncio.Task[None]]()
+        held_up, canceled = threading.Event(), threading.Event()
+
+        def hold_up_the_loop() -> None:
+            held_up.set()
+            assert canceled.wait(5)
+
+        def cancel_it() -> None:
+            canceling.append(loop.create_task(t.mutation(cancel, {"id": id})))
+            loop.call_soon(hold_up_the_loop)
+
+        def let_a_cancel_follow() -> None:
+            faults.disarm()
+            faults.arm("commit.told", canceled.set, passing=2)
+            loop.call_soon_threadsafe(cancel_it)
+            assert held_up.wait(5)
+
+        faults.arm("commit.durable", let_a_cancel_follow)
+        await t.run_until_idle()
+        faults.disarm()
+        await asyncio.gather(*canceling)
+        assert await t.query(states) == ["canceled"]
+        assert ran == []
 
 
 async def test_an_action_in_a_thread_calls_and_schedules_like_another(t: Harness) -> None:

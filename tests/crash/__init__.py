@@ -4,7 +4,7 @@
 
 load      the application: functions that leave a trace of having run
 worker    the process that is killed: opens the app and calls it without pause
-child     starts such a process, by fork or anew, and kills it
+child     forks such a process off one that has imported everything, and kills it
 campaign  rounds of kills on one store each, and what they prove to have hit
 history   reads what a round left behind: the store, and the diaries of its processes
 checker   the invariants, as rules over such a history

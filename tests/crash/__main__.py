@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from duly.faults import POINTS
 from tests import postgres
-from tests.crash.campaign import Outcome, Step, play, point_round, random_rounds, too_tame
+from tests.crash.campaign import Outcome, play, rounds, too_slow, too_tame
 from tests.crash.report import KILLS, WORK, add_to_tally, complaints, durations, table, tally_of, totals
 
 
@@ -27,8 +27,6 @@ def main() -> int:
         print(line)
     for line in durations(outcome):
         print(line)
-    if outcome.points:
-        print(f"fault points died at: {len(outcome.points)} of {len(POINTS)}")
     print(f"took {time.monotonic() - began:.0f} s")
     for line in complaints(outcome):
         print(line)
@@ -39,7 +37,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill duly at work and count.")
     parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite", help="what holds the store")
-    parser.add_argument("--kills", type=int, default=500, help="faults at random moments (default: 500)")
+    parser.add_argument("--kills", type=int, default=500, help="half at random, half at fault points (default: 500)")
     parser.add_argument("--seed", type=int, default=1, help="chooses the load and the moments (default: 1)")
     parser.add_argument("--points", default="all", help="fault points to die at: all, none or a name (default: all)")
     parser.add_argument("--keep", action="store_true", help="keep what is left of rounds that found nothing, too")
@@ -50,17 +48,12 @@ def _options() -> argparse.Namespace:
 
 
 def _one_process(options: argparse.Namespace, outcome: Outcome) -> tuple[str, ...]:
-    for number, steps in enumerate(_rounds(options.kills, options.points, options.seed)):
+    points = {"all": POINTS, "none": ()}.get(options.points, (options.points,))
+    for number, steps in enumerate(rounds(options.kills, points, options.seed)):
         seed = f"{options.seed}-{number}"
         outcome.add(_in_folder(lambda folder, steps=steps, seed=seed: play(steps, seed, folder), options.keep))
-    outcome.violations += too_tame(outcome)
-    return (*KILLS, *WORK)
-
-
-def _rounds(kills: int, points: str, seed: int) -> Iterator[list[Step]]:
-    yield from random_rounds(kills, seed)
-    chosen = {"all": POINTS, "none": ()}.get(points, (points,))
-    yield from (point_round(point, seed) for point in chosen)
+    outcome.violations += [*too_tame(outcome, points), *too_slow(outcome)]
+    return (*KILLS, *(f"at {point}" for point in points), *WORK)
 
 
 def _many_nodes(options: argparse.Namespace, outcome: Outcome) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Violation(NamedTuple):
 
 def check(history: History) -> list[Violation]:
     """Everything that is broken in a history."""
-    return [violation for rule in _RULES for violation in rule(history)]
+    return [violation for rule in RULES for violation in rule(history)]
 
 
 def _the_store_is_sound(history: History) -> Iterator[Violation]:
@@ -60,8 +60,20 @@ def _schedules_are_part_of_their_transaction(history: History) -> Iterator[Viola
             yield Violation(WRONG, f"function {number} was scheduled by a call that did not commit")
 
 
+def _retries_happen_once(history: History) -> Iterator[Violation]:
+    retries = Counter(job.number for job in history.retries)
+    yield from _repeated(retries, DOUBLED, "retry of")
+    for number in set(history.numbers("retried")) - retries.keys():
+        yield Violation(LOST, f"the retry of {number} was acknowledged, and there is none")
+    for number in retries.keys() - set(history.numbers("retry")):
+        yield Violation(WRONG, f"{number} was run again, and nobody asked for it")
+    for job in history.retries:
+        if job.state in ("success", "canceled") or (job.error and ON_PURPOSE not in job.error):
+            yield Violation(WRONG, f"the retry of {job.name} {job.number} is {job.state}: {job.error}")
+
+
 def _everything_scheduled_ends(history: History) -> Iterator[Violation]:
-    for job in history.jobs:
+    for job in [*history.jobs, *history.retries]:
         if job.state not in ("success", "failed", "canceled"):
             yield Violation(STUCK, f"{job.name} {job.number} is {job.state}")
 
@@ -101,6 +113,35 @@ def _what_fails_leaves_nothing(history: History) -> Iterator[Violation]:
             yield Violation(WRONG, f"{what} {number} was written by what failed")
 
 
+def _mutations_run_in_the_order_in_which_they_are_due(history: History) -> Iterator[Violation]:
+    jobs = {job.number: job for job in history.jobs if not job.is_action}
+    markers = sorted(history.markers, key=lambda marker: marker.created)
+    if history.in_order:
+        yield from _disordered(jobs[marker.number] for marker in markers if marker.number in jobs)
+
+
+def _actions_start_in_the_order_in_which_they_are_due(history: History) -> Iterator[Violation]:
+    """Those of one process, but for those in threads."""
+    jobs = {job.number: job for job in history.jobs if job.is_action and job.name != "act_in_thread"}
+    starts = [line for line in history.lines if line.deed == "start" and line.number in jobs and history.in_order]
+    for run in {line.run for line in starts}:
+        yield from _disordered(jobs[line.number] for line in starts if line.run == run)
+
+
+def _disordered(jobs: Iterable[Job]) -> Iterator[Violation]:
+    """Those that come after one that is due later, or that is scheduled for the same time and was so later."""
+    last: Job | None = None
+    twins: dict[float, Job] = {}
+    for job in jobs:
+        twin = twins.setdefault(job.scheduled, job)
+        if last is not None and job.due < last.due - _SAME_MOMENT_MS:
+            yield Violation(WRONG, f"{job.name} {job.number} ran after {last.name} {last.number}, due later")
+        elif job.created < twin.created:
+            yield Violation(WRONG, f"{job.name} {job.number} ran after {twin.name} {twin.number}, scheduled later")
+        twins[job.scheduled] = job
+        last = job if last is None or job.due > last.due else last
+
+
 def _mutations_fail_only_on_purpose(history: History) -> Iterator[Violation]:
     for job in history.jobs:
         if job.is_action or job.state not in ("success", "failed"):
@@ -114,12 +155,14 @@ def _actions_run_at_most_once(history: History) -> Iterator[Violation]:
     yield from _repeated(Counter(history.numbers("end")), TWICE, "end of action")
 
 
-def _actions_succeed_only_as_a_whole(history: History) -> Iterator[Violation]:
+def _actions_end_only_as_a_whole(history: History) -> Iterator[Violation]:
+    """Those that succeed, and those that fail on purpose, which they do at the very end."""
     starts, ends = set(history.numbers("start")), set(history.numbers("end"))
-    jobs = {job.number for job in history.jobs}
-    for job in (job for job in history.jobs if job.is_action and job.state == "success"):
-        if job.number not in starts & ends or job.follow not in jobs:
-            yield Violation(LOST, f"{job.name} {job.number} succeeded and did not do all of its work")
+    jobs, markers = {job.number for job in history.jobs}, {marker.number for marker in history.markers}
+    for job in history.jobs:
+        is_whole = job.is_action and (job.state == "success" or ON_PURPOSE in (job.error or ""))
+        if is_whole and not (job.number in starts & ends & markers and job.follow in jobs):
+            yield Violation(LOST, f"{job.name} {job.number} is {job.state} and did not do all of its work")
     for number in starts - {job.number for job in history.jobs if job.is_action}:
         yield Violation(WRONG, f"action {number} started and was never scheduled")
 
@@ -143,30 +186,61 @@ def _actions_fail_only_on_purpose_or_with_their_process(history: History) -> Ite
             yield Violation(WRONG, f"{job.name} {job.number} died with its process and is {job.state}, not interrupted")
 
 
+def _actions_are_interrupted_only_by_a_death(history: History) -> Iterator[Violation]:
+    """An interrupted action has been due before a process was born, and was found by that one or a later one."""
+    births = _births(history)
+    started = {line.number: line.run for line in history.lines if line.deed == "start"}
+    for job in history.jobs:
+        if job.error == INTERRUPTED and job.completed is not None and births:
+            finder = max((run for run, born in births.items() if born <= job.completed + _SAME_MOMENT_MS), default=0)
+            if started.get(job.number, finder - 1) >= finder or job.due > births.get(finder, 0.0) + _SAME_MOMENT_MS:
+                yield Violation(WRONG, f"{job.name} {job.number} is interrupted, though no process died meanwhile")
+
+
+def _what_has_ended_does_not_start(history: History) -> Iterator[Violation]:
+    """Not after its cancel was acknowledged, and not in a process that was born later."""
+    births, canceled = _births(history), dict[int, int]()
+    # But for those in threads: one that was marked as started may still wait for its thread.
+    jobs = {job.number: job for job in history.jobs if job.name != "act_in_thread"}
+    for run, deed, number in history.lines:
+        if deed == "canceled":
+            canceled.setdefault(number, run)
+        elif deed != "start" or number not in jobs:
+            continue
+        elif number in canceled and (history.in_order or canceled[number] == run):
+            yield Violation(WRONG, f"action {number} started after its cancel was acknowledged")
+        else:
+            completed = jobs[number].completed
+            if completed is not None and completed + _SAME_MOMENT_MS < births.get(run, 0.0):
+                yield Violation(WRONG, f"action {number} started in a process that was born after it was completed")
+
+
 def _cancels_hold(history: History) -> Iterator[Violation]:
-    jobs = {job.number: job for job in history.jobs}
-    for number in history.numbers("canceled"):
+    jobs, traces = {job.number: job for job in history.jobs}, [*history.effects, *history.markers]
+    committed = {number for trace in traces for number in trace.canceled}
+    for number in {*history.numbers("canceled"), *committed}:
         if number in jobs and jobs[number].state != "canceled":
             yield Violation(WRONG, f"the cancel of {number} was acknowledged, but it is {jobs[number].state}")
-    for number in history.numbers("late"):
+    for number in {*history.numbers("late"), *(number for trace in traces for number in trace.late)}:
         if number in jobs and jobs[number].state not in ("success", "failed"):
             yield Violation(WRONG, f"{number} had completed when it was canceled, but is {jobs[number].state}")
-    asked = set(history.numbers("cancel"))
+    asked = {*history.numbers("cancel"), *committed}
     for job in history.jobs:
-        if job.state == "canceled" and job.number not in asked and not _is_orphan(job, jobs):
+        if job.state == "canceled" and job.number not in asked and not is_born_canceled(job, jobs, history.in_order):
             yield Violation(WRONG, f"{job.name} {job.number} is canceled, and nobody asked for it")
 
 
 def _the_canceled_schedule_nothing(history: History) -> Iterator[Violation]:
+    """What an action schedules after its cancel never lives."""
     jobs = {job.number: job for job in history.jobs}
-    for job in history.jobs:
+    for job in history.jobs if history.in_order else ():
         parent = jobs.get(job.parent or 0)
-        if history.in_order and _is_orphan(job, jobs) and parent and parent.completed and job.state != "canceled":
-            late = job.created - parent.completed
-            if late > _SAME_MOMENT_MS:
-                yield Violation(
-                    WRONG, f"{job.name} {job.number} is {job.state}, scheduled {late:.1f} ms after its parent's cancel"
-                )
+        if parent is None or parent.state != "canceled" or parent.completed is None:
+            continue
+        late = job.created - parent.completed
+        if late > _SAME_MOMENT_MS and not is_born_canceled(job, jobs, history.in_order):
+            text = f"{job.name} {job.number} is {job.state} and not from the start, scheduled {late:.1f} ms after its"
+            yield Violation(WRONG, f"{text} parent's cancel")
 
 
 def _nothing_runs_early(history: History) -> Iterator[Violation]:
@@ -177,8 +251,18 @@ def _nothing_runs_early(history: History) -> Iterator[Violation]:
             yield Violation(WRONG, f"function {marker.number} ran {early:.1f} ms before its time")
 
 
-def _is_orphan(job: Job, jobs: dict[int, Job]) -> bool:
-    return job.parent in jobs and jobs[job.parent].state == "canceled"
+def is_born_canceled(job: Job, jobs: dict[int, Job], in_order: bool) -> bool:
+    """Whether it was scheduled by an action that was canceled before, and did not live."""
+    parent = jobs.get(job.parent or 0)
+    if job.state != "canceled" or job.completed is None or parent is None or parent.state != "canceled":
+        return False
+    is_later = not in_order or (parent.completed or 0.0) <= job.created + _SAME_MOMENT_MS
+    return is_later and job.completed <= job.created + _SAME_MOMENT_MS
+
+
+def _births(history: History) -> dict[int, float]:
+    """When each process began, where they came one after the other."""
+    return {line.run: float(line.number) for line in history.lines if line.deed == "born" and history.in_order}
 
 
 def _repeated(counts: Counter[int], kind: str, what: str) -> Iterator[Violation]:
@@ -187,19 +271,24 @@ def _repeated(counts: Counter[int], kind: str, what: str) -> Iterator[Violation]
             yield Violation(kind, f"{count} times the {what} {number}")
 
 
-_RULES: Final[Iterable[Callable[[History], Iterator[Violation]]]] = (
+RULES: Final[Iterable[Callable[[History], Iterator[Violation]]]] = (
     _the_store_is_sound,
     _client_calls_happen_once,
     _schedules_are_part_of_their_transaction,
+    _retries_happen_once,
     _everything_scheduled_ends,
     _markers_belong_to_success,
     _the_counter_counts_the_markers,
     _the_index_has_every_marker,
     _what_fails_leaves_nothing,
     _mutations_fail_only_on_purpose,
+    _mutations_run_in_the_order_in_which_they_are_due,
+    _actions_start_in_the_order_in_which_they_are_due,
     _actions_run_at_most_once,
-    _actions_succeed_only_as_a_whole,
+    _actions_end_only_as_a_whole,
     _actions_fail_only_on_purpose_or_with_their_process,
+    _actions_are_interrupted_only_by_a_death,
+    _what_has_ended_does_not_start,
     _cancels_hold,
     _the_canceled_schedule_nothing,
     _nothing_runs_early,

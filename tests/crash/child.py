@@ -1,4 +1,4 @@
-"""Starts a worker process, by fork or in an interpreter of its own, and kills it."""
+"""Starts a worker process by a fork, and kills it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,34 @@ class Child:
         self._pipe = pipe
         self._born = born
         self._status: int | None = None
+        self.told: dict[str, float] = {}
+        """What it has told so far, and how many seconds after its start."""
         with suppress(OSError):  # it has done so itself, or has ended
             os.setpgid(pid, pid)
 
-    def first_completed(self, seconds: float) -> float | None:
-        """Seconds from its start to the first scheduled function it completed; None if it told of none in time."""
-        if not select.select([self._pipe], [], [], seconds)[0]:
-            return None
-        line = os.read(self._pipe, 100)
-        return float(line) - self._born if line else None
+    def tells(self, what: str, seconds: float) -> bool:
+        """Whether it tells that in time."""
+        deadline = time.monotonic() + seconds
+        while what not in self.told and self._listen(deadline):
+            pass
+        return what in self.told
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether it ends by itself in time. Only a process that ended closes its end of the pipe."""
+        deadline = time.monotonic() + seconds
+        while self._listen(deadline):
+            pass
+        return time.monotonic() < deadline
+
+    def _listen(self, deadline: float) -> bool:
+        """Hear what it tells next. False if it told nothing in time, or never will."""
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([self._pipe], [], [], left)[0]:
+            return False
+        text = os.read(self._pipe, 1000).decode()
+        for what, when in (line.split() for line in text.splitlines()):
+            self.told[what] = float(when) - self._born
+        return bool(text)
 
     def kill(self) -> bool:
         """SIGKILL its group. False if it had ended by itself."""
@@ -45,14 +64,6 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
         return self.wait() == -signal.SIGKILL
 
-    def ends_within(self, seconds: float) -> bool:
-        """Whether it ends by itself in time. Only a process that ended closes its end of the pipe."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self._pipe], [], [], left)[0] and not os.read(self._pipe, 100):
-                return True
-        return False
-
     def wait(self) -> int:
         """Its exit code once it has ended; negative is the signal it died of."""
         if self._status is None:
@@ -62,6 +73,7 @@ class Child:
 
     def _end(self, status: int) -> None:
         self._status = os.waitstatus_to_exitcode(status)
+        self.ends_within(0.1)  # and what it has told before
         os.close(self._pipe)
 
 
@@ -88,16 +100,3 @@ def _be(order: Order, pipe: int) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)  # not sys.exit: nothing of the parent's may run twice
-
-
-def spawn(order: Order, fault: str) -> Child:
-    """A new interpreter in which a fault is armed."""
-    reading, writing = os.pipe()
-    os.set_inheritable(writing, True)
-    born = time.monotonic()
-    command = [sys.executable, "-m", "tests.crash.worker", order.folder, str(order.run), order.seed, str(writing)]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "DULY_FAULT": fault, "PYTHONPATH": path}
-    pid = os.posix_spawn(sys.executable, command, environment, setpgroup=0)
-    os.close(writing)
-    return Child(pid, reading, born)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,13 +31,21 @@ class Job(NamedTuple):
     def is_action(self) -> bool:
         return self.name.startswith("act")
 
+    @property
+    def due(self) -> float:
+        """What was scheduled for the past is due when it was scheduled."""
+        return max(self.scheduled, self.created)
+
 
 class Trace(NamedTuple):
-    """The row that a client's call or a scheduled function leaves, and what it scheduled."""
+    """The row that a client's call or a scheduled function leaves: what it has scheduled and canceled."""
 
     number: int
     scheduled: tuple[int, ...] = ()
     created: float = 0.0
+    canceled: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
+    """What had completed when it was to be canceled."""
 
 
 class Line(NamedTuple):
@@ -63,6 +71,8 @@ class History(NamedTuple):
     lines: list[Line]
     undisturbed: frozenset[int]
     """The processes that nothing has happened to."""
+    retries: Sequence[Job] = ()
+    """Second runs of functions that have failed, with the numbers of the first."""
     integrity: str = "ok"
     in_order: bool = True
     """Whether what commits later has a later time, as the batches of one process have."""
@@ -75,15 +85,15 @@ def read_history(folder: Path, last_run: int) -> History:
     connection = apsw.Connection(str(folder / "data.db"))
     try:
         integrity = "; ".join(str(text) for (text,) in connection.execute("PRAGMA integrity_check"))
-        effects, markers = (_documents(connection, table) for table in ("effects", "markers"))
         return History(
-            jobs=_jobs(connection),
-            effects=[Trace(d["number"], tuple(d["scheduled"]), created) for created, d in effects],
-            markers=[Trace(d["number"], tuple(d["children"]), created) for created, d in markers],
+            jobs=_jobs(connection, "retry_of IS NULL"),
+            effects=[trace_of(*row) for row in _documents(connection, "effects")],
+            markers=[trace_of(*row) for row in _documents(connection, "markers")],
             counters=[(d["name"], d["markers"]) for _, d in _documents(connection, "counters")],
             indexed=_indexed(connection),
             lines=[line for run in range(last_run + 1) for line in read_diary(folder, run)],
             undisturbed=frozenset({last_run}),
+            retries=_jobs(connection, "retry_of IS NOT NULL"),
             integrity=integrity,
         )
     finally:
@@ -118,12 +128,19 @@ def _indexed(connection: apsw.Connection) -> list[int]:
     return [json.loads(document or '{"number": 0}')["number"] for (document,) in rows]
 
 
-def _jobs(connection: apsw.Connection) -> list[Job]:
+def _jobs(connection: apsw.Connection, which: str) -> list[Job]:
     rows: list[Any] = connection.execute(
         "SELECT id, name, args, state, scheduled_time, parent, error, completed_time FROM scheduled_functions"
+        f" WHERE name <> 'load:expired' AND {which}"
     ).fetchall()
     number_of = {row[0]: json.loads(row[2])["number"] for row in rows}
     return [job_of(row, number_of) for row in rows]
+
+
+def trace_of(created: float, document: dict[str, Any]) -> Trace:
+    """The trace that a document is."""
+    scheduled, canceled, late = (tuple(document[field]) for field in ("children", "canceled", "late"))
+    return Trace(document["number"], scheduled, created, canceled, late)
 
 
 def job_of(row: Any, number_of: Mapping[int, int]) -> Job:
@@ -136,7 +153,7 @@ def job_of(row: Any, number_of: Mapping[int, int]) -> Job:
         scheduled=scheduled,
         created=creation_time(id),
         parent=None if parent is None else number_of.get(parent, 0),
-        follow=json.loads(args).get("follow"),
+        follow=json.loads(args).get("follow", {"args": {"number": None}})["args"]["number"],
         error=error,
         completed=completed,
     )

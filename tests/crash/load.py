@@ -1,7 +1,8 @@
 """The application under load: every function leaves a trace that says whether it ran.
 
 Numbers name everything: each client call and each scheduled function has one of its own. A negative number is
-written only by what then fails, so that none may ever be seen.
+written only by what then fails, so that none may ever be seen. What is to be scheduled comes as plans, which may
+hold plans: chains of mutations and actions.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NotRequired, TypedDict
 
 from duly import (
     ActionCtx,
+    AlreadyCompletedError,
     AppError,
     Id,
     MutationCtx,
@@ -31,7 +33,12 @@ from duly import (
 ON_PURPOSE: Final = "fails on purpose"
 
 # Some tables are declared, others are made with their first document: processes die over both.
-MARKER: Final = {"number": v.int64(), "children": v.array(v.int64())}
+MARKER: Final = {
+    "number": v.int64(),
+    "children": v.array(v.int64()),
+    "canceled": v.array(v.int64()),
+    "late": v.array(v.int64()),
+}
 COUNTERS: Final = define_table({"name": v.string(), "markers": v.int64()}).index("by_name", ["name"])
 
 schema = define_schema({"markers": define_table(MARKER).index("by_number", ["number"]), "counters": COUNTERS})
@@ -42,6 +49,24 @@ other_schema = define_schema(
     }
 )
 """What the schema is changed to and back: markers are checked, and another index takes the place of theirs."""
+
+
+class Plan(TypedDict):
+    """A function that is to be scheduled."""
+
+    name: str
+    args: dict[str, Any]
+    """Its number is among them, and perhaps plans of its own."""
+    delay: float
+    rival: NotRequired[int]
+    """The position of an earlier plan, whose function it is to cancel: right before that is due."""
+
+
+class Target(TypedDict):
+    """A scheduled function that is to be canceled."""
+
+    id: str
+    number: int
 
 
 class Diary:
@@ -94,20 +119,40 @@ class Counters:
 
 
 @mutation
-async def place(ctx: MutationCtx, number: int, plans: list[dict[str, Any]], refuse: bool) -> list[str]:
-    """Leave an effect, and schedule what the plans say."""
-    ids: list[str] = []
+async def place(
+    ctx: MutationCtx, number: int, plans: list[dict[str, Any]], withdrawn: list[int], refuse: bool
+) -> list[str]:
+    """Leave an effect, schedule what the plans say, and cancel at once those at some positions."""
+    ids: list[Id[Any]] = []
+    numbers = [plan["args"]["number"] for plan in plans]
     for plan in plans:
+        if "rival" in plan:
+            plan["args"]["target"] = {"id": ids[plan["rival"]], "number": numbers[plan["rival"]]}
         ids.append(await ctx.scheduler.run_after(plan["delay"], f"load:{plan['name']}", plan["args"]))
-    await ctx.db.insert("effects", {"number": number, "scheduled": [plan["args"]["number"] for plan in plans]})
+    for position in withdrawn:
+        await ctx.scheduler.cancel(ids[position])
+    canceled = [numbers[position] for position in withdrawn]
+    await ctx.db.insert("effects", {"number": number, "children": numbers, "canceled": canceled, "late": []})
     if refuse:
         raise AppError(ON_PURPOSE)
-    return ids
+    return [str(id) for id in ids]
 
 
 @mutation
-async def cancel(ctx: MutationCtx, id: str) -> None:
+async def cancel(ctx: MutationCtx, id: str, refuse: bool) -> None:
+    """Cancel a scheduled function, perhaps in vain, because this fails afterwards."""
     await ctx.scheduler.cancel(id)
+    if refuse:
+        raise AppError(ON_PURPOSE)
+
+
+@internal_query
+async def first_of(ctx: QueryCtx, state: str) -> Target | None:
+    """The function in a state that was scheduled for the earliest time: if pending, about to be claimed."""
+    jobs = ctx.db.system.query("_scheduled_functions")
+    job = await jobs.with_index("by_state_scheduled_time", lambda q: q.eq("state.kind", state)).first()
+    # The second run of one that failed has the number of the first.
+    return None if job is None or "retryOf" in job else {"id": job["_id"], "number": job["args"][0]["number"]}
 
 
 @internal_query
@@ -131,60 +176,107 @@ async def finished(ctx: QueryCtx) -> bool:
 
 
 @internal_mutation
-async def mark(ctx: MutationCtx, number: int, children: list[int]) -> None:
-    """Leave a marker, count it, and schedule a marker for each child."""
-    await ctx.db.insert("markers", {"number": number, "children": children})
+async def mark(
+    ctx: MutationCtx, number: int, children: list[dict[str, Any]], target: dict[str, Any] | None = None
+) -> None:
+    """Leave a marker, count it, schedule the children, and cancel the target."""
     counter = await Counters.find(ctx, number)
     if counter is None:
         await ctx.db.insert("counters", {"name": Counters.of(number), "markers": 1})
     else:
         await ctx.db.patch(counter["_id"], {"markers": counter["markers"] + 1})
-    for child in children:
-        await ctx.scheduler.run_after(0, "load:mark", {"number": child, "children": []})
+    for plan in children:
+        await ctx.scheduler.run_after(plan["delay"], f"load:{plan['name']}", plan["args"])
+    outcome: dict[str, list[int]] = {"canceled": [], "late": []}
+    if target is not None:
+        try:
+            await ctx.scheduler.cancel(target["id"])
+        except AlreadyCompletedError:
+            outcome["late"].append(target["number"])
+        else:
+            outcome["canceled"].append(target["number"])
+    numbers = [plan["args"]["number"] for plan in children]
+    await ctx.db.insert("markers", {"number": number, "children": numbers, **outcome})
 
 
 @internal_mutation
-async def fail(ctx: MutationCtx, number: int) -> None:
+async def fail(ctx: MutationCtx, number: int, target: dict[str, Any] | None = None) -> None:
     """Do what `mark` does, and fail: nothing of it may remain."""
-    await mark(ctx, number=number, children=[-abs(number)])
+    child = {"name": "mark", "args": {"number": -abs(number), "children": []}, "delay": 0}
+    await mark(ctx, number=number, children=[child], target=target)
     raise AppError(ON_PURPOSE)
 
 
 @internal_mutation
-async def nest(ctx: MutationCtx, number: int, children: list[int]) -> None:
-    """The same as `mark`, beside a sub-transaction that fails."""
+async def nest(
+    ctx: MutationCtx, number: int, children: list[dict[str, Any]], target: dict[str, Any] | None = None
+) -> None:
+    """The same as `mark`, beside a sub-transaction that cancels the target and fails."""
     await ctx.run_mutation("load:mark", {"number": number, "children": children})
     try:
-        await ctx.run_mutation("load:fail", {"number": -number})
+        await ctx.run_mutation("load:fail", {"number": -number, "target": target})
     except AppError:
         return
     raise AssertionError("a mutation that fails on purpose did not")
 
 
+@internal_mutation
+async def tick(ctx: MutationCtx, number: int, last: int, pause: float) -> None:
+    """Leave a marker and schedule itself, with the next number, up to the last."""
+    again = {"name": "tick", "args": {"number": number + 1, "last": last, "pause": pause}, "delay": pause}
+    await mark(ctx, number=number, children=[again] if number < last else [])
+
+
 @internal_action
-async def act(ctx: ActionCtx, number: int, pause: float, children: list[int], follow: int) -> None:
-    """Tell the diary, mark, schedule, and tell the diary again."""
-    _diaries[0].write("start", number)
+async def act(
+    ctx: ActionCtx,
+    number: int,
+    pause: float,
+    children: list[dict[str, Any]],
+    follow: dict[str, Any],
+    target: dict[str, Any] | None = None,
+    gives_up: bool = False,
+) -> None:
+    """Tell the diary, cancel the target or itself, mark, schedule, and tell the diary again."""
+    diary = _diaries[0]
+    diary.write("start", number)
     await asyncio.sleep(pause)
+    if gives_up:
+        target = {"id": ctx.scheduled_function_id, "number": number}
+    if target is not None:
+        diary.write("cancel", target["number"])
+        try:
+            await ctx.scheduler.cancel(target["id"])
+        except AlreadyCompletedError:
+            diary.write("late", target["number"])
+        else:
+            diary.write("canceled", target["number"])
     await ctx.run_mutation("load:mark", {"number": number, "children": children})
-    await ctx.scheduler.run_after(0, "load:mark", {"number": follow, "children": []})
-    _diaries[0].write("end", number)
+    await ctx.scheduler.run_after(follow["delay"], f"load:{follow['name']}", follow["args"])
+    diary.write("end", number)
 
 
 @internal_action
-def act_in_thread(ctx: SyncActionCtx, number: int, pause: float, children: list[int], follow: int) -> None:
-    """The same in a thread."""
+def act_in_thread(
+    ctx: SyncActionCtx, number: int, pause: float, children: list[dict[str, Any]], follow: dict[str, Any]
+) -> None:
+    """The same in a thread, without a cancel."""
     _diaries[0].write("start", number)
     time.sleep(pause)
     ctx.run_mutation("load:mark", {"number": number, "children": children})
-    ctx.scheduler.run_after(0, "load:mark", {"number": follow, "children": []})
+    ctx.scheduler.run_after(follow["delay"], f"load:{follow['name']}", follow["args"])
     _diaries[0].write("end", number)
 
 
 @internal_action
-async def act_and_fail(ctx: ActionCtx, number: int, pause: float) -> None:
-    """Tell the diary, and fail."""
-    _diaries[0].write("start", number)
-    await asyncio.sleep(pause)
-    _diaries[0].write("end", number)
+async def act_and_fail(
+    ctx: ActionCtx,
+    number: int,
+    pause: float,
+    children: list[dict[str, Any]],
+    follow: dict[str, Any],
+    target: dict[str, Any] | None = None,
+) -> None:
+    """Do what `act` does, and fail: all of it remains."""
+    await act(ctx, number=number, pause=pause, children=children, follow=follow, target=target)
     raise AppError(ON_PURPOSE)

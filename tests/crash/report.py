@@ -8,29 +8,40 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tests.crash.campaign import Outcome
 from tests.crash.checker import KINDS, WRONG
+
+if TYPE_CHECKING:
+    from tests.crash.campaign import Outcome
 
 TALLY: Final = Path(__file__).parents[2] / ".crash-tally.json"
 
 KILLS: Final = (
     "kills",
+    "while it worked",
     "with work in flight",
-    "while it opened the store",
-    "deaths at fault points",
+    "before it had recovered",
+    "at random moments",
 )
 WORK: Final = (
-    "client mutations answered",
-    "client mutations cut off",
+    "calls acknowledged",
+    "calls refused",
+    "calls cut off",
     "functions scheduled",
-    "scheduled mutations run",
+    "mutations run",
     "actions started",
-    "actions interrupted",
+    "failed on purpose",
+    "interrupted",
     "canceled",
+    "before it was due",
+    "when it was due",
+    "while it ran",
+    "at birth",
+    "cancels undone",
+    "run again by retry",
 )
-_INDENTED: Final = ("with work in flight", "while it opened the store")
+_INDENTED: Final = {*KILLS[1:], "before it was due", "when it was due", "while it ran", "at birth"}
 _NAMES: Final = {WRONG: "otherwise wrong"}
 _SHOWN_OF_A_KIND: Final = 8
 
@@ -67,9 +78,9 @@ def table(counts: Counter[str], summed: Counter[str], names: Iterable[str], seed
     runs = f"all {summed['runs']:,} runs"
     yield f"{f'seed {seed}':<30}{'this run':>12}{runs:>16}"
     for name in (*names, *KINDS):
-        label = ("  " if name in _INDENTED else "") + _NAMES.get(name, name)
+        label = ("  " if name in _INDENTED or name.startswith("at ") else "") + _NAMES.get(name, name)
         yield f"{label:<30}{counts[name]:>12,}{summed[name]:>16,}"
-    deaths = sum(summed[name] for name in ("kills", "deaths at fault points", "faults"))
+    deaths = sum(summed[name] for name in ("kills", "faults"))
     if deaths and not any(summed[kind] for kind in KINDS):
         yield f"nothing broken in {deaths:,} faults: at 95 % confidence, fewer than 3 in {deaths:,} break something"
 

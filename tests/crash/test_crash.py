@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import apsw
@@ -15,7 +16,8 @@ import pytest
 
 from duly.faults import POINTS
 from duly.model.jobs import INTERRUPTED
-from tests.crash.checker import DOUBLED, KINDS, LOST, STUCK, TWICE, WRONG, check
+from tests.crash.campaign import RECOVERED, RESUMED, Fault, Kill, Outcome, rounds, too_slow, too_tame
+from tests.crash.checker import DOUBLED, KINDS, LOST, RULES, STUCK, TWICE, WRONG, Violation, check
 from tests.crash.child import ROOT
 from tests.crash.history import History, Job, Line, Trace, read_history
 from tests.crash.load import ON_PURPOSE
@@ -37,23 +39,67 @@ def crash(*options: str) -> tuple[dict[str, int], str]:
     return {name: int(count.replace(",", "")) for name, count in rows}, ended.stdout
 
 
-def test_thirty_kills_at_random_moments_lose_and_double_nothing() -> None:
-    counts, _ = crash("--kills", "30", "--seed", "30", "--points", "none")
+def test_kills_at_random_moments_and_at_every_fault_point_lose_and_double_nothing() -> None:
+    kills = 2 * len(POINTS)
 
-    assert counts["kills"] == 30
-    assert counts["with work in flight"] >= 24
-    assert counts["actions interrupted"] >= 10
+    counts, output = crash("--kills", str(kills), "--seed", "30")
+
+    assert counts["kills"] == kills
+    assert [1] * len(POINTS) == [counts[f"at {point}"] for point in POINTS]
+    assert counts["at random moments"] == len(POINTS)
+    assert counts["with work in flight"] >= kills // 2
+    assert counts["before it had recovered"]
+    assert all(counts[name] for name in ("failed on purpose", "interrupted", "cancels undone"))
+    assert all(counts[name] for name in ("before it was due", "when it was due", "while it ran", "at birth"))
     assert {counts.get(kind, 0) for kind in KINDS} == {0}
+    assert {RECOVERED, RESUMED} == json.loads(output.splitlines()[-1])["milliseconds"].keys()
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_kill_at_every_fault_point_loses_and_doubles_nothing(point: str) -> None:
-    counts, output = crash("--kills", "0", "--seed", "11", "--points", point)
+# What a run must prove, beside that nothing is broken.
 
-    assert "fault points died at: " in output
-    assert counts["deaths at fault points"] == (2 if point == "recovery.begun" else 1)
-    assert counts["actions interrupted"] >= (point == "recovery.begun")
-    assert {counts.get(kind, 0) for kind in KINDS} == {0}
+
+def test_of_the_kills_half_are_at_random_and_the_others_at_each_fault_point_in_turn() -> None:
+    steps = [step for steps in rounds(500, POINTS, seed=1) for step in steps]
+    faults = Counter(step.point for step in steps if isinstance(step, Fault))
+
+    assert [250, 250] == [sum(isinstance(step, kind) for step in steps) for kind in (Kill, Fault)]
+    assert set(POINTS) == faults.keys()
+    assert 1 >= max(faults.values()) - min(faults.values())
+
+
+def test_the_same_seed_draws_the_same_kills() -> None:
+    assert list(rounds(120, POINTS, seed=7)) == list(rounds(120, POINTS, seed=7))
+    assert list(rounds(120, POINTS, seed=7)) != list(rounds(120, POINTS, seed=8))
+
+
+def test_a_run_that_missed_a_fault_point_fails() -> None:
+    outcome = Outcome()
+    outcome.counts.update({f"at {point}": 1 for point in POINTS if point != "job.ran"})
+
+    assert ["no process died at job.ran: more kills, or a load that passes it"] == [
+        violation.text for violation in too_tame(outcome, POINTS)
+    ]
+
+
+def test_a_run_whose_kills_met_idle_processes_fails() -> None:
+    outcome = Outcome()
+    outcome.counts.update({"while it worked": 10, "with work in flight": 7})
+
+    assert ["only 7 of 10 processes that worked had work in flight when they died"] == [
+        violation.text for violation in too_tame(outcome, ())
+    ]
+
+
+def test_a_run_whose_processes_are_slow_to_resume_fails() -> None:
+    outcome = Outcome()
+    outcome.times[RESUMED] += [*[100.0] * 98, 2_001.0, 2_001.0]
+
+    assert ["2,001 ms from start to first completed function (p99), expected 2,000"] == [
+        violation.text for violation in too_slow(outcome)
+    ]
+    outcome.times[RESUMED].append(100.0)
+    outcome.times[RESUMED].remove(2_001.0)
+    assert [] == [*too_slow(outcome)]
 
 
 def test_a_store_that_was_tampered_with_is_found_out(tmp_path: Path) -> None:
@@ -87,30 +133,45 @@ def tamper(store: Path, sql: str) -> None:
 
 
 def a_sound_history() -> History:
-    """Two processes: the first was killed while action 5 ran, the second let everything end.
+    """Two processes: the first was killed while action 5 ran, the second, born at 8, let everything end.
 
-    Client call 1 scheduled mutations 2 (with child 3), 4 (which fails) and 9, action 5, action 6 (with follow 7),
-    and 8, which was canceled.
+    Client call 1 scheduled mutations 2 (with child 3), 4 (which fails), 9 (which cancels 13 and comes late for 4) and 13,
+    action 5, action 6 (with follow 7), 8, which was canceled, and action 10, which canceled itself and then left a marker
+    and scheduled 11 and 12. Mutation 4 was run again.
     """
-    first = ["try 1", "acknowledged 1", "try 20", "refused 20", "cancel 8", "canceled 8", "start 5", "try 21"]
-    second = ["start 6", "end 6", "cancel 2", "late 2"]
+    first = ["born 0", "try 1", "acknowledged 1", "try 20", "refused 20", "cancel 8", "canceled 8", "undone 2"]
+    first += ["start 5", "try 21"]
+    second = ["born 8", "start 6", "end 6", "cancel 2", "late 2", "start 10", "cancel 10", "canceled 10", "end 10"]
+    second += ["retry 4", "retried 4"]
     return History(
         jobs=[
             Job(2, "mark", "success", 0.0, 0.0, completed=10.0),
-            Job(3, "mark", "success", 10.0, 10.0, parent=2, completed=20.0),
-            Job(4, "fail", "failed", 0.0, 0.0, error=ON_PURPOSE, completed=10.0),
-            Job(5, "act", "failed", 0.0, 0.0, follow=50, error=INTERRUPTED, completed=10.0),
-            Job(6, "act", "success", 0.0, 0.0, follow=7, completed=10.0),
-            Job(7, "mark", "success", 0.0, 0.0, parent=6, completed=10.0),
-            Job(8, "mark", "canceled", 0.0, 0.0, completed=5.0),
-            Job(9, "nest", "success", 0.0, 0.0, completed=10.0),
+            Job(3, "mark", "success", 10.0, 10.1, parent=2, completed=20.0),
+            Job(4, "fail", "failed", 0.0, 0.2, error=ON_PURPOSE, completed=10.0),
+            Job(5, "act", "failed", 0.0, 0.3, follow=50, error=INTERRUPTED, completed=9.0),
+            Job(6, "act", "success", 0.0, 0.4, follow=7, completed=10.0),
+            Job(7, "mark", "success", 0.0, 9.5, parent=6, completed=10.0),
+            Job(8, "mark", "canceled", 0.0, 0.5, completed=5.0),
+            Job(9, "nest", "success", 0.0, 0.6, completed=10.0),
+            Job(10, "act", "canceled", 9.0, 0.7, follow=12, completed=14.0),
+            Job(11, "mark", "canceled", 0.0, 16.0, parent=10, completed=16.0),
+            Job(12, "mark", "canceled", 0.0, 17.0, parent=10, completed=17.0),
+            Job(13, "mark", "canceled", 30.0, 0.8, completed=10.0),
         ],
-        effects=[Trace(1, (2, 4, 5, 6, 8, 9))],
-        markers=[Trace(2, (3,), 10.0), Trace(3, (), 20.0), *(Trace(number, (), 10.0) for number in (6, 7, 9))],
-        counters=[("all", 5)],
-        indexed=[2, 3, 6, 7, 9],
+        effects=[Trace(1, (2, 4, 5, 6, 8, 9, 10, 13))],
+        markers=[
+            Trace(2, (3,), 10.0),
+            Trace(9, (), 10.1, canceled=(13,), late=(4,)),
+            Trace(7, (), 10.2),
+            Trace(6, (), 9.5),
+            Trace(10, (11,), 16.0),
+            Trace(3, (), 20.0),
+        ],
+        counters=[("all", 6)],
+        indexed=[2, 3, 6, 7, 9, 10],
         lines=[line(run, text) for run, lines in enumerate((first, second)) for text in lines],
         undisturbed=frozenset({1}),
+        retries=[Job(4, "fail", "failed", 18.0, 18.0, error=ON_PURPOSE, completed=19.0)],
     )
 
 
@@ -141,6 +202,10 @@ def without_marker(number: int) -> Callable[[History], History]:
         counters=[("all", h.counters[0][1] - 1)],
         indexed=[other for other in h.indexed if other != number],
     )
+
+
+def without_lines(number: int) -> Callable[[History], History]:
+    return lambda h: h._replace(lines=[line for line in h.lines if line.number != number])
 
 
 def with_lines(run: int, *texts: str) -> Callable[[History], History]:
@@ -183,6 +248,27 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         "function 30 was scheduled by a call that did not commit",
         lambda h: h._replace(jobs=[*h.jobs, Job(30, "mark", "canceled", 0.0, 0.0, completed=1.0)]),
     ),
+    "a retry that was acknowledged is lost": (
+        LOST,
+        "the retry of 4 was acknowledged, and there is none",
+        lambda h: h._replace(retries=[]),
+    ),
+    "a retry is doubled": (DOUBLED, "2 times the retry of 4", lambda h: h._replace(retries=[*h.retries] * 2)),
+    "a retry that nobody asked for": (
+        WRONG,
+        "4 was run again, and nobody asked for it",
+        lambda h: h._replace(lines=[line for line in h.lines if line.deed != "retry"]),
+    ),
+    "a retry succeeded where it must fail": (
+        WRONG,
+        "the retry of fail 4 is success: None",
+        lambda h: h._replace(retries=[job._replace(state="success", error=None) for job in h.retries]),
+    ),
+    "a retry is left pending": (
+        STUCK,
+        "fail 4 is pending",
+        lambda h: h._replace(retries=[job._replace(state="pending", error=None) for job in h.retries]),
+    ),
     "a function is left pending": (STUCK, "nest 9 is pending", with_job(9, state="pending", completed=None)),
     "an action is left in progress": (
         STUCK,
@@ -192,12 +278,43 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
     "an action started twice in one process": (TWICE, "2 times the start of action 6", with_lines(1, "start 6")),
     "an interrupted action ran again": (TWICE, "2 times the start of action 5", with_lines(1, "start 5", "end 5")),
     "an action ended twice": (TWICE, "2 times the end of action 6", with_lines(1, "end 6")),
-    "an action succeeded without having run": (
-        LOST,
-        "act 6 succeeded and did not do all",
-        lambda h: h._replace(lines=h.lines[:8]),
+    "an action started after its cancel was acknowledged": (
+        WRONG,
+        "action 10 started after its cancel was acknowledged",
+        lambda h: h._replace(lines=[line(0, "canceled 10"), *h.lines]),
     ),
-    "an action's last step is lost": (LOST, "act 6 succeeded and did not do all", without_job(7)),
+    "an action started that had completed in an earlier process": (
+        WRONG,
+        "action 6 started in a process that was born after it was completed",
+        with_job(6, completed=5.0),
+    ),
+    "an action started before one that was due before it": (
+        WRONG,
+        "act 6 ran after act 10, due later",
+        lambda h: h._replace(lines=[line(1, "start 10"), *h.lines]),
+    ),
+    "an action started before one that was scheduled for at once before it": (
+        WRONG,
+        "act 6 ran after act 10, scheduled later",
+        lambda h: with_job(10, scheduled=0.0)(h._replace(lines=[line(1, "start 10"), *h.lines])),
+    ),
+    "an action succeeded without having run": (LOST, "act 6 is success and did not do all", without_lines(6)),
+    "an action's last step is lost": (LOST, "act 6 is success and did not do all", without_job(7)),
+    "an action failed on purpose before its end": (
+        LOST,
+        "act_and_fail 6 is failed and did not do all",
+        lambda h: with_job(6, name="act_and_fail", state="failed", error=ON_PURPOSE)(without_lines(6)(h)),
+    ),
+    "an action is interrupted in the process that started it": (
+        WRONG,
+        "act 5 is interrupted, though no process died meanwhile",
+        with_job(5, completed=6.0),
+    ),
+    "an action is interrupted that was due only after the last death": (
+        WRONG,
+        "act 5 is interrupted, though no process died meanwhile",
+        lambda h: with_job(5, scheduled=11.0, completed=12.0)(without_lines(5)(h)),
+    ),
     "an action died and is not interrupted": (
         WRONG,
         "act 5 died with its process",
@@ -233,12 +350,12 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         "marker -9 was written by what failed",
         with_marker(Trace(-9, (), 10.0)),
     ),
-    "the counter missed a marker": (LOST, "the counter says 4, of 5", lambda h: h._replace(counters=[("all", 4)])),
-    "the counter counted twice": (DOUBLED, "the counter says 6, of 5", lambda h: h._replace(counters=[("all", 6)])),
+    "the counter missed a marker": (LOST, "the counter says 5, of 6", lambda h: h._replace(counters=[("all", 5)])),
+    "the counter counted twice": (DOUBLED, "the counter says 7, of 6", lambda h: h._replace(counters=[("all", 7)])),
     "a counter is doubled": (
         DOUBLED,
         "there are 2 counters all",
-        lambda h: h._replace(counters=[("all", 2), ("all", 3)]),
+        lambda h: h._replace(counters=[("all", 2), ("all", 4)]),
     ),
     "the index misses a marker": (WRONG, "the index has 4 keys", lambda h: h._replace(indexed=[2, 3, 6, 7])),
     "a cancel was acknowledged and forgotten": (
@@ -252,8 +369,47 @@ CORRUPTIONS: dict[str, tuple[str, str, Callable[[History], History]]] = {
         with_lines(1, "late 8"),
     ),
     "a function was canceled by nobody": (WRONG, "nobody asked for it", with_job(9, state="canceled")),
-    "a canceled function went on scheduling": (WRONG, "5.0 ms after its parent's cancel", with_job(3, parent=8)),
-    "a function ran before its time": (WRONG, "function 9 ran 5.0 ms before its time", with_job(9, scheduled=15.0)),
+    "the cancel of a mutation that committed is forgotten": (
+        WRONG,
+        "the cancel of 13 was acknowledged, but it is success",
+        with_job(13, state="success"),
+    ),
+    "the cancel of a mutation came late for what was canceled": (
+        WRONG,
+        "4 had completed when it was canceled, but is canceled",
+        with_job(4, state="canceled", error=None),
+    ),
+    "the cancel of a call that failed was not undone": (
+        WRONG,
+        "mark 7 is canceled, and nobody asked for it",
+        lambda h: with_job(7, state="canceled")(with_lines(1, "undone 7")(h)),
+    ),
+    "what a canceled action scheduled ran": (
+        WRONG,
+        "mark 11 is success and not from the start, scheduled 2.0 ms after its parent's cancel",
+        with_job(11, state="success"),
+    ),
+    "what a canceled action scheduled lived for a while": (
+        WRONG,
+        "mark 12 is canceled and not from the start, scheduled 3.0 ms after its parent's cancel",
+        with_job(12, completed=19.0),
+    ),
+    "what an action scheduled before its cancel was canceled, too": (
+        WRONG,
+        "mark 11 is canceled, and nobody asked for it",
+        with_job(11, created=12.0, completed=12.0),
+    ),
+    "a function ran before its time": (WRONG, "function 9 ran 4.9 ms before its time", with_job(9, scheduled=15.0)),
+    "a function ran before one that was due before it": (
+        WRONG,
+        "nest 9 ran after mark 7",
+        lambda h: with_marker(Trace(7, (), 10.05))(without_marker(7)(h)),
+    ),
+    "a function ran before one that was scheduled for at once before it": (
+        WRONG,
+        "mark 2 ran after nest 9",
+        lambda h: with_marker(Trace(9, (), 9.9))(without_marker(9)(h)),
+    ),
     "the store is damaged": (
         WRONG,
         "the store is damaged: row 3",
@@ -279,6 +435,11 @@ def test_a_corrupted_history_is_found_out(name: str) -> None:
     found = check(corrupt(a_sound_history()))
 
     assert [True for violation in found if violation.kind == kind and complaint in violation.text]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_finds_some_corruption(rule: Callable[[History], Iterable[Violation]]) -> None:
+    assert any([*rule(corrupt(a_sound_history()))] for _, _, corrupt in CORRUPTIONS.values())
 
 
 def test_the_tally_adds_up_the_runs(tmp_path: Path) -> None:

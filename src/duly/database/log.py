@@ -11,7 +11,7 @@ from duly.database.catalog import DUE, key_in
 from duly.database.reads import ReadSet
 from duly.database.spans import Spans
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import JOBS, Job, News, Write
+from duly.storage.engine import JOBS, Job, News, Row, Write
 from duly.values.keys import encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
@@ -27,6 +27,10 @@ class Changed(Protocol):
 
     def keys(self, index: str) -> list[bytes] | None:
         """The old and new keys in an index, sorted. None where any may have changed."""
+        ...
+
+    def row(self, id: int) -> Row | None:
+        """What it has made of a row, where that is known."""
         ...
 
 
@@ -83,6 +87,16 @@ class Log:
             self._readers.add(reads, watch)
             watch.add_done_callback(lambda done: self._readers.discard(reads, done))
         return watch
+
+    def latest(self, table: Table, id: int, since: int) -> Row | None:
+        """What this process has last made of a row after version `since`; None if nothing, as far as is known."""
+        for commit in reversed(self._commits):
+            if commit.version <= since:
+                break
+            for change in commit.changes:
+                if change.table == table.name and id in change.ids:
+                    return change.row(id)
+        return None
 
     def _changed_since(self, reads: ReadSet, since: int, watch: Watch) -> bool:
         if since >= self.version:
@@ -183,6 +197,9 @@ class Written:
     def ids(self) -> Set[int]:
         return self._writes.keys()
 
+    def row(self, id: int) -> Row | None:
+        return self._writes[id].new
+
     def keys(self, index: str) -> list[bytes]:
         if index == BY_CREATION_TIME:
             return sorted(map(encode_id, self._writes))
@@ -214,6 +231,9 @@ class Heard:
             self._keys = {DUE.name: [] if news.due is None else [encode(news.due)]}
         else:
             self._keys = {index.name: sorted(news.keys.get(index.number, ())) for index in table.indexes}
+
+    def row(self, id: int) -> Row | None:
+        return None
 
     def keys(self, index: str) -> list[bytes] | None:
         return sorted(map(encode_id, self.ids)) if index == BY_CREATION_TIME else self._keys.get(index)

@@ -30,7 +30,7 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Scan, make_job
+from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Row, Scan, make_job
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -55,8 +55,11 @@ async def schedule(transaction: Transaction, name: str, lane: str, args: str, wh
 
 
 async def _is_canceled(transaction: Transaction, id: int) -> bool:
-    job = await transaction.get(JOBS, id)
-    return isinstance(job, Job) and job.state == CANCELED
+    return is_canceled(await transaction.get(JOBS, id))
+
+
+def is_canceled(row: Row | None) -> bool:
+    return isinstance(row, Job) and row.state == CANCELED
 
 
 def claim(batch: Batch, mutations: int, actions: int) -> Claimed:

@@ -21,7 +21,7 @@ from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
 from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE
 from duly.model import executor_state, jobs
-from duly.storage.engine import Job
+from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
 
 _log: Final = logging.getLogger("duly.worker")
@@ -121,7 +121,7 @@ class Executor:
             return await self._suspect(self._taken, error)
         self._refused = False
         for job in drained.started:
-            self._start(job, drained.epoch)
+            self._start(job, drained)
         for more in await rest if rest else ():
             drained = drained.followed_by(more)
         if drained.waiting and len(self._running) < self._actions_max:
@@ -216,13 +216,15 @@ class Executor:
 
     # Actions.
 
-    def _start(self, job: Job, epoch: int) -> None:
-        task = asyncio.create_task(self._run_action(job, epoch), name=f"duly action {job.name}")
-        self._running[task] = epoch
+    def _start(self, job: Job, drained: Drained) -> None:
+        task = asyncio.create_task(self._run_action(job, drained), name=f"duly action {job.name}")
+        self._running[task] = drained.epoch
 
-    async def _run_action(self, job: Job, epoch: int) -> None:
+    async def _run_action(self, job: Job, drained: Drained) -> None:
         try:
-            await self._runner.run_started(job, epoch)
+            # A later call of the same batch, or of one that followed at once, may have canceled it.
+            if not jobs.is_canceled(self._database.log.latest(JOBS, job.id, drained.version)):
+                await self._runner.run_started(job, drained.epoch)
         finally:
             # Here and not in a callback: the next drain must count this one as ended.
             task = asyncio.current_task()

@@ -29,7 +29,15 @@ ALL_RESUMED: Final = "restart of PostgreSQL to a commit of every node"
 GONE_FOR_LONG: Final = "PostgreSQL gone longer than calls wait"
 
 _OPENING: Final = ("schema.ready", "schema.applied", "recovery.begun")  # each process passes them once
-_WORKING: Final = tuple(point for point in POINTS if not point.startswith(("schema.", "recovery.")))
+_NOT_PASSED: Final = (
+    "job.refused",  # the disk of the server is not full
+    "jobs.swept",  # nothing is old enough
+    "executor.paused",  # nobody pauses
+)
+"""Fault points that nodes do not pass while they work, beside those that they pass while they open the store."""
+_WORKING: Final = tuple(
+    point for point in POINTS if not point.startswith(("schema.", "recovery.")) and point not in _NOT_PASSED
+)
 _PASSINGS_MAX: Final = 8
 _OPENING_SHARE: Final = 0.3
 _DURING_SHARE: Final = 0.3

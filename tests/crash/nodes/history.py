@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from duly.values.ids import creation_time
-from tests.crash.history import History, Job, Line, Trace, job_of, read_diary
+from tests.crash.history import History, Job, Line, job_of, read_diary, trace_of
 from tests.crash.nodes.probe import Probe
 
 
@@ -17,8 +17,8 @@ def read_history(folder: Path, probe: Probe, runs: int, disturbed: set[int]) -> 
     joined = Counter(line.run for line in lines if line.deed == "epoch")
     return History(
         jobs=_jobs(probe),
-        effects=[Trace(d["number"], tuple(d["scheduled"]), created) for created, d in _documents(probe, "effects")],
-        markers=[Trace(d["number"], tuple(d["children"]), created) for created, d in _documents(probe, "markers")],
+        effects=[trace_of(*row) for row in _documents(probe, "effects")],
+        markers=[trace_of(*row) for row in _documents(probe, "markers")],
         counters=[(d["name"], d["markers"]) for _, d in _documents(probe, "counters")],
         indexed=_indexed(probe),
         lines=lines,

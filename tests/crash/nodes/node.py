@@ -15,11 +15,11 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from duly import App, StoreError, faults
+from duly import App, StoreError
 from duly.limits import Limits
 from tests.crash import load
 from tests.crash.load import Diary
-from tests.crash.worker import NUMBERS_OF_ONE_RUN, Client
+from tests.crash.worker import NUMBERS_OF_ONE_RUN, Client, arm
 
 CLIENTS: Final = 3
 REOPEN_SECONDS: Final = 0.2
@@ -58,12 +58,6 @@ def be(order: NodeOrder, pipe: Connection) -> None:
     except BaseException:
         logging.exception("this node is dead")
         sys.exit(1)
-
-
-def arm(fault: str) -> None:
-    """Die at a fault point."""
-    point, _, passing = fault.partition(":")
-    faults.arm(point, lambda: os.kill(os.getpid(), signal.SIGKILL), int(passing))
 
 
 async def _live(order: NodeOrder, pipe: Connection) -> None:

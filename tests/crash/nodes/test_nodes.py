@@ -38,7 +38,7 @@ def test_fifteen_faults_on_three_nodes_lose_and_double_nothing() -> None:
 
     assert counts["faults"] >= 15
     assert all(counts[kind] for kind in campaign.SHARES if kind != GONE_FOR_LONG)
-    assert counts["client mutations answered"] >= 200
+    assert counts["calls acknowledged"] >= 200
     assert {counts.get(kind, 0) for kind in KINDS} == {0}
     assert json.loads(output.splitlines()[-1])["seed"] == 15
 
