@@ -3,6 +3,7 @@
 PYTHON ?= python3
 ENGINE ?= sqlite
 KILLS ?= $(if $(filter postgres,$(ENGINE)),300,500)
+COUNT ?= 50000
 SEED ?= 1
 
 BIN := .venv/bin
@@ -12,7 +13,7 @@ READY := .venv/.installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check fix bench bench-postgres crash clean
+.PHONY: help setup demo dev test check fix bench bench-postgres crash soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +46,9 @@ bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on t
 
 crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; three nodes: ENGINE=postgres)
 	@$(BIN)/python -m tests.crash --engine $(ENGINE) --kills $(KILLS) --seed $(SEED)
+
+soak: $(READY) ## Play random lives of the scheduler beside a model of it, others each time (COUNT=50000)
+	@$(BIN)/python -m tests.scheduler --count $(COUNT)
 
 clean: ## Remove .venv and everything that was generated
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist bench/.peers
