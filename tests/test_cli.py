@@ -35,6 +35,28 @@ async def count(ctx: QueryCtx) -> int:
     return len(await ctx.db.query("notes").collect())
 """
 
+SLOW = """
+import asyncio, time
+from pathlib import Path
+from duly import ActionCtx, MutationCtx, SyncActionCtx, internal_action, mutation
+
+@internal_action
+def in_a_thread(ctx: SyncActionCtx) -> None:
+    ctx.log.info("runs in a thread")
+    time.sleep(600)
+
+@internal_action
+async def until_told(ctx: ActionCtx) -> None:
+    ctx.log.info("runs until told")
+    while not Path("told").exists():
+        await asyncio.sleep(0.02)
+
+@mutation
+async def start(ctx: MutationCtx, names: list[str]) -> None:
+    for name in names:
+        await ctx.scheduler.run_after(0, f"slow:{name}")
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -126,12 +148,18 @@ def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args:
     assert "Traceback" not in failed.stderr
 
 
-def test_dev_executes_what_run_has_scheduled_and_reloads(configured: Path) -> None:
+def test_dev_executes_what_run_has_scheduled_and_reloads(configured: Path, engine: str) -> None:
     module = configured / "backend" / "notes.py"
     with dev(configured) as running:
         running.wait_for("Ctrl-C ends this")
         assert duly(configured, "run", "notes:add", '{"text": "tea"}').returncode == 0
         running.wait_for("✓ action   notes:announce scheduled")
+        listed = duly(configured, "jobs", "list")
+        if engine == "sqlite":
+            assert (listed.returncode, listed.stdout) == (1, "")
+            assert f"is owned by process {running.process.pid}" in listed.stderr
+        else:
+            assert "notes:announce  success" in listed.stdout
         module.write_text(MODULE + "\n@query\nasync def hello(ctx: QueryCtx) -> str:\n    return 'hello'\n")
         running.wait_for("reloaded 4 functions")
         assert duly(configured, "run", "notes:hello").stdout == '"hello"\n'
@@ -195,6 +223,40 @@ def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> Non
         running.wait_for("runs 3 functions")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_waits_for_running_actions_when_it_is_told_to_end(project: Path, number: signal.Signals) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", '{"names": ["until_told"]}').returncode == 0
+        running.wait_for("runs until told")
+        running.process.send_signal(number)
+        running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+        (project / "told").touch()
+        running.wait_for("✓ action   slow:until_told scheduled")
+        running.wait_for("stopped")
+        assert running.process.wait(30) == 0
+    assert "slow:until_told  success" in duly(project, "jobs", "list").stdout
+
+
+def test_dev_interrupts_running_actions_when_it_is_told_twice_to_end(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", '{"names": ["in_a_thread", "until_told"]}').returncode == 0
+        running.wait_for("runs in a thread")
+        running.wait_for("runs until told")
+        running.process.send_signal(signal.SIGINT)
+        running.wait_for("waiting up to 10 s for 2 running actions; Ctrl-C again interrupts them")
+        running.process.send_signal(signal.SIGINT)
+        running.wait_for("stopped")
+        assert running.process.wait(30) == 0  # though the thread goes on
+    assert not any("Traceback" in line for line in running.seen)
+    failed = json.loads(duly(project, "jobs", "list", "--state", "failed", "--json").stdout)
+    assert sorted(job["name"] for job in failed) == ["slow:in_a_thread", "slow:until_told"]
+    assert all(job["state"]["error"].startswith("interrupted: ") for job in failed)
+
+
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
     failed = duly(tmp_path, "dev")
     assert failed.returncode == 1
@@ -208,6 +270,15 @@ def test_a_number_in_json_with_an_integral_value_is_an_int(project: Path) -> Non
     )
     found = duly(project, "run", "numbers:kinds", '{"values": [3, 3.0, 3.5, 1e30]}')
     assert json.loads(found.stdout) == ["int", "int", "float", "float"]
+
+
+def test_what_json_cannot_say_is_printed_as_it_is_stored(project: Path) -> None:
+    (project / "backend" / "files.py").write_text(
+        "from duly import QueryCtx, query\n@query\nasync def first(ctx: QueryCtx) -> list:\n"
+        "    return [b'hi', float('inf')]\n"
+    )
+    found = duly(project, "run", "files:first")
+    assert json.loads(found.stdout) == [{"$bytes": "aGk="}, {"$float": "inf"}]
 
 
 def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:

@@ -187,7 +187,7 @@ def build_house(folder: Path) -> Path:
         "__init__.py": "from duly.app import App",
         "app.py": "import duly.workers, duly.functions",
         "clock.py": "import time\nfrom duly.limits import A\nnow = datetime.now(UTC)",
-        "cli.py": "from duly import App\nfrom duly.server import http",
+        "cli/__init__.py": "from duly import App\nfrom duly.server import http",
         "__main__.py": "from duly.cli import main",
         "values/ids.py": "from . import keys\nfrom ..errors import DulyError",
         "values/keys.py": "if TYPE_CHECKING:\n    from duly.values.ids import Id",

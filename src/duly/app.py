@@ -279,10 +279,15 @@ class _Open:
             self._stop.set_result(None)
         try:
             await asyncio.gather(*self._tasks)
-            await self.executor.stop(grace_seconds)
+        except asyncio.CancelledError:
+            grace_seconds = 0.0
+            raise
         finally:
-            self.runner.close()
-            await self.database.close()
+            try:
+                await self.executor.stop(grace_seconds)
+            finally:
+                self.runner.close()
+                await self.database.close()
 
     async def crash(self) -> None:
         for task in self._tasks:

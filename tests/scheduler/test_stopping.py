@@ -117,13 +117,16 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
     assert error.startswith("interrupted: the process that ran this action ended before the action did.")
 
 
-async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str) -> None:
+@pytest.mark.parametrize("seconds", [0, 0.05])  # the executor and the sweeper are about to stop, or have stopped
+async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, seconds: float) -> None:
     app = await running(store, "hang")
+    executor = app.executor
     closing = asyncio.create_task(app.close(grace_seconds=60))
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(seconds)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(asyncio.shield(closing), 10)
+    assert executor.running == 0
     found, [error] = await looked_up(store)
     assert found == ["failed"]
     assert error.startswith("interrupted")

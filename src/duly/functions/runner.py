@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 _log: Final = logging.getLogger("duly.run")
 """One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that failed at ERROR."""
+ACTION_THREADS: Final = "duly-action"
+"""How the names of the threads begin that run actions which are plain functions."""
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
@@ -67,7 +69,7 @@ class Runner:
         self._development = development
         self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
         self._unlimited = Quota(unlimited(registry.limits))
-        self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, "duly-action")
+        self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, ACTION_THREADS)
 
     def use(self, registry: Registry) -> None:
         """Find functions in this registry from now on."""

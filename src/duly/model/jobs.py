@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 from duly import faults
@@ -144,6 +144,12 @@ async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
         found = "has expired" if not isinstance(job, Job) else f"has completed ({job.state})"
         raise AlreadyCompletedError(f"the scheduled function {found}, expected one that is pending or in progress")
     if job.state != CANCELED:
+        _move(transaction, job, CANCEL)
+
+
+async def cancel_all(transaction: Transaction, found: Iterable[Job]) -> None:
+    """Cancel functions that this transaction has just found pending or in progress."""
+    for job in found:
         _move(transaction, job, CANCEL)
 
 

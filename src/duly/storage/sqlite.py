@@ -14,7 +14,7 @@ import os
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +51,7 @@ from duly.storage.engine import (
 )
 from duly.storage.file import own, prepare, read_header
 from duly.values.ids import ID_MAX
+from duly.values.keys import Cut
 from duly.values.schema import Index, Table
 
 _WRITER_CACHE_KIB: Final = 65_536  # it stays, for nobody else writes
@@ -323,7 +324,7 @@ class SqliteView:
         table, index, interval, descending, limit = request
         direction = "DESC" if descending else "ASC"
         if table is JOBS:
-            return [(row[0], make_job(row)) for row in self._scan_jobs(request, direction)]
+            return [(row[0], make_job(row)) for row in self._scan_jobs(request)]
         if index is not None:
             sql = _SCAN_INDEX.format(table=_table(table), index=_index(index), direction=direction)
             bounds = (interval.lower.key(), interval.upper.key())
@@ -332,11 +333,28 @@ class SqliteView:
             bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
         return cast("list[tuple[int, Row]]", self._read(sql, (*bounds, limit)).fetchall())
 
-    def _scan_jobs(self, request: Scan, direction: str) -> Iterator[tuple[Any, ...]]:
+    def _scan_jobs(self, request: Scan) -> list[tuple[Any, ...]]:
         columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
         lower, upper = (native(cut, columns) for cut in request.interval)
-        sql = _scan_jobs(columns, shape(lower), shape(upper), direction)
-        return self._read(sql, (*bound(lower), *bound(upper), request.limit))
+        begin = upper if request.descending else lower
+        if len(begin.values) < len(columns) or begin.id is None or not columns:
+            return self._scan_part(columns, lower, upper, request.descending, request.limit)
+        # Behind one row of many with equal values. SQLite would pass by all before it: it must be told that they equal.
+        rows = self._scan_part(columns, lower, upper, request.descending, request.limit, equal=True)
+        if len(rows) < request.limit:
+            rest = Cut(begin.values, after=not request.descending)
+            lower, upper = (lower, rest) if request.descending else (rest, upper)
+            rows += self._scan_part(columns, lower, upper, request.descending, request.limit - len(rows))
+        return rows
+
+    def _scan_part(
+        self, columns: tuple[str, ...], lower: Cut, upper: Cut, descending: bool, limit: int, equal: bool = False
+    ) -> list[tuple[Any, ...]]:
+        sql = _scan_jobs(columns, shape(lower), shape(upper), descending, equal)
+        below, above = bound(lower), bound(upper)
+        if equal and descending:  # the values come first, then both bounds; a lower one has them before its id
+            below, above = (*upper.values, *below), above[-1:]
+        return self._read(sql, (*below, *above, limit)).fetchall()
 
 
 # Names and bounds.
@@ -356,12 +374,18 @@ def _get_document(number: int, name: str) -> str:
 
 
 @lru_cache(256)
-def _scan_jobs(columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], direction: str) -> str:
-    names = (*columns, "id")
-    conditions: list[str] = []
-    for (length, after), inside, outside in ((lower, ">=", ">"), (upper, "<", "<=")):
-        if length:
-            left, right = ", ".join(names[:length]), ", ".join("?" * length)
+def _scan_jobs(
+    columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], descending: bool, equal: bool
+) -> str:
+    names, direction = (*columns, "id"), "DESC" if descending else "ASC"
+    conditions = [f"{column} = ?" for column in columns] if equal else []
+    for (length, after), inside, outside, is_first in (
+        (lower, ">=", ">", not descending),
+        (upper, "<", "<=", descending),
+    ):
+        compared = ("id",) if equal and is_first else names[:length]
+        if compared:
+            left, right = ", ".join(compared), ", ".join("?" * len(compared))
             conditions.append(f"({left}) {outside if after else inside} ({right})")
         elif after == (inside == ">="):
             conditions.append("false")  # behind everything, or before it

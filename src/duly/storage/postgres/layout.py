@@ -49,6 +49,14 @@ def migrate(link: Link, address: Address) -> None:
         raise
 
 
+def exists(address: Address) -> bool:
+    with _linked(address) as link:
+        try:
+            return format_of(link, address) > 0
+        except StoreError as error:
+            raise StoreError(f"{address.shown}: {error}") from error
+
+
 def plan(address: Address) -> list[str]:
     """What `bring_up_to_date` would do, a line each."""
     with _linked(address) as link:

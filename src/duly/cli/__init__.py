@@ -1,0 +1,19 @@
+"""The command line. Each module has a group of its commands."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+import click
+
+from duly.cli import dev, jobs, migrate, run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("duly"), prog_name="duly")
+def main() -> None:
+    """Functions that run when they should, exactly once."""
+
+
+for command in (dev.dev, run.run, migrate.migrate, jobs.jobs):
+    main.add_command(command)

@@ -1,0 +1,25 @@
+"""Errors that are expected, as a line of text."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from duly.functions.failure import describe
+from duly.server import door
+
+_CLICKS: Final = (click.ClickException, click.Abort, BrokenPipeError)
+"""What click ends a command with itself; the last one is a reader, such as `head`, that has seen enough."""
+
+
+class errors_as_text:
+    """Prints an expected error as its message instead of a traceback, and exits with 1."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, door.RemoteError):
+            raise click.ClickException(str(error)) from None
+        if isinstance(error, Exception) and not isinstance(error, _CLICKS):
+            raise click.ClickException(describe(error)) from None

@@ -1,0 +1,44 @@
+"""`duly migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from duly.app import App
+from duly.cli import options
+from duly.cli.errors import errors_as_text
+from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import need_driver, parse
+
+
+@click.command()
+@click.option("--plan", is_flag=True, help="Only say what would be done.")
+@click.option("--folder", help="Apply the schema of this folder too, though a newer one was applied before.")
+@options.store
+def migrate(plan: bool, folder: str | None, store: str) -> None:
+    """Bring the tables of duly itself in a PostgreSQL database up to date.
+
+    Every start does so too; this does it beforehand. Nodes of the version before may run meanwhile, and it may be
+    interrupted: nothing is left half done.
+    """
+    if not store.startswith(POSTGRES):
+        raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
+    with errors_as_text():
+        need_driver()
+        from duly.storage.postgres import layout
+
+        for line in layout.plan(parse(store)):
+            click.echo(line)
+        if not plan:
+            layout.bring_up_to_date(parse(store))
+            click.echo(f"the store is of format {layout.FORMAT}")
+            if folder is not None:
+                asyncio.run(_deploy(folder, store))
+                click.echo(f"the schema of {folder} is the newest")
+
+
+async def _deploy(folder: str, store: str) -> None:
+    async with App(folder, store, executor=False) as app:
+        await app.reload()

@@ -1,0 +1,38 @@
+"""A store without an application: nothing is loaded, applied, recovered or run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from duly.app import engine_of, sqlite_path
+from duly.cli import options
+from duly.clock import SystemClock
+from duly.database.database import Database
+from duly.errors import StoreError
+from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import parse
+
+
+@asynccontextmanager
+async def opened(store: str) -> AsyncGenerator[Database]:
+    """A store that exists, while the context lasts. StoreError, StoreInUseError."""
+    engine = engine_of(store, executes=False)
+    if not await asyncio.to_thread(_exists, store):
+        raise StoreError(f"there is no store at {options.shown(store)}; name another one with --store")
+    database = await Database.open(engine, SystemClock())
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _exists(store: str) -> bool:
+    """Whether there is a store, which to open it would make."""
+    if not store.startswith(POSTGRES):
+        return Path(sqlite_path(store)).exists()
+    from duly.storage.postgres import layout
+
+    return layout.exists(parse(store))
