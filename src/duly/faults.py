@@ -26,6 +26,7 @@ POINTS: Final = (
     "job.refused",  # the store has refused a due function, which is not postponed yet
     "jobs.swept",  # expired rows are deleted in the open transaction
     "executor.paused",  # that nothing is to start any more is in the open transaction
+    "cron.ticked",  # the run of a cron is inserted, its clock has not moved
     "schema.index_created",  # a new index is in the open transaction, empty
     "schema.step",  # a step on the way to another schema is durable
     "schema.ready",  # the other schema is in the open transaction, with all that belongs to it

@@ -161,6 +161,16 @@ CRON_INTERVAL_MS_MIN: Final = 1_000.0
 """The shortest interval of a cron, in milliseconds (a second): what is to run more often is a loop in an action."""
 CRON_INTERVAL_MS_MAX: Final = float(SCHEDULE_WINDOW_MS)
 """The longest: no function is scheduled further ahead."""
+CRON_LATE_MS: Final = 60_000.0
+"""How late a slot of a cron may be and count as in time, in milliseconds: with `missed="skip"` later ones are skipped."""
+CRON_SLOTS_MAX: Final = 1_000
+"""Missed slots of a cron expression that are counted one by one after an outage; of more the log has this number."""
+CRON_QUEUE_MAX: Final = 100
+"""Slots of one cron that wait for their turn; more are skipped, for they would never catch up."""
+CRON_LOGS_MAX: Final = 100
+"""Rows of `_cron_job_logs` that are kept of each cron."""
+CRON_LOG_TEXT_MAX: Final = 1_000
+"""Characters of a result that are kept in such a row."""
 RETENTION_MS: Final = 604_800_000.0
 """How long the row of a scheduled function stays after its completion, in milliseconds (7 days)."""
 SWEPT_AT_ONCE: Final = 500

@@ -6,7 +6,7 @@ from duly.database.catalog import key_in, values_in
 from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
-from duly.storage.engine import Row, Scan
+from duly.storage.engine import JOBS, Job, Row, Scan
 from duly.values.keys import Cut, Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 from duly.values.value import size
@@ -67,7 +67,7 @@ class Walk:
             self._count(len(rows), sum([_size(row) for _, row in rows]))
             if rows:
                 self._last = rows[-1]
-                found += rows
+                found += rows if self._table is not JOBS else [row for row in rows if not _is_hidden(row)]
         return found
 
     async def step(self) -> Found | None:
@@ -84,6 +84,8 @@ class Walk:
         if not self._ahead:
             return None
         self._last = self._ahead.pop()
+        if self._table is JOBS and _is_hidden(self._last):
+            return await self.step()
         self._count(1, _size(self._last[1]))  # what is only read ahead does not count
         return self._last
 
@@ -111,6 +113,11 @@ class Walk:
             lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
         name = BY_CREATION_TIME if self._index is None else self._index.name
         return Range(self._table.name, name, lower, upper)
+
+
+def _is_hidden(found: Found) -> bool:
+    """Whether it is the clock or a run of a cron, which has tables of its own."""
+    return isinstance(found[1], Job) and found[1].cron is not None
 
 
 def _size(row: Row) -> int:

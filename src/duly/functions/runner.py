@@ -24,11 +24,19 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
-from duly.limits import BLOCKING_ACTIONS_MAX, ERROR_TEXT_LENGTH_MAX, POSTPONED_MS, WARNING_SECONDS, unlimited
-from duly.model import jobs
+from duly.limits import (
+    BLOCKING_ACTIONS_MAX,
+    ERROR_TEXT_LENGTH_MAX,
+    OF_ANY_SIZE,
+    POSTPONED_MS,
+    WARNING_SECONDS,
+    unlimited,
+)
+from duly.model import crons, jobs
+from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
-from duly.values.value import loads
+from duly.values.value import dumps, loads
 
 T = TypeVar("T")
 
@@ -154,6 +162,7 @@ class Runner:
         function: Registered,
         args: dict[str, Any] | None,
         caller: Caller = NOBODY,
+        is_scheduled: bool = False,
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a plain function."""
         text = function.encode(args)
@@ -167,9 +176,9 @@ class Runner:
         try:
             value = function.result(await self._act(function, ctx, arguments), self._database)
         except Exception as error:
-            self._told(function, started, error, caller.job)
+            self._told(function, started, error, caller.job, is_scheduled)
             raise
-        self._told(function, started, None, caller.job)
+        self._told(function, started, None, caller.job, is_scheduled)
         return value
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
@@ -261,6 +270,9 @@ class Runner:
         if latest is not job and latest != job:
             return False
         faults.at("job.claimed")
+        if job.name == crons.CLOCK:
+            self._tick(batch, job)
+            return False
         function = self.registry.functions.get(job.name)
         if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
@@ -276,6 +288,15 @@ class Runner:
             batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
         return False
 
+    def _tick(self, batch: Batch, clock: Job) -> None:
+        try:
+            batch.attempt(crons.tick, clock)
+        except Exception as error:
+            if batch.broken is not None:
+                raise
+            _log.error("a cron is paused, for its clock cannot go on: %s", describe(error))
+            batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
+
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started = monotonic()
         try:
@@ -286,7 +307,7 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            self._told(function, started, error, job.id)
+            self._told(function, started, error, job.id, is_scheduled=True)
             batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX))
         else:
             if _log.isEnabledFor(logging.INFO):
@@ -294,20 +315,24 @@ class Runner:
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
-        ctx = MutationCtx(self, function.name, transaction, Caller(None, job.id))
-        self._result(function, ctx, await function.handler(ctx, **function.arguments(job.args, ctx.access)))
+        ctx = MutationCtx(self, function.name, transaction, _caller_of(job))
+        value = self._result(function, ctx, await function.handler(ctx, **function.arguments(job.args, ctx.access)))
         if transaction.usage.is_near:
             self._warn(function, transaction)
         faults.at("job.ran")
-        jobs.succeed(transaction, job)
+        if job.cron is None:
+            jobs.succeed(transaction, job)
+        else:
+            await crons.end(transaction, job, SUCCESS, None, dumps(value, OF_ANY_SIZE))
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
         faults.at("action.marked")
         error: str | None = None
+        value: Any = None
         try:
             function = self.registry.find(job.name, (ACTION,))
-            await self.action(function, loads(job.args), Caller(None, job.id))
+            value = await self.action(function, loads(job.args), _caller_of(job), is_scheduled=True)
         except asyncio.CancelledError as canceled:
             task = asyncio.current_task()
             error = (
@@ -318,15 +343,15 @@ class Runner:
         except Exception as failure:
             error = describe(failure, ERROR_TEXT_LENGTH_MAX)
         faults.at("action.ran")
-        await self._record_end(job, epoch, error)
+        await self._record_end(job, epoch, error, dumps(value, OF_ANY_SIZE))
         faults.at("action.recorded")
 
-    async def _record_end(self, job: Job, epoch: int, error: str | None) -> None:
+    async def _record_end(self, job: Job, epoch: int, error: str | None, result: str) -> None:
         """Record it, however long the store refuses: nobody else knows how the action ended."""
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                return await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error))
+                return await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error, result))
             except StoreError:
                 if not self._database.is_open:
                     raise
@@ -334,11 +359,18 @@ class Runner:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
 
-    def _told(self, function: Registered, started: float, error: Exception | None, job: int | None = None) -> None:
+    def _told(
+        self,
+        function: Registered,
+        started: float,
+        error: Exception | None,
+        job: int | None = None,
+        is_scheduled: bool = False,
+    ) -> None:
         if error is not None:
             advise(error)
         # Nobody else hears of a scheduled function that failed.
-        level = logging.INFO if error is None or job is None else logging.ERROR
+        level = logging.ERROR if error is not None and is_scheduled else logging.INFO
         if _log.isEnabledFor(level):
             run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
             _log.log(level, "%s", run, extra={"run": run})
@@ -362,6 +394,11 @@ async def _contained_await(coroutine: Awaitable[T]) -> T:
 def _uncontained(error: BaseException) -> FunctionError:
     ended = FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
     return ended.with_traceback(error.__traceback__)
+
+
+def _caller_of(job: Job) -> Caller:
+    """Runs of crons have no row that anybody may see."""
+    return Caller(None, job.id if job.cron is None else None)
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:

@@ -12,6 +12,7 @@ from duly.database.reads import Range, ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
+from duly.model import crons
 from duly.model.job_state import (
     CANCEL,
     CANCELED,
@@ -112,23 +113,31 @@ async def back_off(transaction: Transaction, id: int, share: float) -> float:
 
 
 def succeed(transaction: Transaction, job: Job) -> None:
+    """Of a run of a cron, `crons.end` does it."""
     _move(transaction, job, SUCCEED)
 
 
 async def fail(transaction: Transaction, job: Job, error: str) -> None:
     text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode()  # an error may hold any text
-    _move(transaction, job, FAIL, error=text)
+    if job.cron is not None:
+        await crons.end(transaction, job, after(job.state, FAIL), text)
+    else:
+        _move(transaction, job, FAIL, error=text)
 
 
-async def end_action(transaction: Transaction, id: int, epoch: int, error: str | None) -> None:
+async def end_action(
+    transaction: Transaction, id: int, epoch: int, error: str | None, result: str | None = None
+) -> None:
     """Record how an action ended, unless it was canceled meanwhile or is no longer this process's own."""
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
-    if error is None:
-        succeed(transaction, job)
-    else:
+    if error is not None:
         await fail(transaction, job, error)
+    elif job.cron is not None:
+        await crons.end(transaction, job, after(job.state, SUCCEED), None, result)
+    else:
+        succeed(transaction, job)
 
 
 async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
@@ -195,17 +204,26 @@ async def recover(transaction: Transaction, is_lost: Callable[[int], bool], amon
     left = [cast("Job", row) for _, row in rows]
     for job in left:
         if job.epoch is not None and is_lost(job.epoch):
-            _move(transaction, job, INTERRUPT, error=INTERRUPTED)
+            await _interrupt(transaction, job)
     if len(left) < _RECOVERED_AT_ONCE:
         return None
     return among._replace(lower=Cut((IN_PROGRESS, left[-1].scheduled_time), after=True, id=left[-1].id))
 
 
+async def _interrupt(transaction: Transaction, job: Job) -> None:
+    if job.cron is not None:
+        await crons.end(transaction, job, after(job.state, INTERRUPT), INTERRUPTED)
+    else:
+        _move(transaction, job, INTERRUPT, error=INTERRUPTED)
+
+
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:
-    id, name, args, scheduled_time, _, state, lane, parent, *_, retry_of = job
+    id, name, args, scheduled_time, _, state, lane, parent, *_, retry_of, cron = job
     state = after(state, event)
     completed = transaction.now if state in COMPLETED else None
-    moved = make_job((id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed, 0, retry_of))
+    moved = make_job(
+        (id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed, 0, retry_of, cron)
+    )
     transaction.write(JOBS, id, job, moved)
 
 

@@ -23,7 +23,9 @@ JOBS: Final = Table(
 )
 EXECUTOR: Final = Table("_executor", 2)
 """What the executors of all processes obey: documents, unlike jobs."""
-SYSTEM_TABLES: Final = {JOBS.name: JOBS, EXECUTOR.name: EXECUTOR}
+CRONS: Final = Table("_cron_jobs", 3, (Index("by_name", 4, ("name",)),))
+CRON_LOGS: Final = Table("_cron_job_logs", 4, (Index("by_name", 5, ("name",)),))
+SYSTEM_TABLES: Final = {table.name: table for table in (JOBS, EXECUTOR, CRONS, CRON_LOGS)}
 USER_NUMBER_MIN: Final = 100
 """The first number of a user's table or index; smaller ones are for the system's."""
 
@@ -53,6 +55,8 @@ class Job(NamedTuple):
     """How often it should have run and the store has refused it, while it is pending."""
     retry_of: int | None = None
     """The failed function that somebody had run again."""
+    cron: int | None = None
+    """The cron whose clock or whose run this is: such rows are not shown, and end without a trace."""
 
 
 make_job: Final[Callable[[Iterable[Any]], Job]] = partial(tuple.__new__, Job)  # pyright: ignore[reportUnknownMemberType]

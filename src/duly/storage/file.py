@@ -108,6 +108,7 @@ CREATE TABLE scheduled_functions (
     completed_time REAL,
     attempts INTEGER NOT NULL DEFAULT 0,
     retry_of INTEGER,
+    cron INTEGER,
     -- Each state has its own columns, and no others. One CASE: separate checks double the cost of an insert.
     CHECK (CASE state
         WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NULL
@@ -122,6 +123,10 @@ CREATE INDEX scheduled_functions_by_state ON scheduled_functions (state, schedul
 CREATE INDEX scheduled_functions_by_name ON scheduled_functions (name, scheduled_time);
 CREATE INDEX scheduled_functions_completed ON scheduled_functions (completed_time) WHERE completed_time IS NOT NULL;
 CREATE TABLE t2__executor (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE t3__cron_jobs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i4_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE t4__cron_job_logs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i5_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 _INSERT_STORE: Final = "INSERT INTO duly_store VALUES (?, ?, 0, 0, 0)"
 _NEXT_EPOCH: Final = "UPDATE duly_store SET epoch = epoch + 1"
@@ -139,12 +144,17 @@ CREATE TABLE duly_indexes (number INTEGER PRIMARY KEY, table_number INTEGER NOT 
 INSERT INTO duly_indexes SELECT number, table_number, name, fields, 1 FROM duly_indexes_1;
 DROP TABLE duly_indexes_1;
 """,
-    # 3: the executor can be paused, what has completed is swept, a failed function is run again.
+    # 3: the executor can be paused, what has completed is swept, a failed function is run again; crons.
     2: """
 ALTER TABLE scheduled_functions ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE scheduled_functions ADD COLUMN retry_of INTEGER;
+ALTER TABLE scheduled_functions ADD COLUMN cron INTEGER;
 CREATE INDEX scheduled_functions_completed ON scheduled_functions (completed_time) WHERE completed_time IS NOT NULL;
 CREATE TABLE t2__executor (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE t3__cron_jobs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i4_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE t4__cron_job_logs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i5_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
 }
 """What makes a store of each older format one of the next."""

@@ -73,6 +73,7 @@ CREATE TABLE duly.jobs (
     epoch bigint,
     attempts integer NOT NULL DEFAULT 0,
     retry_of bigint,
+    cron bigint,
     CHECK (CASE state
         WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL
         WHEN 'inProgress' THEN due IS NULL AND epoch IS NOT NULL
@@ -98,8 +99,12 @@ CREATE INDEX completed_jobs_by_state ON duly.completed_jobs (state, scheduled_ti
 CREATE INDEX completed_jobs_by_name ON duly.completed_jobs (name, scheduled_time, id);
 CREATE INDEX completed_jobs_by_end ON duly.completed_jobs (completed_time);
 
--- What the executors of all nodes obey.
+-- What the executors of all nodes obey, and crons.
 CREATE TABLE duly.t2__executor (id bigint PRIMARY KEY, document text NOT NULL);
+CREATE TABLE duly.t3__cron_jobs (id bigint PRIMARY KEY, document text NOT NULL);
+CREATE TABLE duly.i4_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
+CREATE TABLE duly.t4__cron_job_logs (id bigint PRIMARY KEY, document text NOT NULL);
+CREATE TABLE duly.i5_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
 
 -- Whether what was read has been written since a version. Ranges are those of an index, or of a table's ids: then
 -- their number is the negative one of the table.
@@ -186,6 +191,7 @@ CREATE FUNCTION duly.commit_1(
     -- New scheduled functions, a column each.
     job_ids bigint[], names text[], args text[], scheduled_times double precision[], dues double precision[],
     states text[], lanes text[], parents bigint[], completed_times double precision[], retries bigint[],
+    crons bigint[],
     -- Those that move, in groups: from which state to which, how many.
     old_states text[], old_epochs bigint[], new_states text[], new_lanes text[], new_dues double precision[],
     new_epochs bigint[], errors text[], ends double precision[], new_attempts integer[], move_counts integer[],
@@ -242,10 +248,11 @@ BEGIN
     END LOOP;
 
     IF job_ids IS NOT NULL THEN
-        INSERT INTO duly.jobs (id, name, args, scheduled_time, due, state, lane, parent, retry_of)
-        SELECT id, name, arg, scheduled_time, due, state, lane, parent, retry_of
-        FROM unnest(job_ids, names, args, scheduled_times, dues, states, lanes, parents, completed_times, retries)
-            AS new (id, name, arg, scheduled_time, due, state, lane, parent, completed_time, retry_of)
+        INSERT INTO duly.jobs (id, name, args, scheduled_time, due, state, lane, parent, retry_of, cron)
+        SELECT id, name, arg, scheduled_time, due, state, lane, parent, retry_of, cron
+        FROM unnest(
+            job_ids, names, args, scheduled_times, dues, states, lanes, parents, completed_times, retries, crons
+        ) AS new (id, name, arg, scheduled_time, due, state, lane, parent, completed_time, retry_of, cron)
         WHERE completed_time IS NULL;
         GET DIAGNOSTICS affected = ROW_COUNT;
         IF affected < cardinality(job_ids) THEN
@@ -261,7 +268,11 @@ BEGIN
         first := last + 1;
         last := last + move_counts[n];
         -- `state || ''` is nothing that an index knows: each row is to be found by its id.
-        IF ends[n] IS NULL THEN
+        IF new_states[n] = '' THEN
+            DELETE FROM duly.jobs
+            WHERE id = ANY (moved_ids[first:last]) AND state || '' = old_states[n]
+                AND epoch IS NOT DISTINCT FROM old_epochs[n];
+        ELSIF ends[n] IS NULL THEN
             UPDATE duly.jobs
             SET state = new_states[n], lane = new_lanes[n], due = new_dues[n], epoch = new_epochs[n],
                 attempts = new_attempts[n]
@@ -379,7 +390,7 @@ CREATE FUNCTION duly.claim_1(
     now_ms double precision, mutations integer, actions integer, part integer, parts integer
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
-    parent bigint, attempts integer, retry_of bigint
+    parent bigint, attempts integer, retry_of bigint, cron bigint
 ) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -389,7 +400,7 @@ DECLARE
 BEGIN
     FOREACH of_lane IN ARRAY ARRAY['mutation', 'action'] LOOP
         RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent,
-                job.attempts, job.retry_of
+                job.attempts, job.retry_of, job.cron
             FROM duly.jobs AS job
             WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due <= now_ms
                 AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
@@ -401,5 +412,5 @@ BEGIN
         next_dues := next_dues || next_due;
     END LOOP;
     RETURN QUERY SELECT 0::bigint, ''::text, ''::text, 0::double precision, least(next_dues[1], next_dues[2]),
-        ''::text, ''::text, NULL::bigint, 0, NULL::bigint;
+        ''::text, ''::text, NULL::bigint, 0, NULL::bigint, NULL::bigint;
 END $$;

@@ -97,5 +97,5 @@ class Commits:
 
 # SQL.
 
-_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 46)) + ")"
+_COMMIT: Final = "SELECT {schema}.commit_1(" + ", ".join(f"${n}" for n in range(1, 47)) + ")"
 _SETTLE: Final = "SELECT {schema}.settle_1($1, $2)"

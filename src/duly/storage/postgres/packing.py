@@ -67,7 +67,7 @@ def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
     new = [_placed(write.new) for write in jobs.values() if write.old is None]
     due = min((job.due for job in new if job.due is not None), default=None)
     arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs))
-    # An empty array is sent as null: 42 of them would cost as much as all the rest of a small batch.
+    # An empty array is sent as null: 43 of them would cost as much as all the rest of a small batch.
     return (*(array or None for array in arrays), changes.last_id, due, is_reshaped)
 
 
@@ -118,6 +118,7 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
         [job.parent for job in jobs],
         [job.completed_time for job in jobs],
         [job.retry_of for job in jobs],
+        [job.cron for job in jobs],
     )
 
 
@@ -128,8 +129,10 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
     for id, write in writes.items():
         old: Any = write.old
         new: Any = write.new
-        if new is None:
+        if new is None and old.completed_time is not None:
             expired.append(id)
+        elif new is None:
+            groups[old.state, old.epoch, "", "", None, None, None, None, 0].append(id)
         elif old is not None:
             end = (new.error, new.completed_time, new.attempts)
             groups[old.state, old.epoch, new.state, new.lane, new.due, new.epoch, *end].append(id)

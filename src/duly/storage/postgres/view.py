@@ -155,11 +155,11 @@ SELECT pg_advisory_xact_lock({lock})
 
 _JOB: Final = (
     "id, name, args, scheduled_time, due, state, lane, parent, epoch, NULL AS error, NULL AS completed_time,"
-    " attempts, retry_of"
+    " attempts, retry_of, cron"
 )
 _COMPLETED: Final = (
     "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time,"
-    " 0 AS attempts, retry_of"
+    " 0 AS attempts, retry_of, NULL AS cron"
 )
 _GET_JOB: Final = (
     f"SELECT {_JOB} FROM {{schema}}.jobs WHERE id = $1"
