@@ -27,6 +27,8 @@ from duly.errors import (
     ValidationError,
 )
 from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
+from duly.functions.cron_jobs import cron_jobs
+from duly.functions.crons import crons
 from duly.functions.define import (
     action,
     api,
@@ -73,6 +75,8 @@ __all__ = [
     "ValidationError",
     "action",
     "api",
+    "cron_jobs",
+    "crons",
     "define_schema",
     "define_table",
     "id_of",

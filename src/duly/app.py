@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
 from duly.database.asking import ask
+from duly.database.batch import Batch
 from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
@@ -26,7 +27,7 @@ from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
-from duly.model import executor_state, jobs
+from duly.model import crons, executor_state, jobs
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine, Tallied, Tally
 from duly.storage.postgres.address import PREFIXES as POSTGRES
@@ -104,6 +105,7 @@ class App:
         try:
             await apply_schema(database, registry.schema, mark=registry.mark, takes_over=self.development)
             runner = Runner(database, registry, self._clock, self.development)
+            await _sync_crons(database, registry)
             executor = Executor(database, runner, self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
@@ -216,6 +218,7 @@ class App:
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
                 await apply_schema(opened.database, registry.schema, lambda: opened.runner.use(registry), registry.mark)
+                await _sync_crons(opened.database, registry)
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
@@ -346,6 +349,16 @@ class Subscription(Generic[R]):
         if self._watch is not None:
             with suppress(RuntimeError):  # the event loop was closed before
                 self._watch.cancel()
+
+
+async def _sync_crons(database: Database, registry: Registry) -> None:
+    """Make the crons of the store those that are declared, unless a newer version has declared its own."""
+
+    def work(batch: Batch) -> None:
+        if batch.catalog.deploy in ("", registry.mark):
+            batch.attempt(crons.sync, registry.crons)
+
+    await database.commit(work)
 
 
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:

@@ -161,8 +161,10 @@ CRON_INTERVAL_MS_MIN: Final = 1_000.0
 """The shortest interval of a cron, in milliseconds (a second): what is to run more often is a loop in an action."""
 CRON_INTERVAL_MS_MAX: Final = float(SCHEDULE_WINDOW_MS)
 """The longest: no function is scheduled further ahead."""
+CRON_IDENTIFIER_LENGTH_MAX: Final = 256
+"""Characters of a cron's identifier: it is a sentence, not a text, and stands in an index."""
 CRON_LATE_MS: Final = 60_000.0
-"""How late a slot of a cron may be and count as in time, in milliseconds: with `missed="skip"` later ones are skipped."""
+"""How late a slot of a cron may be and count as in time, in milliseconds; `missed="skip"` skips later ones."""
 CRON_SLOTS_MAX: Final = 1_000
 """Missed slots of a cron expression that are counted one by one after an outage; of more the log has this number."""
 CRON_QUEUE_MAX: Final = 100

@@ -428,5 +428,5 @@ async def test_a_store_holds_no_more_tables_than_it_may(store: str, monkeypatch:
             await app.mutation(add_to, {"table": "toys", "document": {}})
         with pytest.raises(Exception, match=r"cars: got 3 tables in a store, expected at most 2 \(TABLES_MAX\)"):
             await apply_schema(app.database, define_schema({"people": STRICT, "cars": LOOSE}))
-        assert set(app.database.catalog.tables) == {"_scheduled_functions", "_executor", "people", "pets"}
+        assert set(app.database.catalog.tables) == {*SYSTEM_TABLES, "people", "pets"}
         await app.mutation(add, {"name": "bob", "age": "old"})

@@ -13,9 +13,9 @@ from duly.app import engine_of
 from duly.errors import StoreError
 from duly.storage.engine import (
     ACTION,
-    EXECUTOR,
     JOBS,
     MUTATION,
+    SYSTEM_TABLES,
     Changes,
     Claim,
     Claimed,
@@ -69,6 +69,9 @@ def with_notes(engine: Engine, *numbers: int) -> None:
     commit(engine, (NOTES, {id: insert(id, n) for id, n in enumerate(numbers, 1)}), last_id=len(numbers))
 
 
+SYSTEM = tuple(SYSTEM_TABLES.values())
+
+
 def scan(
     engine: Engine, order: Index | None, interval: Interval, descending: bool = False, limit: int = 100
 ) -> list[int]:
@@ -93,7 +96,7 @@ def test_a_new_store_is_empty_and_its_secret_stays(new_engine: Callable[[], Engi
     engine.close()
     second = engine.open()
     engine.close()
-    assert (first.version, first.last_id, first.tables) == (0, 0, (JOBS, EXECUTOR))
+    assert (first.version, first.last_id, first.tables) == (0, 0, SYSTEM)
     assert second.secret == first.secret
 
 
@@ -114,7 +117,7 @@ def test_what_is_committed_is_there_after_reopening(new_engine: Callable[[], Eng
     with_notes(engine, 5)
     engine.close()
     header = engine.open()
-    assert (header.version, header.last_id, header.tables) == (1, 1, (JOBS, EXECUTOR, NOTES))
+    assert (header.version, header.last_id, header.tables) == (1, 1, (*SYSTEM, NOTES))
     with engine.snapshot() as view:
         assert view.answer(Get(NOTES, 1)) == '{"n":5}'
         assert view.answer(Get(NOTES, 2)) is None
@@ -132,7 +135,7 @@ def test_what_is_rolled_back_or_never_committed_is_not(new_engine: Callable[[], 
     engine.create_table(Table("others", 101))
     engine.close()
     header = engine.open()
-    assert header.tables == (JOBS, EXECUTOR, NOTES)
+    assert header.tables == (*SYSTEM, NOTES)
     assert scan(engine, None, EVERYTHING) == [1]
     engine.close()
 
@@ -235,12 +238,12 @@ def test_an_index_is_not_ready_until_it_is_finished(new_engine: Callable[[], Eng
     engine.create_index(BUILDING, OTHER)
     commit(engine, last_id=1)
     engine.close()
-    assert engine.open().tables == (JOBS, EXECUTOR, BUILDING)
+    assert engine.open().tables == (*SYSTEM, BUILDING)
     engine.begin(exclusive=True)
     engine.finish_index(OTHER)
     commit(engine, last_id=1)
     engine.close()
-    assert engine.open().tables == (JOBS, EXECUTOR, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
+    assert engine.open().tables == (*SYSTEM, replace(BUILDING, indexes=(BY_N, replace(OTHER, ready=True))))
     engine.close()
 
 
@@ -272,7 +275,7 @@ def test_an_index_is_built_beside_another_one_of_its_name_and_takes_its_place(ne
     commit(engine, last_id=2)
     assert scan(engine, other, EVERYTHING) == [1, 2]
     engine.close()
-    assert engine.open().tables == (JOBS, EXECUTOR, Table("notes", 100, (replace(other, ready=True),)))
+    assert engine.open().tables == (*SYSTEM, Table("notes", 100, (replace(other, ready=True),)))
     engine.close()
 
 
@@ -285,7 +288,7 @@ def test_what_a_table_is_declared_to_hold_is_kept(new_engine: Callable[[], Engin
     engine.declare_table(Table("others", 101, (), "two"))
     commit(engine, last_id=0)
     engine.close()
-    assert [table.declared for table in engine.open().tables] == ["", "", "one", "two"]
+    assert [table.declared for table in engine.open().tables] == ["", "", "", "", "one", "two"]
     engine.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from duly.app import App
 from duly.errors import StoreError
 from duly.storage import file
-from duly.storage.engine import EXECUTOR, JOBS, Get, Scan
+from duly.storage.engine import SYSTEM_TABLES, Get, Scan
 from duly.storage.sqlite import SqliteEngine
 from duly.values.keys import EVERYTHING, encode, encode_id
 from duly.values.schema import Index, Table
@@ -82,7 +82,7 @@ def columns(path: Path) -> Iterator[tuple[object, ...]]:
 def test_a_store_of_the_first_format_keeps_its_documents_and_indexes(old: Path) -> None:
     engine = SqliteEngine(str(old))
     header = engine.open()
-    assert (header[1:4], engine.epoch) == ((7, 12, (JOBS, EXECUTOR, NOTES)), 4)
+    assert (header[1:4], engine.epoch) == ((7, 12, (*SYSTEM_TABLES.values(), NOTES)), 4)
     with engine.snapshot() as view:
         assert view.answer(Get(NOTES, 11)) == '{"n":2}'
         rows = view.answer(Scan(NOTES, NOTES.indexes[0], EVERYTHING, False, 9))
@@ -118,7 +118,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(old: Path, monkeypatc
             SqliteEngine(str(old)).open()
     assert list(columns(old)) == before
     engine = SqliteEngine(str(old))
-    assert engine.open().tables == (JOBS, EXECUTOR, NOTES)
+    assert engine.open().tables == (*SYSTEM_TABLES.values(), NOTES)
     engine.close()
 
 

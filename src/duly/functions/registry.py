@@ -11,15 +11,18 @@ from typing import Any, cast
 
 from duly.errors import (
     ArgumentValidationError,
+    DulyError,
     FunctionError,
     FunctionNotFoundError,
     LoadError,
     ReturnsValidationError,
 )
-from duly.functions.define import ACTION, Function, Ref, Reference, canonical
+from duly.functions.cron_jobs import CronJobs, Declaration
+from duly.functions.define import ACTION, QUERY, Function, Ref, Reference, canonical
 from duly.functions.modules import Source, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, Limits
+from duly.model.crons import Spec
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.containers import ObjectValidator
@@ -132,12 +135,14 @@ class Registry:
             for attribute, function in _functions_of(members):
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], Registered] = {**self.functions}
+        self.crons = [self._cron(declared) for declared in _crons_of(modules)]
 
     @cached_property
     def mark(self) -> str:
-        """Tells one version of the application from others: its tables and the names of its functions."""
+        """Tells one version of the application from others: its tables, the names of its functions, its crons."""
         names = sorted((name, function.kind) for name, function in self.functions.items())
-        return hashlib.blake2b(f"{fingerprint_of_schema(self.schema)}{names}".encode(), digest_size=16).hexdigest()
+        text = f"{fingerprint_of_schema(self.schema)}{names}{sorted(self.crons) or ''}"
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @staticmethod
     def load(source: Source, limits: Limits = DEFAULTS) -> Registry:
@@ -155,6 +160,18 @@ class Registry:
             self._names[function] = name
             if (place := place_of(function)) is not None:
                 self._anew[place] = name
+
+    def _cron(self, declared: Declaration) -> Spec:
+        """A cron whose function is known to exist and to be one that can be scheduled."""
+        identifier, schedule, ref, args, missed, overlap, jitter, paused = declared
+        try:
+            function = self.find(ref)
+            text = function.encode(args)
+        except DulyError as error:
+            raise LoadError(f"crons: {identifier}: {error}") from error
+        if function.kind == QUERY:
+            raise LoadError(f"crons: {identifier}: {function.name} is a query, expected a mutation or an action")
+        return Spec(identifier, function.name, function.kind, text, schedule, missed, overlap, jitter, paused)
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
@@ -199,12 +216,22 @@ def _with_article(kind: str) -> str:
 
 
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
-    if isinstance(module, SchemaDefinition):
+    if isinstance(module, SchemaDefinition | CronJobs):
         return []
     members = cast("dict[str, object]", vars(module))
     return [
         (name, cast("Function[Any, Any]", member)) for name, member in members.items() if isinstance(member, Function)
     ]
+
+
+def _crons_of(modules: Mapping[str, object]) -> Iterable[Declaration]:
+    module = modules.get("crons")
+    crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
+    if module is None or (crons is None and not isinstance(module, CronJobs)):
+        return ()
+    if not isinstance(crons, CronJobs):
+        raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
+    return crons.declared.values()
 
 
 def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:

@@ -1,9 +1,9 @@
 """Crons: kept in step with what is declared, ticked, run one at a time, and told of in a log.
 
-Each cron is a row of `_cron_jobs` and, unless it is paused, a scheduled function that stands for its clock: pending until
-the next slot. The executor runs that one like any other, at the cost of nothing else, and running it is `tick`: one
-commit that inserts the run and moves the clock on. A run is a scheduled function too; the commit that ends it writes the
-log. So a cron is exactly as sure, as late and as fair as everything else that is scheduled.
+Each cron is a row of `_cron_jobs` and, unless it is paused, a scheduled function that stands for its clock: pending
+until the next slot. The executor runs that one like any other, and running it is `tick`: one commit that inserts the
+run and moves the clock on. A run is a scheduled function too; the commit that ends it writes the log. So a cron is
+exactly as sure, as late and as fair as everything else that is scheduled.
 
 A slot is run, waits in the queue, or is skipped, which the log says:
 
@@ -135,7 +135,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
 
 
 async def _declare(transaction: Transaction, id: int, cron: Cron, spec: Spec) -> None:
-    """Make a stored cron what it is declared to be. Whoever paused it since then decides, unless that is declared anew."""
+    """Make a stored cron what it is declared to be. A pause of somebody stays until that is declared anew."""
     changed = {**cron, **spec.fields, "declaredPaused": spec.paused}
     if changed == cron:
         return
@@ -241,7 +241,7 @@ async def _stop_clock(transaction: Transaction, id: int) -> None:
 
 
 def _with_jitter(transaction: Transaction, cron: Cron) -> float:
-    return cron["nextRunTime"] + cron["jitter"] * Random(transaction.seed).random()
+    return cron["nextRunTime"] + cron["jitter"] * Random(transaction.new_seed()).random()
 
 
 async def tick(transaction: Transaction, clock: Job) -> None:
@@ -267,13 +267,13 @@ async def tick(transaction: Transaction, clock: Job) -> None:
 
 
 async def give_up(transaction: Transaction, clock: Job, error: str) -> None:
-    """Pause a cron whose clock cannot go on, such as one whose expression never matches again, and say so in its log."""
+    """Pause a cron whose clock cannot go on, as that of an expression that never matches again; its log says so."""
     cron = await load(transaction, clock.id)
     if cron is None:
         transaction.write(JOBS, clock.id, clock, None)
         return
-    changed = {**cron, "paused": True, "queue": []}
-    await _log(transaction, changed, changed.pop("nextRunTime"), None, {"kind": "failed", "error": error})
+    changed: Cron = {**_without(cron, "nextRunTime"), "paused": True, "queue": []}
+    await _log(transaction, changed, cron["nextRunTime"], None, {"kind": "failed", "error": error})
     transaction.write(JOBS, clock.id, clock, None)
     _save(transaction, clock.id, cron, changed)
 
@@ -331,7 +331,7 @@ async def end(transaction: Transaction, job: Job, state: str, error: str | None,
     if cron["queue"] and not changed["runs"]:
         changed["runs"] = [_start_run(transaction, job.cron, cron, cron["queue"][0])]
         changed["queue"] = cron["queue"][1:]
-    status = {"kind": "failed", "error": error} if state == FAILED else {"kind": "success"}
+    status: dict[str, Any] = {"kind": "failed", "error": error} if state == FAILED else {"kind": "success"}
     await _log(transaction, changed, job.scheduled_time, creation_time(job.id), status, result)
     _save(transaction, job.cron, cron, changed)
 
@@ -346,10 +346,10 @@ async def _log(
 ) -> None:
     """One more row of the log of a cron, whose oldest row goes if there are too many."""
     now = transaction.now
-    row = {"name": cron["name"], "scheduledTime": slot, "startedTime": started or now, "completedTime": now}
-    row["status"] = status
-    if result not in (None, "null"):
-        row["result"] = _shortened(cast("str", result))
+    times = {"scheduledTime": slot, "startedTime": started or now, "completedTime": now}
+    row: dict[str, Any] = {"name": cron["name"], **times, "status": status}
+    if result is not None and result != "null":
+        row["result"] = _shortened(result)
     transaction.write(CRON_LOGS, transaction.new_id(), None, dumps(row))
     cron["logged"] += 1
     if cron["logged"] > CRON_LOGS_MAX:

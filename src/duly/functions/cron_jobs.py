@@ -1,0 +1,233 @@
+"""`cron_jobs()`: the crons that an application declares in `crons.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast
+
+from duly.errors import InvalidScheduleError
+from duly.functions.define import Ref
+from duly.limits import CRON_IDENTIFIER_LENGTH_MAX
+from duly.model import schedule as schedules
+from duly.model.crons import MISSED, OVERLAP
+from duly.model.schedule import UTC, Schedule
+
+
+class Options(TypedDict, total=False):
+    """What a cron may be told beside its schedule. The defaults are what the Convex documentation describes."""
+
+    missed: Literal["once", "skip", "all"]
+    """What becomes of slots that pass while nothing runs: one run for all of them ("once", the default), none for
+    those more than a minute late ("skip"), or one for each, up to 100 ("all")."""
+    overlap: Literal["skip", "queue", "allow"]
+    """What becomes of a slot while a run goes on: it is left out ("skip", the default), waits for the run to end
+    ("queue", up to 100), or runs beside it ("allow")."""
+    jitter: float | timedelta
+    """A run starts up to so many milliseconds after its slot, by chance: spread what would all begin on the hour."""
+    paused: bool
+    """Whether it does not run until somebody resumes it."""
+
+
+class CalendarOptions(Options, total=False):
+    tz: str
+    """The zone whose clock the schedule goes by, such as "Europe/Berlin"; UTC if none is given."""
+
+
+class Declaration(NamedTuple):
+    """A cron as it is declared, before its function is looked for."""
+
+    identifier: str
+    schedule: Schedule
+    ref: Ref[Any]
+    args: dict[str, Any] | None
+    missed: str
+    overlap: str
+    jitter: float
+    paused: bool
+
+
+class CronJobs:
+    """The crons of an application. Made by `cron_jobs()`.
+
+        crons = cron_jobs()
+        crons.interval("clear presence", {"seconds": 30}, internal.presence.clear)
+        crons.daily("report", {"hour_utc": 7, "minute_utc": 30}, internal.reports.send, {"to": "ada"}, jitter=60_000)
+        crons.cron("wake up", "0 7 * * 1-5", internal.bells.ring, tz="Europe/Berlin")
+
+    A cron is known by its identifier: redeploying the same one does not reset its clock. InvalidScheduleError tells of
+    everything that is wrong with a definition, where it stands.
+    """
+
+    def __init__(self) -> None:
+        self.declared: dict[str, Declaration] = {}
+
+    def interval(
+        self,
+        identifier: str,
+        schedule: Mapping[str, int] | timedelta,
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Run every so many seconds, minutes or hours: `{"seconds": 30}` or a timedelta. First when it is deployed."""
+        self._declare(identifier, schedules.interval(_interval_ms(schedule)), ref, args, options)
+
+    def hourly(
+        self,
+        identifier: str,
+        schedule: Mapping[str, int],
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[CalendarOptions],
+    ) -> None:
+        """Run each hour at a minute: `{"minute_utc": 30}`."""
+        minute = _field(schedule, "minute_utc", _MINUTE)
+        self._calendar(identifier, f"{minute} * * * *", schedule, ref, args, options)
+
+    def daily(
+        self,
+        identifier: str,
+        schedule: Mapping[str, int],
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[CalendarOptions],
+    ) -> None:
+        """Run each day: `{"hour_utc": 2, "minute_utc": 0}`."""
+        self._calendar(identifier, f"{_time(schedule)} * * *", schedule, ref, args, options)
+
+    def weekly(
+        self,
+        identifier: str,
+        schedule: Mapping[str, int | str],
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[CalendarOptions],
+    ) -> None:
+        """Run each week: `{"day_of_week": "monday", "hour_utc": 9, "minute_utc": 0}`."""
+        day = schedule.get("day_of_week")
+        if day not in _DAYS:
+            raise InvalidScheduleError(f'got the day_of_week {day!r:.80}, expected a string like "monday"')
+        self._calendar(identifier, f"{_time(schedule)} * * {_DAYS.index(day)}", schedule, ref, args, options)
+
+    def monthly(
+        self,
+        identifier: str,
+        schedule: Mapping[str, int],
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[CalendarOptions],
+    ) -> None:
+        """Run each month that has the day: `{"day": 1, "hour_utc": 0, "minute_utc": 0}`."""
+        day = _field(schedule, "day", ("day of month", 1, 31))
+        self._calendar(identifier, f"{_time(schedule)} {day} * *", schedule, ref, args, options)
+
+    def cron(
+        self,
+        identifier: str,
+        schedule: str,
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        **options: Unpack[CalendarOptions],
+    ) -> None:
+        """Run by a cron expression: `"15 7 * * *"`, also with names, `L`, `LW`, `5L`, `MON#1`; or `"@daily"`."""
+        self._calendar(identifier, schedule, {}, ref, args, options)
+
+    def _calendar(
+        self,
+        identifier: str,
+        expression: str,
+        schedule: Mapping[str, Any],
+        ref: Ref[Any],
+        args: dict[str, Any] | None,
+        options: CalendarOptions,
+    ) -> None:
+        unknown = schedule.keys() - {"day", "day_of_week", "hour_utc", "minute_utc"}
+        if unknown:
+            raise InvalidScheduleError(
+                f"{identifier}: got {', '.join(map(repr, sorted(unknown)))} in its schedule, expected minute_utc,"
+                " hour_utc, day_of_week or day"
+            )
+        rest = cast("dict[str, Any]", options).copy()
+        self._declare(identifier, schedules.calendar(expression, rest.pop("tz", UTC)), ref, args, cast("Options", rest))
+
+    def _declare(
+        self, identifier: str, schedule: Schedule, ref: Ref[Any], args: dict[str, Any] | None, options: Options
+    ) -> None:
+        check_identifier(identifier)
+        if identifier in self.declared:
+            raise InvalidScheduleError(f"got the cron {identifier!r} twice, expected each identifier once")
+        self.declared[identifier] = Declaration(identifier, schedule, ref, args, *checked(options))
+
+
+def cron_jobs() -> CronJobs:
+    """The crons of an application: `crons = cron_jobs()` in `crons.py`."""
+    return CronJobs()
+
+
+def check_identifier(identifier: object) -> str:
+    if not isinstance(identifier, str) or not _identifier.fullmatch(identifier):
+        raise InvalidScheduleError(
+            f"got the cron identifier {identifier!r:.80}, expected 1 to {CRON_IDENTIFIER_LENGTH_MAX} printable ASCII"
+            " characters"
+        )
+    return identifier
+
+
+def checked(options: Options) -> tuple[str, str, float, bool]:
+    """missed, overlap, jitter in milliseconds, paused."""
+    given = dict[str, Any](options)
+    missed, overlap = given.pop("missed", "once"), given.pop("overlap", "skip")
+    jitter, paused = given.pop("jitter", 0.0), given.pop("paused", False)
+    if given:
+        raise InvalidScheduleError(
+            f"got the options {', '.join(given)}, expected missed, overlap, jitter, paused or tz"
+        )
+    for name, value, known in (("missed", missed, MISSED), ("overlap", overlap, OVERLAP)):
+        if value not in known:
+            raise InvalidScheduleError(f"got {name}={value!r:.80}, expected one of {', '.join(map(repr, known))}")
+    if isinstance(jitter, timedelta):
+        jitter = jitter / timedelta(milliseconds=1)
+    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter < float("inf"):
+        raise InvalidScheduleError(f"got jitter={jitter!r:.80}, expected milliseconds or a timedelta, not negative")
+    if not isinstance(paused, bool):
+        raise InvalidScheduleError(f"got paused={paused!r:.80}, expected True or False")
+    return missed, overlap, float(jitter), paused
+
+
+_identifier: Final = re.compile(rf"[ -~]{{1,{CRON_IDENTIFIER_LENGTH_MAX}}}")
+_MINUTE: Final = ("minute of hour", 0, 59)
+_HOUR: Final = ("hour of day", 0, 23)
+_DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_UNITS_MS: Final = {"seconds": 1_000, "minutes": 60_000, "hours": 3_600_000}
+
+
+def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float:
+    if isinstance(schedule, timedelta):
+        return schedule / timedelta(milliseconds=1)
+    given = [*schedule.items()] if isinstance(schedule, Mapping) else []  # pyright: ignore[reportUnnecessaryIsInstance]
+    if len(given) != 1 or given[0][0] not in _UNITS_MS:
+        raise InvalidScheduleError(
+            f"got the interval {schedule!r:.80}, expected exactly one of seconds, minutes or hours, or a timedelta"
+        )
+    [(unit, count)] = given
+    if isinstance(count, bool) or not isinstance(count, int) or count <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidScheduleError(f"got an interval of {count!r:.80} {unit}, expected a whole number above 0")
+    return count * _UNITS_MS[unit]
+
+
+def _time(schedule: Mapping[str, Any]) -> str:
+    """Hour and minute, as a cron expression has them."""
+    hour = _field(schedule, "hour_utc", _HOUR)
+    return f"{_field(schedule, 'minute_utc', _MINUTE)} {hour}"
+
+
+def _field(schedule: Mapping[str, Any], name: str, of: tuple[str, int, int]) -> int:
+    what, least, most = of
+    value = schedule.get(name, 0 if name == "minute_utc" else None)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidScheduleError(
+            f"got {name}={value!r:.80}, expected the {what}, a whole number from {least} to {most}"
+        )
+    return value

@@ -1,0 +1,179 @@
+"""`crons`: crons that functions register, look up and change while the application runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+
+from duly.database.transaction import Transaction
+from duly.errors import FunctionError, InvalidScheduleError
+from duly.functions.cron_jobs import Options, check_identifier, checked
+from duly.functions.define import Ref
+from duly.functions.scheduling import schedulable
+from duly.model import crons as model
+from duly.model import schedule as schedules
+from duly.storage.engine import CRONS
+
+if TYPE_CHECKING:
+    from duly.functions.context import ActionCtx, MutationCtx, QueryCtx
+    from duly.functions.runner import Runner
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _must_be_awaited(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Note the calls within a transaction: one that nobody awaits does nothing, and would say nothing."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        coroutine: Any = method(*args, **kwargs)
+        transaction = _transaction(args[1])
+        if transaction is not None:
+            transaction.calls.append(coroutine)
+        return coroutine
+
+    return call
+
+
+class Crons:
+    """Crons at run time. In a mutation all of it is part of its transaction; in an action each call is a commit.
+
+        from duly import crons
+
+        id = await crons.register(ctx, {"kind": "cron", "cron": "0 9 * * 1", "tz": "Europe/Berlin"}, internal.tasks.run)
+        await crons.pause(ctx, id)
+
+    They share their table, `_cron_jobs`, with those that are declared in `crons.py`. Where one is named, its id or its
+    name will do; InvalidScheduleError says that there is none, or what is wrong with a schedule.
+    """
+
+    @_must_be_awaited
+    async def register(
+        self,
+        ctx: MutationCtx | ActionCtx,
+        schedule: dict[str, Any],
+        ref: Ref[Any],
+        args: dict[str, Any] | None = None,
+        name: str | None = None,
+        **options: Unpack[Options],
+    ) -> str:
+        """Add a cron: `{"kind": "interval", "ms": 60_000}`, first after one interval, or `{"kind": "cron", "cron": …,
+        "tz": …}`. Returns its id."""
+        runner = _runner(ctx)
+        function = schedulable(runner, ref)
+        parsed, text = schedules.parse(schedule), function.encode(args)
+        options_of = checked(options)
+        known = None if not name else check_identifier(name)
+
+        async def unit(transaction: Transaction) -> str:
+            called = known or f"cron {transaction.new_seed():016x}"
+            spec = model.Spec(called, function.name, function.kind, text, parsed, *options_of)
+            return _id(runner, await model.add(transaction, spec, model.RUNTIME))
+
+        return await _run(ctx, unit)
+
+    @_must_be_awaited
+    async def get(self, ctx: QueryCtx | MutationCtx | ActionCtx, id_or_name: str) -> dict[str, Any] | None:
+        """The row of a cron in `_cron_jobs`, None if there is none."""
+
+        async def unit(transaction: Transaction) -> dict[str, Any] | None:
+            number = await _found(_runner(ctx), transaction, id_or_name)
+            cron = None if number is None else await model.load(transaction, number)
+            return None if number is None or cron is None else {"_id": _id(_runner(ctx), number), **cron}
+
+        return await _run(ctx, unit)
+
+    @_must_be_awaited
+    async def list(self, ctx: QueryCtx | MutationCtx | ActionCtx) -> list[dict[str, Any]]:
+        """All crons, those from code too, in the order of their creation."""
+
+        async def unit(transaction: Transaction) -> list[dict[str, Any]]:
+            return [{"_id": _id(_runner(ctx), id), **cron} for id, cron in await model.everything(transaction)]
+
+        return await _run(ctx, unit)
+
+    @_must_be_awaited
+    async def pause(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
+        """Run it no more until it is resumed. A run that goes on ends as ever."""
+        await _act(ctx, id_or_name, model.pause)
+
+    @_must_be_awaited
+    async def resume(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
+        """Run it again, counted from now: what has passed meanwhile is not made up for."""
+        await _act(ctx, id_or_name, model.resume)
+
+    @_must_be_awaited
+    async def delete(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
+        """End it. A run that has begun goes on."""
+        await _act(ctx, id_or_name, model.delete)
+
+    @_must_be_awaited
+    async def update(
+        self,
+        ctx: MutationCtx | ActionCtx,
+        id_or_name: str,
+        schedule: dict[str, Any] | None = None,
+        args: dict[str, Any] | None = None,
+    ) -> None:
+        """Change its schedule, which then counts from now, or its arguments."""
+        fields: dict[str, Any] = {}
+        if schedule is not None:
+            fields["schedule"] = schedules.shown(schedules.parse(schedule))
+        if args is not None:
+            fields["args"] = args
+        await _act(ctx, id_or_name, lambda transaction, id: model.change(transaction, id, fields))
+
+
+crons = Crons()
+
+
+async def _act(
+    ctx: MutationCtx | ActionCtx, id_or_name: str, act: Callable[[Transaction, int], Awaitable[None]]
+) -> None:
+    async def unit(transaction: Transaction) -> None:
+        number = await _found(_runner(ctx), transaction, id_or_name)
+        if number is None:
+            raise InvalidScheduleError(f"got the cron {id_or_name!r:.80}, expected the id or the name of one there is")
+        await act(transaction, number)
+
+    await _run(ctx, unit)
+
+
+async def _found(runner: Runner, transaction: Transaction, id_or_name: str) -> int | None:
+    decoded = runner.ids.decode(id_or_name)
+    if decoded is not None and decoded[0] == CRONS.number and await model.load(transaction, decoded[1]) is not None:
+        return decoded[1]
+    found = await model.find(transaction, id_or_name)
+    return None if found is None else found[0]
+
+
+async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Awaitable[T]]) -> T:
+    """In the transaction of a query or mutation, or in one of its own."""
+    transaction = _transaction(ctx)
+    if transaction is not None:
+        return await unit(transaction)
+
+    async def alone(transaction: Transaction) -> T:
+        return await unit(transaction)
+
+    return await _runner(ctx).commit(alone)
+
+
+def _runner(ctx: object) -> Runner:
+    runner = getattr(ctx, "_runner", None)
+    if runner is None:
+        raise FunctionError(
+            f"got {type(ctx).__name__} as ctx, expected that of a mutation or of an `async def` action; a `def` action"
+            " calls a mutation with ctx.run_mutation"
+        )
+    return runner
+
+
+def _transaction(ctx: object) -> Transaction | None:
+    return getattr(ctx, "transaction", None)
+
+
+def _id(runner: Runner, number: int) -> str:
+    return runner.ids.encode(CRONS.number, number)
