@@ -67,7 +67,8 @@ class Selection(NamedTuple):
 
     def fits(self, job: Job) -> bool:
         return (
-            self.state in (None, job.state)
+            job.cron is None
+            and self.state in (None, job.state)
             and self.name in (None, job.name)
             and (self.before is None or job.scheduled_time < self.before)
             and (self.completed_after is None or (job.completed_time or 0.0) >= self.completed_after)
