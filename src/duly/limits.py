@@ -172,7 +172,7 @@ CRON_QUEUE_MAX: Final = 100
 CRON_LOGS_MAX: Final = 100
 """Rows of `_cron_job_logs` that are kept of each cron."""
 CRON_LOG_TEXT_MAX: Final = 1_000
-"""Characters of a result that are kept in such a row."""
+"""Characters of a result, and of all log lines together, that are kept in such a row."""
 RETENTION_MS: Final = 604_800_000.0
 """How long the row of a scheduled function stays after its completion, in milliseconds (7 days)."""
 SWEPT_AT_ONCE: Final = 500

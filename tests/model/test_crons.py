@@ -31,6 +31,15 @@ async def fail(ctx: MutationCtx) -> None:
     raise ValueError("on purpose")
 
 
+@internal_mutation
+async def talk(ctx: MutationCtx, lines: int) -> None:
+    for n in range(lines):
+        ctx.log.info("line %d", n)
+    if lines < 0:
+        ctx.log.info("about to fail")
+        raise ValueError("on purpose")
+
+
 @internal_action
 async def act(ctx: ActionCtx) -> int:
     if gates:
@@ -100,6 +109,20 @@ async def test_what_fails_is_told_in_the_log_and_the_next_slot_comes() -> None:
         found = await t.query(logs)
         assert [log["status"]["kind"] for log in found] == ["failed", "failed"]
         assert found[0]["status"]["error"].startswith("ValueError: on purpose\n  at fail (test_crons.py:")
+
+
+async def test_what_a_run_writes_to_its_log_is_in_the_log_of_the_cron() -> None:
+    declared = cron_jobs()
+    declared.interval("talks", {"minutes": 1}, "app:talk", {"lines": 2})
+    declared.interval("talks a lot", {"minutes": 1}, "app:talk", {"lines": 100})
+    declared.interval("talks and fails", {"minutes": 1}, "app:talk", {"lines": -1})
+    async with harness(declared) as t:
+        await t.run_until_idle()
+        lines = {log["name"]: log["logLines"] for log in await t.query(logs)}
+        assert lines["talks"] == ["line 0", "line 1"]
+        assert lines["talks a lot"][:2] == ["line 0", "line 1"]
+        assert lines["talks a lot"][-2:] == ["line 98", "line 99"]
+        assert lines["talks and fails"] == ["about to fail"]
 
 
 async def test_an_action_runs_and_its_result_is_in_the_log() -> None:

@@ -14,11 +14,14 @@ APP_LOG: Final = "duly.app"
 class CallLog(logging.Logger):
     """The logger of one call of the function `name`."""
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    def __init__(self, name: str, limits: Limits, kept: list[str] | None = None) -> None:
         super().__init__(name)
         self.parent = logging.getLogger(APP_LOG)
         self._limits = limits
         self._lines = 0
+        self._kept = kept
+        if kept is not None:
+            self.setLevel(logging.INFO)  # whatever the program wants to see
 
     def handle(self, record: logging.LogRecord) -> None:
         self._lines += 1
@@ -30,6 +33,10 @@ class CallLog(logging.Logger):
         elif len(text := _text(record)) > longest:
             left_out = len(text) - longest
             record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
+        if self._kept is not None:
+            self._kept.append(_text(record))
+            if self.parent is not None and not self.parent.isEnabledFor(record.levelno):
+                return
         super().handle(record)
 
 

@@ -56,6 +56,8 @@ class Caller:
     """The scheduled function that it is, or is a part of."""
     depth: int = 1
     """How many functions have called each other to get here."""
+    lines: list[str] | None = None
+    """Where what is written to `ctx.log` is kept as well."""
 
     def inner(self, name: str) -> Caller:
         """The caller of what the function `name` calls."""
@@ -65,7 +67,7 @@ class Caller:
                 f"{name}: got functions that call each other {depth} levels deep, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
-        return Caller(self.identity, self.job, depth)
+        return Caller(self.identity, self.job, depth, self.lines)
 
 
 NOBODY: Final = Caller()
@@ -100,7 +102,7 @@ class _Ctx:
     def log(self) -> logging.Logger:
         """A logger whose lines belong to this call: `ctx.log.info("charged %s", order_id)`."""
         if self._log is None:
-            self._log = CallLog(self._name, self._runner.limits)
+            self._log = CallLog(self._name, self._runner.limits, self._caller.lines)
         return self._log
 
     @property

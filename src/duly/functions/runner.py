@@ -33,6 +33,7 @@ from duly.limits import (
     unlimited,
 )
 from duly.model import crons, jobs
+from duly.model.crons import Account
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -298,24 +299,26 @@ class Runner:
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
-        started = monotonic()
+        started, caller = monotonic(), _caller_of(job)
         try:
             if self._development:
-                attempt_twice(batch, function.name, self._job, function, job)
+                attempt_twice(batch, function.name, self._job, function, job, caller)
             else:
-                batch.attempt(self._job, function, job, handler=function.name)
+                batch.attempt(self._job, function, job, caller, handler=function.name)
         except Exception as error:
             if batch.broken is not None:
                 raise
             self._told(function, started, error, job.id, is_scheduled=True)
-            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX))
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), Account(None, caller.lines or ()))
         else:
             if _log.isEnabledFor(logging.INFO):
                 self._told(function, started, None, job.id)
 
-    async def _job(self, transaction: Transaction, function: Registered, job: Job) -> None:
+    async def _job(self, transaction: Transaction, function: Registered, job: Job, caller: Caller) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
-        ctx = MutationCtx(self, function.name, transaction, _caller_of(job))
+        if caller.lines:
+            caller.lines.clear()  # those of a rehearsal
+        ctx = MutationCtx(self, function.name, transaction, caller)
         value = self._result(function, ctx, await function.handler(ctx, **function.arguments(job.args, ctx.access)))
         if transaction.usage.is_near:
             self._warn(function, transaction)
@@ -323,16 +326,17 @@ class Runner:
         if job.cron is None:
             jobs.succeed(transaction, job)
         else:
-            await crons.end(transaction, job, SUCCESS, None, dumps(value, OF_ANY_SIZE))
+            account = Account(dumps(value, OF_ANY_SIZE), caller.lines or ())
+            await crons.end(transaction, job, SUCCESS, None, account)
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
         faults.at("action.marked")
         error: str | None = None
-        value: Any = None
+        value, caller, started = None, _caller_of(job), self.clock.now()
         try:
             function = self.registry.find(job.name, (ACTION,))
-            value = await self.action(function, loads(job.args), _caller_of(job), is_scheduled=True)
+            value = await self.action(function, loads(job.args), caller, is_scheduled=True)
         except asyncio.CancelledError as canceled:
             task = asyncio.current_task()
             error = (
@@ -343,15 +347,18 @@ class Runner:
         except Exception as failure:
             error = describe(failure, ERROR_TEXT_LENGTH_MAX)
         faults.at("action.ran")
-        await self._record_end(job, epoch, error, dumps(value, OF_ANY_SIZE))
+        result = None if job.cron is None else dumps(value, OF_ANY_SIZE)
+        await self._record_end(job, epoch, error, Account(result, caller.lines or (), started))
         faults.at("action.recorded")
 
-    async def _record_end(self, job: Job, epoch: int, error: str | None, result: str) -> None:
+    async def _record_end(self, job: Job, epoch: int, error: str | None, account: Account) -> None:
         """Record it, however long the store refuses: nobody else knows how the action ended."""
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                return await self.commit(lambda transaction: jobs.end_action(transaction, job.id, epoch, error, result))
+                return await self.commit(
+                    lambda transaction: jobs.end_action(transaction, job.id, epoch, error, account)
+                )
             except StoreError:
                 if not self._database.is_open:
                     raise
@@ -397,8 +404,8 @@ def _uncontained(error: BaseException) -> FunctionError:
 
 
 def _caller_of(job: Job) -> Caller:
-    """Runs of crons have no row that anybody may see."""
-    return Caller(None, job.id if job.cron is None else None)
+    """Runs of crons have no row that anybody may see, but a log."""
+    return Caller(None, job.id) if job.cron is None else Caller(lines=[])
 
 
 def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:

@@ -17,7 +17,7 @@ A slot is run, waits in the queue, or is skipped, which the log says:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple, cast
 
@@ -82,6 +82,20 @@ class Spec(NamedTuple):
             "overlap": self.overlap,
             "jitter": self.jitter,
         }
+
+
+class Account(NamedTuple):
+    """What a run leaves to the log of its cron."""
+
+    result: str | None = None
+    """What the function returned, as JSON."""
+    lines: Sequence[str] = ()
+    """What it wrote to `ctx.log`."""
+    started: float | None = None
+    """When its first line ran, if that was not when it was claimed."""
+
+
+NO_ACCOUNT: Final = Account()
 
 
 # Looking.
@@ -320,7 +334,7 @@ def _start_run(transaction: Transaction, id: int, cron: Cron, slot: float) -> st
     return str(run)
 
 
-async def end(transaction: Transaction, job: Job, state: str, error: str | None, result: str | None = None) -> None:
+async def end(transaction: Transaction, job: Job, state: str, error: str | None, account: Account = NO_ACCOUNT) -> None:
     """A run has ended, in this state: its row goes, the log tells of it, and the next one that waits starts."""
     transaction.write(JOBS, job.id, job, None)
     assert job.cron is not None
@@ -332,7 +346,7 @@ async def end(transaction: Transaction, job: Job, state: str, error: str | None,
         changed["runs"] = [_start_run(transaction, job.cron, cron, cron["queue"][0])]
         changed["queue"] = cron["queue"][1:]
     status: dict[str, Any] = {"kind": "failed", "error": error} if state == FAILED else {"kind": "success"}
-    await _log(transaction, changed, job.scheduled_time, creation_time(job.id), status, result)
+    await _log(transaction, changed, job.scheduled_time, account.started or creation_time(job.id), status, account)
     _save(transaction, job.cron, cron, changed)
 
 
@@ -342,14 +356,16 @@ async def _log(
     slot: float,
     started: float | None,
     status: dict[str, Any],
-    result: str | None = None,
+    account: Account = NO_ACCOUNT,
 ) -> None:
     """One more row of the log of a cron, whose oldest row goes if there are too many."""
     now = transaction.now
     times = {"scheduledTime": slot, "startedTime": started or now, "completedTime": now}
     row: dict[str, Any] = {"name": cron["name"], **times, "status": status}
-    if result is not None and result != "null":
-        row["result"] = _shortened(result)
+    if account.result is not None and account.result != "null":
+        row["result"] = _shortened(account.result)
+    if account.lines:
+        row["logLines"] = _first_lines(account.lines)
     transaction.write(CRON_LOGS, transaction.new_id(), None, dumps(row))
     cron["logged"] += 1
     if cron["logged"] > CRON_LOGS_MAX:
@@ -360,6 +376,16 @@ async def _log(
 
 def _shortened(text: str) -> str:
     return text if len(text) <= CRON_LOG_TEXT_MAX else f"{text[:CRON_LOG_TEXT_MAX]}… ({len(text):,} characters)"
+
+
+def _first_lines(lines: Sequence[str]) -> list[str]:
+    """The first ones, as many as are kept whole; the last line says how many are left out."""
+    kept: list[str] = []
+    for line in lines:
+        if sum(map(len, kept)) + len(line) > CRON_LOG_TEXT_MAX:
+            return [*kept, f"… and {len(lines) - len(kept):,} more lines"]
+        kept.append(line)
+    return kept
 
 
 # Rows.

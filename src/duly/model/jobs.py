@@ -13,6 +13,7 @@ from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
 from duly.model import crons
+from duly.model.crons import NO_ACCOUNT, Account
 from duly.model.job_state import (
     CANCEL,
     CANCELED,
@@ -117,25 +118,25 @@ def succeed(transaction: Transaction, job: Job) -> None:
     _move(transaction, job, SUCCEED)
 
 
-async def fail(transaction: Transaction, job: Job, error: str) -> None:
+async def fail(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
     text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode()  # an error may hold any text
     if job.cron is not None:
-        await crons.end(transaction, job, after(job.state, FAIL), text)
+        await crons.end(transaction, job, after(job.state, FAIL), text, account)
     else:
         _move(transaction, job, FAIL, error=text)
 
 
 async def end_action(
-    transaction: Transaction, id: int, epoch: int, error: str | None, result: str | None = None
+    transaction: Transaction, id: int, epoch: int, error: str | None, account: Account = NO_ACCOUNT
 ) -> None:
     """Record how an action ended, unless it was canceled meanwhile or is no longer this process's own."""
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
     if error is not None:
-        await fail(transaction, job, error)
+        await fail(transaction, job, error, account)
     elif job.cron is not None:
-        await crons.end(transaction, job, after(job.state, SUCCEED), None, result)
+        await crons.end(transaction, job, after(job.state, SUCCEED), None, account)
     else:
         succeed(transaction, job)
 
