@@ -206,9 +206,9 @@ class Executor:
         return Drained(ran, [], jobs.first_due(batch), False, False, batch.version, self._database.epoch)
 
     def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
-        """Run as many as there is time for."""
+        """Run as many as there is time for, and one in any case: a slow store must not keep all of them waiting."""
         for job in mutations[:DUE_BATCH_MAX]:
-            if batch.spent:
+            if taken and batch.spent:
                 break
             taken.append(job)
             self._runner.run_due(batch, job, self._database.epoch)
