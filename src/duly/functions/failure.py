@@ -32,6 +32,7 @@ def describe(error: BaseException, length_max: int | None = None) -> str:
     ]
     where = "".join([*frames[-_FRAMES_MAX:], *(f"\n{indent(describe(one), '  | ')}" for one in _members(error))])
     head = "".join(traceback.format_exception_only(error)).rstrip()
+    head = head.encode("utf-8", "backslashreplace").decode()  # it may hold any text, and no log can show all of that
     if type(error).__module__.startswith("duly."):
         head = head.removeprefix(f"{type(error).__module__}.")
     if length_max is not None and len(head) + len(where) > length_max:
