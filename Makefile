@@ -4,6 +4,7 @@ PYTHON ?= python3
 ENGINE ?= sqlite
 KILLS ?= $(if $(filter postgres,$(ENGINE)),300,500)
 COUNT ?= 50000
+SLOTS ?= 2000000
 SEED ?= 1
 
 BIN := .venv/bin
@@ -47,8 +48,9 @@ bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on t
 crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; three nodes: ENGINE=postgres)
 	@$(BIN)/python -m tests.crash --engine $(ENGINE) --kills $(KILLS) --seed $(SEED)
 
-soak: $(READY) ## Play random lives of the scheduler beside a model of it, others each time (COUNT=50000)
+soak: $(READY) ## Play random lives of the scheduler (COUNT=50000), compare next times of crons (SLOTS=2000000), with models
 	@$(BIN)/python -m tests.scheduler --count $(COUNT)
+	@$(BIN)/python -m tests.model.cron_model --slots $(SLOTS)
 
 clean: ## Remove .venv and everything that was generated
 	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist bench/.peers

@@ -74,6 +74,59 @@ def test_what_goes_by_elapsed_time_neither_stops_nor_repeats_at_a_clock_change()
     ]
 
 
+def test_seconds_before_an_expression_change_nothing_at_a_clock_change() -> None:
+    assert slots("0 30 2 * * *", BERLIN, "2030-03-30 00:00", 3) == ["03-30 01:30", "03-31 01:00", "04-01 00:30"]
+    assert slots("*/20 30 2 * * *", BERLIN, "2030-03-31 00:00", 2) == ["03-31 01:00", "04-01 00:30"]
+    assert slots("0 30 2 * * *", BERLIN, "2030-10-26 12:00", 2) == ["10-27 00:30", "10-28 01:30"]
+
+
+def test_a_clock_may_change_by_half_an_hour() -> None:
+    # From 01:59 back to 01:30, and from 01:59 ahead to 02:30.
+    assert slots("*/15 1,2 * * *", "Australia/Lord_Howe", "2030-04-06 14:29", 5) == [
+        "04-06 14:30",
+        "04-06 14:45",
+        "04-06 15:00",
+        "04-06 15:15",
+        "04-06 15:30",
+    ]
+    assert slots("*/15 2 * * *", "Australia/Lord_Howe", "2030-10-05 15:00", 2) == ["10-05 15:30", "10-05 15:45"]
+    assert slots("0 */2 * * *", "Asia/Pyongyang", "2018-05-04 14:00", 2) == ["05-04 15:00", "05-04 17:00"]
+
+
+def test_a_clock_may_change_by_hours_or_a_day() -> None:
+    assert slots("0 */2 * * *", "Antarctica/Casey", "2022-10-01 16:30", 2) == ["10-01 17:00", "10-01 19:00"]
+    assert slots("0 9 * * *", "Pacific/Apia", "2011-12-29 18:00", 3) == ["12-29 19:00", "12-30 10:00", "12-30 19:00"]
+    assert slots("*/30 9 * * *", "Pacific/Apia", "2011-12-29 18:45", 3) == ["12-29 19:00", "12-29 19:30", "12-30 19:00"]
+
+
+@pytest.mark.timeout(20)
+def test_a_clock_may_change_at_a_quarter_to() -> None:
+    # From 03:44 back to 02:45, where the library alone never returns.
+    assert slots("* 3 * * *", "Pacific/Chatham", "2023-04-01 13:58", 3) == ["04-01 13:59", "04-01 14:15", "04-01 14:16"]
+    assert slots("* 2 * * *", "Pacific/Chatham", "2023-04-01 13:59", 2) == ["04-01 14:00", "04-01 14:01"]
+    assert slots("0 * * * *", "Pacific/Chatham", "2023-04-01 13:59", 2) == ["04-01 14:15", "04-01 15:15"]
+
+
+def test_an_hour_that_comes_again_is_not_forgotten_for_the_next_year() -> None:
+    assert slots("*/30 2 27 10 *", BERLIN, "2030-10-27 00:40", 3) == ["10-27 01:00", "10-27 01:30", "10-27 01:00"]
+
+
+def test_a_slot_a_fraction_of_a_millisecond_away_is_the_next_one() -> None:
+    midnight = ms("2026-01-01 00:00")
+    assert following(calendar("0 0 * * *"), midnight - 0.000_25) == midnight
+
+
+def test_a_range_of_one_value_is_that_value_whatever_its_step() -> None:
+    assert slots("0 5-5/2 * * *", "UTC", "2030-01-01 00:00", 2) == ["01-01 05:00", "01-02 05:00"]
+
+
+@pytest.mark.timeout(20)
+def test_what_only_ever_falls_into_a_gap_is_refused() -> None:
+    for cron in ("*/30 2 * 3 0L", "* * 2 * 3 0L"):
+        with pytest.raises(InvalidScheduleError, match="which never matches in Europe/Berlin"):
+            calendar(cron, BERLIN)
+
+
 def test_an_interval_keeps_its_phase_however_late_it_is() -> None:
     assert next_after(Interval(60_000), slot=1_000, now=1_000) == 61_000
     assert next_after(Interval(60_000), slot=1_000, now=60_999) == 61_000
@@ -122,6 +175,10 @@ def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any]
         ({"kind": "cron", "cron": "* * * FOO *"}, "the month is 'FOO', expected 1-12 or JAN-DEC"),
         ({"kind": "cron", "cron": "* * * * 8"}, "the day of week is '8', expected 0-6 or SUN-SAT"),
         ({"kind": "cron", "cron": "0 0 31 2 *"}, "never matches: none of its months has such a day"),
+        ({"kind": "cron", "cron": "22-2/0 * * * *"}, "the minute is '22-2/0', expected 0-59"),
+        ({"kind": "cron", "cron": "²-1 * * * *"}, "the minute is '²-1', expected 0-59"),
+        ({"kind": "cron", "cron": "5-1/" + "9" * 5000 + " * * * *"}, "got the cron expression '5-1/999"),
+        ({"kind": "cron", "cron": "0 0 */29 2 1#5"}, "never matches"),
         ({"kind": "cron", "cron": "* * * *"}, "with 4 fields, expected minute, hour,"),
         ({"kind": "cron", "cron": "* * * * *", "cronspec": "* * * * *"}, "got the schedule"),
         ({"kind": "cron", "cron": "* * * * *", "tz": "Mars/Olympus"}, "got the time zone 'Mars/Olympus'"),

@@ -1,16 +1,20 @@
 """When a cron runs next: at an interval, or by a cron expression in a time zone. Pure: the time is an argument.
 
-The hours of a zone's clock change twice a year. What a cron expression then means is what Debian's cron does:
+The hours of a zone's clock change twice a year. What a cron expression then means is what Debian's cron does, with or
+without seconds before it:
 
     its slot …                          minute and hour are given          minute or hour begins with *
     does not exist (clock goes ahead)   runs once, right after the gap     by elapsed time: there is no such slot
     exists twice (clock goes back)      runs once, the first time          by elapsed time: runs in both hours
+
+CronSim reads the expression and lists what matches on a clock that never changes. When the clock of a zone shows that
+is found here: where clocks change by half an hour, or at a quarter to, CronSim's answer is wrong, or never comes.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from math import floor, isfinite
 from typing import Any, Final, NamedTuple, cast
@@ -77,8 +81,7 @@ def calendar(cron: object, tz: object = UTC) -> Calendar:
         raise InvalidScheduleError(
             f"got the cron expression {cron!r:.80}: {_what_is_wrong(error, names, fields)}"
         ) from None
-    if next(CronSim(found.cron, _SOME_DAY), None) is None:
-        raise InvalidScheduleError(f"got the cron expression {cron!r:.80}, which never matches any day")
+    following(found, _SOME_TIME)
     return found
 
 
@@ -92,13 +95,40 @@ def next_after(schedule: Schedule, slot: float, now: float) -> float:
 
 
 def following(schedule: Calendar, after: float) -> float:
-    """The first slot of a calendar after a time."""
-    start = to_datetime(after).astimezone(_zone(schedule.tz))
-    for found in CronSim(schedule.cron, start):
-        slot = to_milliseconds(found)
-        if slot > after:  # in an hour that comes again it may name the first one
-            return slot
-    raise InvalidScheduleError(f"got the cron expression {schedule.cron!r}, which never matches again")
+    """The first slot of a calendar after a time. InvalidScheduleError if there is none within 50 years."""
+    local = to_datetime(after // 1000 * 1000).astimezone(_zone(schedule.tz))
+    wall = local.replace(tzinfo=None, fold=0)
+    # Where the clock is about to go back, it will show again what it has shown already.
+    back = timedelta(milliseconds=to_milliseconds(local.replace(fold=1)) - to_milliseconds(local))
+    slots = [slot for start in {wall, wall - back} for slot in _first_slot(schedule, start, after)]
+    if not slots:
+        raise InvalidScheduleError(
+            f"got the cron expression {schedule.cron!r:.80}, which never matches in {schedule.tz}"
+        )
+    return min(slots)
+
+
+def _first_slot(schedule: Calendar, start: datetime, after: float) -> list[float]:
+    """The first slot after a time, of those at which the clock shows more than `start`; empty if there is none."""
+    zone, times = _zone(schedule.tz), CronSim(schedule.cron, start)
+    by_elapsed_time = any(field.startswith("*") for field in schedule.cron.split()[-5:-3])
+    for wall in times:
+        end_of_gap = wall
+        while not (moments := _moments(end_of_gap, zone)):
+            end_of_gap = end_of_gap.replace(second=0) + _MINUTE
+        if by_elapsed_time and end_of_gap > wall:
+            times.dt = end_of_gap - _SECOND
+        elif slots := [slot for slot in moments[: 2 if by_elapsed_time else 1] if slot > after]:
+            return slots[:1]
+        if wall.year > start.year + _YEARS_MAX:
+            break
+    return []
+
+
+def _moments(wall: datetime, zone: ZoneInfo) -> tuple[float, ...]:
+    """When the clock of a zone shows a time: once, or twice, or never."""
+    first, second = (to_milliseconds(wall.replace(tzinfo=zone, fold=fold)) for fold in (0, 1))
+    return (first, second) if first < second else (first,) if first == second else ()
 
 
 def describe(schedule: Schedule) -> str:
@@ -137,6 +167,10 @@ def shown(schedule: Schedule) -> dict[str, Any]:
 
 
 _SOME_DAY: Final = datetime(2024, 1, 1)
+_SOME_TIME: Final = 1_704_067_200_000.0
+_YEARS_MAX: Final = 50
+_MINUTE: Final = timedelta(minutes=1)
+_SECOND: Final = timedelta(seconds=1)
 _UNITS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
 _ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
@@ -160,7 +194,7 @@ _RANGES: Final = {
     "month": (1, 12),
     "day of week": (0, 6),
 }
-_range: Final = re.compile(r"(\w+)-(\w+)(?:/(\d+))?")
+_range: Final = re.compile(r"(\w{1,9})-(\w{1,9})(?:/(\d{1,9}))?", re.ASCII)
 
 
 def _unwrapped(name: str, field: str) -> str:
@@ -173,13 +207,16 @@ def _unwrapped_range(name: str, part: str) -> str:
     if match is None:
         return part
     low, high = _RANGES[name]
-    first, last = _number(name, match[1]), _number(name, match[2])
-    if first is None or last is None or first <= last or not (first <= high and last >= low):
+    first, last, step = _number(name, match[1]), _number(name, match[2]), int(match[3] or 1)
+    if first is None or last is None or first < last or step == 0:
         return part
-    if match[3] is None:
+    if first == last:
+        return part.partition("/")[0]  # CronSim would take 5-5/2 for 5/2
+    if first > high or last < low:
+        return part
+    if step == 1:
         return f"{first}-{high},{low}-{last}"
-    values = [*range(first, high + 1), *range(low, last + 1)]
-    return ",".join(map(str, values[:: int(match[3]) or 1]))
+    return ",".join(map(str, [*range(first, high + 1), *range(low, last + 1)][::step]))
 
 
 def _number(name: str, text: str) -> int | None:
