@@ -41,6 +41,12 @@ def test_the_functions_of_the_readme_run(project: Path) -> None:
     assert status.stdout == '"new"\n'
 
 
+def test_the_cron_of_the_readme_is_there(project: Path) -> None:
+    run(project, "-m", "duly", "run", "orders:create_order", '{"items": ["tea"]}')
+    [_, cron] = run(project, "-m", "duly", "crons", "list").stdout.splitlines()
+    assert cron.startswith("delete archived orders  At 03:00 every day  Europe/Berlin  ")
+
+
 def test_the_program_of_the_readme_runs(project: Path) -> None:
     assert run(project, "main.py").stdout == "the order is new\n"
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import click
 
-from duly.cli import dev, jobs, migrate, run
+from duly.cli import crons, dev, jobs, migrate, run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,5 +15,5 @@ def main() -> None:
     """Functions that run when they should, exactly once."""
 
 
-for command in (dev.dev, run.run, migrate.migrate, jobs.jobs):
+for command in (dev.dev, run.run, migrate.migrate, jobs.jobs, crons.crons):
     main.add_command(command)

@@ -169,7 +169,7 @@ class _Terminal(logging.Handler):
 
 def _line_of(run: Run) -> str:
     mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
-    scheduled = click.style(" scheduled", dim=True) if run.job is not None else ""
+    scheduled = click.style(" scheduled", dim=True) if run.is_scheduled else ""
     line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
     if run.error is None:
         return line

@@ -51,6 +51,15 @@ def off(time_ms: float, now: float) -> str:
     distance = abs(time_ms - now)
     if distance < 1000:
         return "now"
-    unit, length = next((unit, length) for unit, length in _UNITS.items() if distance >= length)
-    text = f"{distance // length:.0f} {unit}"
+    text = duration(distance)
     return f"in {text}" if time_ms > now else f"{text} ago"
+
+
+def duration(ms: float) -> str:
+    """A length of time in its largest unit.
+
+    >>> duration(300_000.0), duration(7_300_000.0), duration(1.5)
+    ('5 min', '2 h', '1 ms')
+    """
+    unit, length = next(((unit, length) for unit, length in _UNITS.items() if ms >= length), ("ms", 1))
+    return f"{ms // length:.0f} {unit}"

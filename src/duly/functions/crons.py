@@ -7,7 +7,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from duly.database.transaction import Transaction
-from duly.errors import FunctionError, InvalidScheduleError
+from duly.errors import FunctionError
 from duly.functions.cron_jobs import Options, check_identifier, checked
 from duly.functions.define import Ref
 from duly.functions.scheduling import schedulable
@@ -79,9 +79,8 @@ class Crons:
         """The row of a cron in `_cron_jobs`, None if there is none."""
 
         async def unit(transaction: Transaction) -> dict[str, Any] | None:
-            number = await _found(_runner(ctx), transaction, id_or_name)
-            cron = None if number is None else await model.load(transaction, number)
-            return None if number is None or cron is None else {"_id": _id(_runner(ctx), number), **cron}
+            found = await model.look_up(transaction, _runner(ctx).ids, id_or_name)
+            return None if found is None else {"_id": _id(_runner(ctx), found[0]), **found[1]}
 
         return await _run(ctx, unit)
 
@@ -129,24 +128,12 @@ class Crons:
 crons = Crons()
 
 
-async def _act(
-    ctx: MutationCtx | ActionCtx, id_or_name: str, act: Callable[[Transaction, int], Awaitable[None]]
-) -> None:
+async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) -> None:
     async def unit(transaction: Transaction) -> None:
-        number = await _found(_runner(ctx), transaction, id_or_name)
-        if number is None:
-            raise InvalidScheduleError(f"got the cron {id_or_name!r:.80}, expected the id or the name of one there is")
-        await act(transaction, number)
+        id, _ = await model.must_find(transaction, _runner(ctx).ids, id_or_name)
+        await act(transaction, id)
 
     await _run(ctx, unit)
-
-
-async def _found(runner: Runner, transaction: Transaction, id_or_name: str) -> int | None:
-    decoded = runner.ids.decode(id_or_name)
-    if decoded is not None and decoded[0] == CRONS.number and await model.load(transaction, decoded[1]) is not None:
-        return decoded[1]
-    found = await model.find(transaction, id_or_name)
-    return None if found is None else found[0]
 
 
 async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Awaitable[T]]) -> T:

@@ -51,12 +51,20 @@ _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end o
 class Run:
     """One run of a function, as the log of runs tells it."""
 
-    __slots__ = ("error", "function", "job", "kind", "milliseconds")
+    __slots__ = ("error", "function", "is_scheduled", "job", "kind", "milliseconds")
 
-    def __init__(self, function: Registered, job: str | None, milliseconds: float, error: Exception | None) -> None:
+    def __init__(
+        self,
+        function: Registered,
+        job: str | None,
+        is_scheduled: bool,
+        milliseconds: float,
+        error: Exception | None,
+    ) -> None:
         self.function = function.name
         self.kind = function.kind
         self.job = job
+        self.is_scheduled = is_scheduled  # those of crons too, which have no job that anybody sees
         self.milliseconds = milliseconds
         self.error = error
 
@@ -308,11 +316,11 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            self._told(function, started, error, job.id, is_scheduled=True)
+            self._told(function, started, error, caller.job, is_scheduled=True)
             batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), Account(None, caller.lines or ()))
         else:
             if _log.isEnabledFor(logging.INFO):
-                self._told(function, started, None, job.id)
+                self._told(function, started, None, caller.job, is_scheduled=True)
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job, caller: Caller) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
@@ -379,7 +387,8 @@ class Runner:
         # Nobody else hears of a scheduled function that failed.
         level = logging.ERROR if error is not None and is_scheduled else logging.INFO
         if _log.isEnabledFor(level):
-            run = Run(function, None if job is None else self.job_id(job), (monotonic() - started) * 1000, error)
+            id = None if job is None else self.job_id(job)
+            run = Run(function, id, is_scheduled, (monotonic() - started) * 1000, error)
             _log.log(level, "%s", run, extra={"run": run})
 
 

@@ -17,7 +17,7 @@ A slot is run, waits in the queue, or is skipped, which the log says:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
 from typing import Any, Final, NamedTuple, cast
 
@@ -35,7 +35,7 @@ from duly.model import schedule as schedules
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
 from duly.model.schedule import Interval, Schedule
 from duly.storage.engine import CRON_LOGS, CRONS, JOBS, MUTATION, Job, Scan
-from duly.values.ids import creation_time
+from duly.values.ids import IdCodec, creation_time
 from duly.values.keys import EVERYTHING, Cut
 from duly.values.keys import Interval as Keys
 from duly.values.value import dumps, loads
@@ -53,6 +53,9 @@ _AT_ONCE: Final = 1_000
 Cron = dict[str, Any]
 """A row of `_cron_jobs`: name, function, args, schedule, source, paused, nextRunTime unless it is paused; the options;
 and what it does: `runs` (the numbers of its runs that have not ended), `queue` (slots), `logged` (rows of its log)."""
+
+Act = Callable[[Transaction, int], Awaitable[None]]
+"""Something that is done to a cron, which its number names."""
 
 
 class Spec(NamedTuple):
@@ -112,6 +115,23 @@ async def find(transaction: Transaction, name: str) -> tuple[int, Cron] | None:
     return (rows[0][0], loads(cast("str", rows[0][1]))) if rows else None
 
 
+async def look_up(transaction: Transaction, ids: IdCodec, id_or_name: str) -> tuple[int, Cron] | None:
+    """The cron of an id or of a name."""
+    decoded = ids.decode(id_or_name)
+    if decoded is not None and decoded[0] == CRONS.number:
+        cron = await load(transaction, decoded[1])
+        if cron is not None:
+            return decoded[1], cron
+    return await find(transaction, id_or_name)
+
+
+async def must_find(transaction: Transaction, ids: IdCodec, id_or_name: str) -> tuple[int, Cron]:
+    found = await look_up(transaction, ids, id_or_name)
+    if found is None:
+        raise InvalidScheduleError(f"got the cron {id_or_name!r:.80}, expected the id or the name of one there is")
+    return found
+
+
 async def everything(transaction: Transaction) -> list[tuple[int, Cron]]:
     """All crons, in the order of their creation."""
     found: list[tuple[int, Cron]] = []
@@ -120,6 +140,12 @@ async def everything(transaction: Transaction) -> list[tuple[int, Cron]]:
         found += [(id, loads(cast("str", row))) for id, row in rows]
         left = left._replace(lower=Cut((), after=True, id=rows[-1][0]))
     return found
+
+
+async def history(transaction: Transaction, name: str, count: int) -> list[dict[str, Any]]:
+    """The newest rows of the log of a cron, the last one first."""
+    rows = await transaction.scan(Scan(CRON_LOGS, CRON_LOGS.indexes[0], _named(name), True, count))
+    return [loads(cast("str", row)) for _, row in rows]
 
 
 def _named(name: str) -> Keys:

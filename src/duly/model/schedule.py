@@ -14,6 +14,7 @@ is found here: where clocks change by half an hour, or at a quarter to, CronSim'
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import floor, isfinite
@@ -131,11 +132,33 @@ def _moments(wall: datetime, zone: ZoneInfo) -> tuple[float, ...]:
     return (first, second) if first < second else (first,) if first == second else ()
 
 
-def describe(schedule: Schedule) -> str:
-    """The schedule in words.
+class Slot(NamedTuple):
+    """A slot as the clock of its schedule's zone shows it; that of an interval in UTC."""
 
-    >>> describe(calendar("15 7 * * 1", "Europe/Berlin"))
-    'At 07:15 on Monday (Europe/Berlin)'
+    time: datetime
+    change: timedelta
+    """How far that clock was set ahead since the slot before; back, if it is negative."""
+
+
+def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[Slot]:
+    """The slots from the first one on, without end; the first tells of a change of the clock since now."""
+    zone = _zone(UTC if isinstance(schedule, Interval) else schedule.tz)
+    slot, before = first, _offset(to_datetime(now).astimezone(zone))
+    while True:
+        time = to_datetime(slot).astimezone(zone)
+        yield Slot(time, _offset(time) - before)
+        slot, before = next_after(schedule, slot, slot), _offset(time)
+
+
+def _offset(time: datetime) -> timedelta:
+    return time.utcoffset() or timedelta()
+
+
+def words(schedule: Schedule) -> str:
+    """The schedule in words, without its zone.
+
+    >>> words(calendar("15 7 * * 1", "Europe/Berlin")), words(interval(300_000))
+    ('At 07:15 on Monday', 'every 5 minutes')
     """
     if isinstance(schedule, Interval):
         for ms, unit in _UNITS:
@@ -143,7 +166,16 @@ def describe(schedule: Schedule) -> str:
                 count = int(schedule.ms // ms)
                 return f"every {unit}" if count == 1 else f"every {count:,} {unit}s"
         return f"every {schedule.ms / 1000:,} seconds"
-    return f"{CronSim(schedule.cron, _SOME_DAY).explain()} ({schedule.tz})"
+    return CronSim(schedule.cron, _SOME_DAY).explain()
+
+
+def describe(schedule: Schedule) -> str:
+    """The schedule in words.
+
+    >>> describe(calendar("15 7 * * 1", "Europe/Berlin"))
+    'At 07:15 on Monday (Europe/Berlin)'
+    """
+    return words(schedule) if isinstance(schedule, Interval) else f"{words(schedule)} ({schedule.tz})"
 
 
 def parse(data: object) -> Schedule:

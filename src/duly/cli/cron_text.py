@@ -1,0 +1,178 @@
+"""Crons as text: a line each, or all there is to know of one; and the runs to come of a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, timedelta
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import click
+import orjson
+
+from duly.cli.times import both, duration, local, off
+from duly.clock import to_milliseconds
+from duly.limits import OF_ANY_SIZE
+from duly.model import schedule as schedules
+from duly.model.crons import Cron
+from duly.model.schedule import Interval, Schedule, Slot
+from duly.storage.engine import CRONS, Job
+from duly.values.ids import IdCodec, creation_time
+from duly.values.value import dumps
+
+UPCOMING: Final = 10
+"""Runs to come that are shown."""
+
+_COLORS: Final = {"success": "green", "failed": "red", "skipped": "bright_black"}
+_NOTE_LENGTH_MAX: Final = 80
+_TITLES: Final = ("name", "schedule", "zone", "next run", "last result")
+
+Log = dict[str, Any]
+"""A row of `_cron_job_logs`."""
+
+
+class Known(NamedTuple):
+    """A cron, and what there is of it elsewhere."""
+
+    id: int
+    cron: Cron
+    logs: Sequence[Log]
+    """The newest of its history, the last one first."""
+    runs: Sequence[Job] = ()
+    """Those that have not ended."""
+
+
+def as_json(id: int, cron: Cron, ids: IdCodec) -> str:
+    """The document that `_cron_jobs` shows, in one line."""
+    return dumps({"_id": _id(id, ids), "_creationTime": creation_time(id), **cron}, OF_ANY_SIZE)
+
+
+def _id(id: int, ids: IdCodec) -> str:
+    return ids.encode(CRONS.number, id)
+
+
+# A line for each.
+
+
+def table(found: Sequence[Known], now: float) -> Iterator[str]:
+    """A line for each, below a line of titles."""
+    rows = [_cells(known, now) for known in found]
+    widths = [max(map(len, column)) for column in zip(_TITLES, *rows, strict=True)]
+    widths[-1] = 0
+    yield click.style(_line(_TITLES, widths), dim=True)
+    for row in rows:
+        yield _line(row, widths)
+
+
+def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cells(known: Known, now: float) -> tuple[str, ...]:
+    cron, schedule = known.cron, schedules.parse(known.cron["schedule"])
+    last = f"{_outcome(known.logs[0])}, {off(known.logs[0]['completedTime'], now)}" if known.logs else "none yet"
+    if known.logs and (why := _why(known.logs[0])):
+        last += f"  {why}"
+    running = "runs now; " if cron["runs"] else ""
+    return cron["name"], schedules.words(schedule), _zone(schedule), _next_run(cron, now), f"{running}{last}"
+
+
+def _zone(schedule: Schedule) -> str:
+    return "" if isinstance(schedule, Interval) else schedule.tz
+
+
+def _next_run(cron: Cron, now: float) -> str:
+    if "nextRunTime" not in cron:
+        return "paused"
+    return f"{local(cron['nextRunTime'])}  {off(cron['nextRunTime'], now)}"
+
+
+def _outcome(log: Log) -> str:
+    status = log["status"]
+    return f"skipped {status['count']:,}" if status["kind"] == "skipped" else status["kind"]
+
+
+def _why(log: Log) -> str:
+    """What came of a run, in a line: its error, or what it returned."""
+    line = str(log["status"].get("error", log.get("result", ""))).partition("\n")[0]
+    return line if len(line) <= _NOTE_LENGTH_MAX else f"{line[: _NOTE_LENGTH_MAX - 1]}…"
+
+
+# All of one.
+
+
+def whole(known: Known, ids: IdCodec, now: float) -> Iterator[str]:
+    """All there is to know of one: a name and a value on each line, the runs to come, those that were."""
+    for name, lines in _fields(known, ids, now):
+        for position, line in enumerate(lines):
+            yield click.style(f"{name if position == 0 else '':13}", dim=True) + line
+
+
+def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Iterable[str]]]:
+    cron, schedule = known.cron, schedules.parse(known.cron["schedule"])
+    yield "name", [cron["name"]]
+    yield "id", [_id(known.id, ids)]
+    yield "function", [f"{cron['function']} ({cron['lane']})"]
+    yield "schedule", [_schedule(schedule)]
+    yield "missed", [cron["missed"]]
+    yield "overlap", [cron["overlap"]]
+    if cron["jitter"]:
+        yield "jitter", [f"up to {cron['jitter']:,.0f} ms"]
+    yield "declared", ["in crons.py" if cron["source"] == "code" else "at run time"]
+    yield "created", [f"{both(creation_time(known.id))}  {off(creation_time(known.id), now)}"]
+    yield "args", orjson.dumps(orjson.loads(dumps(cron["args"])), option=orjson.OPT_INDENT_2).decode().split("\n")
+    if known.runs:
+        yield "running", [f"{run.state}, for {both(run.scheduled_time)}" for run in known.runs]
+    if cron["queue"]:
+        yield "waiting", [f"{len(cron['queue']):,} of its slots, until what runs has ended"]
+    yield "next runs", _next_runs(cron, schedule, now)
+    yield "history", [line for log in known.logs for line in _past(log, now)] or ["none yet"]
+
+
+def _schedule(schedule: Schedule) -> str:
+    if isinstance(schedule, Interval):
+        return schedules.words(schedule)
+    return f"{schedules.words(schedule)} ({schedule.cron}), {schedule.tz}"
+
+
+def _next_runs(cron: Cron, schedule: Schedule, now: float) -> Iterator[str]:
+    if "nextRunTime" not in cron:
+        return iter(["none while it is paused"])
+    return upcoming(schedule, cron["nextRunTime"], now)
+
+
+def _past(log: Log, now: float) -> Iterator[str]:
+    """Of the history: for when it was, how it ended, how long it took, what came of it; below that what it wrote."""
+    kind = log["status"]["kind"]
+    time = f"{local(log['scheduledTime'])}  {off(log['scheduledTime'], now):10}"
+    outcome = click.style(_outcome(log), fg=_COLORS[kind]) + " " * (10 - len(_outcome(log)))
+    took = "" if kind == "skipped" else f"{(log['completedTime'] - log['startedTime']) / 1000:,.3f} s"
+    yield f"{time}  {outcome}  {took:>9}  {_why(log)}".rstrip()
+    for line in "\n".join(log.get("logLines", [])).splitlines():
+        yield f"  {click.style('│', dim=True)} {line}"
+
+
+# Runs to come.
+
+
+def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[str]:
+    """The next slots by the clock of the schedule's zone and in UTC, those marked before which that clock was set."""
+    for slot in islice(schedules.upcoming(schedule, first, now), UPCOMING):
+        yield _slot(slot, now)
+
+
+def _slot(slot: Slot, now: float) -> str:
+    utc = slot.time.astimezone(UTC)
+    time = f"{slot.time:%a} {slot.time.isoformat(' ', 'seconds')}"
+    if slot.time.tzname() != "UTC":
+        time += f"  {utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+    return f"{time}  {off(to_milliseconds(utc), now):10}  {_change(slot.change)}".rstrip()
+
+
+def _change(change: timedelta) -> str:
+    if not change:
+        return ""
+    direction = "ahead" if change > timedelta() else "back"
+    return click.style(
+        f"← the clock was set {direction} by {duration(abs(change) / timedelta(milliseconds=1))}", fg="yellow"
+    )

@@ -1,0 +1,166 @@
+"""`duly crons`: crons are looked at, paused, resumed and triggered, and expressions are tried out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import click
+
+from duly.cli import cron_text, options
+from duly.cli.cron_text import Known
+from duly.cli.errors import errors_as_text
+from duly.cli.store import opened
+from duly.cli.times import both, off
+from duly.clock import SystemClock
+from duly.database.transaction import Transaction
+from duly.limits import CRON_LOGS_MAX
+from duly.model import crons as model
+from duly.model import executor_state, operating
+from duly.model import schedule as schedules
+from duly.model.crons import Cron
+from duly.storage.engine import JOBS, Job
+from duly.values.ids import IdCodec
+
+_name: Final = click.argument("name", metavar="NAME")
+
+
+@click.group()
+def crons() -> None:
+    """Look at crons, pause, resume and trigger them, try out an expression.
+
+    NAME is the name of a cron, or its id. This needs no functions, and runs none. A store in PostgreSQL may be in use
+    meanwhile; a SQLite file has one owner at a time, and while that is another process, these commands say which.
+    """
+
+
+# list
+
+
+@crons.command("list")
+@click.option("--json", "as_json", is_flag=True, help="An array of documents, one a line, as functions see them.")
+@options.store
+def list_(as_json: bool, store: str) -> None:
+    """List all crons, those declared in code and those registered at run time, in the order of their creation."""
+    with errors_as_text():
+        asyncio.run(_list(store, as_json))
+
+
+async def _list(store: str, as_json: bool) -> None:
+    async with opened(store) as database:
+        found, paused, now = await operating.read(database, _all)
+        if as_json:
+            lines = [cron_text.as_json(known.id, known.cron, database.ids) for known in found]
+            click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
+            return
+        if paused is not None:
+            click.echo(f"nothing starts: it was paused {off(paused, now)}; duly jobs resume", err=True)
+        if not found:
+            click.echo("no crons", err=True)
+            return
+        for line in cron_text.table(found, now):
+            click.echo(line)
+
+
+async def _all(transaction: Transaction) -> tuple[Sequence[Known], float | None, float]:
+    found = [
+        Known(id, cron, await model.history(transaction, cron["name"], 1))
+        for id, cron in await model.everything(transaction)
+    ]
+    return found, await executor_state.paused_since(transaction), transaction.now
+
+
+# show
+
+
+@crons.command()
+@_name
+@click.option(
+    "--history", type=click.IntRange(0, CRON_LOGS_MAX), default=20, show_default=True, help="How many of its last runs."
+)
+@options.store
+def show(name: str, history: int, store: str) -> None:
+    """Show all there is to know of a cron: its fields, its next ten runs, how its last ones ended."""
+    with errors_as_text():
+        asyncio.run(_show(store, name, history))
+
+
+async def _show(store: str, name: str, history: int) -> None:
+    async with opened(store) as database:
+        known, now = await operating.read(database, partial(_one, ids=database.ids, name=name, history=history))
+        for line in cron_text.whole(known, database.ids, now):
+            click.echo(line)
+
+
+async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
+    id, cron = await model.must_find(transaction, ids, name)
+    rows = [await transaction.get(JOBS, int(run)) for run in cron["runs"]]
+    logs = await model.history(transaction, cron["name"], history) if history else []
+    return Known(id, cron, logs, [row for row in rows if isinstance(row, Job)]), transaction.now
+
+
+# pause, resume, trigger
+
+
+@crons.command()
+@_name
+@options.store
+def pause(name: str, store: str) -> None:
+    """Run a cron no more until `duly crons resume`, also when it is deployed anew. A run that goes on ends as ever."""
+    with errors_as_text():
+        before, _ = asyncio.run(_act(store, name, model.pause))
+        click.echo(f"{before['name']}: {'it was paused already' if before['paused'] else 'paused'}")
+
+
+@crons.command()
+@_name
+@options.store
+def resume(name: str, store: str) -> None:
+    """Run a cron again, counted from now: what has passed meanwhile is not made up for."""
+    with errors_as_text():
+        before, cron = asyncio.run(_act(store, name, model.resume))
+        said = "resumed, and runs next at" if before["paused"] else "it was not paused, and runs next at"
+        click.echo(f"{cron['name']}: {said} {both(cron['nextRunTime'])}")
+
+
+@crons.command()
+@_name
+@options.store
+def trigger(name: str, store: str) -> None:
+    """Run a cron now, paused or not, beside its schedule: its next run stays when it is."""
+    with errors_as_text():
+        cron, _ = asyncio.run(_act(store, name, model.trigger))
+        click.echo(f"{cron['name']}: triggered; it runs as soon as an application does that executes")
+
+
+async def _act(store: str, name: str, act: model.Act) -> tuple[Cron, Cron]:
+    """What the cron was before, and what it is then."""
+    async with opened(store) as database:
+        return await operating.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
+
+
+async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.Act) -> tuple[Cron, Cron]:
+    id, before = await model.must_find(transaction, ids, name)
+    await act(transaction, id)
+    return before, await model.load(transaction, id) or before
+
+
+# preview
+
+
+@crons.command()
+@click.argument("expression", metavar="EXPR")
+@click.option("--tz", default=schedules.UTC, show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
+def preview(expression: str, tz: str) -> None:
+    """Say what a cron expression means, and when it would run next, by the clock of a zone.
+
+    Runs are marked before which that clock was set ahead or back. No store is needed.
+    """
+    with errors_as_text():
+        schedule = schedules.calendar(expression, tz)
+        now = SystemClock().now()
+        click.echo(schedules.describe(schedule))
+        for line in cron_text.upcoming(schedule, schedules.following(schedule, now), now):
+            click.echo(line)
