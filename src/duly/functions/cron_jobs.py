@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast
 
 from duly.errors import InvalidScheduleError
 from duly.functions.define import Ref
-from duly.limits import CRON_IDENTIFIER_LENGTH_MAX
+from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_INTERVAL_MS_MAX
 from duly.model import schedule as schedules
 from duly.model.crons import MISSED, OVERLAP
 from duly.model.schedule import UTC, Schedule
@@ -83,8 +83,8 @@ class CronJobs:
         **options: Unpack[CalendarOptions],
     ) -> None:
         """Run each hour at a minute: `{"minute_utc": 30}`."""
-        minute = _field(schedule, "minute_utc", _MINUTE)
-        self._calendar(identifier, f"{minute} * * * *", schedule, ref, args, options)
+        _check_fields(schedule, "minute_utc")
+        self._calendar(identifier, f"{_field(schedule, 'minute_utc', _MINUTE)} * * * *", ref, args, options)
 
     def daily(
         self,
@@ -95,7 +95,8 @@ class CronJobs:
         **options: Unpack[CalendarOptions],
     ) -> None:
         """Run each day: `{"hour_utc": 2, "minute_utc": 0}`."""
-        self._calendar(identifier, f"{_time(schedule)} * * *", schedule, ref, args, options)
+        _check_fields(schedule, "hour_utc", "minute_utc")
+        self._calendar(identifier, f"{_time(schedule)} * * *", ref, args, options)
 
     def weekly(
         self,
@@ -106,10 +107,11 @@ class CronJobs:
         **options: Unpack[CalendarOptions],
     ) -> None:
         """Run each week: `{"day_of_week": "monday", "hour_utc": 9, "minute_utc": 0}`."""
+        _check_fields(schedule, "day_of_week", "hour_utc", "minute_utc")
         day = schedule.get("day_of_week")
         if day not in _DAYS:
             raise InvalidScheduleError(f'got the day_of_week {day!r:.80}, expected a string like "monday"')
-        self._calendar(identifier, f"{_time(schedule)} * * {_DAYS.index(day)}", schedule, ref, args, options)
+        self._calendar(identifier, f"{_time(schedule)} * * {_DAYS.index(day)}", ref, args, options)
 
     def monthly(
         self,
@@ -120,8 +122,9 @@ class CronJobs:
         **options: Unpack[CalendarOptions],
     ) -> None:
         """Run each month that has the day: `{"day": 1, "hour_utc": 0, "minute_utc": 0}`."""
+        _check_fields(schedule, "day", "hour_utc", "minute_utc")
         day = _field(schedule, "day", ("day of month", 1, 31))
-        self._calendar(identifier, f"{_time(schedule)} {day} * *", schedule, ref, args, options)
+        self._calendar(identifier, f"{_time(schedule)} {day} * *", ref, args, options)
 
     def cron(
         self,
@@ -132,23 +135,16 @@ class CronJobs:
         **options: Unpack[CalendarOptions],
     ) -> None:
         """Run by a cron expression: `"15 7 * * *"`, also with names, `L`, `LW`, `5L`, `MON#1`; or `"@daily"`."""
-        self._calendar(identifier, schedule, {}, ref, args, options)
+        self._calendar(identifier, schedule, ref, args, options)
 
     def _calendar(
         self,
         identifier: str,
         expression: str,
-        schedule: Mapping[str, Any],
         ref: Ref[Any],
         args: dict[str, Any] | None,
         options: CalendarOptions,
     ) -> None:
-        unknown = schedule.keys() - {"day", "day_of_week", "hour_utc", "minute_utc"}
-        if unknown:
-            raise InvalidScheduleError(
-                f"{identifier}: got {', '.join(map(repr, sorted(unknown)))} in its schedule, expected minute_utc,"
-                " hour_utc, day_of_week or day"
-            )
         rest = cast("dict[str, Any]", options).copy()
         self._declare(identifier, schedules.calendar(expression, rest.pop("tz", UTC)), ref, args, cast("Options", rest))
 
@@ -182,15 +178,19 @@ def checked(options: Options) -> tuple[str, str, float, bool]:
     jitter, paused = given.pop("jitter", 0.0), given.pop("paused", False)
     if given:
         raise InvalidScheduleError(
-            f"got the options {', '.join(given)}, expected missed, overlap, jitter, paused or tz"
+            f"got the option {', '.join(given)}, expected missed, overlap, jitter or paused; or tz, of a schedule that"
+            " goes by the clock"
         )
     for name, value, known in (("missed", missed, MISSED), ("overlap", overlap, OVERLAP)):
         if value not in known:
             raise InvalidScheduleError(f"got {name}={value!r:.80}, expected one of {', '.join(map(repr, known))}")
     if isinstance(jitter, timedelta):
         jitter = jitter / timedelta(milliseconds=1)
-    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter < float("inf"):
-        raise InvalidScheduleError(f"got jitter={jitter!r:.80}, expected milliseconds or a timedelta, not negative")
+    if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= CRON_INTERVAL_MS_MAX:
+        raise InvalidScheduleError(
+            f"got jitter={jitter!r:.80}, expected milliseconds or a timedelta, not negative, at most"
+            f" {CRON_INTERVAL_MS_MAX:,} (CRON_INTERVAL_MS_MAX)"
+        )
     if not isinstance(paused, bool):
         raise InvalidScheduleError(f"got paused={paused!r:.80}, expected True or False")
     return missed, overlap, float(jitter), paused
@@ -215,6 +215,15 @@ def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float:
     if isinstance(count, bool) or not isinstance(count, int) or count <= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidScheduleError(f"got an interval of {count!r:.80} {unit}, expected a whole number above 0")
     return count * _UNITS_MS[unit]
+
+
+def _check_fields(schedule: Mapping[str, object], *names: str) -> None:
+    expected = ", ".join(names)
+    if not isinstance(schedule, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidScheduleError(f"got the schedule {schedule!r:.80}, expected a dict of {expected}")
+    unknown = ", ".join(repr(name) for name in schedule if name not in names)
+    if unknown:
+        raise InvalidScheduleError(f"got {unknown} in the schedule, expected {expected}")
 
 
 def _time(schedule: Mapping[str, Any]) -> str:

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError
 from duly.functions.cron_jobs import Options, check_identifier, checked
 from duly.functions.define import Ref
+from duly.functions.registry import encode_arguments
 from duly.functions.scheduling import schedulable
 from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
+from duly.values.ids import creation_time
+from duly.values.value import loads
 
 if TYPE_CHECKING:
     from duly.functions.context import ActionCtx, MutationCtx, QueryCtx
     from duly.functions.runner import Runner
 
 T = TypeVar("T")
+C = TypeVar("C")
 P = ParamSpec("P")
 
 
-def _must_be_awaited(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+def _must_be_awaited(
+    method: Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]:
     """Note the calls within a transaction: one that nobody awaits does nothing, and would say nothing."""
 
     @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        coroutine: Any = method(*args, **kwargs)
-        transaction = _transaction(args[1])
+    def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        _runner(ctx)
+        coroutine: Any = method(self, ctx, *args, **kwargs)
+        transaction = _transaction(ctx)
         if transaction is not None:
             transaction.calls.append(coroutine)
         return coroutine
@@ -61,6 +68,7 @@ class Crons:
     ) -> str:
         """Add a cron: `{"kind": "interval", "ms": 60_000}`, first after one interval, or `{"kind": "cron", "cron": …,
         "tz": …}`. Returns its id."""
+        _check_writes(ctx)
         runner = _runner(ctx)
         function = schedulable(runner, ref)
         parsed, text = schedules.parse(schedule), function.encode(args)
@@ -80,7 +88,7 @@ class Crons:
 
         async def unit(transaction: Transaction) -> dict[str, Any] | None:
             found = await model.look_up(transaction, _runner(ctx).ids, id_or_name)
-            return None if found is None else {"_id": _id(_runner(ctx), found[0]), **found[1]}
+            return None if found is None else _shown(_runner(ctx), *found)
 
         return await _run(ctx, unit)
 
@@ -89,7 +97,7 @@ class Crons:
         """All crons, those from code too, in the order of their creation."""
 
         async def unit(transaction: Transaction) -> list[dict[str, Any]]:
-            return [{"_id": _id(_runner(ctx), id), **cron} for id, cron in await model.everything(transaction)]
+            return [_shown(_runner(ctx), id, cron) for id, cron in await model.everything(transaction)]
 
         return await _run(ctx, unit)
 
@@ -120,15 +128,22 @@ class Crons:
         fields: dict[str, Any] = {}
         if schedule is not None:
             fields["schedule"] = schedules.shown(schedules.parse(schedule))
-        if args is not None:
-            fields["args"] = args
-        await _act(ctx, id_or_name, lambda transaction, id: model.change(transaction, id, fields))
+
+        async def act(transaction: Transaction, id: int) -> None:
+            cron = await model.load(transaction, id)
+            if args is not None and cron is not None:
+                fields["args"] = loads(encode_arguments(cron["function"], args, _runner(ctx).limits))
+            await model.change(transaction, id, fields)
+
+        await _act(ctx, id_or_name, act)
 
 
 crons = Crons()
 
 
 async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) -> None:
+    _check_writes(ctx)
+
     async def unit(transaction: Transaction) -> None:
         id, _ = await model.must_find(transaction, _runner(ctx).ids, id_or_name)
         await act(transaction, id)
@@ -158,8 +173,20 @@ def _runner(ctx: object) -> Runner:
     return runner
 
 
+def _check_writes(ctx: object) -> None:
+    if not hasattr(ctx, "scheduler"):
+        raise FunctionError(
+            f"got {type(ctx).__name__} as ctx, expected that of a mutation or of an `async def` action: a query only"
+            " reads"
+        )
+
+
 def _transaction(ctx: object) -> Transaction | None:
     return getattr(ctx, "transaction", None)
+
+
+def _shown(runner: Runner, number: int, cron: model.Cron) -> dict[str, Any]:
+    return {"_id": _id(runner, number), "_creationTime": creation_time(number), **cron}
 
 
 def _id(runner: Runner, number: int) -> str:

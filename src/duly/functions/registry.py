@@ -64,17 +64,7 @@ class Registered:
 
     def encode(self, args: object) -> str:
         """The arguments of a call as JSON; None is no arguments."""
-        if args is None:
-            return "{}"
-        if not isinstance(args, dict):
-            raise ArgumentValidationError(
-                f"{self.name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
-            )
-        try:
-            text = dumps(cast("object", args), self._limits)
-        except NotAValueError as error:
-            raise ArgumentValidationError(f"{self.name}: {error}") from None
-        return check_size(text, self._limits, "arguments_bytes_max", f"{self.name}: arguments")
+        return encode_arguments(self.name, args, self._limits)
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
@@ -98,6 +88,21 @@ class Registered:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
+
+
+def encode_arguments(name: str, args: object, limits: Limits) -> str:
+    """The arguments of a call of a function as JSON; None is no arguments."""
+    if args is None:
+        return "{}"
+    if not isinstance(args, dict):
+        raise ArgumentValidationError(
+            f"{name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
+        )
+    try:
+        text = dumps(cast("object", args), limits)
+    except NotAValueError as error:
+        raise ArgumentValidationError(f"{name}: {error}") from None
+    return check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")
 
 
 def _accepts_none(validator: Validator) -> bool:
@@ -227,11 +232,14 @@ def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
 def _crons_of(modules: Mapping[str, object]) -> Iterable[Declaration]:
     module = modules.get("crons")
     crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
-    if module is None or (crons is None and not isinstance(module, CronJobs)):
-        return ()
-    if not isinstance(crons, CronJobs):
+    if isinstance(crons, CronJobs):
+        return crons.declared.values()
+    if crons is not None:
         raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
-    return crons.declared.values()
+    for name, member in vars(module).items() if module is not None else ():
+        if isinstance(member, CronJobs):
+            raise LoadError(f"crons: got `{name} = cron_jobs()`, expected `crons = cron_jobs()`")
+    return ()
 
 
 def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:

@@ -176,10 +176,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
 
 async def _declare(transaction: Transaction, id: int, cron: Cron, spec: Spec) -> None:
     """Make a stored cron what it is declared to be. A pause of somebody stays until that is declared anew."""
-    changed = {**cron, **spec.fields, "declaredPaused": spec.paused}
-    if changed == cron:
-        return
-    await _change(transaction, id, cron, changed)
+    await _change(transaction, id, cron, {**cron, **spec.fields, "declaredPaused": spec.paused})
     if spec.paused != cron["declaredPaused"]:
         await (pause if spec.paused else resume)(transaction, id)
 
@@ -329,7 +326,12 @@ def _slots(schedule: Schedule, first: float, now: float) -> tuple[list[float], i
     while slot <= now and len(slots) < CRON_SLOTS_MAX:
         slots.append(slot)
         slot = schedules.following(schedule, slot)
-    return slots, len(slots), slot if slot > now else schedules.following(schedule, now)
+    if slot <= now:  # of a great many, the last is what may still be in time
+        slot = schedules.following(schedule, max(slot, now - CRON_LATE_MS))
+        while slot <= now:
+            slots.append(slot)
+            slot = schedules.following(schedule, slot)
+    return slots, len(slots), slot
 
 
 def _admitted(cron: Cron, slots: list[float], now: float) -> tuple[list[float], list[float]]:
@@ -407,7 +409,8 @@ def _shortened(text: str) -> str:
 def _first_lines(lines: Sequence[str]) -> list[str]:
     """The first ones, as many as are kept whole; the last line says how many are left out."""
     kept: list[str] = []
-    for line in lines:
+    for written in lines:
+        line = written.encode("utf-8", "replace").decode()  # it may hold what is no text
         if sum(map(len, kept)) + len(line) > CRON_LOG_TEXT_MAX:
             return [*kept, f"… and {len(lines) - len(kept):,} more lines"]
         kept.append(line)
@@ -425,8 +428,9 @@ async def _existing(transaction: Transaction, id: int) -> Cron:
 
 
 def _save(transaction: Transaction, id: int, before: Cron, after: Cron) -> None:
-    if after != before:
-        transaction.write(CRONS, id, dumps(before), dumps(after))
+    old, new = dumps(before), dumps(after)  # as text, for to Python 1 and True are the same
+    if new != old:
+        transaction.write(CRONS, id, old, new)
 
 
 def _without(cron: Cron, field: str) -> Cron:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
-from math import floor, isfinite
+from math import floor
 from typing import Any, Final, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -48,7 +48,7 @@ Schedule = Interval | Calendar
 
 def interval(ms: object) -> Interval:
     """An interval. InvalidScheduleError unless it is at least a second, and at most five years."""
-    if isinstance(ms, bool) or not isinstance(ms, int | float) or not isfinite(ms):
+    if isinstance(ms, bool) or not isinstance(ms, int | float) or not -_FOREVER_MS < ms < _FOREVER_MS:
         raise InvalidScheduleError(f"got an interval of {ms!r:.80}, expected milliseconds")
     if not CRON_INTERVAL_MS_MIN <= ms <= CRON_INTERVAL_MS_MAX:
         raise InvalidScheduleError(
@@ -198,6 +198,7 @@ def shown(schedule: Schedule) -> dict[str, Any]:
     return {"kind": kind, **schedule._asdict()}
 
 
+_FOREVER_MS: Final = 1e15  # beyond every schedule; an int may be too large for a float
 _SOME_DAY: Final = datetime(2024, 1, 1)
 _SOME_TIME: Final = 1_704_067_200_000.0
 _YEARS_MAX: Final = 50

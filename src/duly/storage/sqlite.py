@@ -181,10 +181,11 @@ class SqliteEngine:
         deleted = array("q")
         for id, write in writes.items():
             job: Any = write.new
-            if write.old is None:
+            if job is None:
+                if write.old is not None:  # else it came and went in this batch
+                    deleted.append(id)
+            elif write.old is None:
                 inserted.append(job)
-            elif job is None:
-                deleted.append(id)
             else:
                 columns = (job.due, job.state, job.lane, job.epoch, job.error, job.completed_time, job.attempts)
                 updated[columns].append(id)

@@ -59,7 +59,8 @@ def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
     jobs: Mapping[int, Write] = {}
     for table, writes in changes.writes:
         if table is JOBS:
-            jobs = writes
+            # What came and went in this batch was never there.
+            jobs = {id: write for id, write in writes.items() if write.old is not None or write.new is not None}
         else:
             _add_documents(rows, table, writes)
             for position, index in enumerate(table.indexes):
