@@ -192,3 +192,17 @@ async def test_the_log_keeps_the_newest_hundred() -> None:
         found = await t.query(logs)
         assert len(found) == 100
         assert found[0]["scheduledTime"] == START.timestamp() * 1000 + 50_000
+
+
+async def test_missed_skip_runs_the_last_slot_that_is_in_time_however_many_have_passed() -> None:
+    declared = cron_jobs()
+    declared.cron("c", "* * * * *", "app:note", missed="skip")
+    async with harness(declared) as t:
+        await t.app.pause()
+        await t.advance(timedelta(minutes=2_000, seconds=30))
+        await t.app.resume()
+        await t.run_until_idle()
+        assert await t.query(notes) == [2_000 * 60 + 30]
+        assert [log["scheduledTime"] for log in await t.query(logs) if log["status"]["kind"] == "success"] == [
+            (START + timedelta(minutes=2_000)).timestamp() * 1000
+        ]

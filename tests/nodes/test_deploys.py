@@ -17,6 +17,7 @@ from duly import (
     MutationCtx,
     QueryCtx,
     SchemaValidationError,
+    cron_jobs,
     define_schema,
     define_table,
     internal_mutation,
@@ -154,3 +155,51 @@ async def test_who_was_away_itself_is_no_judge_of_others(store: str) -> None:
         await server.fetchrow("SELECT * FROM beat_1($1, false, interval '1 s')", epochs[0])
         states = await server.fetch("SELECT state FROM nodes WHERE epoch = ANY ($1) ORDER BY epoch", epochs)
         assert [row["state"] for row in states] in (["live", "lost"], ["live", "live"])  # it may have beaten meanwhile
+
+
+# Crons.
+
+
+@query
+async def crons(ctx: QueryCtx) -> list[Any]:
+    rows = await ctx.db.system.query("_cron_jobs").collect()
+    return [[row["name"], row["schedule"]["ms"]] for row in rows]
+
+
+def with_crons(**hours: int) -> dict[str, Any]:
+    """An application whose crons run every so many hours."""
+    declared = cron_jobs()
+    for name, every in hours.items():
+        declared.interval(name, {"hours": every}, news, {"n": every})
+    return {"app": SimpleNamespace(crons=crons, numbers=numbers, news=news), "schema": LOOSE, "crons": declared}
+
+
+HOUR = 3_600_000
+
+
+async def test_a_node_with_older_code_does_not_bring_back_a_cron_that_was_removed_or_changed(store: str) -> None:
+    before, after = with_crons(stays=1, changes=2, goes=3), with_crons(stays=1, changes=4)
+    async with App(before, store, executor=False) as older:
+        assert await older.query(crons) == [["stays", HOUR], ["changes", 2 * HOUR], ["goes", 3 * HOUR]]
+        async with App(after, store, executor=False) as newer:
+            expected = [["stays", HOUR], ["changes", 4 * HOUR]]
+            assert await newer.query(crons) == expected
+            async with App(before, store, executor=False) as late:
+                assert await late.query(crons) == expected
+        async with App(after, store, executor=False) as newer:
+            assert await newer.query(crons) == expected
+
+
+async def test_a_node_with_older_code_ticks_the_crons_of_the_newer_and_leaves_their_runs_to_it(store: str) -> None:
+    async with App({"app": SimpleNamespace(numbers=numbers, crons=crons), "schema": LOOSE}, store, executor=False):
+        pass
+    async with App(with_crons(new=1), store, executor=False) as newer:
+        async with App({"app": SimpleNamespace(numbers=numbers, crons=crons), "schema": LOOSE}, store):
+            await asyncio.sleep(0.3)
+            assert await newer.query(numbers) == []
+            assert await newer.query(crons) == [["new", HOUR]]
+    async with App(with_crons(new=1), store) as newer:
+        async for found in newer.subscribe(numbers):
+            if found:
+                break
+        assert found == [1]

@@ -326,11 +326,11 @@ def _slots(schedule: Schedule, first: float, now: float) -> tuple[list[float], i
     while slot <= now and len(slots) < CRON_SLOTS_MAX:
         slots.append(slot)
         slot = schedules.following(schedule, slot)
-    if slot <= now:  # of a great many, the last is what may still be in time
-        slot = schedules.following(schedule, max(slot, now - CRON_LATE_MS))
-        while slot <= now:
-            slots.append(slot)
-            slot = schedules.following(schedule, slot)
+    if slot <= now:  # many more: of those, only what may be in time
+        slot = max(slot, schedules.following(schedule, now - CRON_LATE_MS - 1))
+    while slot <= now:
+        slots.append(slot)
+        slot = schedules.following(schedule, slot)
     return slots, len(slots), slot
 
 
