@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from duly.faults import POINTS
 from tests import postgres
-from tests.crash.campaign import Outcome, play, rounds, too_slow, too_tame
+from tests.crash.campaign import POINTS, Outcome, play, rounds, too_slow, too_tame
 from tests.crash.report import KILLS, WORK, add_to_tally, complaints, durations, table, tally_of, totals
 
 

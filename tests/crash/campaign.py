@@ -11,6 +11,7 @@ from random import Random
 from signal import SIGKILL
 from typing import Final, NamedTuple
 
+from duly import faults
 from duly.model.jobs import INTERRUPTED
 from tests.crash.checker import STUCK, WRONG, Violation, check, is_born_canceled
 from tests.crash.child import Child, fork
@@ -24,6 +25,7 @@ RECOVERED: Final = "start to recovered"
 RESUMED: Final = "start to first completed function"
 RESUMES_MS_MAX: Final = 2_000.0
 
+POINTS: Final = tuple(point for point in faults.POINTS if point != "cron.ticked")  # tests/crons/kills.py dies there
 _POINTS_SHARE: Final = 0.5
 _EARLY_SHARE: Final = 0.25
 _EARLY_SECONDS: Final = (0.0, 0.04)

@@ -14,9 +14,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from duly.faults import POINTS
 from duly.model.jobs import INTERRUPTED
-from tests.crash.campaign import RECOVERED, RESUMED, Fault, Kill, Outcome, rounds, too_slow, too_tame
+from tests.crash.campaign import POINTS, RECOVERED, RESUMED, Fault, Kill, Outcome, rounds, too_slow, too_tame
 from tests.crash.checker import DOUBLED, KINDS, LOST, RULES, STUCK, TWICE, WRONG, Violation, check
 from tests.crash.child import ROOT
 from tests.crash.history import History, Job, Line, Trace, read_history

@@ -1,4 +1,4 @@
-"""The crons of examples/crons: for a month on a virtual clock, and for some seconds with `duly dev`."""
+"""The crons of examples/recurring: for a month on a virtual clock, and for some seconds with `duly dev`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.test_cli import dev, duly
 
 pytestmark = pytest.mark.usefixtures("engine")
 
-CRONS = Path(__file__).parents[2] / "examples" / "crons"
+CRONS = Path(__file__).parents[2] / "examples" / "recurring"
 START = datetime(2029, 12, 31, 12, tzinfo=UTC)  # a Monday
 START_MS = START.timestamp() * 1000
 MINUTE = timedelta(minutes=1)
@@ -31,7 +31,7 @@ def application() -> Harness:
 
 def done() -> Counter[str]:
     """What was asked of the world outside, of the application that is open."""
-    module: Any = sys.modules["crons.outside"]
+    module: Any = sys.modules["recurring.outside"]
     return Counter(module.done)
 
 

@@ -193,11 +193,11 @@ async def test_a_node_with_older_code_does_not_bring_back_a_cron_that_was_remove
 async def test_a_node_with_older_code_ticks_the_crons_of_the_newer_and_leaves_their_runs_to_it(store: str) -> None:
     async with App({"app": SimpleNamespace(numbers=numbers, crons=crons), "schema": LOOSE}, store, executor=False):
         pass
-    async with App(with_crons(new=1), store, executor=False) as newer:
-        async with App({"app": SimpleNamespace(numbers=numbers, crons=crons), "schema": LOOSE}, store):
-            await asyncio.sleep(0.3)
-            assert await newer.query(numbers) == []
-            assert await newer.query(crons) == [["new", HOUR]]
+    older = {"app": SimpleNamespace(numbers=numbers, crons=crons), "schema": LOOSE}
+    async with App(with_crons(new=1), store, executor=False) as newer, App(older, store):
+        await asyncio.sleep(0.3)
+        assert await newer.query(numbers) == []
+        assert await newer.query(crons) == [["new", HOUR]]
     async with App(with_crons(new=1), store) as newer:
         async for found in newer.subscribe(numbers):
             if found:

@@ -399,6 +399,8 @@ class Model:
     def begin(self, started: list[str]) -> None:
         """Actions that have been started wait for their turn, unless their arguments do not fit."""
         for key in started:
+            if self.jobs[key].state == CANCELED:
+                continue  # before its first line
             try:
                 self._check_arguments(self.jobs[key])
             except Failure as failure:
