@@ -27,7 +27,7 @@ from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
-from duly.model import crons, executor_state, jobs
+from duly.model import crons, executor_state, jobs, operating
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine, Tallied, Tally
 from duly.storage.postgres.address import PREFIXES as POSTGRES
@@ -181,10 +181,7 @@ class App:
             lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
             return Stats(*tallied, lag_ms, await executor_state.paused_since(transaction))
 
-        outcome = await self.database.read(unit)
-        if outcome.value is None:
-            raise outcome.error or StoreError("got no answer")
-        return outcome.value
+        return await operating.read(self.database, unit)
 
     async def pause(self) -> None:
         """Have no process that shares the store start a scheduled function, until `resume`; what runs goes on.

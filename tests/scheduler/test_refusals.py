@@ -10,7 +10,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from duly import ActionCtx, Id, MutationCtx, QueryCtx, StoreError, internal_action, internal_mutation, mutation, query
+from duly import (
+    ActionCtx,
+    App,
+    Id,
+    MutationCtx,
+    QueryCtx,
+    StoreError,
+    internal_action,
+    internal_mutation,
+    mutation,
+    query,
+)
 from duly.testing import Harness
 from tests.model.soundness import look
 
@@ -181,3 +192,13 @@ async def test_a_store_that_refuses_everything_changes_nothing(store: str) -> No
         accept(store, table)
         await t.run_until_idle()
         assert await t.query(texts) == ["a", "b"]
+
+
+async def test_the_executor_goes_on_by_itself_after_a_refusal(store: str) -> None:
+    async with App({"app": APP}, store) as app:
+        await app.mutation(put, {"text": "first"})
+        refuse(store, f"t{app.database.catalog.tables['notes'].number}_notes", POISON)
+        await app.mutation(schedule, {"texts": ["poison", "a", "b"]})
+        async for found in app.subscribe(texts):
+            if found == ["first", "a", "b"]:
+                break

@@ -34,7 +34,7 @@ from duly.limits import (
 from duly.model import schedule as schedules
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
 from duly.model.schedule import Interval, Schedule
-from duly.storage.engine import CRON_LOGS, CRONS, JOBS, MUTATION, Job, Scan
+from duly.storage.engine import CRON_LOGS, CRONS, JOBS, MUTATION, Job, Row, Scan
 from duly.values.ids import IdCodec, creation_time
 from duly.values.keys import EVERYTHING, Cut
 from duly.values.keys import Interval as Keys
@@ -144,8 +144,11 @@ async def everything(transaction: Transaction) -> list[tuple[int, Cron]]:
 
 async def history(transaction: Transaction, name: str, count: int) -> list[dict[str, Any]]:
     """The newest rows of the log of a cron, the last one first."""
-    rows = await transaction.scan(Scan(CRON_LOGS, CRON_LOGS.indexes[0], _named(name), True, count))
-    return [loads(cast("str", row)) for _, row in rows]
+    return [loads(cast("str", row)) for _, row in await _logs(transaction, name, count, newest_first=True)]
+
+
+async def _logs(transaction: Transaction, name: str, count: int, newest_first: bool = False) -> list[tuple[int, Row]]:
+    return await transaction.scan(Scan(CRON_LOGS, CRON_LOGS.indexes[0], _named(name), newest_first, count))
 
 
 def _named(name: str) -> Keys:
@@ -189,8 +192,7 @@ async def add(transaction: Transaction, spec: Spec, source: str, first: float | 
     does: Cron = {"source": source, "paused": spec.paused, "declaredPaused": spec.paused}
     cron: Cron = {**spec.fields, **does, "runs": [], "queue": [], "logged": 0}
     if not spec.paused:
-        now = transaction.now
-        cron["nextRunTime"] = schedules.next_after(spec.schedule, now, now) if first is None else first
+        cron["nextRunTime"] = _from_now(transaction, cron) if first is None else first
         _start_clock(transaction, id, cron)
     transaction.write(CRONS, id, None, dumps(cron))
     return id
@@ -205,8 +207,7 @@ async def change(transaction: Transaction, id: int, fields: Cron) -> None:
 async def _change(transaction: Transaction, id: int, cron: Cron, changed: Cron) -> None:
     if changed["schedule"] != cron["schedule"] and "nextRunTime" in cron:
         # From now on: what is due only by the old schedule is no surprise any more.
-        now = transaction.now
-        changed["nextRunTime"] = schedules.next_after(schedules.parse(changed["schedule"]), now, now)
+        changed["nextRunTime"] = _from_now(transaction, changed)
         await _move_clock(transaction, id, changed)
     _save(transaction, id, cron, changed)
 
@@ -219,9 +220,7 @@ async def delete(transaction: Transaction, id: int) -> None:
         job = await transaction.get(JOBS, int(run))
         if isinstance(job, Job) and job.state == PENDING:
             transaction.write(JOBS, job.id, job, None)
-    for log, row in await transaction.scan(
-        Scan(CRON_LOGS, CRON_LOGS.indexes[0], _named(cron["name"]), False, _AT_ONCE)
-    ):
+    for log, row in await _logs(transaction, cron["name"], CRON_LOGS_MAX):
         transaction.write(CRON_LOGS, log, row, None)
     transaction.write(CRONS, id, dumps(cron), None)
 
@@ -238,9 +237,7 @@ async def resume(transaction: Transaction, id: int) -> None:
     """Run it again, counted from now: slots that have passed meanwhile are not made up for."""
     cron = await _existing(transaction, id)
     if cron["paused"]:
-        now = transaction.now
-        next_slot = schedules.next_after(schedules.parse(cron["schedule"]), now, now)
-        resumed = {**cron, "paused": False, "nextRunTime": next_slot}
+        resumed = {**cron, "paused": False, "nextRunTime": _from_now(transaction, cron)}
         _start_clock(transaction, id, resumed)
         _save(transaction, id, cron, resumed)
 
@@ -255,6 +252,11 @@ async def trigger(transaction: Transaction, id: int) -> None:
 
 
 # The clock.
+
+
+def _from_now(transaction: Transaction, cron: Cron) -> float:
+    """The first slot of a schedule that counts from now."""
+    return schedules.next_after(schedules.parse(cron["schedule"]), transaction.now, transaction.now)
 
 
 def _start_clock(transaction: Transaction, id: int, cron: Cron) -> None:
@@ -398,7 +400,7 @@ async def _log(
     cron["logged"] += 1
     if cron["logged"] > CRON_LOGS_MAX:
         cron["logged"] -= 1
-        [(oldest, text)] = await transaction.scan(Scan(CRON_LOGS, CRON_LOGS.indexes[0], _named(cron["name"]), False, 1))
+        [(oldest, text)] = await _logs(transaction, cron["name"], 1)
         transaction.write(CRON_LOGS, oldest, text, None)
 
 

@@ -19,6 +19,9 @@ table cannot happen; that includes the end of an action that was canceled while 
 Who fails whom: an error of the application, its arguments or its limits fails a function for good. What another
 transaction has changed meanwhile makes it run again, at once and as often as it takes. What the store refuses is
 postponed, and again later each time. An action that may have begun is never begun again.
+
+The clock of a cron is postponed to its next slot again and again; its row, and that of a run, goes when it has ended or
+the cron has: the cron's log tells of it (`model/crons.py`).
 """
 
 from __future__ import annotations

@@ -68,6 +68,12 @@ def calendar(cron: object, tz: object = UTC) -> Calendar:
     """
     if not isinstance(cron, str):
         raise InvalidScheduleError(f"got the cron expression {cron!r:.80}, expected a string such as '0 9 * * 1'")
+    return _read(cron, _zone_name(tz))
+
+
+@lru_cache(1024)
+def _read(cron: str, tz: str) -> Calendar:
+    """Each tick of a cron asks for the same ones again."""
     fields = _ALIASES.get(cron.strip().lower(), cron).upper().split()
     names = _FIELDS[-len(fields) :] if len(fields) in (5, 6) else ()
     if not names:
@@ -75,7 +81,7 @@ def calendar(cron: object, tz: object = UTC) -> Calendar:
             f"got the cron expression {cron!r:.80} with {len(fields)} fields, expected minute, hour, day of month,"
             " month and day of week (and seconds before them, if wanted), or one of " + ", ".join(_ALIASES)
         )
-    found = Calendar(" ".join(map(_unwrapped, names, fields)), _zone_name(tz))
+    found = Calendar(" ".join(map(_unwrapped, names, fields)), tz)
     try:
         CronSim(found.cron, _SOME_DAY)
     except (CronSimError, ValueError, AssertionError) as error:

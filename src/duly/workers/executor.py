@@ -154,7 +154,8 @@ class Executor:
             back_off = partial(jobs.back_off, id=taken[0].id, share=self._chance.random())
             delay = await self._runner.commit(back_off)  # if this fails, too, nobody can run
             _log.warning("%s is tried again in %.1f s: %s", taken[0].name, delay / 1000, error)
-        return self._last._replace(ran=0, started=[], next_due=0.0)
+        self._last = self._last._replace(ran=0, started=[], next_due=0.0)  # come again at once
+        return self._last
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
         """Let the running actions end, for so long; then interrupt the others and record it."""
