@@ -13,6 +13,7 @@ from duly.functions.context import Caller
 from duly.functions.runner import Runner
 from duly.functions.scheduling import ActionScheduler
 from duly.model import jobs
+from duly.model.crons import NO_ACCOUNT, Account
 from duly.model.job_state import MOVES
 from duly.storage.engine import JOBS, Job
 from duly.workers.executor import Executor
@@ -57,7 +58,7 @@ def what_a_mutation_of_a_canceled_action_schedules_runs(patch: Patch) -> None:
 
 
 def a_canceled_action_succeeds_after_all(patch: Patch) -> None:
-    async def end(transaction: Transaction, id: int, epoch: int, error: str | None) -> None:
+    async def end(transaction: Transaction, id: int, epoch: int, error: str | None, account: Account) -> None:
         job = await transaction.get(JOBS, id)
         if isinstance(job, Job) and error is None:
             jobs.succeed(transaction, job)
@@ -134,7 +135,7 @@ def the_window_ends_just_before_five_years(patch: Patch) -> None:
 
 
 def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
-    async def succeed(transaction: Transaction, job: Job, error: str) -> None:
+    async def succeed(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
         jobs.succeed(transaction, job)
 
     patch.setattr(jobs, "fail", succeed)
