@@ -175,6 +175,7 @@ async def test_waiting_actions_do_not_block_mutations(store: str) -> None:
             assert count <= 64
             if count == 64:
                 break
+        await app.close(grace_seconds=0)
 
 
 async def test_a_subscription_ends_when_the_app_is_closed(store: str) -> None:

@@ -50,7 +50,7 @@ class Batch:
         tracked: Tracked,
         reads: ReadSet | None,
         claimed: dict[int, Job],
-        alone: Callable[[], bool],
+        is_awaited: Callable[[], bool],
     ) -> None:
         self.catalog = catalog
         self.now = now
@@ -73,7 +73,7 @@ class Batch:
         self._writes: dict[str, dict[int, Write]] = {}
         self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
         self._engine_changed = False
-        self._alone = alone
+        self._is_awaited = is_awaited  # by others than whoever has asked for its first work
         self._began = monotonic()
         self.broken: Exception | None = None
         """What the engine refused: from then on nothing of the batch is kept."""
@@ -82,7 +82,7 @@ class Batch:
     def spent(self) -> bool:
         """Whether the batch has taken its time; what is left goes into the next."""
         seconds = monotonic() - self._began
-        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or not self._alone())
+        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or self._is_awaited())
 
     @property
     def changed(self) -> bool:
@@ -111,9 +111,10 @@ class Batch:
         return value
 
     def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
-        for overlay in self._overlays.get(table, _NO_OVERLAYS).values():
-            for id, write in writes.items():
-                overlay.replace(id, earlier.get(id), write)
+        if table in self._overlays:
+            for overlay in self._overlays[table].values():
+                for id, write in writes.items():
+                    overlay.replace(id, earlier.get(id), write)
         merge_writes(earlier, writes)
 
     def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
@@ -296,10 +297,13 @@ class Batch:
 
 _ids: Final = re.compile(r'"([0-9a-f]{32})"')
 _NOTHING: dict[int, Write] = {}
-_NO_OVERLAYS: dict[str, Overlay] = {}
 _ROW_BYTES: Final = 500  # of a row beside its text
 
 
 def _weight(writes: Mapping[int, Write]) -> int:
-    rows = (row for write in writes.values() for row in (write.old, write.new) if row is not None)
-    return len(writes) * _ROW_BYTES + sum(len(row.args if isinstance(row, Job) else row) for row in rows)
+    weight = len(writes) * _ROW_BYTES
+    for write in writes.values():
+        for row in (write.old, write.new):
+            if row is not None:
+                weight += len(row.args if isinstance(row, Job) else row)
+    return weight

@@ -164,7 +164,7 @@ class Committer:
     def _attempt(self, turn: _Turn) -> None:
         if turn.exclusive:
             self._land()
-        batch = self._begin(turn.exclusive)
+        batch = self._begin(turn)
         faults.at("batch.begun")
         turn.outcomes = self._run(batch, turn.taken, turn.is_new)
         faults.at("batch.ran")
@@ -242,8 +242,8 @@ class Committer:
             return error
         return StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
 
-    def _begin(self, exclusive: bool) -> Batch:
-        view = self._engine.begin(exclusive)
+    def _begin(self, turn: _Turn) -> Batch:
+        view = self._engine.begin(turn.exclusive)
         self._ids.node = self._engine.node
         self._hear()
         return Batch(
@@ -257,9 +257,9 @@ class Committer:
             self._random.getrandbits(63),
             self._watchdog.watched(),
             self._tracked,
-            ReadSet() if self._engine.is_shared and not exclusive else None,
+            ReadSet() if self._engine.is_shared and not turn.exclusive else None,
             self._claimed,
-            self._queue.empty,
+            lambda: len(turn.taken) > 1 or bool(self._left) or not self._queue.empty(),
         )
 
     def _run(self, batch: Batch, taken: list[_Queued], is_new: bool) -> list[_Outcome]:

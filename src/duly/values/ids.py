@@ -30,14 +30,17 @@ _head = struct.Struct(">HQ")
 class IdSource:
     """Makes the ids of one node, each larger than all before."""
 
-    __slots__ = ("last", "node")
+    __slots__ = ("_now_ms", "_now_tick", "last", "node")
 
     def __init__(self, node: int, last: int) -> None:
         self.node = node
         self.last = last
+        self._now_ms, self._now_tick = 0.0, 0  # the last time and its tick: time stands still in a batch
 
     def next(self, now_ms: float) -> int:
-        tick = max(tick_of(now_ms), (self.last >> NODE_BITS) + 1)
+        if now_ms != self._now_ms:
+            self._now_ms, self._now_tick = now_ms, tick_of(now_ms)
+        tick = max(self._now_tick, (self.last >> NODE_BITS) + 1)
         self.last = id = tick << NODE_BITS | self.node
         if id > ID_MAX:
             raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
