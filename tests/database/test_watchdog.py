@@ -739,7 +739,7 @@ STORM = {
 }
 KINDS = ["count", "replace_in_pool", "count_later", "count_and_undo"]
 STORM_SECONDS = (2.0, 30.0)
-STORM_OUTCOMES = 30  # of each kind, before it is over; where others want the processor that takes longer
+STORM_OUTCOMES = 15  # of each kind, before it is over; where others want the processor that takes longer
 
 
 class Storm:
