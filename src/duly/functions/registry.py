@@ -23,12 +23,9 @@ from duly.functions.modules import Source, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, Limits
 from duly.model.crons import Spec
-from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
-from duly.values.containers import ObjectValidator
 from duly.values.fingerprints import fingerprint_of_schema
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
-from duly.values.validators import as_validator
 from duly.values.value import NotAValueError, check_size, dumps, loads
 
 
@@ -56,9 +53,8 @@ class Registered:
         self.public = function.public
         self.handler: Callable[..., Any] = function.handler
         self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
-        self._arguments = _arguments(function).bind(models)
-        returns = returns_of(function.handler) if function.returns is None else as_validator(function.returns)
-        self._returns: Validator | None = None if returns is None else returns.bind(models)
+        self._arguments = function.takes.bind(models)
+        self._returns = None if function.gives is None else function.gives.bind(models)
         # Most handlers return nothing: the runner asks this before it asks for `result`.
         self.returns_none = self._returns is None or _accepts_none(self._returns)
 
@@ -115,15 +111,6 @@ def _accepts_none(validator: Validator) -> bool:
 class _NoIds:
     def table_of(self, id: str, /) -> None:
         return None
-
-
-def _arguments(function: Function[Any, Any]) -> ObjectValidator:
-    if function.args is None:
-        return arguments_of(function.handler)
-    declared = as_validator(function.args)
-    assert isinstance(declared, ObjectValidator)
-    check_handler_accepts(function.handler, declared)
-    return declared
 
 
 class Registry:
