@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from duly import ActionCtx, App, FunctionError, MutationCtx, SyncActionCtx, internal_action, mutation
+from duly import ActionCtx, App, FunctionError, MutationCtx, QueryCtx, SyncActionCtx, internal_action, mutation, query
 from duly.model import jobs
 from duly.testing import Harness
 
@@ -117,3 +119,70 @@ async def test_what_fails_oddly_frees_its_place(store: str) -> None:
         async with asyncio.timeout(20):
             while (await app.stats()).running or (await app.stats()).due or app.executor.running:
                 await asyncio.sleep(0.005)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log of runs has at level ERROR, without times."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "duly.run"]
+    assert all(record.levelno == logging.ERROR for record in caplog.records if record.name == "duly.run")
+    return [re.sub(r" [0-9.]+ ms", "", line.partition("\n")[0]) for line in lines]
+
+
+INTERRUPTED = f"action app:waits FunctionError: {jobs.INTERRUPTED}"
+
+
+async def test_what_is_gone_or_of_another_kind_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+    async with App(MODULES, store, executor=False) as app:
+        for name in ("waits", "schedule"):
+            await app.mutation(schedule, {"name": name, "args": None})
+    changed = {"app": SimpleNamespace(waits=query(waits_as_a_query))}
+    caplog.clear()
+    async with App(changed, store) as app, asyncio.timeout(20):
+        while (await app.stats()).due:
+            await asyncio.sleep(0.005)
+    assert sorted(told(caplog)) == [
+        "action app:waits FunctionNotFoundError: app:waits is a query now, expected the mutation or action that was"
+        " scheduled",
+        "mutation app:schedule FunctionNotFoundError: app:schedule does not exist (any more), expected the mutation or"
+        " action that was scheduled",
+    ]
+
+
+async def waits_as_a_query(ctx: QueryCtx) -> None: ...
+
+
+async def test_what_a_lost_process_has_interrupted_is_told_at_the_next_start(
+    caplog: pytest.LogCaptureFixture, store: str
+) -> None:
+    app = await running(store)
+    await app.crash()
+    caplog.clear()
+    async with App(MODULES, store, executor=False):
+        pass
+    assert told(caplog) == [INTERRUPTED]
+
+
+async def test_what_is_interrupted_by_the_end_of_the_app_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+    app = await running(store)
+    caplog.clear()
+    await app.close(grace_seconds=0)
+    assert told(caplog) == [INTERRUPTED]
+
+
+async def test_arguments_that_do_not_fit_an_action_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with Harness(MODULES) as t:
+        await t.mutation(schedule, {"name": "waits", "args": {"for": "tea"}})
+        await t.run_until_idle()
+    assert told(caplog) == [
+        "action app:waits ArgumentValidationError: app:waits: at .for: not a declared field; no field is declared"
+    ]
+
+
+async def running(store: str) -> App:
+    """An app in which an action waits."""
+    app = await App(MODULES, store).__aenter__()
+    await app.mutation(schedule, {"name": "waits", "args": None})
+    async with asyncio.timeout(20):
+        while not app.executor.running:
+            await asyncio.sleep(0.005)
+    return app

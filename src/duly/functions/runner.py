@@ -43,7 +43,9 @@ from duly.values.value import dumps, loads
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("duly.run")
-"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that failed at ERROR."""
+"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that has failed at ERROR.
+
+What was interrupted, or could not even begin, has a line as well: of 0 ms, where nobody knows how long it took."""
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
@@ -297,7 +299,9 @@ class Runner:
             # A newer version of the application may know it: a node that runs that gets it, or this one asks again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
-            batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
+            error = _not_runnable(job.name, function)
+            self._told(job.name, job.lane, monotonic(), error, job)
+            batch.attempt(jobs.fail, job, describe(error))
         return False
 
     def _tick(self, batch: Batch, clock: Job) -> None:
@@ -373,6 +377,10 @@ class Runner:
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
+
+    def tell_interrupted(self, job: Job) -> None:
+        """Tell the log of an action that has failed because nobody knows how it ended."""
+        self._told(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
 
     def _told(
         self,
