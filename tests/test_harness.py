@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from duly import MutationCtx, mutation
+from duly import ActionCtx, MutationCtx, cron_jobs, internal_action, internal_mutation, mutation
 from duly.testing import Harness
 from tests import postgres
 from tests.conftest import skip_without_postgres
@@ -51,3 +51,29 @@ async def test_a_harness_that_is_given_none_begins_empty_each_time() -> None:
         async with Harness(MODULES) as t:
             assert await t.jobs() == []
             await t.mutation(put)
+
+
+@internal_mutation
+async def fail(ctx: MutationCtx) -> None:
+    raise ValueError("no tea")
+
+
+@internal_action
+async def fail_in_an_action(ctx: ActionCtx) -> None:
+    raise ValueError("no coffee")
+
+
+@pytest.mark.usefixtures("engine")
+async def test_failures_are_those_of_crons_too() -> None:
+    crons = cron_jobs()
+    crons.interval("brew tea", {"hours": 1}, fail)
+    crons.interval("brew coffee", {"hours": 1}, fail_in_an_action)
+    app = SimpleNamespace(fail=fail, fail_in_an_action=fail_in_an_action)
+    async with Harness({"app": app, "crons": crons}) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, fail))
+        await t.run_until_idle()
+        job, *runs = await t.failures()
+        assert job["state"]["kind"] == "failed"
+        said = {run["name"]: run["status"]["error"].partition("\n")[0] for run in runs}
+        assert said == {"brew tea": "ValueError: no tea", "brew coffee": "ValueError: no coffee"}
+        assert {run["scheduledTime"] for run in runs} == {job["scheduledTime"]}

@@ -121,8 +121,18 @@ class Harness:
         return await self.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
 
     async def failures(self) -> list[dict[str, Any]]:
-        """The rows of those that have failed: `assert await t.failures() == []`."""
-        return [job for job in await self.jobs() if job["state"]["kind"] == "failed"]
+        """What has failed: `assert await t.failures() == []`.
+
+        First the rows of `_scheduled_functions`, where `state` is `{"kind": "failed", "error": …}`; then of the runs of
+        crons, which have no row there, those of `_cron_job_logs`: `name` is that of the cron, and `status` has what
+        `state` has there. Both have `scheduledTime`. The log keeps the newest 100 runs of each cron.
+        """
+
+        async def runs(ctx: MutationCtx) -> list[dict[str, Any]]:
+            return await ctx.db.system.query("_cron_job_logs").collect()
+
+        failed = [job for job in await self.jobs() if job["state"]["kind"] == "failed"]
+        return failed + [run for run in await self.transaction(runs) if run["status"]["kind"] == "failed"]
 
     # Time.
 
