@@ -409,7 +409,7 @@ async def again(ctx: MutationCtx) -> None:
 
 
 async def test_advance_tells_of_functions_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.testing._ROUNDS_MAX", 50)
+    monkeypatch.setattr("duly.testing.HARNESS_ROUNDS_MAX", 50)
     async with Harness({"app": SimpleNamespace(again=again)}) as t:
         await t.mutation(again)
         with pytest.raises(Exception, match="does a function schedule itself with no delay"):
