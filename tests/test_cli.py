@@ -187,6 +187,10 @@ def test_dev_owns_a_file_runs_what_others_ask_for_and_keeps_the_last_good_code(p
         running.wait_for("notes.py:1: SyntaxError")
         assert duly(project, "run", "notes:count").stdout == "2\n"
 
+        module.write_text("import sys\nsys.exit()\n")
+        running.wait_for("not reloaded, the last good code goes on")
+        running.wait_for("notes.py:2: SystemExit")
+
         module.write_text(MODULE + "\n@query\nasync def hello(ctx: QueryCtx) -> str:\n    return 'hello'\n")
         running.wait_for("reloaded 4 functions")
         assert duly(project, "run", "notes:hello").stdout == '"hello"\n'
@@ -215,8 +219,13 @@ def test_run_does_not_repeat_a_call_whose_owner_died_before_it_answered(project:
 
 def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> None:
     module = project / "backend" / "notes.py"
-    module.write_text("import nothing_of_that_name\n")
+    module.write_text("import sys\nsys.exit('not today')\n")
+    asked = duly(project, "run", "notes:count")
+    assert (asked.returncode, "notes.py:2: SystemExit: not today" in asked.stderr) == (1, True)
     with dev(project) as running:
+        running.wait_for("cannot start; waiting for a change")
+        running.wait_for("notes.py:2: SystemExit: not today")
+        module.write_text("import nothing_of_that_name\n")
         running.wait_for("cannot start; waiting for a change")
         running.wait_for("notes.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'")
         module.write_text(MODULE)

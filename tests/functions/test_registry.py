@@ -111,6 +111,8 @@ def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_plac
     [
         ("x = (\n", "bad.py:1: SyntaxError"),
         ("import nothing_of_that_name\n", "bad.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("import sys\nsys.exit(3)\n", "bad.py:2: SystemExit: 3; a module must not end the program that loads it"),
+        ("raise BaseException('no')\n", "bad.py:1: BaseException: no; a module must not end"),
         (
             "import datetime\nfrom duly import query\n@query\nasync def f(ctx, at: datetime.datetime): ...\n",
             "bad:f: .*at.*datetime",
