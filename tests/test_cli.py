@@ -99,15 +99,19 @@ class Dev:
         for line in self.process.stdout:
             self._lines.put(line.rstrip())
 
+    def next(self) -> str:
+        try:
+            line = self._lines.get(timeout=30)
+        except queue.Empty:
+            raise AssertionError(f"no line after {self.seen}") from None
+        self.seen.append(line)
+        return line
+
     def wait_for(self, text: str) -> str:
-        while True:
-            try:
-                line = self._lines.get(timeout=30)
-            except queue.Empty:
-                raise AssertionError(f"no line with {text!r} in {self.seen}") from None
-            self.seen.append(line)
-            if text in line:
-                return line
+        """The next line that has this text in it."""
+        while text not in (line := self.next()):
+            pass
+        return line
 
 
 @contextmanager
@@ -230,6 +234,19 @@ def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> Non
         running.wait_for("notes.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'")
         module.write_text(MODULE)
         running.wait_for("runs 3 functions")
+
+
+def test_dev_says_what_it_runs_before_it_runs_what_is_due(configured: Path) -> None:
+    assert duly(configured, "run", "notes:add", '{"text": "tea\\nfor two"}').returncode == 0
+    with dev(configured) as running:
+        lines = [running.next() for _ in range(5)]
+    assert [line.split(" ")[0] for line in lines[:2]] == ["duly", "Call"]
+    # Each line says whose it is.
+    assert [line[line.index(" ") :] for line in lines[2:4]] == [
+        " │ notes:announce: new: tea",
+        " │ notes:announce: for two",
+    ]
+    assert "✓ action   notes:announce scheduled" in lines[4]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -17,14 +16,11 @@ from typing import Final
 import click
 
 from duly.app import App, sqlite_path
-from duly.cli import options
+from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
-from duly.clock import to_datetime
 from duly.errors import DulyError, LoadError, SchemaValidationError
-from duly.functions.call_log import APP_LOG
-from duly.functions.failure import describe
 from duly.functions.registry import Registry
-from duly.functions.runner import ACTION_THREADS, Run
+from duly.functions.runner import ACTION_THREADS
 from duly.limits import GRACE_SECONDS
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
@@ -52,7 +48,7 @@ def dev(folder: str, store: str) -> None:
 async def _dev(folder: str, store: str) -> None:
     task = asyncio.current_task()
     assert task is not None
-    _print_runs()
+    terminal.print_runs()
     _on_signal(task.cancel)
     app = App(folder, store, development=True)
     changes = _Changes(folder)
@@ -60,11 +56,10 @@ async def _dev(folder: str, store: str) -> None:
     try:
         while not await _opened(app):
             await changes.next()
+        # At once: what is due starts while others wait for something.
+        click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
+        click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
-            click.echo(
-                f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}"
-            )
-            click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
                 await _reload(app)
@@ -151,34 +146,3 @@ def _counted(registry: Registry) -> str:
 def _print_error(what: str, error: Exception) -> None:
     click.echo(click.style(f"{what}:", fg="red", bold=True), err=True)
     click.echo(click.style(f"  {error}", fg="red"), err=True)
-
-
-class _Terminal(logging.Handler):
-    """Prints runs and log lines, one below the other."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
-        run = getattr(record, "run", None)
-        if isinstance(run, Run):
-            click.echo(f"{time} {_line_of(run)}")
-        else:
-            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-            text = record.getMessage() if not record.exc_info else self.format(record)
-            click.echo(f"{time} {click.style('│', dim=True)} {record.name}: {level}{text}")
-
-
-def _line_of(run: Run) -> str:
-    mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
-    scheduled = click.style(" scheduled", dim=True) if run.is_scheduled else ""
-    line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
-    if run.error is None:
-        return line
-    text = describe(run.error).replace("\n", "\n           ")
-    return f"{line}\n           {click.style(text, fg='red')}"
-
-
-def _print_runs() -> None:
-    for name in ("duly", APP_LOG, "duly.run"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("duly").addHandler(_Terminal())
-    logging.getLogger("duly").propagate = False
