@@ -249,6 +249,23 @@ def test_dev_says_what_it_runs_before_it_runs_what_is_due(configured: Path) -> N
     assert "✓ action   notes:announce scheduled" in lines[4]
 
 
+def test_dev_says_that_nothing_starts_and_how_to_resume(configured: Path, engine: str) -> None:
+    assert duly(configured, "run", "notes:add", '{"text": "tea"}').returncode == 0
+    assert duly(configured, "jobs", "pause").returncode == 0
+    with dev(configured) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert " nothing starts: it was paused 2" in f" {running.next()}"
+        assert running.seen[-1].endswith("resume" if engine == "postgres" else "start it again")
+        if engine == "postgres":
+            assert duly(configured, "jobs", "resume").returncode == 0
+            running.wait_for("resumed: what is due starts")
+            running.wait_for("✓ action   notes:announce scheduled")
+            assert duly(configured, "jobs", "pause").returncode == 0
+            running.wait_for("nothing starts: it was paused 2")
+    assert running.process.returncode == 0
+    assert running.seen[-1] == "stopped" or running.next() == "stopped"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_waits_for_running_actions_when_it_is_told_to_end(project: Path, number: signal.Signals) -> None:
     (project / "backend" / "slow.py").write_text(SLOW)

@@ -18,10 +18,12 @@ import click
 from duly.app import App, sqlite_path
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
-from duly.errors import DulyError, LoadError, SchemaValidationError
+from duly.cli.times import both
+from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
 from duly.functions.registry import Registry
 from duly.functions.runner import ACTION_THREADS
 from duly.limits import GRACE_SECONDS
+from duly.model import executor_state
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 
@@ -51,7 +53,7 @@ async def _dev(folder: str, store: str) -> None:
     terminal.print_runs()
     _on_signal(task.cancel)
     app = App(folder, store, development=True)
-    changes = _Changes(folder)
+    changes, pauses = _Changes(folder), None
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
         while not await _opened(app):
@@ -59,6 +61,7 @@ async def _dev(folder: str, store: str) -> None:
         # At once: what is due starts while others wait for something.
         click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
+        pauses = asyncio.create_task(_tell_pauses(app, store))
         async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
             while True:
                 await changes.next()
@@ -66,6 +69,25 @@ async def _dev(folder: str, store: str) -> None:
     finally:
         changes.close()
         await _close(app)
+        if pauses is not None:
+            pauses.cancel()
+
+
+async def _tell_pauses(app: App, store: str) -> None:
+    """Say that nothing starts, and when that changes."""
+    how = "duly jobs resume" if store.startswith(POSTGRES) else "end this, run `duly jobs resume`, and start it again"
+    was_paused = False
+    while app.is_open:
+        try:
+            paused = await app.database.read(executor_state.paused_since)
+        except StoreError:
+            continue  # it has waited long, or the app is closed
+        if paused.value is not None and not was_paused:
+            click.echo(click.style(f"nothing starts: it was paused {both(paused.value)}; {how}", fg="yellow"))
+        elif paused.value is None and was_paused:
+            click.echo(click.style("resumed: what is due starts", fg="cyan"))
+        was_paused = paused.value is not None
+        await app.database.changed(paused.reads, paused.version)
 
 
 def _on_signal(act: Callable[[], object]) -> None:
