@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -264,6 +265,37 @@ def test_dev_says_that_nothing_starts_and_how_to_resume(configured: Path, engine
             running.wait_for("nothing starts: it was paused 2")
     assert running.process.returncode == 0
     assert running.seen[-1] == "stopped" or running.next() == "stopped"
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("gone"))])
+def test_dev_keeps_the_last_good_code_while_its_folder_is_gone(project: Path, lose: Callable[[Path], object]) -> None:
+    backend = project / "backend"
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        lose(backend)
+        running.wait_for("not reloaded, the last good code goes on")
+        running.wait_for("got 'backend', expected a folder (there is none at ")
+        assert duly(project, "run", "notes:add", '{"text": "tea"}').returncode == 0
+        running.wait_for("✓ action   notes:announce scheduled")
+
+        backend.mkdir()
+        (backend / "notes.py").write_text(MODULE)
+        running.wait_for("reloaded 3 functions")
+        (backend / "more.py").write_text(MODULE)  # what is watched is the new folder
+        running.wait_for("reloaded 6 functions")
+    assert not any("reloaded 0" in line for line in running.seen)
+
+
+def test_dev_ends_when_its_store_is_gone(project: Path) -> None:
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "notes:count").returncode == 0
+        (project / ".duly").rename(project / "moved")
+        (project / ".duly").mkdir()
+        (project / ".duly" / "data.db").touch()  # that of somebody else
+        running.wait_for(f"Error: the store {project}/.duly/data.db was deleted, moved or replaced while this ran")
+        assert running.process.wait(30) == 1
+    assert [file.name for file in (project / ".duly").iterdir()] == ["data.db"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,6 +19,7 @@ from duly.app import App, sqlite_path
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.times import both
+from duly.cli.watching import Changes, identity_of, until_gone
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
 from duly.functions.registry import Registry
 from duly.functions.runner import ACTION_THREADS
@@ -53,7 +54,7 @@ async def _dev(folder: str, store: str) -> None:
     terminal.print_runs()
     _on_signal(task.cancel)
     app = App(folder, store, development=True)
-    changes, pauses = _Changes(folder), None
+    changes, beside = Changes(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
         while not await _opened(app):
@@ -61,7 +62,10 @@ async def _dev(folder: str, store: str) -> None:
         # At once: what is due starts while others wait for something.
         click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
-        pauses = asyncio.create_task(_tell_pauses(app, store))
+        beside.append(asyncio.create_task(_tell_pauses(app, store)))
+        if not store.startswith(POSTGRES):
+            file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
+            beside.append(asyncio.create_task(_end_without(file, identity_of(file))))
         async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
             while True:
                 await changes.next()
@@ -69,8 +73,20 @@ async def _dev(folder: str, store: str) -> None:
     finally:
         changes.close()
         await _close(app)
-        if pauses is not None:
-            pauses.cancel()
+        for each in beside:
+            each.cancel()
+
+
+async def _end_without(file: str, known: object) -> None:
+    """End when the file of the store is gone: what is written to a deleted file is lost."""
+    await until_gone(file, known)
+    click.echo(
+        f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
+        " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",
+        err=True,
+    )
+    # Without closing it: SQLite would delete the log at that path, which may be that of another store by now.
+    os._exit(1)
 
 
 async def _tell_pauses(app: App, store: str) -> None:
@@ -131,24 +147,6 @@ async def _opened(app: App) -> bool:
         _print_error("cannot start; waiting for a change", error)
         return False
     return True
-
-
-class _Changes:
-    """Changes of the Python files of a folder, none of them missed while others are looked at."""
-
-    def __init__(self, folder: str) -> None:
-        # Here: it costs the other commands their start.
-        from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
-
-        self._changes = awatch(folder, watch_filter=PythonFilter(), debounce=200)
-        self._next = asyncio.ensure_future(anext(self._changes))
-
-    async def next(self) -> None:
-        await self._next
-        self._next = asyncio.ensure_future(anext(self._changes))
-
-    def close(self) -> None:
-        self._next.cancel()
 
 
 async def _reload(app: App) -> None:

@@ -40,6 +40,8 @@ def load_modules(source: Source) -> Mapping[str, object]:
 
 
 def _is_importable(name: str) -> bool:
+    if name in _ours and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
+        return False  # a folder that was loaded, and is gone
     try:
         return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
