@@ -147,11 +147,12 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        checked: list[dict[str, Any]] = []
+        checked, started = list[dict[str, Any]](), monotonic()
         try:
             checked.append(function.arguments(text, self._database))
-        except ArgumentValidationError:
+        except ArgumentValidationError as error:
             if not self._database.is_shared:
+                self._told(function, started, error)
                 raise
             # It may name a table that another node has just made: the batch will know.
 
@@ -174,15 +175,14 @@ class Runner:
         is_scheduled: bool = False,
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a plain function."""
-        text = function.encode(args)
-        try:
-            arguments = function.arguments(text, self._database)
-        except ArgumentValidationError:
-            await self._database.refresh()  # it may name a table that another node has just made
-            arguments = function.arguments(text, self._database)
+        text, started = function.encode(args), monotonic()
         ctx = ActionCtx(self, function.name, caller)
-        started = monotonic()
         try:
+            try:
+                arguments = function.arguments(text, self._database)
+            except ArgumentValidationError:
+                await self._database.refresh()  # it may name a table that another node has just made
+                arguments = function.arguments(text, self._database)
             value = function.result(await self._act(function, ctx, arguments), self._database)
         except Exception as error:
             self._told(function, started, error, caller.job, is_scheduled)
