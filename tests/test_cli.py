@@ -141,6 +141,11 @@ def test_run_prints_what_a_function_returns_as_json(configured: Path) -> None:
         (["notes:cuont"], "got the function 'notes:cuont', which does not exist; did you mean 'notes:count'?"),
         (["notes:add", '{"text": 5}'], "ArgumentValidationError: notes:add: at .text: expected a string, got 5 (int)"),
         (["notes:add", "{text}"], "got '{text}', expected JSON such as"),
+        (["notes:add", '{"text": "a", "text": "b"}'], "the key 'text' is there twice"),
+        (["notes:add", '{"text": {"$bytes": "?"}}'], "got '?' for $bytes, expected base64 such as {\"$bytes\": "),
+        (["notes:add", '{"text": {"$float": 1}}'], 'got 1 for $float, expected "nan", "inf" or "-inf"'),
+        (["notes:add", '{"text": {"$other": 1}}'], "notes:add: at .text.$other: got the field name '$other'"),
+        (["notes:add", '{"$bytes": "aGk="}'], "expected a JSON object"),
         (["notes:add", "[1]"], "got '[1]', expected a JSON object"),
         (["notes:add", "--store", "nope"], "got the store 'nope', expected sqlite:///relative/path.db"),
         (["notes:add", "--folder", "nowhere"], "got 'nowhere', expected a folder (there is none at "),
@@ -359,6 +364,20 @@ def test_what_json_cannot_say_is_printed_as_it_is_stored(project: Path) -> None:
     )
     found = duly(project, "run", "files:first")
     assert json.loads(found.stdout) == [{"$bytes": "aGk="}, {"$float": "inf"}]
+
+
+def test_what_json_cannot_say_is_given_as_it_is_printed(project: Path) -> None:
+    (project / "backend" / "files.py").write_text(
+        "from duly import QueryCtx, query\n@query\n"
+        "async def same(ctx: QueryCtx, content: bytes, sizes: list[float]) -> list:\n"
+        "    return [content, *sizes, repr(content)]\n"
+    )
+    given = '{"content": {"$bytes": "aGk="}, "sizes": [{"$float": "-inf"}, {"$float": "nan"}]}'
+    printed = [{"$bytes": "aGk="}, {"$float": "-inf"}, {"$float": "nan"}, "b'hi'"]
+    assert json.loads(duly(project, "run", "files:same", given).stdout) == printed
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert json.loads(duly(project, "run", "files:same", given).stdout) == printed
 
 
 def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:
