@@ -140,7 +140,7 @@ class Registry:
             for attribute, function in _functions_of(members):
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], Registered] = {**self.functions}
-        self.crons = [self._cron(declared) for declared in _crons_of(modules)]
+        self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
 
     @cached_property
     def mark(self) -> str:
@@ -166,9 +166,9 @@ class Registry:
             if (place := place_of(function)) is not None:
                 self._anew[place] = name
 
-    def _cron(self, declared: Declaration) -> Spec:
+    def _cron(self, identifier: str, declared: Declaration) -> Spec:
         """A cron whose function is known to exist and to be one that can be scheduled."""
-        identifier, schedule, ref, args, missed, overlap, jitter, paused = declared
+        ref, args, schedule, options = declared
         try:
             function = self.find(ref)
             text = function.encode(args)
@@ -176,7 +176,7 @@ class Registry:
             raise LoadError(f"crons: {identifier}: {error}") from error
         if function.kind == QUERY:
             raise LoadError(f"crons: {identifier}: {function.name} is a query, expected a mutation or an action")
-        return Spec(identifier, function.name, function.kind, text, schedule, missed, overlap, jitter, paused)
+        return Spec(identifier, function.name, function.kind, text, schedule, options)
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
@@ -229,17 +229,17 @@ def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
     ]
 
 
-def _crons_of(modules: Mapping[str, object]) -> Iterable[Declaration]:
+def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
     module = modules.get("crons")
     crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
     if isinstance(crons, CronJobs):
-        return crons.declared.values()
+        return crons.declared
     if crons is not None:
         raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
     for name, member in vars(module).items() if module is not None else ():
         if isinstance(member, CronJobs):
             raise LoadError(f"crons: got `{name} = cron_jobs()`, expected `crons = cron_jobs()`")
-    return ()
+    return {}
 
 
 def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:

@@ -33,7 +33,7 @@ from duly.limits import (
     unlimited,
 )
 from duly.model import crons, jobs
-from duly.model.crons import Account
+from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -308,21 +308,25 @@ class Runner:
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started, caller = monotonic(), _caller_of(job)
+        begun = None if job.cron is None else self.clock.now()  # time stands still in the batch
         try:
             if self._development:
-                attempt_twice(batch, function.name, self._job, function, job, caller)
+                attempt_twice(batch, function.name, self._job, function, job, caller, begun)
             else:
-                batch.attempt(self._job, function, job, caller, handler=function.name)
+                batch.attempt(self._job, function, job, caller, begun, handler=function.name)
         except Exception as error:
             if batch.broken is not None:
                 raise
             self._told(function, started, error, caller.job, is_scheduled=True)
-            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), Account(None, caller.lines or ()))
+            account = NO_ACCOUNT if begun is None else self._account(begun, caller)
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), account)
         else:
             if _log.isEnabledFor(logging.INFO):
                 self._told(function, started, None, caller.job, is_scheduled=True)
 
-    async def _job(self, transaction: Transaction, function: Registered, job: Job, caller: Caller) -> None:
+    async def _job(
+        self, transaction: Transaction, function: Registered, job: Job, caller: Caller, begun: float | None
+    ) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
         if caller.lines:
             caller.lines.clear()  # those of a rehearsal
@@ -331,17 +335,16 @@ class Runner:
         if transaction.usage.is_near:
             self._warn(function, transaction)
         faults.at("job.ran")
-        if job.cron is None:
+        if begun is None:
             jobs.succeed(transaction, job)
         else:
-            account = Account(dumps(value, OF_ANY_SIZE), caller.lines or ())
-            await crons.end(transaction, job, SUCCESS, None, account)
+            await crons.end(transaction, job, SUCCESS, None, self._account(begun, caller, value))
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
         faults.at("action.marked")
         error: str | None = None
-        value, caller, started = None, _caller_of(job), self.clock.now()
+        value, caller, begun = None, _caller_of(job), self.clock.now()
         try:
             function = self.registry.find(job.name, (ACTION,))
             value = await self.action(function, loads(job.args), caller, is_scheduled=True)
@@ -355,8 +358,8 @@ class Runner:
         except Exception as failure:
             error = describe(failure, ERROR_TEXT_LENGTH_MAX)
         faults.at("action.ran")
-        result = None if job.cron is None else dumps(value, OF_ANY_SIZE)
-        await self._record_end(job, epoch, error, Account(result, caller.lines or (), started))
+        account = NO_ACCOUNT if job.cron is None else self._account(begun, caller, value)
+        await self._record_end(job, epoch, error, account)
         faults.at("action.recorded")
 
     async def _record_end(self, job: Job, epoch: int, error: str | None, account: Account) -> None:
@@ -373,6 +376,10 @@ class Runner:
                 _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
+
+    def _account(self, begun: float, caller: Caller, value: Any = None) -> Account:
+        """What a run of a cron that ends now leaves to its log."""
+        return Account(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
 
     def _told(
         self,
