@@ -19,7 +19,7 @@ from duly.errors import (
 )
 from duly.functions.cron_jobs import CronJobs, Declaration
 from duly.functions.define import ACTION, QUERY, Function, Ref, Reference, canonical
-from duly.functions.modules import Source, load_modules
+from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, Limits
 from duly.model.crons import Spec
@@ -137,7 +137,7 @@ class Registry:
         self._anew: dict[Place | None, str] = {}  # for code that runs since before it was loaded anew
         models = self.schema.models
         for module, members in modules.items():
-            for attribute, function in _functions_of(members):
+            for attribute, function in _functions_of(members) if not is_package(module) else ():
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], Registered] = {**self.functions}
         self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
@@ -220,25 +220,35 @@ def _with_article(kind: str) -> str:
     return f"an {kind}" if kind == ACTION else f"a {kind}"
 
 
+def _members_of(module: object) -> dict[str, object]:
+    return {} if isinstance(module, SchemaDefinition | CronJobs) else vars(module)
+
+
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
-    if isinstance(module, SchemaDefinition | CronJobs):
-        return []
-    members = cast("dict[str, object]", vars(module))
-    return [
-        (name, cast("Function[Any, Any]", member)) for name, member in members.items() if isinstance(member, Function)
-    ]
+    members = _members_of(module).items()
+    return [(name, cast("Function[Any, Any]", member)) for name, member in members if isinstance(member, Function)]
 
 
 def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
+    """What is declared in `crons` of the module `crons`. LoadError where crons are declared anywhere else."""
     module = modules.get("crons")
     crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
+    for place, other in modules.items():
+        for name, member in _members_of(other).items():
+            if isinstance(member, CronJobs) and member is not crons:
+                raise LoadError(
+                    f"{place}: got `{name} = cron_jobs()`, expected all crons in one object: `crons = cron_jobs()` in"
+                    " crons.py, at the top of the application"
+                )
     if isinstance(crons, CronJobs):
         return crons.declared
+    if hasattr(crons, "register"):
+        raise LoadError(
+            "crons: got `from duly import crons` in crons.py, which is for functions to use; expected"
+            " `from duly import cron_jobs` and `crons = cron_jobs()`. Functions that register crons belong elsewhere"
+        )
     if crons is not None:
         raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
-    for name, member in vars(module).items() if module is not None else ():
-        if isinstance(member, CronJobs):
-            raise LoadError(f"crons: got `{name} = cron_jobs()`, expected `crons = cron_jobs()`")
     return {}
 
 
