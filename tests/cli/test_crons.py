@@ -18,6 +18,9 @@ from click.testing import CliRunner
 from duly import App, MutationCtx, QueryCtx, cron_jobs, crons, internal_mutation, mutation, query
 from duly.cli import main
 from duly.clock import ManualClock
+from duly.database.transaction import Transaction
+from duly.model import crons as model
+from duly.storage.engine import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 
@@ -208,6 +211,39 @@ def test_the_next_runs_of_an_interval_keep_its_phase(shop: Shop) -> None:
     shop.passes(timedelta(minutes=40))
     runs = shop.shown("clear presence")["next runs"]
     assert [run[:29] for run in runs[:2]] == ["Fri 2025-03-28 13:00:00+00:00", "Fri 2025-03-28 13:30:00+00:00"]
+
+
+def test_a_cron_that_gave_up_is_told_from_a_paused_one_and_says_why(shop: Shop) -> None:
+    async def give_up(t: Harness) -> None:
+        async def unit(transaction: Transaction) -> None:
+            found = await model.find(transaction, "report")
+            assert found is not None
+            clock = await transaction.get(JOBS, found[0])
+            assert isinstance(clock, Job)
+            await model.give_up(transaction, clock, "its zone has gone\nfrom here")
+
+        await t.app.runner.commit(unit)
+
+    shop.do(give_up)
+    lines = {line[:14].strip(): line for line in shop.duly("list").splitlines()}
+    assert "  gave up  " in lines["report"]
+    assert "  paused  " in lines["bill"]
+    assert shop.shown("report")["next runs"] == [
+        "none: its clock could not go on, until it is changed or resumed",
+        "its zone has gone",
+        "from here",
+    ]
+    assert "resumed, and runs next at" in shop.duly("resume", "report")
+
+
+def test_a_list_cuts_names_that_are_very_long(shop: Shop) -> None:
+    declared = cron_jobs()
+    declared.cron("n" * 256, ",".join(map(str, range(0, 60, 7))) + " 1,3,5 * * *", "app:note")
+    shop.passes(timedelta(), declared=declared)
+    [_, line] = shop.duly("list").splitlines()
+    assert line.startswith("n" * 47 + "…  At ")
+    assert len(line) < 200
+    assert shop.shown("n" * 256)["name"] == ["n" * 256]
 
 
 def test_a_paused_cron_has_no_next_runs(shop: Shop) -> None:

@@ -302,13 +302,14 @@ class Life:
         executor, running = self._t.app.executor, -1
         while True:
             drained = await executor.drain()
+            has_changed = drained.ran or executor.running != running
+            if has_changed:
+                running = executor.running
+                await self._listen()  # each time: a hundred runs of a cron push out what was told before
             if executor.running > self._going_on:
                 await asyncio.sleep(0.001)  # until it lasts, or has ended
                 running = -1
-            elif drained.ran or executor.running != running:
-                running = executor.running
-                await self._listen()
-            elif drained.next_due is None or drained.next_due > self.now:
+            elif not has_changed and (drained.next_due is None or drained.next_due > self.now):
                 break
             if drained.ran and crashes and not self._going:
                 crashes = False

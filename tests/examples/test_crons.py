@@ -113,7 +113,7 @@ async def test_users_make_crons_that_are_paused_resumed_and_deleted() -> None:
 
 async def test_a_cron_that_is_refused_leaves_nothing() -> None:
     async with application() as t:
-        with pytest.raises(InvalidScheduleError, match=r"got an interval of 10\.0 ms, expected at least 1,000"):
+        with pytest.raises(InvalidScheduleError, match=r"got an interval of 10 ms, expected at least 1,000"):
             await t.mutation("tasks:repeat", {"name": "hurry", "interval_ms": 10})
         assert await t.query("tasks:registered") == []
 
