@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from duly import App
 
 MODULE = """
 from duly import ActionCtx, Id, MutationCtx, QueryCtx, internal, internal_action, mutation, query
@@ -61,8 +64,10 @@ async def start(ctx: MutationCtx, names: list[str]) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    """A folder of functions, and a store."""
     (tmp_path / "backend").mkdir()
     (tmp_path / "backend" / "notes.py").write_text(MODULE)
+    make_store(f"sqlite:///{tmp_path}/.duly/data.db")
     return tmp_path
 
 
@@ -70,7 +75,16 @@ def project(tmp_path: Path) -> Path:
 def configured(project: Path, store: str) -> Path:
     """The same, on each engine in turn."""
     (project / "pyproject.toml").write_text(f'[tool.duly]\nstore = "{store}"\n')
+    make_store(store)
     return project
+
+
+def make_store(address: str) -> None:
+    async def make() -> None:
+        async with App({}, address, executor=False):
+            pass
+
+    asyncio.run(make())
 
 
 def duly(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -383,5 +397,34 @@ def test_what_json_cannot_say_is_given_as_it_is_printed(project: Path) -> None:
 def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:
     (project / "pyproject.toml").write_text('[tool.duly]\nfolder = "shop"\nstore = "sqlite:///shop.db"\n')
     os.rename(project / "backend", project / "shop")
+    with dev(project) as running:
+        running.wait_for("runs 3 functions of shop on sqlite:///shop.db")
     assert duly(project, "run", "notes:count").stdout == "0\n"
-    assert (project / "shop.db").exists()
+
+
+@pytest.mark.parametrize("command", [("run", "notes:count"), ("jobs", "list"), ("crons", "list")])
+def test_only_what_executes_makes_a_store(project: Path, store: str, command: tuple[str, ...]) -> None:
+    for _ in range(2):
+        failed = duly(project, *command, "--store", store)
+        assert failed.returncode == 1
+        assert "Error: StoreError: there is no store at " in failed.stderr
+        assert "; duly dev makes one, --store names another" in failed.stderr
+    assert not list(project.glob("*.db*"))
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        (
+            "nowhere/at/all/app.db",
+            "the file cannot be made: there is no folder {}/nowhere/at/all, nor one to make it in",
+        ),
+        ("file/app.db", "the file cannot be made: File exists"),
+    ],
+)
+def test_a_store_that_cannot_be_made_is_named_as_it_was_asked_for(project: Path, path: str, reason: str) -> None:
+    (project / "file").touch()
+    failed = duly(project, "dev", "--store", f"sqlite:///{path}")
+    assert failed.returncode == 1
+    assert failed.stderr == f"Error: StoreError: {project}/{path}: {reason.format(project)}\n"
+    assert not (project / "nowhere").exists()

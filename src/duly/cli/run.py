@@ -14,6 +14,7 @@ import orjson
 from duly.app import App, sqlite_path
 from duly.cli import options
 from duly.cli.errors import errors_as_text
+from duly.cli.store import check_exists
 from duly.functions.registry import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door
@@ -94,5 +95,7 @@ def _file_of(store: str) -> str:
 
 
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
-    async with App(folder, store, executor=False) as app:
+    app = App(folder, store, executor=False)
+    await check_exists(store)
+    async with app:
         return await app.run(function, args)
