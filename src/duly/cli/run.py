@@ -38,10 +38,15 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS))
+            value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _say_waits)
         except door.NobodyThereError:
             value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
+
+
+def _say_waits(owner: int | None) -> None:
+    process = "a process" if owner is None else f"process {owner}"
+    click.echo(f"waiting for {process}, which owns the store and runs this; Ctrl-C ends only the waiting", err=True)
 
 
 def _arguments(text: str) -> dict[str, Any]:
