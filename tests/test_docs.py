@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -35,13 +36,25 @@ def run(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def make_store(path: Path) -> None:
+    """As `duly dev` does, which the reader has started."""
+
+    async def make() -> None:
+        async with App({}, f"sqlite:///{path}", executor=False):
+            pass
+
+    asyncio.run(make())
+
+
 def test_the_functions_of_the_readme_run(project: Path) -> None:
+    make_store(project / ".duly" / "data.db")
     added = run(project, "-m", "duly", "run", "orders:create_order", '{"items": ["tea"]}')
     status = run(project, "-m", "duly", "run", "orders:status", f'{{"order_id": {added.stdout.strip()}}}')
     assert status.stdout == '"new"\n'
 
 
 def test_the_cron_of_the_readme_is_there(project: Path) -> None:
+    make_store(project / ".duly" / "data.db")
     run(project, "-m", "duly", "run", "orders:create_order", '{"items": ["tea"]}')
     [_, cron] = run(project, "-m", "duly", "crons", "list").stdout.splitlines()
     assert cron.startswith("delete archived orders  At 03:00 every day  Europe/Berlin  ")
@@ -57,6 +70,7 @@ def test_the_test_of_the_readme_passes(project: Path) -> None:
 
 def test_the_node_of_deploying_runs_until_it_is_told_to_end(project: Path) -> None:
     (project / "backend" / "clock.py").write_text(TICK)
+    make_store(project / "node.db")
     run(project, "-m", "duly", "run", "clock:tick", "--store", "sqlite:///node.db")
     environment = {**os.environ, "DULY_STORE": "sqlite:///node.db"}
     node = subprocess.Popen(

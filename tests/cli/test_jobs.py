@@ -186,6 +186,10 @@ def test_a_list_ends_at_its_limit_and_says_that_there_are_more(shop: Shop) -> No
     assert len(result.stdout.splitlines()) == 4
     assert result.stderr == "… and more: these are the first 3; --limit N or --all shows others\n"
     assert shop.listed("--limit", "3") == [3, 2, 1]
+    assert result.output.endswith(result.stderr)
+    in_json = shop.run("list", "--limit", "1", "--json")
+    assert in_json.output == in_json.stdout + result.stderr.replace("3", "1")
+    assert in_json.stdout.endswith("}\n]\n")
     assert shop.run("list", "--limit", "4").stderr == ""
     assert shop.listed("--all") == [3, 2, 1, 0]
 
@@ -240,6 +244,11 @@ def test_all_there_is_to_know_of_a_failed_function_is_shown(shop: Shop) -> None:
     assert lines[9:11] == ["error        ValueError: no money for 0", "             none at all"]
     assert lines[11].startswith("               at pay (test_jobs.py:")
     assert len(lines) == 12
+
+
+def test_one_in_json_is_the_document_that_functions_see(shop: Shop) -> None:
+    [failed] = shop.schedule(("pay", 0), run=True)
+    assert [json.loads(shop.duly("show", failed, "--json"))] == shop.jobs()
 
 
 def test_parents_and_children_of_mutations_and_actions_are_shown(shop: Shop) -> None:
@@ -360,6 +369,12 @@ def test_failed_functions_are_scheduled_anew_by_their_ids_all_or_none(shop: Shop
     new = shop.jobs()[3:]
     assert [job["retryOf"] for job in new] == [first, second]
     assert lines == [f"{id} is scheduled anew as {job['_id']}" for id, job in zip((first, second), new, strict=True)]
+
+
+def test_a_function_that_is_named_twice_is_scheduled_anew_once(shop: Shop) -> None:
+    [failed] = shop.schedule(("pay", 0), run=True)
+    assert len(shop.duly("retry", failed, failed).splitlines()) == 1
+    assert shop.states() == ["failed", "pending"]
 
 
 def test_what_failed_of_a_function_is_scheduled_anew_once(shop: Shop) -> None:

@@ -65,3 +65,18 @@ def test_a_pyproject_that_says_nothing_of_duly_leaves_the_defaults(project: Path
 def test_options_on_the_command_line_need_no_pyproject(project: Path) -> None:
     (project / "pyproject.toml").write_text("[tool.duly")
     assert "there is no store at " in CliRunner().invoke(main, ["jobs", "list", "--store", "sqlite:///x.db"]).output
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["migrate", "--plan"], ["jobs", "list"], ["run", "notes:count"]])
+def test_a_server_that_cannot_be_reached_is_named_without_its_password(project: Path, command: list[str]) -> None:
+    (project / "backend").mkdir()
+    result = CliRunner().invoke(main, [*command, "--store", "postgresql://shop:secret@127.0.0.1:1/shop"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: StoreError: postgresql://127.0.0.1:1/shop: PostgreSQL cannot be reached: ")
+    assert "secret" not in result.output
+
+
+def test_an_address_is_shown_with_its_schema_and_without_its_password() -> None:
+    assert options.shown("postgresql://shop:secret@db/shop?schema=tpyo") == "postgresql://db/shop?schema=tpyo"
+    assert options.shown("postgresql://db/shop") == "postgresql://db/shop?schema=duly"
+    assert options.shown("sqlite:///app.db") == "sqlite:///app.db"

@@ -94,14 +94,13 @@ async def _list(store: str, selection: Selection, limit: int | None, as_json: bo
         paused, now = await operating.read(database, _paused_and_now)
         if paused is not None and not as_json:
             click.echo(f"nothing starts: it was paused {off(paused, now)}; duly jobs resume", err=True)
-        shown, page, left = 0, list[Job](), limit
+        shown, page, is_more = 0, list[Job](), False
         wanted = ROWS_AT_ONCE if limit is None else limit + 1
         if as_json:
             click.echo("[", nl=False)
         async with aclosing(operating.all_of(database, selection, wanted)) as found:
             async for job in found:
-                if left is not None and shown + len(page) == left:
-                    click.echo(f"… and more: these are the first {left}; --limit N or --all shows others", err=True)
+                if is_more := shown + len(page) == limit:
                     break
                 page.append(job)
                 if len(page) == ROWS_AT_ONCE:
@@ -111,6 +110,8 @@ async def _list(store: str, selection: Selection, limit: int | None, as_json: bo
             click.echo("\n]" if shown else "]")
         elif not shown:
             click.echo("no scheduled functions", err=True)
+        if is_more:
+            click.echo(f"… and more: these are the first {limit}; --limit N or --all shows others", err=True)
 
 
 def _print(page: list[Job], shown: int, as_json: bool, database: Database, now: float) -> int:
@@ -135,20 +136,22 @@ async def _paused_and_now(transaction: Transaction) -> tuple[float | None, float
 
 @jobs.command()
 @click.argument("id")
+@click.option("--json", "as_json", is_flag=True, help="Its document only, as functions see it.")
 @options.store
-def show(id: str, store: str) -> None:
+def show(id: str, as_json: bool, store: str) -> None:
     """Show all there is to know of the scheduled function ID, what scheduled it and what it scheduled."""
     with errors_as_text():
-        asyncio.run(_show(store, id))
+        asyncio.run(_show(store, id, as_json))
 
 
-async def _show(store: str, id: str) -> None:
+async def _show(store: str, id: str, as_json: bool) -> None:
     async with opened(store) as database:
         number = _number(database, id)
         job, relatives, now = await operating.read(database, partial(_with_relatives, number=number))
         if job is None:
             raise InvalidIdError(f"got {id}, expected one that exists: seven days after its end a function has expired")
-        for line in job_text.whole(job, relatives, database.ids, now):
+        lines = [job_text.as_json(job, database.ids)] if as_json else job_text.whole(job, relatives, database.ids, now)
+        for line in lines:
             click.echo(line)
 
 
@@ -267,7 +270,7 @@ def retry(ids: tuple[str, ...], function: str | None, failed_after: float | None
         raise click.UsageError("got neither an ID nor --function, or both; expected one of them")
     with errors_as_text():
         if function is None:
-            asyncio.run(_retry_these(store, ids))
+            asyncio.run(_retry_these(store, list(dict.fromkeys(ids))))  # each once, though it is named twice
             return
         failed = asyncio.run(_failed(store, Selection(FAILED, function, completed_after=failed_after)))
         if not failed:

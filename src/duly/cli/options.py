@@ -10,7 +10,7 @@ import click
 
 from duly.app import DEFAULT_STORE
 from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse
+from duly.storage.postgres.address import parse, with_schema
 
 _FILE: Final = "pyproject.toml"
 _DEFAULTS: Final = {"folder": "backend", "store": DEFAULT_STORE}
@@ -66,5 +66,8 @@ store = click.option(
 
 
 def shown(store: str) -> str:
-    """An address that may be seen: without its password."""
-    return parse(store).shown if store.startswith(POSTGRES) else store
+    """An address that may be seen: without its password, with its schema."""
+    if not store.startswith(POSTGRES):
+        return store
+    address = parse(store)
+    return with_schema(address.shown, address.schema)

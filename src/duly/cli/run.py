@@ -14,6 +14,7 @@ import orjson
 from duly.app import App, sqlite_path
 from duly.cli import options
 from duly.cli.errors import errors_as_text
+from duly.cli.store import check_exists
 from duly.functions.registry import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door
@@ -37,10 +38,15 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS))
+            value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _say_waits)
         except door.NobodyThereError:
             value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
+
+
+def _say_waits(owner: int | None) -> None:
+    process = "a process" if owner is None else f"process {owner}"
+    click.echo(f"waiting for {process}, which owns the store and runs this; Ctrl-C ends only the waiting", err=True)
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -94,5 +100,7 @@ def _file_of(store: str) -> str:
 
 
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
-    async with App(folder, store, executor=False) as app:
+    app = App(folder, store, executor=False)
+    await check_exists(store)
+    async with app:
         return await app.run(function, args)

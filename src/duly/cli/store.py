@@ -1,4 +1,4 @@
-"""A store without an application: nothing is loaded, applied, recovered or run."""
+"""A store that must exist, and one without an application: nothing is loaded, applied, recovered or run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from duly.storage.postgres.address import parse
 async def opened(store: str) -> AsyncGenerator[Database]:
     """A store that exists, while the context lasts. StoreError, StoreInUseError."""
     engine = engine_of(store, executes=False)
-    if not await asyncio.to_thread(_exists, store):
-        raise StoreError(f"there is no store at {options.shown(store)}; name another one with --store")
+    await check_exists(store)
     database = await Database.open(engine, SystemClock())
     try:
         yield database
@@ -29,8 +28,13 @@ async def opened(store: str) -> AsyncGenerator[Database]:
         await database.close()
 
 
+async def check_exists(store: str) -> None:
+    """Raise a StoreError where there is no store, which to open it would make: its address may be mistyped."""
+    if not await asyncio.to_thread(_exists, store):
+        raise StoreError(f"there is no store at {options.shown(store)}; duly dev makes one, --store names another")
+
+
 def _exists(store: str) -> bool:
-    """Whether there is a store, which to open it would make."""
     if not store.startswith(POSTGRES):
         return Path(sqlite_path(store)).exists()
     from duly.storage.postgres import layout

@@ -10,14 +10,16 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
 from duly.app import App
 from duly.errors import DulyError, FunctionNotFoundError
 from duly.functions.failure import describe
-from duly.limits import DEFAULTS, OF_ANY_SIZE
+from duly.limits import CALL_TOLD_SECONDS, DEFAULTS, OF_ANY_SIZE
+from duly.storage.file import owner_of
 from duly.values.value import dumps, loads
 
 _log: Final = logging.getLogger("duly.door")
@@ -90,11 +92,22 @@ class NobodyThereError(DulyError):
     """There is no app behind the door; nothing was asked."""
 
 
-def call(store: str, function: str, args: str) -> Any:
+def call(store: str, function: str, args: str, waits: Callable[[int | None], None]) -> Any:
     """Call a function of the app that owns a store, with arguments in JSON.
 
+    `waits` is called with the process id of the owner, in another thread, when there is no answer for a while.
     NobodyThereError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
     """
+    timer = threading.Timer(CALL_TOLD_SECONDS, lambda: waits(owner_of(os.path.realpath(store))))
+    timer.daemon = True
+    timer.start()
+    try:
+        return _call(store, function, args)
+    finally:
+        timer.cancel()
+
+
+def _call(store: str, function: str, args: str) -> Any:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(door_of(store))

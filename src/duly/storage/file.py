@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from pathlib import Path
 from typing import IO, Any, Final
 
 import apsw
@@ -29,13 +30,12 @@ def own(path: str) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        owner = file.read().strip()
         file.close()
-        pid = int(owner) if owner.isdigit() else None
+        pid = owner_of(path)
         if pid == os.getpid():
             who, cure = "this process, by another App", "Close that App"
         else:
-            who, cure = f"process {owner or '(unknown)'}", f"Stop that process (`kill {owner or 'PID'}`)"
+            who, cure = f"process {pid or '(unknown)'}", f"Stop that process (`kill {pid or 'PID'}`)"
         raise StoreInUseError(
             f"{path} is owned by {who}; a SQLite store has one owner at a time. {cure}, or give this one a store"
             " of its own",
@@ -45,6 +45,15 @@ def own(path: str) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def owner_of(path: str) -> int | None:
+    """The process id of who owns the store in a file, or owned it last; None if that cannot be read."""
+    try:
+        owner = Path(f"{path}-owner").read_text().strip()
+    except OSError:
+        return None
+    return int(owner) if owner.isdigit() else None
 
 
 def prepare(writer: apsw.Connection, path: str) -> None:

@@ -81,11 +81,13 @@ class SqliteEngine:
     # Opening and closing.
 
     def open(self) -> Header:
+        folder = Path(self.path).parent
         try:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)  # this one, such as .duly: a longer path of none that exist is mistyped
             self._owner = own(self.path)
         except OSError as error:
-            raise StoreError(f"{self.path}: the file cannot be made: {error}") from error
+            reason = error.strerror if folder.parent.is_dir() else f"there is no folder {folder}, nor one to make it in"
+            raise StoreError(f"{self.path}: the file cannot be made: {reason}") from error
         try:
             self._writer = writer = self._connect(_WRITER_CACHE_KIB)
             writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
