@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from duly.database.asking import uncontained
 from duly.functions.context import SyncActionCtx
 
 T = TypeVar("T")
-
-ACTION_THREADS: Final = "duly-action"
-"""How the names of the threads begin that run actions which are plain functions."""
 
 
 async def contained(coroutine: Coroutine[Any, Any, T]) -> T:

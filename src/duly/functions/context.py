@@ -11,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
-from duly.database.committer import closed
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
 from duly.functions.access import Access
@@ -24,6 +23,7 @@ from duly.values.annotations import Id
 
 if TYPE_CHECKING:
     from duly.functions.runner import Runner
+    from duly.functions.threads import Threads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -284,9 +284,9 @@ class SyncAuth:
 class SyncActionCtx:
     """The context of a `def` action, which runs in a thread: what is awaited elsewhere blocks here."""
 
-    def __init__(self, ctx: ActionCtx, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ctx: ActionCtx, threads: Threads) -> None:
         self._ctx = ctx
-        self._loop = loop
+        self._threads = threads
         self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
         self.scheduler = SyncScheduler(self, ctx.scheduler)
         self.random = ctx.random
@@ -294,11 +294,8 @@ class SyncActionCtx:
         self.scheduled_function_id = ctx.scheduled_function_id
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine in the app's event loop and return its result."""
-        if self._loop.is_closed():  # the app has ended, while this thread could not be stopped
-            coroutine.close()
-            raise closed()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run a coroutine in the app's event loop and return its result. StoreError after the app was closed."""
+        return self._threads.ask(coroutine)
 
     @property
     def now(self) -> float:
