@@ -111,6 +111,7 @@ class Executor:
         """Run a batch of what is due now, and some more where there is much."""
         others = self._batches_more
         self._batches_more = 0
+        self._taken = []  # those of the batch before have nothing to do with what this one is refused
         first = self._database.commit(self._drain)
         going_on = [self._database.commit(self._go_on) for _ in range(others)]
         rest = asyncio.gather(*going_on, return_exceptions=True) if others else None
