@@ -200,7 +200,9 @@ class Runner:
         try:
             async with timeout:
                 if not function.blocking:
-                    return await function.handler(ctx, **arguments)
+                    value = await function.handler(ctx, **arguments)
+                    ctx.calls.check(function.name)
+                    return value
                 call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
                 return await self._threads.run(call)
         except TimeoutError:
