@@ -55,6 +55,15 @@ async def until_told(ctx: ActionCtx) -> None:
     while not Path("told").exists():
         await asyncio.sleep(0.02)
 
+@internal_action
+async def ignoring_it(ctx: ActionCtx) -> None:
+    ctx.log.info("runs ignoring it")
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
 @mutation
 async def start(ctx: MutationCtx, names: list[str]) -> None:
     for name in names:
@@ -353,22 +362,37 @@ def test_dev_waits_for_running_actions_when_it_is_told_to_end(project: Path, num
     assert "slow:until_told  success" in duly(project, "jobs", "list").stdout
 
 
-def test_dev_interrupts_running_actions_when_it_is_told_twice_to_end(project: Path) -> None:
+@pytest.mark.parametrize("other", ["in_a_thread", "ignoring_it"])
+def test_dev_interrupts_running_actions_when_it_is_told_twice_to_end(project: Path, other: str) -> None:
     (project / "backend" / "slow.py").write_text(SLOW)
     with dev(project) as running:
         running.wait_for("Ctrl-C ends this")
-        assert duly(project, "run", "slow:start", '{"names": ["in_a_thread", "until_told"]}').returncode == 0
-        running.wait_for("runs in a thread")
+        names = [other, "until_told"]
+        assert duly(project, "run", "slow:start", json.dumps({"names": names})).returncode == 0
+        running.wait_for(f"runs {other.replace('_', ' ')}")
         running.wait_for("runs until told")
         running.process.send_signal(signal.SIGINT)
         running.wait_for("waiting up to 10 s for 2 running actions; Ctrl-C again interrupts them")
         running.process.send_signal(signal.SIGINT)
         running.wait_for("stopped")
-        assert running.process.wait(30) == 0  # though the thread goes on
+        assert running.process.wait(30) == 0  # though the other goes on
     assert not any("Traceback" in line for line in running.seen)
     failed = json.loads(duly(project, "jobs", "list", "--state", "failed", "--json").stdout)
-    assert sorted(job["name"] for job in failed) == ["slow:in_a_thread", "slow:until_told"]
+    assert sorted(job["name"] for job in failed) == sorted(f"slow:{name}" for name in names)
     assert all(job["state"]["error"].startswith("interrupted: ") for job in failed)
+
+
+def test_dev_ends_though_a_call_ignores_its_interruption(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        command = [sys.executable, "-m", "duly", "run", "slow:ignoring_it"]
+        with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL) as caller:
+            running.wait_for("runs ignoring it")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("stopped")
+            assert running.process.wait(30) == 0
+            assert caller.wait(30) == 1
 
 
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:

@@ -315,8 +315,10 @@ class _Open:
             try:
                 await self.executor.stop(grace_seconds)
             finally:
-                self.runner.close()
-                await self.database.close()
+                try:
+                    await self.database.close()
+                finally:
+                    self.runner.close()  # last, for it refuses what threads wait for
 
     async def crash(self) -> None:
         for task in self._tasks:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import pytest
 
-from duly import FunctionError, Id, MutationCtx, QueryCtx, QueryError, define_schema, define_table, mutation, query
+from duly import (
+    ActionCtx,
+    FunctionError,
+    Id,
+    MutationCtx,
+    QueryCtx,
+    QueryError,
+    action,
+    define_schema,
+    define_table,
+    mutation,
+    query,
+)
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -33,6 +46,36 @@ async def forgets_a_schedule(ctx: MutationCtx) -> None:
 @mutation
 async def create(ctx: MutationCtx, item: str) -> Id[Order]:
     return await ctx.db.insert("orders", {"item": item})
+
+
+@action
+async def forgets_its_calls(ctx: ActionCtx) -> None:
+    await ctx.run_mutation(create, {"item": "tea"})
+    ctx.run_mutation(create, {"item": "coffee"})  # pyright: ignore
+    ctx.run_action(forgets_its_calls)  # pyright: ignore
+    ctx.scheduler.run_after(0, create, {"item": "coffee"})  # pyright: ignore
+
+
+@action
+async def forgets_one_of_many(ctx: ActionCtx) -> None:
+    ctx.scheduler.run_at(0, create, {"item": "coffee"})  # pyright: ignore
+    for _ in range(300):
+        await ctx.run_mutation(nothing)
+
+
+@action
+async def hands_them_to_tasks(ctx: ActionCtx) -> None:
+    await asyncio.gather(*(ctx.run_mutation(create, {"item": "tea"}) for _ in range(200)))
+    begun = asyncio.create_task(ctx.run_mutation(create, {"item": "tea"}))
+    await begun
+    left.append(asyncio.create_task(ctx.run_mutation(create, {"item": "tea"})))
+
+
+@mutation
+async def nothing(ctx: MutationCtx) -> None: ...
+
+
+left: list[asyncio.Task[Any]] = []
 
 
 @query
@@ -63,6 +106,24 @@ async def test_a_forgotten_await_fails_the_mutation_and_says_so() -> None:
             await t.mutation(forgets_a_schedule)
         assert await t.query(all_orders) == []
         assert await t.jobs() == []
+
+
+async def test_a_forgotten_await_fails_the_action_and_says_so() -> None:
+    async with Harness(APP) as t:
+        forgot = r"app:forgets_its_calls: got 3 calls of `ctx` \(run_mutation, run_action, run_after\) without `await`"
+        with pytest.raises(FunctionError, match=f"{forgot}.* What this action did before stays"):
+            await t.action(forgets_its_calls)
+        with pytest.raises(FunctionError, match=r"got a call of `ctx` \(run_at\) without `await`, which did nothing"):
+            await t.action(forgets_one_of_many)
+        assert [order["item"] for order in await t.query(all_orders)] == ["tea"]
+        assert await t.jobs() == []
+
+
+async def test_what_an_action_hands_to_tasks_is_not_forgotten() -> None:
+    async with Harness(APP) as t:
+        await t.action(hands_them_to_tasks)
+        await left.pop()
+        assert len(await t.query(all_orders)) == 202
 
 
 async def test_a_document_may_be_returned_as_its_own_type() -> None:

@@ -256,6 +256,28 @@ async def test_lines_of_the_log_have_a_number_and_a_length(caplog: pytest.LogCap
             assert len(caplog.messages) == 4
 
 
+async def test_a_line_of_the_log_that_cannot_be_formatted_says_so_and_fails_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Unsayable:
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    @mutation
+    async def talk(ctx: MutationCtx) -> str:
+        ctx.log.info("%d", "x")
+        ctx.log.info("%s", Unsayable())
+        ctx.log.info(Unsayable())
+        return "fine"
+
+    async with Harness({"app": SimpleNamespace(talk=talk)}) as t:
+        with caplog.at_level(logging.INFO, "duly.app"):
+            assert await t.mutation("app:talk") == "fine"
+    lines = [line for line in caplog.messages if "formatted" in line]
+    assert [line.partition(" (")[0] for line in lines] == ["%d", "%s", "Unsayable"]
+    assert "TypeError: %d format: a real number is required, not str" in lines[0]
+
+
 @pytest.mark.parametrize("value", [0, -1, True, "many", None, float("nan")])
 def test_a_limit_is_a_number_above_zero(value: Any) -> None:
     with pytest.raises(ValueError, match="for documents_read_max, expected a number above 0"):

@@ -10,11 +10,25 @@ from typing import Any
 
 import pytest
 
-from duly import ActionCtx, App, MutationCtx, QueryCtx, action, define_schema, define_table, faults, mutation, query, v
+from duly import (
+    ActionCtx,
+    App,
+    MutationCtx,
+    QueryCtx,
+    StoreError,
+    action,
+    define_schema,
+    define_table,
+    faults,
+    mutation,
+    query,
+    v,
+)
 from duly.clock import ManualClock, SystemClock
 from duly.limits import Limits
 from duly.storage.engine import Heartbeat
 from tests import postgres
+from tests.model.soundness import look
 
 pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
 
@@ -193,3 +207,14 @@ async def test_an_unexpected_error_does_not_make_a_node_deaf(
             async for found in app.subscribe("app:notes"):
                 if found == [1]:
                     break
+
+
+async def test_a_node_that_could_hear_nothing_does_not_start(store: str) -> None:
+    async with App(source(), store) as app:
+        with pytest.raises(
+            StoreError, match=r"nothing can be heard at listen=postgresql://127\.0\.0\.1:1/duly: .*reach"
+        ):
+            await App(source(), f"{store}&listen=127.0.0.1:1").__aenter__()
+        [(nodes,)] = look(store, lambda ask: ask("SELECT count(*) FROM nodes WHERE state = 'live'"))
+        assert nodes == 1
+        await app.mutation("app:add", {"n": 1})

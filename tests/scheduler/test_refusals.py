@@ -22,6 +22,7 @@ from duly import (
     mutation,
     query,
 )
+from duly.storage.engine import View
 from duly.testing import Harness
 from tests.model.soundness import look
 
@@ -199,3 +200,24 @@ async def test_the_executor_goes_on_by_itself_after_a_refusal(store: str) -> Non
         async for found in app.subscribe(texts):
             if found == ["first", "a", "b"]:
                 break
+
+
+async def test_a_batch_that_is_refused_before_it_has_taken_anything_is_nobodys_fault(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with App({"app": APP}, store, executor=False) as app:
+        executor, engine = app.executor, app.database._engine  # pyright: ignore[reportPrivateUsage]
+        await app.mutation(schedule, {"texts": ["a", "b"]})
+        await executor.step()
+        assert await app.query(texts) == ["a", "b"]
+
+        def refuse_all(exclusive: bool = False) -> View:
+            raise StoreError("refused by the test")
+
+        with monkeypatch.context() as refusing:
+            refusing.setattr(engine, "begin", refuse_all)
+            with pytest.raises(StoreError, match="refused by the test"):  # which the alarm waits after, ever longer
+                await executor.step()
+        await app.mutation(schedule, {"texts": ["c"]})
+        await executor.step()
+        assert await app.query(texts) == ["a", "b", "c"]

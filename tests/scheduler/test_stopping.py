@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +18,7 @@ from duly import (
     App,
     MutationCtx,
     QueryCtx,
+    StoreError,
     SyncActionCtx,
     internal_action,
     internal_mutation,
@@ -25,6 +30,8 @@ gates: list[asyncio.Event] = []
 """The last one holds up actions."""
 doors: list[threading.Event] = []
 """The last one holds up those in threads."""
+refused: list[str] = []
+answered = threading.Event()
 
 
 @mutation
@@ -49,6 +56,24 @@ async def wait(ctx: ActionCtx) -> None:
 def wait_in_a_thread(ctx: SyncActionCtx) -> None:
     doors[-1].wait(20)
     ctx.run_mutation(note)
+
+
+@internal_action
+def ask_in_a_thread(ctx: SyncActionCtx) -> None:
+    try:
+        ctx.run_action(hang)
+    except StoreError as error:
+        refused.append(str(error))
+        answered.set()
+        doors[-1].wait(20)
+        ctx.run_mutation(note)
+
+
+@internal_action
+async def ignore(ctx: ActionCtx) -> None:
+    while not gates[-1].is_set():
+        with suppress(asyncio.CancelledError):
+            await gates[-1].wait()
 
 
 @internal_action
@@ -130,3 +155,69 @@ async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, second
     found, [error] = await looked_up(store)
     assert found == ["failed"]
     assert error.startswith("interrupted")
+
+
+async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duly.workers.executor.INTERRUPT_SECONDS", 0.1)
+    app = await running(store, "ignore", "hang")
+    executor = app.executor
+    await asyncio.wait_for(app.close(grace_seconds=0), 20)
+    assert executor.running == 1
+    found, [one, other] = await looked_up(store)
+    assert found == ["failed", "failed"]
+    assert one == other
+    assert one.startswith("interrupted")
+    gates[-1].set()
+    await until(lambda: executor.running == 0)
+
+
+async def test_a_thread_that_waits_for_the_app_is_told_when_it_is_closed(store: str) -> None:
+    refused.clear()
+    answered.clear()
+    app = await running(store, "ask_in_a_thread")
+    await asyncio.sleep(0.05)
+    await app.close(grace_seconds=0)
+    assert await asyncio.to_thread(answered.wait, 20)
+    assert refused == ["got a call after the app was closed, expected it inside `async with app:`"]
+    doors[-1].set()  # it asks again
+
+
+def test_a_thread_that_is_stuck_keeps_no_process_alive(store: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "program.py", store]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "runs\nclosed\n")
+    assert "Traceback" not in ended.stderr
+    found, [error] = asyncio.run(looked_up(store))
+    assert found == ["failed"]
+    assert error.startswith("interrupted")
+
+
+PROGRAM = """
+import asyncio, sys, threading
+from types import SimpleNamespace
+from duly import App, MutationCtx, SyncActionCtx, internal_action, mutation
+
+begun = threading.Event()
+
+@internal_action
+def stuck(ctx: SyncActionCtx) -> None:
+    print("runs", flush=True)
+    begun.set()
+    threading.Event().wait()
+
+@mutation
+async def start(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, stuck)
+
+async def main() -> None:
+    async with App({"app": SimpleNamespace(stuck=stuck, start=start)}, sys.argv[1]) as app:
+        await app.mutation(start)
+        await asyncio.to_thread(begun.wait)
+        await app.close(grace_seconds=0.1)
+    print("closed")
+
+asyncio.run(main())
+"""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
@@ -21,9 +20,8 @@ from duly.cli.errors import errors_as_text
 from duly.cli.times import both
 from duly.cli.watching import Changes, identity_of, until_gone
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
-from duly.functions.acting import ACTION_THREADS
 from duly.functions.registry import Registry
-from duly.limits import GRACE_SECONDS
+from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS
 from duly.model import executor_state
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
@@ -45,7 +43,6 @@ def dev(folder: str, store: str) -> None:
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_dev(folder, store))
     click.echo("stopped")
-    _abandon_threads()
 
 
 async def _dev(folder: str, store: str) -> None:
@@ -120,24 +117,35 @@ def _on_signal(act: Callable[[], object]) -> None:
 
 
 async def _close(app: App) -> None:
-    if app.is_open and (running := app.executor.running):
-        executor, task = app.executor, asyncio.current_task()
-        assert task is not None
+    if not app.is_open:
+        return
+    executor, task = app.executor, asyncio.current_task()
+    assert task is not None
+    if running := executor.running:
         _on_signal(lambda: executor.running and task.cancel())
         actions, them = ("1 running action", "it") if running == 1 else (f"{running} running actions", "them")
         click.echo(f"waiting up to {GRACE_SECONDS:g} s for {actions}; Ctrl-C again interrupts {them}")
-    await app.close()
+    try:
+        await app.close()
+    finally:
+        if executor.running or not await _have_ended():
+            _end_now()
 
 
-def _abandon_threads() -> None:
-    """End now, though an action goes on in a thread: nothing can stop it, and that it was interrupted is recorded."""
-    for thread in threading.enumerate():
-        if thread.name.startswith(ACTION_THREADS):
-            thread.join(0.1)  # idle ones end at once
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(0)
+async def _have_ended() -> bool:
+    """Whether all else that runs, such as the calls of `duly run`, ends when it is interrupted."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for other in others:
+        other.cancel()
+    return not others or not (await asyncio.wait(others, timeout=INTERRUPT_SECONDS))[1]
+
+
+def _end_now() -> None:
+    """End though something ignores its interruption, for which asyncio would wait without end."""
+    click.echo("stopped")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _opened(app: App) -> bool:

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import wraps
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
@@ -31,24 +32,22 @@ def ask(request: Request) -> Generator[Request, Any, Any]:
     return (yield request)
 
 
-class InTransaction(Protocol):
-    """An object whose methods act in a transaction."""
-
-    @property
-    def transaction(self) -> Calls: ...
-
-
 Method = TypeVar("Method", bound="Callable[..., types.CoroutineType[Any, Any, Any]]")
 """An `async def`, as type checkers see it."""
 
 
 def must_be_awaited(method: Method) -> Method:
-    """Note the calls of a method: one that nobody awaits does nothing, and would say nothing."""
+    """Note the calls of a method in its transaction: one that nobody awaits does nothing, and would say nothing."""
+    return noting(method, attrgetter("transaction.calls"))
+
+
+def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
+    """Note the calls of a method in what `calls_of` finds in its object."""
 
     @wraps(method)
-    def call(self: InTransaction, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
+    def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
         coroutine = method(self, *args, **kwargs)
-        self.transaction.calls.append(coroutine)
+        calls_of(self).append(coroutine)
         return coroutine
 
     return cast("Method", call)
@@ -62,12 +61,17 @@ def check_awaited(transaction: Calls, name: str) -> None:
     else:
         return
     left = [call for call in transaction.calls if call.cr_frame is not None]
+    raise forgotten(name, left, "Nothing of this function is stored")
+
+
+def forgotten(name: str, left: list[types.CoroutineType[Any, Any, Any]], consequence: str) -> FunctionError:
+    """What a function has failed with that did not await these calls."""
     for call in left:
         call.close()
     calls = ", ".join(dict.fromkeys(call.__name__ for call in left))
-    raise FunctionError(
+    return FunctionError(
         f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` ({calls}) without `await`, which"
-        " did nothing; expected `await ctx.…`. Nothing of this function is stored"
+        f" did nothing; expected `await ctx.…`. {consequence}"
     )
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from inspect import CORO_CREATED, getcoroutinestate
+from operator import attrgetter
+from types import CoroutineType
 from typing import Any, Final, TypeVar
 
-from duly.database.asking import uncontained
-from duly.functions.context import SyncActionCtx
+from duly.database.asking import Method, forgotten, noting, uncontained
 
 T = TypeVar("T")
 
-ACTION_THREADS: Final = "duly-action"
-"""How the names of the threads begin that run actions which are plain functions."""
+_CALLS_KEPT: Final = 64
 
 
 async def contained(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -40,7 +41,7 @@ async def contained(coroutine: Coroutine[Any, Any, T]) -> T:
         raise uncontained(error) from error
 
 
-def contained_call(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: dict[str, Any]) -> Any:
+def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str, Any]) -> Any:
     """The same for a plain function."""
     try:
         return handler(ctx, **arguments)
@@ -50,6 +51,37 @@ def contained_call(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: d
         raise
     except BaseException as error:
         raise uncontained(error) from error
+
+
+class Calls:
+    """The calls of an action's `ctx` that must have been begun when it returns.
+
+    An action may make millions of them, so those that are done are forgotten now and then.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[CoroutineType[Any, Any, Any]] = []
+        self._most = _CALLS_KEPT
+
+    def append(self, call: CoroutineType[Any, Any, Any]) -> None:
+        if len(self._calls) >= self._most:
+            self._calls = [call for call in self._calls if call.cr_frame is not None]  # who is done has none
+            self._most = 2 * len(self._calls) + _CALLS_KEPT
+        self._calls.append(call)
+
+    def check(self, name: str) -> None:
+        """Raise if a call was neither awaited nor handed to a task: those that a task still runs are its own affair."""
+        left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
+        if left:
+            tasks = {task.get_coro() for task in asyncio.all_tasks()}
+            left = [call for call in left if call not in tasks]
+        if left:
+            raise forgotten(name, left, "What this action did before stays")
+
+
+def must_be_begun(method: Method) -> Method:
+    """Note the calls of a method of an action's `ctx`: one that nobody awaits does nothing, and would say nothing."""
+    return noting(method, attrgetter("calls"))
 
 
 def _current_task() -> asyncio.Task[Any] | None:

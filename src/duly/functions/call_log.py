@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from traceback import format_exception_only
 from typing import Final
 
 from duly.limits import Limits
@@ -34,14 +35,18 @@ class CallLog(logging.Logger):
             left_out = len(text) - longest
             record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
         if self._kept is not None:
-            self._kept.append(_text(record))
+            self._kept.append(record.getMessage())
             if self.parent is not None and not self.parent.isEnabledFor(record.levelno):
                 return
         super().handle(record)
 
 
 def _text(record: logging.LogRecord) -> str:
+    """The line. One that cannot be formatted must not fail the function, whatever handlers there are: it says so."""
     try:
         return record.getMessage()
-    except Exception:  # logging itself tells of a line that cannot be formatted, and lets the caller go on
-        return ""
+    except Exception as error:
+        line = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        why = "".join(format_exception_only(error)).strip()
+        record.msg, record.args = f"{line} (which cannot be formatted: {why})", ()
+        return record.msg

@@ -11,10 +11,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
-from duly.database.committer import closed
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
 from duly.functions.access import Access
+from duly.functions.acting import Calls, must_be_begun
 from duly.functions.call_log import CallLog
 from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
@@ -24,6 +24,7 @@ from duly.values.annotations import Id
 
 if TYPE_CHECKING:
     from duly.functions.runner import Runner
+    from duly.functions.threads import Threads
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -224,6 +225,11 @@ class MutationCtx(QueryCtx):
 class ActionCtx(_Ctx):
     """The context of an `async def` action: each call is a transaction of its own."""
 
+    def __init__(self, runner: Runner, name: str, caller: Caller) -> None:
+        super().__init__(runner, name, caller)
+        self.calls = Calls()
+        """Those that it must not forget to await."""
+
     @property
     def now(self) -> float:
         """The time, in milliseconds since 1970."""
@@ -232,18 +238,20 @@ class ActionCtx(_Ctx):
     @property
     def scheduler(self) -> ActionScheduler:
         """Schedules functions; each call is committed at once and stays when the action fails."""
-        return ActionScheduler(self._runner, self._caller.job)
+        return ActionScheduler(self._runner, self._caller.job, self.calls)
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         function = self._runner.registry.find(ref, ("query",))
         return await self._runner.query(function, args, self._caller.inner(self._name))
 
+    @must_be_begun
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         function = self._runner.registry.find(ref, ("mutation",))
         return await self._runner.mutation(function, args, self._caller.inner(self._name))
 
+    @must_be_begun
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         function = self._runner.registry.find(ref, ("action",))
@@ -284,9 +292,9 @@ class SyncAuth:
 class SyncActionCtx:
     """The context of a `def` action, which runs in a thread: what is awaited elsewhere blocks here."""
 
-    def __init__(self, ctx: ActionCtx, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ctx: ActionCtx, threads: Threads) -> None:
         self._ctx = ctx
-        self._loop = loop
+        self._threads = threads
         self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
         self.scheduler = SyncScheduler(self, ctx.scheduler)
         self.random = ctx.random
@@ -294,11 +302,8 @@ class SyncActionCtx:
         self.scheduled_function_id = ctx.scheduled_function_id
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine in the app's event loop and return its result."""
-        if self._loop.is_closed():  # the app has ended, while this thread could not be stopped
-            coroutine.close()
-            raise closed()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Run a coroutine in the app's event loop and return its result. StoreError after the app was closed."""
+        return self._threads.ask(coroutine)
 
     @property
     def now(self) -> float:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -19,14 +18,14 @@ from duly.database.transaction import Transaction
 from duly.database.usage import Quota
 from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
 from duly.functions.absent import advise
-from duly.functions.acting import ACTION_THREADS, contained, contained_call
+from duly.functions.acting import contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
+from duly.functions.threads import Threads
 from duly.limits import (
-    BLOCKING_ACTIONS_MAX,
     ERROR_TEXT_LENGTH_MAX,
     OF_ANY_SIZE,
     POSTPONED_MS,
@@ -88,15 +87,15 @@ class Runner:
         self._development = development
         self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
         self._unlimited = Quota(unlimited(registry.limits))
-        self._threads = ThreadPoolExecutor(BLOCKING_ACTIONS_MAX, ACTION_THREADS)
+        self._threads = Threads()
 
     def use(self, registry: Registry) -> None:
         """Find functions in this registry from now on."""
         self.registry = registry
 
     def close(self) -> None:
-        """Start no more actions in threads. Those that run cannot be stopped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Start no more actions in threads. Those that run cannot be stopped, and go on alone."""
+        self._threads.close()
 
     def job_id(self, number: int) -> str:
         return self.ids.encode(JOBS.number, number)
@@ -197,14 +196,16 @@ class Runner:
         return function.result(value, self._database)
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
-        loop, most = asyncio.get_running_loop(), self.limits.action_seconds_max
+        most = self.limits.action_seconds_max
         timeout = asyncio.timeout(most)
         try:
             async with timeout:
                 if not function.blocking:
-                    return await function.handler(ctx, **arguments)
-                call = partial(contained_call, function.handler, SyncActionCtx(ctx, loop), arguments)
-                return await loop.run_in_executor(self._threads, copy_context().run, call)
+                    value = await function.handler(ctx, **arguments)
+                    ctx.calls.check(function.name)
+                    return value
+                call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
+                return await self._threads.run(call)
         except TimeoutError:
             if not timeout.expired():
                 raise  # its own
@@ -381,6 +382,13 @@ class Runner:
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
+
+    def give_up(self, job: Job, epoch: int) -> None:
+        """Queue to be recorded that an action was interrupted, which goes on as if it was not."""
+        with suppress(StoreError):  # the process is lost: the next one will know
+            recorded = self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=jobs.INTERRUPTED))
+            recorded.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self.tell_interrupted(job)
 
     def tell_interrupted(self, job: Job) -> None:
         """Tell the log of an action that has failed because nobody knows how it ended."""

@@ -10,6 +10,7 @@ from duly.clock import to_milliseconds
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, InvalidScheduleError
+from duly.functions.acting import Calls, must_be_begun
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
 from duly.limits import SCHEDULE_WINDOW_MS
@@ -83,20 +84,24 @@ class Scheduler:
 class ActionScheduler:
     """`ctx.scheduler` of an action: each call is a commit of its own, and stays when the action fails."""
 
-    __slots__ = ("_job", "_runner")
+    __slots__ = ("_job", "_runner", "calls")
 
-    def __init__(self, runner: Runner, job: int | None) -> None:
+    def __init__(self, runner: Runner, job: int | None, calls: Calls) -> None:
         self._runner = runner
         self._job = job
+        self.calls = calls
 
+    @must_be_begun
     async def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
         return await self._schedule(self._runner.clock.now() + delay_ms(delay), ref, args)
 
+    @must_be_begun
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
         return await self._schedule(moment_ms(when), ref, args)
 
+    @must_be_begun
     async def cancel(self, id: str) -> None:
         """Cancel a scheduled function, as in a mutation; also the running action itself."""
         number = job_number(self._runner.ids, id)

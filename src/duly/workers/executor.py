@@ -19,7 +19,7 @@ from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
-from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE
+from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.model import executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
@@ -63,7 +63,7 @@ class Executor:
         self._database = database
         self._runner = runner
         self._actions_max = actions_max
-        self._running: dict[asyncio.Task[None], int] = {}
+        self._running: dict[asyncio.Task[None], tuple[Job, int]] = {}
         """The actions it runs, and the epoch in which each was started."""
         self._regrouped = database.regrouped
         self._last = Drained(0, [], None, False, False, 0, 0)
@@ -103,7 +103,7 @@ class Executor:
 
     def _disown(self) -> None:
         """Stop actions that this process ran when it was taken for lost: they have failed."""
-        for task, epoch in self._running.items():
+        for task, (_, epoch) in self._running.items():
             if epoch != self._database.epoch:
                 task.cancel()
 
@@ -111,6 +111,7 @@ class Executor:
         """Run a batch of what is due now, and some more where there is much."""
         others = self._batches_more
         self._batches_more = 0
+        self._taken = []  # those of the batch before have nothing to do with what this one is refused
         first = self._database.commit(self._drain)
         going_on = [self._database.commit(self._go_on) for _ in range(others)]
         rest = asyncio.gather(*going_on, return_exceptions=True) if others else None
@@ -161,7 +162,10 @@ class Executor:
         return self._last
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
-        """Let the running actions end, for so long; then interrupt the others and record it."""
+        """Let the running actions end, for so long; then interrupt the others and record it.
+
+        Those that ignore it are still `running` afterwards: their end is queued to be recorded.
+        """
         try:
             if self._running and grace_seconds > 0:
                 await asyncio.wait(self._running, timeout=grace_seconds)
@@ -171,7 +175,12 @@ class Executor:
     async def _interrupt(self) -> None:
         for task in tuple(self._running):
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        try:
+            if self._running:
+                await asyncio.wait(self._running, timeout=INTERRUPT_SECONDS)
+        finally:
+            for job, epoch in self._running.values():
+                self._runner.give_up(job, epoch)
 
     # In the batch.
 
@@ -222,7 +231,7 @@ class Executor:
 
     def _start(self, job: Job, drained: Drained) -> None:
         task = asyncio.create_task(self._run_action(job, drained), name=f"duly action {job.name}")
-        self._running[task] = drained.epoch
+        self._running[task] = job, drained.epoch
 
     async def _run_action(self, job: Job, drained: Drained) -> None:
         try:

@@ -37,9 +37,14 @@ class Address(NamedTuple):
     @property
     def shown(self) -> str:
         """The address without its password."""
-        parts = urlsplit(self.dsn)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
+        return shown(self.dsn)
+
+
+def shown(dsn: str) -> str:
+    """An address that may be seen: without its user, password and options."""
+    parts = urlsplit(dsn)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def need_driver() -> None:

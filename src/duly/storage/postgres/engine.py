@@ -22,14 +22,7 @@ from typing import Any, Final
 
 from duly import faults
 from duly.errors import StoreError
-from duly.limits import (
-    ANSWER_SECONDS,
-    CONNECT_SECONDS,
-    DEFAULTS,
-    DOCUMENT_CACHE_BYTES_MAX,
-    NODE_NEWS_MAX,
-    Limits,
-)
+from duly.limits import ANSWER_SECONDS, CONNECT_SECONDS, DEFAULTS, DOCUMENT_CACHE_BYTES_MAX, NODE_NEWS_MAX, Limits
 from duly.storage.engine import (
     JOBS,
     Changes,
@@ -120,6 +113,7 @@ class PostgresEngine:
             [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
             now = self._learn_anew()
             self._end()
+            self.nodes.begin_listening()  # before it is a node, which others rely on
             heartbeat = self._join()
             self._connection = self._link.connections
         except (StoreError, Conflict) as error:

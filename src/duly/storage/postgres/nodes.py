@@ -21,7 +21,7 @@ from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import CONNECT_SECONDS, NODE_ANSWER_SECONDS, NODE_BEAT_SECONDS, NODE_FRESH_SECONDS
 from duly.storage.engine import Heartbeat
-from duly.storage.postgres.address import Address
+from duly.storage.postgres.address import Address, shown
 from duly.storage.postgres.layout import channel
 from duly.storage.postgres.link import Link
 from duly.storage.postgres.view import ALL, Part
@@ -56,6 +56,17 @@ class Nodes:
         """Whether it was taken for lost, and must join anew."""
         return self.outlived == self.epoch
 
+    def begin_listening(self) -> None:
+        """Make the connection by which it hears and beats: without one it would soon be taken for lost."""
+        try:
+            self._link.listen(channel(self._address), self._hear)
+        except StoreError as error:
+            if self._address.listen == self._address.dsn:
+                raise
+            raise type(error)(f"nothing can be heard at listen={shown(self._address.listen)}: {error}") from error
+        self._listens = True
+        self._heard.set()  # something may have come before
+
     # In the thread that commits.
 
     def join(self, link: Link) -> Heartbeat:
@@ -82,9 +93,7 @@ class Nodes:
         if not self._link.is_connected:
             self._listens = False
         if not self._listens:
-            self._link.listen(channel(self._address), self._hear)
-            self._listens = True
-            self._heard.set()  # something may have come before
+            self.begin_listening()
         if not self._heard.is_set():
             self._link.wait(self._heard, max(self._beat_at - monotonic(), 0.0))
         has_news = self._heard.is_set()

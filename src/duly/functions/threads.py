@@ -1,0 +1,114 @@
+"""Threads for actions that are plain functions, and their way back into the event loop.
+
+Nothing can stop such a thread. So it is one that keeps no process alive, and whatever it asks of the app is answered or
+refused: a thread that waits for an event loop that has gone would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from duly.database.committer import closed
+from duly.errors import StoreError
+from duly.limits import BLOCKING_ACTIONS_MAX
+
+T = TypeVar("T")
+
+
+class Threads:
+    """Threads that belong to the event loop in which this was made."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._free = asyncio.Semaphore(BLOCKING_ACTIONS_MAX)
+        self._asking = threading.Lock()
+        self._asked: set[Future[Any]] = set()
+        """What threads wait for."""
+        self._is_closed = False
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run a call, which raises nothing but an Exception, in a thread of its own."""
+        await self._free.acquire()
+        ended: asyncio.Future[T] = self._loop.create_future()
+        try:
+            if self._is_closed:
+                raise closed()
+            serve = threading.Thread(target=copy_context().run, args=(self._serve, call, ended), daemon=True)
+            serve.name = f"duly-action-{serve.name}"
+            serve.start()
+        except BaseException:
+            self._free.release()
+            raise
+        return await ended
+
+    def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop, for a thread that waits for its result. StoreError after `close`."""
+        answer: Future[T] = Future()
+        try:
+            with self._asking:
+                if self._is_closed:
+                    raise closed()
+                self._asked.add(answer)
+            self._call_soon(self._begin, coroutine, answer)
+        except StoreError:
+            coroutine.close()
+            raise
+        return answer.result()
+
+    def close(self) -> None:
+        """Begin nothing more, and refuse what threads wait for. Those that run go on."""
+        with self._asking:
+            self._is_closed = True
+        for answer in self._asked:
+            if not answer.done():
+                answer.set_exception(closed())
+
+    def _call_soon(self, act: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(act, *args)
+        except RuntimeError:  # it was closed without closing the app
+            raise closed() from None
+
+    # In the threads.
+
+    def _serve(self, call: Callable[[], T], ended: asyncio.Future[T]) -> None:
+        with suppress(StoreError):
+            try:
+                value = call()
+            except Exception as error:
+                self._call_soon(self._end, ended, None, error)
+            else:
+                self._call_soon(self._end, ended, value, None)
+
+    # In the event loop.
+
+    def _end(self, ended: asyncio.Future[Any], value: object, error: Exception | None) -> None:
+        self._free.release()
+        if ended.done():
+            return  # the action was interrupted
+        if error is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(value)
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        task.add_done_callback(lambda done: self._answer(answer, done))
+
+    def _answer(self, answer: Future[Any], task: asyncio.Future[Any]) -> None:
+        self._asked.discard(answer)
+        error = None if task.cancelled() else task.exception()
+        if answer.done():
+            return  # the app was closed meanwhile
+        if task.cancelled():
+            answer.cancel()
+        elif error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(task.result())
