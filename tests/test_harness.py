@@ -131,3 +131,28 @@ async def test_functions_without_end_are_told_by_the_limit_that_they_exceed() ->
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, again))
         with pytest.raises(DulyError, match=r"got more than 10 functions that ran at one time \(max_functions\)"):
             await t.run_until_idle(max_functions=10)
+
+
+@internal_action
+async def last(ctx: ActionCtx) -> None:
+    await asyncio.Event().wait()
+
+
+@mutation
+async def begin(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, "app:last")
+
+
+async def test_an_action_that_a_crash_interrupts_is_told_of_once(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with Harness({"app": SimpleNamespace(last=last, begin=begin)}, store=store) as t:
+        await t.mutation(begin)
+        running = asyncio.create_task(t.run_until_idle())
+        while not t.app.executor.running:
+            await asyncio.sleep(0.001)
+        await t.crash()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["failed"]
+    told = [(record.name, record.getMessage()[:15]) for record in caplog.records]
+    assert told == [("duly.run", "action app:last")]

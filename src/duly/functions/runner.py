@@ -361,7 +361,8 @@ class Runner:
             failure, error = FunctionError(jobs.INTERRUPTED), jobs.INTERRUPTED
         except Exception as raised:
             failure, error = raised, describe(raised, ERROR_TEXT_LENGTH_MAX)
-        self._told(job.name, ACTION, started, failure, job)
+        if self._database.is_open:  # else whoever opens the store next will tell of it
+            self._told(job.name, ACTION, started, failure, job)
         faults.at("action.ran")
         account = NO_ACCOUNT if job.cron is None else self._account(begun, caller, value)
         await self._record_end(job, epoch, error, account)
@@ -375,7 +376,7 @@ class Runner:
                 return await self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account))
             except StoreError:
                 if not self._database.is_open:
-                    raise
+                    return None  # this process is lost: the next one will know
                 _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
             except Exception as unfit:  # then without what cannot be recorded
                 _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
