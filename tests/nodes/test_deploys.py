@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+import duly
 from duly import (
     App,
     FunctionNotFoundError,
@@ -177,7 +178,9 @@ def with_crons(**hours: int) -> dict[str, Any]:
 HOUR = 3_600_000
 
 
-async def test_a_node_with_older_code_does_not_bring_back_a_cron_that_was_removed_or_changed(store: str) -> None:
+async def test_a_node_with_older_code_does_not_bring_back_a_cron_that_was_removed_or_changed(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
     before, after = with_crons(stays=1, changes=2, goes=3), with_crons(stays=1, changes=4)
     async with App(before, store, executor=False) as older:
         assert await older.query(crons) == [["stays", HOUR], ["changes", 2 * HOUR], ["goes", 3 * HOUR]]
@@ -186,8 +189,35 @@ async def test_a_node_with_older_code_does_not_bring_back_a_cron_that_was_remove
             assert await newer.query(crons) == expected
             async with App(before, store, executor=False) as late:
                 assert await late.query(crons) == expected
+        [warning] = [record.getMessage() for record in caplog.records if record.name == "duly.schema"]
+        assert "its schema and its crons stay" in warning
+        assert "`duly migrate --folder` with its folder, or `app.reload()`" in warning
         async with App(after, store, executor=False) as newer:
             assert await newer.query(crons) == expected
+            async with App(before, store, executor=False) as back:
+                await back.reload()
+            assert await newer.query(crons) == [["stays", HOUR], ["changes", 2 * HOUR], ["goes", 3 * HOUR]]
+
+
+@mutation
+async def registers(ctx: MutationCtx) -> None:
+    for n in range(20):
+        if await duly.crons.get(ctx, f"cron {n}") is None:
+            await duly.crons.register(ctx, {"kind": "interval", "ms": HOUR}, news, {"n": n}, name=f"cron {n}")
+
+
+async def test_nodes_that_register_or_declare_the_same_crons_at_once_make_each_once(store: str) -> None:
+    app = with_crons(a=1, b=1, c=1)
+    app["app"].registers = registers
+    nodes = [App(app, store, executor=False) for _ in range(3)]
+    await asyncio.gather(*(node.__aenter__() for node in nodes))
+    try:
+        await asyncio.gather(*(node.mutation(registers) for node in nodes))
+        names = sorted(name for name, _ in await nodes[0].query(crons))
+        assert names == sorted(["a", "b", "c", *(f"cron {n}" for n in range(20))])
+    finally:
+        for node in nodes:
+            await node.close()
 
 
 async def test_a_node_with_older_code_ticks_the_crons_of_the_newer_and_leaves_their_runs_to_it(store: str) -> None:
