@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from duly import (
+    FunctionError,
     LimitError,
     Limits,
     MutationCtx,
@@ -106,6 +107,19 @@ async def test_what_a_ctx_does_not_have_is_told_with_what_to_use_instead(
         text = describe(caught.value)
         assert message is None or message in text
         assert text.startswith("AttributeError: ") and " at act (test_newcomers.py:" in text
+
+
+@pytest.mark.parametrize("kind", [query, mutation, action])
+async def test_a_coroutine_that_is_returned_is_told(kind: Any) -> None:
+    async def one() -> int:
+        return 1
+
+    async def reads(ctx: Any) -> Any:
+        return ctx.db.query("rooms").first() if kind is not action else one()
+
+    async with Harness({"app": SimpleNamespace(reads=kind(reads))}) as t:
+        with pytest.raises(FunctionError, match="forgot `await`|without `await`"):
+            await t.app.run("app:reads")
 
 
 async def test_a_query_without_its_end_is_told() -> None:

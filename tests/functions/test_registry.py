@@ -118,6 +118,12 @@ def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_plac
             "import datetime\nfrom duly import query\n@query\nasync def f(ctx, at: datetime.datetime): ...\n",
             "bad:f: .*at.*datetime",
         ),
+        (
+            "from duly import query\n@query\nasync def f(ctx):\n    yield 1\n",
+            "bad.py:2: TypeError: @query: got f with `yield`, expected a function that returns its result as a whole",
+        ),
+        ("from duly import action\n@action\ndef f(ctx):\n    yield 1\n", "@action: got f with `yield`, expected"),
+        ("from duly import query\n@query\nasync def f(items: list[str]): ...\n", "bad:f: .*expected ctx before it"),
         ("from duly import query\n@query\ndef f(ctx): ...\n", "bad.py:2: TypeError: @query: got the plain function f"),
         (
             "from duly import query, v\n@query(args={'x': v.string()})\nasync def f(ctx): ...\n",

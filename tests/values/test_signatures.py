@@ -2,10 +2,12 @@
 
 import datetime
 from dataclasses import dataclass
-from typing import Literal, Optional, TypedDict
+from typing import Any, Literal, Optional, TypedDict
 
 from duly.values.annotations import Id, arguments_of, check_handler_accepts, returns_of, validator_of
+from duly.values.containers import OptionalValidator
 from duly.values.validators import IdValidator, v
+from duly.values.value import UNSET
 from tests.values.refusals import STORE, complaint, refusal
 
 
@@ -79,6 +81,66 @@ def test_a_handler_without_place_for_ctx_is_a_type_error() -> None:
         assert complaint(arguments_of, handler) == (
             f"{handler.__name__}() has no place for ctx, expected it as the first parameter"
         )
+
+
+def test_a_first_parameter_that_is_no_ctx_is_a_type_error() -> None:
+    def annotated(items: list[str]): ...
+
+    def named(items, n=1): ...
+
+    assert complaint(arguments_of, annotated) == (
+        "annotated() has the first parameter items: list[str], expected ctx before it; call that ctx, or annotate it"
+        " with the class of its ctx, such as MutationCtx"
+    )
+    assert "named() has the first parameter items, expected ctx before it" in complaint(arguments_of, named)
+    assert "items, expected ctx" in complaint(check_handler_accepts, named, v.object({}))
+
+
+def test_a_ctx_is_known_by_its_name_or_its_annotation() -> None:
+    def context(context): ...
+
+    def unused(_): ...
+
+    def short(c): ...
+
+    def odd(ctx: "Nowhere[int]"): ...  # noqa: F821
+
+    def annotated(request: "duly.MutationCtx"): ...  # noqa: F821
+
+    for handler in (context, unused, short, odd, annotated):
+        assert arguments_of(handler) == v.object({})
+
+
+def test_a_default_that_its_annotation_does_not_allow_is_a_type_error() -> None:
+    def number(ctx, n: int = "a"): ...
+
+    def nothing(ctx, name: str = None): ...  # noqa: RUF013
+
+    def pair(ctx, sizes: list[int] = (1, 2)): ...
+
+    def kind(ctx, kind: Literal["a", "b"] = "c"): ...
+
+    assert complaint(arguments_of, number) == ('parameter n of number(): its default: expected an integer, got "a"')
+    assert complaint(arguments_of, nothing).endswith("add `| None` to its annotation")
+    assert "parameter sizes of pair(): its default: " in complaint(arguments_of, pair)
+    assert "parameter kind of kind(): its default: " in complaint(arguments_of, kind)
+
+
+def test_a_default_may_be_whatever_its_annotation_allows_and_a_mark_of_absence() -> None:
+    mark = object()
+
+    def allowed(
+        ctx,
+        n: float = 1,
+        line: Line = Line("a"),  # noqa: B008
+        lines: list[Line] | None = None,
+        order: Id[Line] = "known only in a store",
+        note: str = UNSET,
+        anything=mark,
+        more: Any = mark,
+    ): ...
+
+    assert all(isinstance(field, OptionalValidator) for field in arguments_of(allowed).fields.values())
 
 
 def test_an_annotation_that_is_not_understood_names_its_parameter() -> None:

@@ -171,6 +171,11 @@ def _decorate(
 def _check_handler(handler: object, kind: str) -> None:
     if not inspect.isfunction(handler):
         raise TypeError(f"@{kind}: got {handler!r}, expected a function")
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        raise TypeError(
+            f"@{kind}: got {handler.__qualname__} with `yield`, expected a function that returns its result as a whole:"
+            " collect it in a list, or return it page by page (paginate)"
+        )
     if kind != ACTION and not inspect.iscoroutinefunction(handler):
         raise TypeError(
             f"@{kind}: got the plain function {handler.__qualname__}, expected `async def {handler.__name__}(ctx, …)`"

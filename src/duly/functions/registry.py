@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, cast
 
@@ -73,6 +73,8 @@ class Registered:
         """What the handler returned, as a plain value."""
         if isinstance(value, Query):
             raise FunctionError(f"{self.name}: it returned a query, expected its documents: end it with .collect()")
+        if inspect.isawaitable(value):
+            raise FunctionError(f"{self.name}: it returned {_closed(value)}, expected its value; forgot `await`?")
         try:
             if self._returns is not None:
                 value = self._returns.plain(value, ids)
@@ -84,6 +86,14 @@ class Registered:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
+
+
+def _closed(awaitable: Awaitable[object]) -> str:
+    """What was not awaited; closed, so that Python does not warn of it, too."""
+    if not inspect.iscoroutine(awaitable):
+        return f"something to await ({type(awaitable).__name__})"
+    awaitable.close()
+    return f"the coroutine of {awaitable.__qualname__}()"
 
 
 def encode_arguments(name: str, args: object, limits: Limits) -> str:

@@ -15,6 +15,7 @@ from duly.values.checks import (
     IdValidator,
     IntValidator,
     LiteralValidator,
+    Mismatch,
     TypeValidator,
     Validator,
     is_pydantic,
@@ -29,6 +30,7 @@ from duly.values.containers import (
     never_absent,
 )
 from duly.values.models import DataclassValidator, PydanticValidator, parses_itself, pydantic_keys
+from duly.values.value import UNSET
 
 if TYPE_CHECKING:  # Python 3.11 has no defaults of type variables; type checkers bring this package themselves
     from typing_extensions import TypeVar
@@ -114,8 +116,31 @@ def arguments_of(handler: Handler) -> ObjectValidator:
             rest = validator
         else:
             optional = parameter.default is not parameter.empty
+            if optional and parameter.default is not UNSET:
+                _check_default(validator, parameter.default, place)
             fields[parameter.name] = OptionalValidator(validator) if optional else validator
     return ObjectValidator(fields, rest)
+
+
+def _check_default(validator: Validator, default: object, place: str) -> None:
+    """Raise a TypeError if callers may not give the value that is the default."""
+    store = _NoStore()
+    try:
+        if not isinstance(validator, AnyValidator):  # for those, a default may be a mark that no caller can give
+            validator.plain(default, store)
+    except Mismatch as error:
+        if not store.was_asked:
+            advice = "; add `| None` to its annotation" if default is None else ""
+            raise TypeError(f"{place}: its default: {error}{advice}") from None
+
+
+class _NoStore:
+    """Knows no ids, and whether that matters."""
+
+    was_asked = False
+
+    def table_of(self, id: str, /) -> None:
+        self.was_asked = True
 
 
 def returns_of(handler: Handler) -> Validator | None:
@@ -152,6 +177,11 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters or parameters[0].kind not in by_position:
         raise TypeError(f"{_name(handler)}() has no place for ctx, expected it as the first parameter")
+    if not _is_ctx(parameters[0]):
+        raise TypeError(
+            f"{_name(handler)}() has the first parameter {parameters[0]}, expected ctx before it; call that ctx, or"
+            " annotate it with the class of its ctx, such as MutationCtx"
+        )
     for parameter in parameters[1:]:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             raise TypeError(
@@ -159,6 +189,13 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
                 " expected one that can be given by its name: arguments are passed as keywords"
             )
     return parameters[1:]
+
+
+def _is_ctx(parameter: inspect.Parameter) -> bool:
+    """Whether it is meant to be that, by its name or its annotation, which nobody may be able to evaluate."""
+    annotation = parameter.annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return parameter.name.strip("_") in ("", "c", "ctx", "context") or text.strip("'\"").endswith(("Ctx", "Context"))
 
 
 def _name(handler: Handler) -> str:

@@ -50,7 +50,7 @@ def shown(dsn: str) -> str:
 def need_driver() -> None:
     """Raise a StoreError that says what to do where the driver is not installed, which is an extra."""
     if find_spec("asyncpg") is None:
-        raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install 'duly[postgres]'")
+        raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install asyncpg")
 
 
 def names_schema(store: str) -> bool:
