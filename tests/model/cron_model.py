@@ -96,7 +96,7 @@ ELAPSED = """
 DAYS = """
 0 0 L * *; 0 0 LW * *; 0 12 1,15,L * *; 30 8 * * 5L; 0 9 * * MON#1; 0 9 * * 2#5; 0 9 * * 0L,3#2; 0 0 13 * FRI;
 0 0 1-7 * MON; 0 0 */2 * 1-5; 0 0 1 * */2; 0 0 */10 */2 */3; 0 0 1,LW 2 6L; 0 0 31 * *; 0 0 29 2 *; 0 0 */28 2 1;
-0 0 30,31 4,6,9,12 *; 0 0 * * 7; 0 0 * * 5-7; 0 0 * * FRI-MON; 0 0 * * 6-2/2; 0 0 * NOV-FEB *; 0 0 28-3 * *;
+0 0 30,31 4,6,9,12 *; 0 0 * * 7; 0 0 * * 5-7; 0 0 * * 7-2; 0 0 * * FRI-MON; 0 0 * * 6-2/2; 0 0 * NOV-FEB *; 0 0 28-3 * *;
 0 0 28-3/2 1-12/5 *; 0 0 * * 1/2; 5/20 3/7 10/9 2/3 *; 0 0 29 2 1#5; @yearly; @annually; @monthly; @weekly; @daily;
 @midnight; @hourly
 """
@@ -352,11 +352,12 @@ def expressions(random: Random, count: int = 200) -> list[str]:
 def expression(random: Random) -> str:
     def field(low: int, high: int, *special: str, star: float) -> str:
         if random.random() < star:
-            return random.choice(("*", "*", f"*/{random.randint(2, 12)}"))
+            return random.choice(("*", "*", f"*/{random.randint(2, 7 if high == 6 else 12)}"))
         return ",".join(sorted({term(low, high, special) for _ in range(random.choice((1, 1, 1, 2, 3)))}))
 
     def term(low: int, high: int, special: tuple[str, ...]) -> str:
-        first, last, step = random.randint(low, high), random.randint(low, high), random.randint(1, 9)
+        first, last = random.randint(low, high), random.randint(low, high)
+        step = random.randint(1, 7 if high == 6 else 9)  # longer ones are refused: 7 is the highest number of a day
         forms = (f"{first}", f"{first}", f"{first}-{last}", f"{first}-{last}/{step}", f"{first}/{step}", *special)
         return random.choice(forms)
 
