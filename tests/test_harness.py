@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from duly import MutationCtx, mutation
+from duly import ActionCtx, DulyError, MutationCtx, cron_jobs, internal_action, internal_mutation, mutation
 from duly.testing import Harness
 from tests import postgres
 from tests.conftest import skip_without_postgres
@@ -51,3 +54,80 @@ async def test_a_harness_that_is_given_none_begins_empty_each_time() -> None:
         async with Harness(MODULES) as t:
             assert await t.jobs() == []
             await t.mutation(put)
+
+
+@internal_mutation
+async def fail(ctx: MutationCtx) -> None:
+    raise ValueError("no tea")
+
+
+@internal_action
+async def fail_in_an_action(ctx: ActionCtx) -> None:
+    raise ValueError("no coffee")
+
+
+@pytest.mark.usefixtures("engine")
+async def test_failures_are_those_of_crons_too() -> None:
+    crons = cron_jobs()
+    crons.interval("brew tea", {"hours": 1}, fail)
+    crons.interval("brew coffee", {"hours": 1}, fail_in_an_action)
+    app = SimpleNamespace(fail=fail, fail_in_an_action=fail_in_an_action)
+    async with Harness({"app": app, "crons": crons}) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, fail))
+        await t.run_until_idle()
+        job, *runs = await t.failures()
+        assert job["state"]["kind"] == "failed"
+        said = {run["name"]: run["status"]["error"].partition("\n")[0] for run in runs}
+        assert said == {"brew tea": "ValueError: no tea", "brew coffee": "ValueError: no coffee"}
+        assert {run["scheduledTime"] for run in runs} == {job["scheduledTime"]}
+
+
+@internal_mutation
+async def again(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, again)
+
+
+TIME = {"app": SimpleNamespace(put=put, again=again)}
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("engine")
+async def test_calls_that_move_time_at_once_come_one_after_the_other() -> None:
+    async with Harness(TIME) as t, asyncio.timeout(20):
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(5, put))
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(25, put))
+        await asyncio.gather(t.advance(10), t.run_until_idle(), t.advance(20))
+        assert t.now == START + timedelta(milliseconds=30)
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success", "success"]
+
+
+@pytest.mark.parametrize(
+    ("move", "by", "message"),
+    [
+        ("advance", timedelta(days=30_000), "got 2112-.*, expected a time up to 2089-"),
+        ("advance", 1e300, "got 1,0.* ms since 1970, expected a time up to 2089-"),
+        ("advance_to", START - timedelta(seconds=1), "got 2029-12-31 .* expected a time from 2030-01-01 "),
+    ],
+)
+async def test_time_goes_forward_and_no_further_than_ids(move: str, by: Any, message: str) -> None:
+    async with Harness(TIME) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, put))
+        with pytest.raises(ValueError, match=message):
+            await getattr(t, move)(by)
+        assert t.now == START
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["pending"]
+        await t.advance_to(t.now)
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success"]
+
+
+async def test_it_starts_when_ids_can_tell() -> None:
+    for start in (datetime(2019, 12, 31, tzinfo=UTC), datetime(2090, 1, 1, tzinfo=UTC)):
+        with pytest.raises(ValueError, match="expected one from 2020 to 2089"):
+            Harness(TIME, start=start)
+
+
+async def test_functions_without_end_are_told_by_the_limit_that_they_exceed() -> None:
+    async with Harness(TIME) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, again))
+        with pytest.raises(DulyError, match=r"got more than 10 functions that ran at one time \(max_functions\)"):
+            await t.run_until_idle(max_functions=10)

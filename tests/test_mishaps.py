@@ -257,7 +257,7 @@ async def test_an_action_that_cancels_a_task_of_its_own_is_not_called_interrupte
         await t.mutation(several, {"names": ["cancels_its_own_task"]})
         await t.run_until_idle()
         [job] = await t.jobs()
-        assert job["state"]["error"].startswith("asyncio.exceptions.CancelledError")
+        assert job["state"]["error"].startswith("FunctionError: got CancelledError from a function")
 
 
 async def test_a_function_that_became_an_action_waits_for_its_turn_like_one(store: str) -> None:
@@ -409,7 +409,7 @@ async def again(ctx: MutationCtx) -> None:
 
 
 async def test_advance_tells_of_functions_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.testing._ROUNDS_MAX", 50)
+    monkeypatch.setattr("duly.testing.HARNESS_ROUNDS_MAX", 50)
     async with Harness({"app": SimpleNamespace(again=again)}) as t:
         await t.mutation(again)
         with pytest.raises(Exception, match="does a function schedule itself with no delay"):

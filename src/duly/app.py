@@ -91,17 +91,30 @@ class App:
         random: Random | None = None,
     ) -> None:
         self._source = source
-        self._engine = engine_of(store, limits, executor)
+        self._new_engine = partial(engine_of, store, limits, executor)
+        self._new_engine()  # what is wrong with the address is told here
         self._executes = executor
         self.development = development
         self._limits = limits
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._open: _Open | None = None
+        self._is_held = False
+        """Whether it is being opened, open or being closed."""
 
     async def __aenter__(self) -> Self:
+        if self._is_held:
+            raise StoreError("got an app that is open already, expected one that is closed: enter it once, share it")
+        self._is_held = True
+        try:
+            self._open = await self._opening()
+        finally:
+            self._is_held = self._open is not None
+        return self
+
+    async def _opening(self) -> _Open:
         registry = Registry.load(self._source, self._limits)
-        database = await Database.open(self._engine, self._clock, self._limits, self._random)
+        database = await Database.open(self._new_engine(), self._clock, self._limits, self._random)
         try:
             await apply_schema(database, registry.schema, mark=registry.mark, takes_over=self.development)
             runner = Runner(database, registry, self._clock, self.development)
@@ -112,8 +125,7 @@ class App:
             await database.close()
             raise
         workers: list[alarm.Worker] = [executor, Sweeper(database, self._clock)] if self._executes else []
-        self._open = _Open(database, runner, executor, workers, self._clock)
-        return self
+        return _Open(database, runner, executor, workers, self._clock)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -127,14 +139,20 @@ class App:
         they are at once.
         """
         if self._open is not None:
-            opened, self._open = self._open, None
-            await opened.close(grace_seconds)
+            opened, self._open = self._opened, None
+            try:
+                await opened.close(grace_seconds)
+            finally:
+                self._is_held = False
 
     async def crash(self) -> None:
         """Lose everything that is not durable and stop, for tests of what survives."""
         if self._open is not None:
-            opened, self._open = self._open, None
-            await opened.crash()
+            opened, self._open = self._opened, None
+            try:
+                await opened.crash()
+            finally:
+                self._is_held = False
 
     # Calls.
 
@@ -256,6 +274,11 @@ class App:
     def _opened(self) -> _Open:
         if self._open is None:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
+        if _running_loop() not in (self._open.loop, None):
+            raise StoreError(
+                "got a call from another event loop than the one that opened the app, expected it from that one; from"
+                " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"
+            )
         return self._open
 
 
@@ -265,12 +288,13 @@ class _Open:
     def __init__(
         self, database: Database, runner: Runner, executor: Executor, workers: list[alarm.Worker], clock: Clock
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self.database = database
         self.runner = runner
         self.executor = executor
         self.reloading = asyncio.Lock()
         """Schemas are applied one after the other."""
-        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stop: asyncio.Future[None] = self.loop.create_future()
         self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
 
     async def close(self, grace_seconds: float) -> None:
@@ -346,6 +370,13 @@ class Subscription(Generic[R]):
         if self._watch is not None:
             with suppress(RuntimeError):  # the event loop was closed before
                 self._watch.cancel()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _sync_crons(database: Database, registry: Registry) -> None:

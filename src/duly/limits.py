@@ -185,6 +185,9 @@ GRACE_SECONDS: Final = 10.0
 """How long running actions may go on when an app is closed, in seconds. A container is given 30 by default, systemd
 gives 90."""
 
+HARNESS_ROUNDS_MAX: Final = 5_000
+"""Batches of due functions that a Harness runs at one moment: a chain of functions this long has no end."""
+
 # Nodes that share a store in PostgreSQL.
 NODE_BEAT_SECONDS: Final = 0.3
 """How often a node says that it lives, in seconds, and looks whether there are commits it was not told of."""

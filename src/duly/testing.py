@@ -21,15 +21,15 @@ from duly.functions.context import Identity, MutationCtx
 from duly.functions.define import R, Ref
 from duly.functions.modules import Source
 from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
-from duly.limits import DEFAULTS, Limits
+from duly.limits import DEFAULTS, HARNESS_ROUNDS_MAX, Limits
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 from duly.storage.postgres.address import names_schema, parse, with_schema
-from duly.values.ids import EPOCH_MS
+from duly.values.ids import END_MS, EPOCH_MS
 from duly.workers import alarm
 from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
-_ROUNDS_MAX: Final = 5_000  # a chain of functions this long at one moment has no end
+_ROUNDING_MS: Final = 0.0005  # what `now` may lie before the clock; half of what a datetime can tell
 
 
 class Harness:
@@ -54,14 +54,16 @@ class Harness:
         development: bool = False,
         limits: Limits = DEFAULTS,
     ) -> None:
-        if to_milliseconds(start) < EPOCH_MS:
-            raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 on, when ids begin")
+        if not EPOCH_MS <= to_milliseconds(start) <= END_MS:
+            raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 to 2089, which ids can tell")
         self._clock = ManualClock(to_milliseconds(start))
         self._source = source
         self._store, self._clean_up = _store_of_a_test(store)
         self._development = development
         self._limits = limits
         self._random = Random(0)  # the same test takes the same chances each time
+        self._moving = asyncio.Lock()
+        """Who moves time, or runs what is due: two at once would wait for each other."""
         self.app = self._new_app()
 
     def _new_app(self) -> App:
@@ -121,8 +123,18 @@ class Harness:
         return await self.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
 
     async def failures(self) -> list[dict[str, Any]]:
-        """The rows of those that have failed: `assert await t.failures() == []`."""
-        return [job for job in await self.jobs() if job["state"]["kind"] == "failed"]
+        """What has failed: `assert await t.failures() == []`.
+
+        First the rows of `_scheduled_functions`, where `state` is `{"kind": "failed", "error": …}`; then of the runs of
+        crons, which have no row there, those of `_cron_job_logs`: `name` is that of the cron, and `status` has what
+        `state` has there. Both have `scheduledTime`. The log keeps the newest 100 runs of each cron.
+        """
+
+        async def runs(ctx: MutationCtx) -> list[dict[str, Any]]:
+            return await ctx.db.system.query("_cron_job_logs").collect()
+
+        failed = [job for job in await self.jobs() if job["state"]["kind"] == "failed"]
+        return failed + [run for run in await self.transaction(runs) if run["status"]["kind"] == "failed"]
 
     # Time.
 
@@ -134,22 +146,33 @@ class Harness:
     async def advance(self, delta: Delay) -> None:
         """Move the clock by a timedelta or by milliseconds, and run what falls due on the way, in order.
 
-        Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest.
+        Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest. Of several
+        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot tell.
         """
-        await self._advance_to(self._clock.now() + delay_ms(delta))
+        delay = delay_ms(delta)
+        async with self._moving:
+            await self._advance_to(self._clock.now() + delay)
 
     async def advance_to(self, moment: Moment) -> None:
-        """The same, to an aware datetime or to milliseconds since 1970."""
-        await self._advance_to(moment_ms(moment))
+        """The same, to an aware datetime or to milliseconds since 1970; ValueError if that is past."""
+        target = moment_ms(moment)
+        async with self._moving:
+            if target < self._clock.now() - _ROUNDING_MS:
+                raise ValueError(f"got {_shown(target)}, expected a time from {self.now} on: a clock goes forward")
+            await self._advance_to(target)
 
     async def run_until_idle(self, max_functions: int = 1_000) -> None:
         """Run what is due now and what that schedules for now, without moving the clock.
 
-        Raises if more than `max_functions` run: functions that schedule themselves without end.
+        DulyError if more than `max_functions` run: functions that schedule themselves without end.
         """
-        await self._settle(max_functions)
+        async with self._moving:
+            await self._settle(max_functions)
 
     async def _advance_to(self, target: float) -> None:
+        target = max(target, self._clock.now())
+        if target > END_MS:
+            raise ValueError(f"got {_shown(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
         while True:
             due = await self._settle(None)
             if due is None or due > target:
@@ -165,11 +188,10 @@ class Harness:
             drained = await executor.drain()
             ran += drained.ran
             rounds += 1
-            if rounds > _ROUNDS_MAX or (ran_max is not None and ran > ran_max):
-                raise DulyError(
-                    f"got more than {ran - 1} functions at one time, expected them to come to rest;"
-                    " does a function schedule itself with no delay?"
-                )
+            if ran_max is not None and ran > ran_max:
+                raise _restless(f"more than {ran_max:,} functions", "max_functions")
+            if rounds > HARNESS_ROUNDS_MAX:
+                raise _restless(f"more than {HARNESS_ROUNDS_MAX:,} batches of functions", "HARNESS_ROUNDS_MAX")
             if drained.next_due is not None and drained.next_due <= self._clock.now():
                 continue
             if not executor.running:
@@ -183,6 +205,18 @@ class Harness:
         await self.app.crash()
         self.app = self._new_app()
         await self.app.__aenter__()
+
+
+def _restless(got: str, limit: str) -> DulyError:
+    return DulyError(
+        f"got {got} that ran at one time ({limit}), expected them to come to rest; does a function schedule itself"
+        " with no delay?"
+    )
+
+
+def _shown(time_ms: float) -> str:
+    """A time of a message, which may lie beyond all dates."""
+    return str(to_datetime(time_ms)) if abs(time_ms) < 1e14 else f"{time_ms:,.0f} ms since 1970"
 
 
 def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:

@@ -112,7 +112,7 @@ async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
         await until(lambda: ends == ["begun"])
         async with App(source(wait=wait), store) as other:
             with monkeypatch.context() as silent:
-                silent.setattr(app._engine, "listen", fall_silent)  # pyright: ignore[reportPrivateUsage]
+                silent.setattr(app.database._engine, "listen", fall_silent)  # pyright: ignore[reportPrivateUsage]
                 async for now in other.subscribe("app:state", {"id": id}):
                     if now != "inProgress":
                         break
@@ -173,3 +173,23 @@ async def test_a_handler_that_may_take_long_may_do_so_while_it_holds_the_lock(st
         await app.mutation("app:slow")
         assert sorted(await app.query("app:notes")) == [1, 2]
     assert len(ran) <= 3  # cut off once, as if it had stalled, and then given its time
+
+
+async def test_an_unexpected_error_does_not_make_a_node_deaf(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(is_awake: bool) -> Heartbeat:
+        monkeypatch.undo()
+        raise RuntimeError("bound to a different event loop")
+
+    async with App(source(), store) as app, App(source(), store) as other:
+        monkeypatch.setattr(app.database._engine, "listen", stumble)  # pyright: ignore[reportPrivateUsage]
+        async with asyncio.timeout(20):
+            while "the store answers again" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert "RuntimeError: bound to a different event loop" in caplog.text
+        await other.mutation("app:add", {"n": 1})
+        async with asyncio.timeout(20):
+            async for found in app.subscribe("app:notes"):
+                if found == [1]:
+                    break

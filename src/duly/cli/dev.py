@@ -21,10 +21,11 @@ from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.clock import to_datetime
 from duly.errors import DulyError, LoadError, SchemaValidationError
+from duly.functions.acting import ACTION_THREADS
 from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
 from duly.functions.registry import Registry
-from duly.functions.runner import ACTION_THREADS, Run
+from duly.functions.runner import Run
 from duly.limits import GRACE_SECONDS
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES

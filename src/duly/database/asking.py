@@ -128,9 +128,13 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
             raise _foreign("something of asyncio").with_traceback(error.__traceback__) from error
         if isinstance(error, Exception):
             raise
-        # SystemExit and the like must not end the thread that commits.
-        ended = FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
-        raise ended.with_traceback(error.__traceback__) from error
+        raise uncontained(error) from error  # SystemExit and the like must not end the thread that commits
+
+
+def uncontained(error: BaseException) -> FunctionError:
+    """What a function has failed with that raised what is no Exception, such as SystemExit."""
+    text = f"got {type(error).__name__} from a function, expected a result or an error"
+    return FunctionError(f"{text}: {error}" if str(error) else text).with_traceback(error.__traceback__)
 
 
 def _show_out(watched: Watched, coroutine: Coroutine[Any, Any, Any], _: object) -> None:

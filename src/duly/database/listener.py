@@ -38,9 +38,10 @@ class Listener:
         while not self._closing.is_set():
             try:
                 heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
-            except (StoreError, Conflict) as error:
+            except Exception as error:  # whatever it is, a node that hears and says nothing is taken for lost
                 if not failing:
-                    _log.warning("the store gives no answer, trying again: %s", error)
+                    unexpected = not isinstance(error, StoreError | Conflict)
+                    _log.warning("the store gives no answer, trying again: %s", error, exc_info=unexpected)
                 failing = True
                 self._closing.wait(STORE_PAUSE_SECONDS)
                 continue

@@ -19,6 +19,7 @@ from duly.database.transaction import Transaction
 from duly.database.usage import Quota
 from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
 from duly.functions.absent import advise
+from duly.functions.acting import ACTION_THREADS, contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
@@ -33,7 +34,7 @@ from duly.limits import (
     unlimited,
 )
 from duly.model import crons, jobs
-from duly.model.crons import Account
+from duly.model.crons import NO_ACCOUNT, Account
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -42,9 +43,9 @@ from duly.values.value import dumps, loads
 T = TypeVar("T")
 
 _log: Final = logging.getLogger("duly.run")
-"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that failed at ERROR."""
-ACTION_THREADS: Final = "duly-action"
-"""How the names of the threads begin that run actions which are plain functions."""
+"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that has failed at ERROR.
+
+What was interrupted, or could not even begin, has a line as well: of 0 ms, where nobody knows how long it took."""
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
@@ -55,14 +56,15 @@ class Run:
 
     def __init__(
         self,
-        function: Registered,
+        function: str,
+        kind: str,
         job: str | None,
         is_scheduled: bool,
         milliseconds: float,
         error: Exception | None,
     ) -> None:
-        self.function = function.name
-        self.kind = function.kind
+        self.function = function
+        self.kind = kind
         self.job = job
         self.is_scheduled = is_scheduled  # those of crons too, which have no job that anybody sees
         self.milliseconds = milliseconds
@@ -124,7 +126,7 @@ class Runner:
 
         started = monotonic()
         outcome = await self._database.read(unit, function.name)
-        self._told(function, started, outcome.error)
+        self._told(function.name, QUERY, started, outcome.error)
         return outcome
 
     async def query(
@@ -171,24 +173,27 @@ class Runner:
         function: Registered,
         args: dict[str, Any] | None,
         caller: Caller = NOBODY,
-        is_scheduled: bool = False,
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a plain function."""
+        started = monotonic()
+        try:
+            value = await contained(self._acted(function, args, caller))
+        except Exception as error:
+            self._told(function.name, ACTION, started, error)
+            raise
+        self._told(function.name, ACTION, started)
+        return value
+
+    async def _acted(self, function: Registered, args: object, caller: Caller) -> Any:
+        """What an action returns, whose code runs from here on: that of its types validates its arguments."""
         text = function.encode(args)
         try:
             arguments = function.arguments(text, self._database)
         except ArgumentValidationError:
             await self._database.refresh()  # it may name a table that another node has just made
             arguments = function.arguments(text, self._database)
-        ctx = ActionCtx(self, function.name, caller)
-        started = monotonic()
-        try:
-            value = function.result(await self._act(function, ctx, arguments), self._database)
-        except Exception as error:
-            self._told(function, started, error, caller.job, is_scheduled)
-            raise
-        self._told(function, started, None, caller.job, is_scheduled)
-        return value
+        value = await self._act(function, ActionCtx(self, function.name, caller), arguments)
+        return function.result(value, self._database)
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
         loop, most = asyncio.get_running_loop(), self.limits.action_seconds_max
@@ -196,8 +201,8 @@ class Runner:
         try:
             async with timeout:
                 if not function.blocking:
-                    return await _contained_await(function.handler(ctx, **arguments))
-                call = partial(_contained, function.handler, SyncActionCtx(ctx, loop), arguments)
+                    return await function.handler(ctx, **arguments)
+                call = partial(contained_call, function.handler, SyncActionCtx(ctx, loop), arguments)
                 return await loop.run_in_executor(self._threads, copy_context().run, call)
         except TimeoutError:
             if not timeout.expired():
@@ -263,9 +268,9 @@ class Runner:
                 value = batch.attempt(unit, handler=function.name)
         except Exception as error:
             if batch.broken is None:  # else it is run again
-                self._told(function, started, error)
+                self._told(function.name, MUTATION, started, error)
             raise
-        self._told(function, started, None)
+        self._told(function.name, MUTATION, started)
         return value
 
     # Scheduled functions.
@@ -294,7 +299,9 @@ class Runner:
             # A newer version of the application may know it: a node that runs that gets it, or this one asks again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
-            batch.attempt(jobs.fail, job, describe(_not_runnable(job.name, function)))
+            error = _not_runnable(job.name, function)
+            self._told(job.name, job.lane, monotonic(), error, job)
+            batch.attempt(jobs.fail, job, describe(error))
         return False
 
     def _tick(self, batch: Batch, clock: Job) -> None:
@@ -316,11 +323,10 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            self._told(function, started, error, caller.job, is_scheduled=True)
+            self._told(job.name, MUTATION, started, error, job)
             batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), Account(None, caller.lines or ()))
         else:
-            if _log.isEnabledFor(logging.INFO):
-                self._told(function, started, None, caller.job, is_scheduled=True)
+            self._told(job.name, MUTATION, started, None, job)
 
     async def _job(self, transaction: Transaction, function: Registered, job: Job, caller: Caller) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
@@ -340,20 +346,17 @@ class Runner:
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
         faults.at("action.marked")
+        failure: Exception | None = None
         error: str | None = None
-        value, caller, started = None, _caller_of(job), self.clock.now()
+        value, caller, started, began = None, _caller_of(job), self.clock.now(), monotonic()
         try:
             function = self.registry.find(job.name, (ACTION,))
-            value = await self.action(function, loads(job.args), caller, is_scheduled=True)
-        except asyncio.CancelledError as canceled:
-            task = asyncio.current_task()
-            error = (
-                jobs.INTERRUPTED
-                if task is not None and task.cancelling()
-                else describe(canceled, ERROR_TEXT_LENGTH_MAX)
-            )
-        except Exception as failure:
-            error = describe(failure, ERROR_TEXT_LENGTH_MAX)
+            value = await contained(self._acted(function, loads(job.args), caller))
+        except asyncio.CancelledError:
+            failure, error = FunctionError(jobs.INTERRUPTED), jobs.INTERRUPTED
+        except Exception as raised:
+            failure, error = raised, describe(raised, ERROR_TEXT_LENGTH_MAX)
+        self._told(job.name, ACTION, began, failure, job)
         faults.at("action.ran")
         result = None if job.cron is None else dumps(value, OF_ANY_SIZE)
         await self._record_end(job, epoch, error, Account(result, caller.lines or (), started))
@@ -364,52 +367,38 @@ class Runner:
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                return await self.commit(
-                    lambda transaction: jobs.end_action(transaction, job.id, epoch, error, account)
-                )
+                return await self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account))
             except StoreError:
                 if not self._database.is_open:
                     raise
                 _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+            except Exception as unfit:  # then without what cannot be recorded
+                _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
+                error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
 
+    def tell_interrupted(self, job: Job) -> None:
+        """Tell the log of an action that has failed because nobody knows how it ended."""
+        self._told(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
+
     def _told(
         self,
-        function: Registered,
+        name: str,
+        kind: str,
         started: float,
-        error: Exception | None,
-        job: int | None = None,
-        is_scheduled: bool = False,
+        error: Exception | None = None,
+        job: Job | None = None,
     ) -> None:
+        """Tell the log of a run, which was that of `job` if it was scheduled."""
         if error is not None:
             advise(error)
         # Nobody else hears of a scheduled function that failed.
-        level = logging.ERROR if error is not None and is_scheduled else logging.INFO
+        level = logging.ERROR if error is not None and job is not None else logging.INFO
         if _log.isEnabledFor(level):
-            id = None if job is None else self.job_id(job)
-            run = Run(function, id, is_scheduled, (monotonic() - started) * 1000, error)
+            id = None if job is None or job.cron is not None else self.job_id(job.id)
+            run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error)
             _log.log(level, "%s", run, extra={"run": run})
-
-
-def _contained(handler: Callable[..., Any], ctx: SyncActionCtx, arguments: dict[str, Any]) -> Any:
-    """Call a handler so that nothing but an Exception comes out of it."""
-    try:
-        return handler(ctx, **arguments)
-    except (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise _uncontained(error) from error
-
-
-async def _contained_await(coroutine: Awaitable[T]) -> T:
-    try:
-        return await coroutine
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise _uncontained(error) from error
-
-
-def _uncontained(error: BaseException) -> FunctionError:
-    ended = FunctionError(f"got {type(error).__name__} from a function, expected a result or an error")
-    return ended.with_traceback(error.__traceback__)
 
 
 def _caller_of(job: Job) -> Caller:

@@ -199,16 +199,22 @@ RUNNING: Final = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), 
 """All actions in progress, in the order of the index by state."""
 
 
-async def recover(transaction: Transaction, is_lost: Callable[[int], bool], among: Interval) -> Interval | None:
-    """Fail actions that lost processes left running, some at a time. Returns those it has not looked at yet."""
+async def recover(
+    transaction: Transaction, is_lost: Callable[[int], bool], among: Interval
+) -> tuple[list[Job], Interval | None]:
+    """Fail actions that lost processes left running, some at a time.
+
+    Returns them, and those it has not looked at yet.
+    """
     rows = await transaction.scan(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
-    left = [cast("Job", row) for _, row in rows]
-    for job in left:
-        if job.epoch is not None and is_lost(job.epoch):
-            await _interrupt(transaction, job)
-    if len(left) < _RECOVERED_AT_ONCE:
-        return None
-    return among._replace(lower=Cut((IN_PROGRESS, left[-1].scheduled_time), after=True, id=left[-1].id))
+    running = [cast("Job", row) for _, row in rows]
+    lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]
+    for job in lost:
+        await _interrupt(transaction, job)
+    if len(running) < _RECOVERED_AT_ONCE:
+        return lost, None
+    last = running[-1]
+    return lost, among._replace(lower=Cut((IN_PROGRESS, last.scheduled_time), after=True, id=last.id))
 
 
 async def _interrupt(transaction: Transaction, job: Job) -> None:

@@ -18,6 +18,8 @@ EPOCH_MS: Final = 1_577_836_800_000  # 2020-01-01T00:00:00Z
 TICKS_PER_MS: Final = 4096
 NODE_BITS: Final = 10
 ID_MAX: Final = (1 << 63) - 1
+END_MS: Final = EPOCH_MS + (ID_MAX >> NODE_BITS) // TICKS_PER_MS
+"""The last time that ids can tell, in milliseconds since 1970: in 2089."""
 SECRET_BYTES: Final = 32
 
 TAG_BYTES: Final = 6

@@ -87,7 +87,10 @@ class Executor:
         faults.at("recovery.begun")
         left: Interval | None = jobs.RUNNING
         while left is not None:
-            left = await self._runner.commit(partial(jobs.recover, is_lost=self._database.is_lost, among=left))
+            recover = partial(jobs.recover, is_lost=self._database.is_lost, among=left)
+            lost, left = await self._runner.commit(recover)
+            for job in lost:
+                self._runner.tell_interrupted(job)
 
     async def step(self) -> float | None:
         if self._regrouped.done():

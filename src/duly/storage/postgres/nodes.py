@@ -124,3 +124,4 @@ class Nodes:
         with suppress(StoreError):
             self._link.close()
         self._listens = False
+        self._heard = asyncio.Event()  # the other one belongs to the event loop that has gone with the link

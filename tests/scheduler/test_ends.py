@@ -1,0 +1,188 @@
+"""An action ends, whatever it raises, and where it has failed the log says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from duly import ActionCtx, App, FunctionError, MutationCtx, QueryCtx, SyncActionCtx, internal_action, mutation, query
+from duly.model import jobs
+from duly.testing import Harness
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+class OfItsOwn(BaseException):
+    pass
+
+
+RAISED = {"GeneratorExit": GeneratorExit, "SystemExit": SystemExit, "OfItsOwn": OfItsOwn, "Failed": pytest.fail}
+"""What raises something that is no Exception, by its name."""
+CANCELLED = {"CancelledError": asyncio.CancelledError, **RAISED}
+
+
+def cry(what: str) -> None:
+    raised = CANCELLED[what]
+    if raised is pytest.fail:
+        pytest.fail("no tea")
+    raise raised("no tea")
+
+
+@internal_action
+async def cries(ctx: ActionCtx, what: str) -> None:
+    await asyncio.sleep(0)
+    cry(what)
+
+
+@internal_action
+def cries_in_a_thread(ctx: SyncActionCtx, what: str) -> None:
+    cry(what)
+
+
+@internal_action
+async def calls_one_that_cries(ctx: ActionCtx, what: str) -> str:
+    try:
+        await ctx.run_action(cries, {"what": what})
+    except FunctionError as error:
+        return str(error)
+    return "nothing"
+
+
+@internal_action
+async def waits(ctx: ActionCtx) -> None:
+    await asyncio.Event().wait()
+
+
+@mutation
+async def schedule(ctx: MutationCtx, name: str, args: Any) -> None:
+    await ctx.scheduler.run_after(0, f"app:{name}", args)
+
+
+MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
+
+
+@pytest.mark.parametrize("what", CANCELLED)
+@pytest.mark.parametrize("name", ["cries", "cries_in_a_thread"])
+async def test_whatever_an_action_raises_it_has_failed(name: str, what: str) -> None:
+    expected = f"got {what} from a function, expected a result or an error: no tea"
+    async with Harness(MODULES) as t:
+        with pytest.raises(FunctionError, match=expected):
+            await asyncio.wait_for(t.action(f"app:{name}", {"what": what}), 10)
+        await t.mutation(schedule, {"name": name, "args": {"what": what}})
+        await asyncio.wait_for(t.run_until_idle(), 10)
+        [job] = await t.failures()
+        assert job["state"]["error"].startswith(f"FunctionError: {expected}\n  at {name} (test_ends.py:")
+
+
+async def test_an_action_may_catch_what_another_one_has_raised() -> None:
+    async with Harness(MODULES) as t:
+        for what in CANCELLED:
+            assert f"got {what} from a function" in await t.action(calls_one_that_cries, {"what": what})
+
+
+async def test_a_caller_that_is_cancelled_is_cancelled() -> None:
+    async with Harness(MODULES) as t:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(t.action(waits), 0.01)
+        call = asyncio.create_task(t.action(waits))
+        await asyncio.sleep(0.01)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert call.cancelled()
+
+
+async def test_an_end_that_cannot_be_recorded_is_recorded_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    end_action = jobs.end_action
+
+    async def refuse(transaction: Any, id: int, epoch: int, error: str | None, account: Any) -> None:
+        monkeypatch.setattr(jobs, "end_action", end_action)
+        raise KeyError("no such tea")
+
+    async with Harness(MODULES) as t:
+        await t.mutation(schedule, {"name": "cries", "args": {"what": "OfItsOwn"}})
+        monkeypatch.setattr(jobs, "end_action", refuse)
+        await asyncio.wait_for(t.run_until_idle(), 10)
+        [job] = await t.failures()
+        assert job["state"]["error"].startswith("KeyError: 'no such tea'")
+
+
+async def test_what_fails_oddly_frees_its_place(store: str) -> None:
+    async with App(MODULES, store) as app:
+        for what in CANCELLED:
+            await app.mutation(schedule, {"name": "cries", "args": {"what": what}})
+        async with asyncio.timeout(20):
+            while (await app.stats()).running or (await app.stats()).due or app.executor.running:
+                await asyncio.sleep(0.005)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log of runs has at level ERROR, without times."""
+    lines = [record.getMessage() for record in caplog.records if record.name == "duly.run"]
+    assert all(record.levelno == logging.ERROR for record in caplog.records if record.name == "duly.run")
+    return [re.sub(r" [0-9.]+ ms", "", line.partition("\n")[0]) for line in lines]
+
+
+INTERRUPTED = f"action app:waits FunctionError: {jobs.INTERRUPTED}"
+
+
+async def test_what_is_gone_or_of_another_kind_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+    async with App(MODULES, store, executor=False) as app:
+        for name in ("waits", "schedule"):
+            await app.mutation(schedule, {"name": name, "args": None})
+    changed = {"app": SimpleNamespace(waits=query(waits_as_a_query))}
+    caplog.clear()
+    async with App(changed, store) as app, asyncio.timeout(20):
+        while (await app.stats()).due:
+            await asyncio.sleep(0.005)
+    assert sorted(told(caplog)) == [
+        "action app:waits FunctionNotFoundError: app:waits is a query now, expected the mutation or action that was"
+        " scheduled",
+        "mutation app:schedule FunctionNotFoundError: app:schedule does not exist (any more), expected the mutation or"
+        " action that was scheduled",
+    ]
+
+
+async def waits_as_a_query(ctx: QueryCtx) -> None: ...
+
+
+async def test_what_a_lost_process_has_interrupted_is_told_at_the_next_start(
+    caplog: pytest.LogCaptureFixture, store: str
+) -> None:
+    app = await running(store)
+    await app.crash()
+    caplog.clear()
+    async with App(MODULES, store, executor=False):
+        pass
+    assert told(caplog) == [INTERRUPTED]
+
+
+async def test_what_is_interrupted_by_the_end_of_the_app_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+    app = await running(store)
+    caplog.clear()
+    await app.close(grace_seconds=0)
+    assert told(caplog) == [INTERRUPTED]
+
+
+async def test_arguments_that_do_not_fit_an_action_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with Harness(MODULES) as t:
+        await t.mutation(schedule, {"name": "waits", "args": {"for": "tea"}})
+        await t.run_until_idle()
+    assert told(caplog) == [
+        "action app:waits ArgumentValidationError: app:waits: at .for: not a declared field; no field is declared"
+    ]
+
+
+async def running(store: str) -> App:
+    """An app in which an action waits."""
+    app = await App(MODULES, store).__aenter__()
+    await app.mutation(schedule, {"name": "waits", "args": None})
+    async with asyncio.timeout(20):
+        while not app.executor.running:
+            await asyncio.sleep(0.005)
+    return app
