@@ -40,10 +40,16 @@ def load_modules(source: Source) -> Mapping[str, object]:
 
 
 def _is_importable(name: str) -> bool:
+    if name in _ours and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
+        return False  # a folder that was loaded, and is gone
     try:
         return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of a package above it, which that has imported
+        raise _not_loaded(error, f"package {name}") from error
 
 
 def _package_modules(package: ModuleType) -> dict[str, ModuleType]:
@@ -110,12 +116,19 @@ def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
 def _import(name: str, place: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        where = _line_of(error, place)
-        raise LoadError(f"{where}: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script's sys.exit() must not end the program that loads it
+        raise _not_loaded(error, place) from error
 
 
-def _line_of(error: Exception, place: str) -> str:
+def _not_loaded(error: BaseException, place: str) -> LoadError:
+    advice = "" if isinstance(error, Exception) else "; a module must not end the program that loads it"
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return LoadError(f"{_line_of(error, place)}: {what}{advice}")
+
+
+def _line_of(error: BaseException, place: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     traceback, line = error.__traceback__, None

@@ -149,11 +149,12 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        checked: list[dict[str, Any]] = []
+        checked, started = list[dict[str, Any]](), monotonic()
         try:
             checked.append(function.arguments(text, self._database))
-        except ArgumentValidationError:
+        except ArgumentValidationError as error:
             if not self._database.is_shared:
+                self._told(function.name, MUTATION, started, error)
                 raise
             # It may name a table that another node has just made: the batch will know.
 
