@@ -22,8 +22,16 @@ _ours: set[str] = set()
 """The packages that were imported for an application: those are imported anew each time."""
 
 
+_PACKAGE = "__init__"
+
+
+def is_package(module: str) -> bool:
+    """Whether a module of this name is that of a package itself: functions are none of its."""
+    return module.rpartition("/")[2] == _PACKAGE
+
+
 def load_modules(source: Source) -> Mapping[str, object]:
-    """The modules of an application by their names, such as `orders` or `admin/users`."""
+    """The modules of an application by their names, such as `orders`, `admin/users` or `admin/__init__`."""
     if isinstance(source, Mapping):
         return cast("Mapping[str, object]", source)
     if isinstance(source, ModuleType):
@@ -58,9 +66,8 @@ def _package_modules(package: ModuleType) -> dict[str, ModuleType]:
     prefix = f"{package.__name__}."
     modules: dict[str, ModuleType] = {}
     for found in pkgutil.walk_packages(package.__path__, prefix):
-        module = _import(found.name, found.name)
-        if not found.ispkg:
-            modules[found.name.removeprefix(prefix).replace(".", "/")] = module
+        name = found.name.removeprefix(prefix).replace(".", "/")
+        modules[f"{name}/{_PACKAGE}" if found.ispkg else name] = _import(found.name, found.name)
     return modules
 
 
@@ -73,9 +80,9 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
     with _imported(package, folder):
         for file in sorted(folder.rglob("*.py")):
             path = file.relative_to(folder).with_suffix("")
-            if file.name == "__init__.py" or any(part.startswith((".", "__")) for part in path.parts):
-                continue
-            modules[path.as_posix()] = _import(".".join((package, *path.parts)), str(file))
+            parts = path.parent.parts if path.name == _PACKAGE else path.parts
+            if not any(part.startswith((".", "__")) for part in parts):
+                modules[path.as_posix()] = _import(".".join((package, *parts)), str(file))
     return modules
 
 
