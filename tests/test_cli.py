@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,15 +109,19 @@ class Dev:
         for line in self.process.stdout:
             self._lines.put(line.rstrip())
 
+    def next(self) -> str:
+        try:
+            line = self._lines.get(timeout=30)
+        except queue.Empty:
+            raise AssertionError(f"no line after {self.seen}") from None
+        self.seen.append(line)
+        return line
+
     def wait_for(self, text: str) -> str:
-        while True:
-            try:
-                line = self._lines.get(timeout=30)
-            except queue.Empty:
-                raise AssertionError(f"no line with {text!r} in {self.seen}") from None
-            self.seen.append(line)
-            if text in line:
-                return line
+        """The next line that has this text in it."""
+        while text not in (line := self.next()):
+            pass
+        return line
 
 
 @contextmanager
@@ -145,6 +150,11 @@ def test_run_prints_what_a_function_returns_as_json(configured: Path) -> None:
         (["notes:cuont"], "got the function 'notes:cuont', which does not exist; did you mean 'notes:count'?"),
         (["notes:add", '{"text": 5}'], "ArgumentValidationError: notes:add: at .text: expected a string, got 5 (int)"),
         (["notes:add", "{text}"], "got '{text}', expected JSON such as"),
+        (["notes:add", '{"text": "a", "text": "b"}'], "the key 'text' is there twice"),
+        (["notes:add", '{"text": {"$bytes": "?"}}'], "got '?' for $bytes, expected base64 such as {\"$bytes\": "),
+        (["notes:add", '{"text": {"$float": 1}}'], 'got 1 for $float, expected "nan", "inf" or "-inf"'),
+        (["notes:add", '{"text": {"$other": 1}}'], "notes:add: at .text.$other: got the field name '$other'"),
+        (["notes:add", '{"$bytes": "aGk="}'], "expected a JSON object"),
         (["notes:add", "[1]"], "got '[1]', expected a JSON object"),
         (["notes:add", "--store", "nope"], "got the store 'nope', expected sqlite:///relative/path.db"),
         (["notes:add", "--folder", "nowhere"], "got 'nowhere', expected a folder (there is none at "),
@@ -196,6 +206,10 @@ def test_dev_owns_a_file_runs_what_others_ask_for_and_keeps_the_last_good_code(p
         running.wait_for("notes.py:1: SyntaxError")
         assert duly(project, "run", "notes:count").stdout == "2\n"
 
+        module.write_text("import sys\nsys.exit()\n")
+        running.wait_for("not reloaded, the last good code goes on")
+        running.wait_for("notes.py:2: SystemExit")
+
         module.write_text(MODULE + "\n@query\nasync def hello(ctx: QueryCtx) -> str:\n    return 'hello'\n")
         running.wait_for("reloaded 4 functions")
         assert duly(project, "run", "notes:hello").stdout == '"hello"\n'
@@ -203,6 +217,11 @@ def test_dev_owns_a_file_runs_what_others_ask_for_and_keeps_the_last_good_code(p
         failed = duly(project, "run", "notes:nope")
         assert failed.returncode == 1
         assert "got the function 'notes:nope'" in failed.stderr
+        running.wait_for("duly.door: warning refused a call: got the function 'notes:nope'")
+        for kind, function in (("query", "notes:count"), ("mutation", "notes:add"), ("action", "notes:announce")):
+            assert duly(project, "run", function, '{"txet": "tea"}').returncode == 1
+            running.wait_for(f"✗ {kind:8} {function} 0.")
+            running.wait_for(f"ArgumentValidationError: {function}: ")
 
         second = duly(project, "dev")
         assert second.returncode == 1
@@ -224,12 +243,78 @@ def test_run_does_not_repeat_a_call_whose_owner_died_before_it_answered(project:
 
 def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> None:
     module = project / "backend" / "notes.py"
-    module.write_text("import nothing_of_that_name\n")
+    module.write_text("import sys\nsys.exit('not today')\n")
+    asked = duly(project, "run", "notes:count")
+    assert (asked.returncode, "notes.py:2: SystemExit: not today" in asked.stderr) == (1, True)
     with dev(project) as running:
+        running.wait_for("cannot start; waiting for a change")
+        running.wait_for("notes.py:2: SystemExit: not today")
+        module.write_text("import nothing_of_that_name\n")
         running.wait_for("cannot start; waiting for a change")
         running.wait_for("notes.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'")
         module.write_text(MODULE)
         running.wait_for("runs 3 functions")
+
+
+def test_dev_says_what_it_runs_before_it_runs_what_is_due(configured: Path) -> None:
+    assert duly(configured, "run", "notes:add", '{"text": "tea\\nfor two"}').returncode == 0
+    with dev(configured) as running:
+        lines = [running.next() for _ in range(5)]
+    assert [line.split(" ")[0] for line in lines[:2]] == ["duly", "Call"]
+    # Each line says whose it is.
+    assert [line[line.index(" ") :] for line in lines[2:4]] == [
+        " │ notes:announce: new: tea",
+        " │ notes:announce: for two",
+    ]
+    assert "✓ action   notes:announce scheduled" in lines[4]
+
+
+def test_dev_says_that_nothing_starts_and_how_to_resume(configured: Path, engine: str) -> None:
+    assert duly(configured, "run", "notes:add", '{"text": "tea"}').returncode == 0
+    assert duly(configured, "jobs", "pause").returncode == 0
+    with dev(configured) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert " nothing starts: it was paused 2" in f" {running.next()}"
+        assert running.seen[-1].endswith("resume" if engine == "postgres" else "start it again")
+        if engine == "postgres":
+            assert duly(configured, "jobs", "resume").returncode == 0
+            running.wait_for("resumed: what is due starts")
+            running.wait_for("✓ action   notes:announce scheduled")
+            assert duly(configured, "jobs", "pause").returncode == 0
+            running.wait_for("nothing starts: it was paused 2")
+    assert running.process.returncode == 0
+    assert running.seen[-1] == "stopped" or running.next() == "stopped"
+
+
+@pytest.mark.parametrize("lose", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("gone"))])
+def test_dev_keeps_the_last_good_code_while_its_folder_is_gone(project: Path, lose: Callable[[Path], object]) -> None:
+    backend = project / "backend"
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        lose(backend)
+        running.wait_for("not reloaded, the last good code goes on")
+        running.wait_for("got 'backend', expected a folder (there is none at ")
+        assert duly(project, "run", "notes:add", '{"text": "tea"}').returncode == 0
+        running.wait_for("✓ action   notes:announce scheduled")
+
+        backend.mkdir()
+        (backend / "notes.py").write_text(MODULE)
+        running.wait_for("reloaded 3 functions")
+        (backend / "more.py").write_text(MODULE)  # what is watched is the new folder
+        running.wait_for("reloaded 6 functions")
+    assert not any("reloaded 0" in line for line in running.seen)
+
+
+def test_dev_ends_when_its_store_is_gone(project: Path) -> None:
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "notes:count").returncode == 0
+        (project / ".duly").rename(project / "moved")
+        (project / ".duly").mkdir()
+        (project / ".duly" / "data.db").touch()  # that of somebody else
+        running.wait_for(f"Error: the store {project}/.duly/data.db was deleted, moved or replaced while this ran")
+        assert running.process.wait(30) == 1
+    assert [file.name for file in (project / ".duly").iterdir()] == ["data.db"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -303,6 +388,20 @@ def test_what_json_cannot_say_is_printed_as_it_is_stored(project: Path) -> None:
     )
     found = duly(project, "run", "files:first")
     assert json.loads(found.stdout) == [{"$bytes": "aGk="}, {"$float": "inf"}]
+
+
+def test_what_json_cannot_say_is_given_as_it_is_printed(project: Path) -> None:
+    (project / "backend" / "files.py").write_text(
+        "from duly import QueryCtx, query\n@query\n"
+        "async def same(ctx: QueryCtx, content: bytes, sizes: list[float]) -> list:\n"
+        "    return [content, *sizes, repr(content)]\n"
+    )
+    given = '{"content": {"$bytes": "aGk="}, "sizes": [{"$float": "-inf"}, {"$float": "nan"}]}'
+    printed = [{"$bytes": "aGk="}, {"$float": "-inf"}, {"$float": "nan"}, "b'hi'"]
+    assert json.loads(duly(project, "run", "files:same", given).stdout) == printed
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert json.loads(duly(project, "run", "files:same", given).stdout) == printed
 
 
 def test_the_folder_and_the_store_come_from_pyproject(project: Path) -> None:

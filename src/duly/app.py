@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
 from duly.database.asking import ask
-from duly.database.batch import Batch
 from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
@@ -27,7 +26,7 @@ from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
-from duly.model import crons, executor_state, jobs, operating
+from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine, Tallied, Tally
 from duly.storage.postgres.address import PREFIXES as POSTGRES
@@ -116,9 +115,9 @@ class App:
         registry = Registry.load(self._source, self._limits)
         database = await Database.open(self._new_engine(), self._clock, self._limits, self._random)
         try:
-            await apply_schema(database, registry.schema, mark=registry.mark, takes_over=self.development)
+            mark, crons = registry.mark, registry.crons
+            await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
             runner = Runner(database, registry, self._clock, self.development)
-            await _sync_crons(database, registry)
             executor = Executor(database, runner, self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
@@ -221,10 +220,11 @@ class App:
         return self.runner.job_id(await self.runner.commit(partial(jobs.retry, id=number)))
 
     async def reload(self) -> Registry:
-        """Load the modules anew and apply their schema, while calls go on by the old one.
+        """Load the modules anew and apply their schema and their crons, while calls go on by the old ones.
 
-        The old modules stay if the new ones do not load (LoadError), or if a document does not fit their schema
-        (SchemaValidationError). What runs goes on with the code it began with.
+        All stays as it is if the new modules do not load (LoadError), if a document does not fit their schema
+        (SchemaValidationError), or if a cron was registered at run time under the name of one of theirs
+        (InvalidScheduleError). What runs goes on with the code it began with.
         """
         opened = self._opened
         async with opened.reloading:
@@ -232,8 +232,13 @@ class App:
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
-                await apply_schema(opened.database, registry.schema, lambda: opened.runner.use(registry), registry.mark)
-                await _sync_crons(opened.database, registry)
+                await apply_schema(
+                    opened.database,
+                    registry.schema,
+                    lambda: opened.runner.use(registry),
+                    registry.mark,
+                    declared=registry.crons,
+                )
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
@@ -379,16 +384,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-async def _sync_crons(database: Database, registry: Registry) -> None:
-    """Make the crons of the store those that are declared, unless a newer version has declared its own."""
-
-    def work(batch: Batch) -> None:
-        if batch.catalog.deploy in ("", registry.mark):
-            batch.attempt(crons.sync, registry.crons)
-
-    await database.commit(work)
 
 
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:

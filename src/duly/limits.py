@@ -165,10 +165,11 @@ CRON_IDENTIFIER_LENGTH_MAX: Final = 256
 """Characters of a cron's identifier: it is a sentence, not a text, and stands in an index."""
 CRON_LATE_MS: Final = 60_000.0
 """How late a slot of a cron may be and count as in time, in milliseconds; `missed="skip"` skips later ones."""
-CRON_SLOTS_MAX: Final = 1_000
-"""Missed slots of a cron expression that are counted one by one after an outage; of more the log has this number."""
 CRON_QUEUE_MAX: Final = 100
 """Slots of one cron that wait for their turn; more are skipped, for they would never catch up."""
+CRON_RUNS_MAX: Final = 100
+"""Runs of one cron with `overlap="allow"` that are on at once; more slots are skipped: where runs take longer than they
+are apart, there would be ever more, and the row of the cron names each."""
 CRON_LOGS_MAX: Final = 100
 """Rows of `_cron_job_logs` that are kept of each cron."""
 CRON_LOG_TEXT_MAX: Final = 1_000

@@ -49,13 +49,23 @@ class Account:
             return
         first = min(row["scheduledTime"] for row in rows)
         told: Counter[int] = Counter()
+        skips: list[tuple[int, int]] = []
         for row in rows:
             number, rest = divmod(row["scheduledTime"] - first + 0.5, STEP_MS)
             if rest > 1:
                 yield f"{row} is of no slot"
-            told.update(range(int(number), int(number) + row["status"].get("count", 1)))
-        told.update(round((slot - first) / STEP_MS) for slot in cron["queue"])
+            if row["status"]["kind"] == "skipped":
+                skips.append((int(number), row["status"]["count"]))
+            else:
+                told[int(number)] += 1
         slots = round((cron["nextRunTime"] - first) / STEP_MS)
+        # A row tells of its first slot and of so many later ones, of which no other row tells. Those that waited when the
+        # cron was paused are among them.
+        for number, count in sorted(skips, reverse=True):
+            taken = [slot for slot in range(number, slots) if slot not in told][:count]
+            if number not in taken:
+                taken.append(number)
+            told.update([*taken, *range(slots, slots + count - len(taken))])
         doubled, lost = [slot for slot, times in told.items() if times > 1], set(range(slots)) - told.keys()
         if doubled:
             yield f"{len(doubled)} slots of {slots} twice: {sorted(doubled)[:10]}"
@@ -63,14 +73,13 @@ class Account:
             yield f"{len(lost)} slots of {slots} missed: {sorted(lost)[:10]}"
         if alien := told.keys() - set(range(slots)):
             yield f"{len(alien)} slots that have not come: {sorted(alien)[:10]}"
-        self._count(cron["queue"], rows, slots)
+        self._count(rows, slots)
 
-    def _count(self, queue: list[float], rows: list[Log], slots: int) -> None:
+    def _count(self, rows: list[Log], slots: int) -> None:
         skipped = [row["status"]["count"] for row in rows if row["status"]["kind"] == "skipped"]
         self.counts["slots"] += slots
         self.counts["runs"] += len(rows) - len(skipped)
         self.counts["skipped and logged"] += sum(skipped)
-        self.counts["waiting at the end"] += len(queue)
         self.counts["interrupted"] += sum(row["status"].get("error") == INTERRUPTED for row in rows)
 
 

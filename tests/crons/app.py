@@ -156,6 +156,11 @@ class Deployed:
         clock = self.t._clock  # pyright: ignore[reportPrivateUsage]
         clock.set(clock.now() + seconds * 1000)
 
+    def set_back(self, seconds: float) -> None:
+        """Have the clock of the machine show less."""
+        clock = self.t._clock  # pyright: ignore[reportPrivateUsage]
+        clock._now -= seconds * 1000  # pyright: ignore[reportPrivateUsage]
+
     async def noted(self) -> list[str]:
         """What ran and when, in seconds since the start: `x 30`."""
         return await self.t.query(noted)

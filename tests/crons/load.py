@@ -42,7 +42,7 @@ async def rest(ctx: MutationCtx) -> list[dict[str, Any]]:
 
 @query
 async def running(ctx: QueryCtx) -> int:
-    return sum(len(cron["runs"]) for cron in await crons.list(ctx))
+    return sum(cron["running"] for cron in await crons.list(ctx))
 
 
 declared: Final = cron_jobs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,10 +92,10 @@ WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
     ("interval", {"hours": True}, {}, f"got an interval of True hours, {WHOLE}"),
     ("interval", {"hours": "1"}, {}, f"got an interval of '1' hours, {WHOLE}"),
     ("interval", {"hours": None}, {}, f"got an interval of None hours, {WHOLE}"),
-    ("interval", timedelta(milliseconds=999), {}, "got an interval of 999.0 ms, expected at least 1,000"),
-    ("interval", timedelta(0), {}, "got an interval of 0.0 ms, expected at least 1,000"),
+    ("interval", timedelta(milliseconds=999), {}, "got an interval of 999 ms, expected at least 1,000"),
+    ("interval", timedelta(0), {}, "got an interval of 0 ms, expected at least 1,000"),
     ("interval", timedelta(days=1831), {}, "at most 158,112,000,000"),
-    ("interval", {"hours": 10**400}, {}, "expected milliseconds"),
+    ("interval", {"hours": 10**400}, {}, "got an interval of more than 1,000,000,000,000,000 ms, expected at least"),
     ("hourly", {"minute_utc": 60}, {}, f"got minute_utc=60, {MINUTE}"),
     ("hourly", {"minute_utc": -1}, {}, f"got minute_utc=-1, {MINUTE}"),
     ("hourly", {"minute_utc": 5.0}, {}, f"got minute_utc=5.0, {MINUTE}"),
@@ -229,15 +230,57 @@ def test_an_application_whose_cron_cannot_run_does_not_load_and_the_error_names_
     assert str(refused.value).startswith("crons: c: ")
 
 
-@pytest.mark.parametrize("module", [SimpleNamespace(crons={}), SimpleNamespace(crons=crons)])
-def test_what_a_module_has_as_crons_must_be_crons(module: Any) -> None:
-    with pytest.raises(LoadError, match=r"crons: got .* as `crons`, expected `crons = cron_jobs\(\)`"):
-        Registry.load({"crons": module})
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, r"crons: got {} as `crons`, expected `crons = cron_jobs\(\)`"),
+        (crons, r"got `from duly import crons` .* expected `from duly import cron_jobs` and `crons = cron_jobs\(\)`"),
+    ],
+)
+def test_what_a_module_has_as_crons_must_be_crons(given: Any, problem: str) -> None:
+    with pytest.raises(LoadError, match=problem):
+        Registry.load({"crons": SimpleNamespace(crons=given)})
 
 
-def test_crons_under_another_name_are_not_passed_over() -> None:
-    with pytest.raises(LoadError, match=r"crons: got `jobs = cron_jobs\(\)`, expected `crons = cron_jobs\(\)`"):
-        Registry.load({"crons": SimpleNamespace(jobs=interval(60, name="c"))})
+ELSEWHERE: dict[str, tuple[dict[str, str], str]] = {
+    "another variable": ({"crons.py": "jobs = cron_jobs()"}, "crons: got `jobs"),
+    "a second variable": ({"crons.py": "crons = cron_jobs()\nmore = cron_jobs()"}, "crons: got `more"),
+    "another module": ({"work.py": "crons = cron_jobs()"}, "work: got `crons"),
+    "another module too": ({"crons.py": "crons = cron_jobs()", "work.py": "crons = cron_jobs()"}, "work: got `crons"),
+    "a folder": ({"admin/crons.py": "crons = cron_jobs()"}, "admin/crons: got `crons"),
+    "a package": ({"crons/__init__.py": "crons = cron_jobs()"}, "crons/__init__: got `crons"),
+    "a module of a package": ({"crons/daily.py": "crons = cron_jobs()"}, "crons/daily: got `crons"),
+    "the application's package": ({"__init__.py": "crons = cron_jobs()"}, "__init__: got `crons"),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_crons_that_are_declared_elsewhere_are_not_passed_over(where: str, tmp_path: Path) -> None:
+    files, found = ELSEWHERE[where]
+    folder = written(tmp_path, f"elsewhere_{list(ELSEWHERE).index(where)}", files)
+    with pytest.raises(LoadError) as refused:
+        Registry.load(folder)
+    expected = "expected all crons in one object: `crons = cron_jobs()` in crons.py, at the top of the application"
+    assert str(refused.value) == f"{found} = cron_jobs()`, {expected}"
+
+
+def test_a_module_may_import_what_is_declared(tmp_path: Path) -> None:
+    files = {"crons.py": "crons = cron_jobs()\nsame = crons", "work.py": "from .crons import crons"}
+    assert Registry.load(written(tmp_path, "imports_crons", files)).crons == []
+
+
+def test_functions_of_a_package_itself_are_none_of_the_application(tmp_path: Path) -> None:
+    files = {"admin/__init__.py": "from .users import ban", "admin/users.py": "@mutation\nasync def ban(ctx): ..."}
+    assert list(Registry.load(written(tmp_path, "has_a_package", files)).functions) == ["admin/users:ban"]
+
+
+def written(parent: Path, name: str, files: dict[str, str]) -> Path:
+    """A folder of modules."""
+    for path, text in files.items():
+        file = parent / name / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"from duly import cron_jobs, mutation\n{text}\n")
+    return parent / name
 
 
 def test_a_module_of_that_name_may_have_functions_only() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from duly import InvalidScheduleError, cron_jobs, crons
+from duly import InvalidScheduleError, cron_jobs, crons, define_schema, define_table, v
 from duly.functions.cron_jobs import CronJobs
-from tests.crons.app import Deployed, calendar, interval, seconds
+from tests.crons.app import OWN, Deployed, calendar, interval, look, seconds
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -130,7 +132,7 @@ async def test_a_deploy_while_a_run_waits_to_begin(change: str) -> None:
         await d.advance(59)
         await d.leap(1)
         await d.t.app.executor.drain()  # which ticks
-        assert len((await d.crons())["c"]["runs"]) == 1
+        assert (await d.crons())["c"]["running"] == 1
         await d.deploy(declared)
         assert await until_200(d) == in_order(expected)
 
@@ -328,3 +330,95 @@ async def test_an_application_without_crons_has_none() -> None:
     async with d:
         await d.advance(60)
         assert await d.crons() == {}
+
+
+# What waits, and clocks that are wrong.
+
+
+@pytest.mark.parametrize(
+    ("options", "keeps"),
+    [
+        ({"overlap": "queue"}, True),
+        ({"missed": "all"}, True),
+        ({"overlap": "skip"}, False),
+        ({"overlap": "allow", "missed": "all"}, False),
+    ],
+)
+async def test_what_waits_is_dropped_by_options_with_which_it_would_not(options: dict[str, str], keeps: bool) -> None:
+    async with Deployed(interval(60, "app:act", overlap="queue")) as d:
+        gate = await d.until_one_runs(150)
+        await d.deploy(interval(60, "app:act", **options))
+        assert len((await d.crons())["c"]["queue"]) == 2 * keeps
+        gate.open()
+        await d.advance(10)
+        assert await d.noted() == ["x 150"] * (1 + 2 * keeps)
+        assert ("c skipped 60 count 2" in await d.logs()) != keeps
+
+
+async def test_what_waits_is_dropped_by_another_schedule() -> None:
+    async with Deployed(interval(60, "app:act", missed="all")) as d:
+        gate = await d.until_one_runs(5)
+        await d.leap(50 * 60)
+        await d.t.app.executor.drain()
+        await d.deploy(interval(86_400, "app:act", missed="all"))
+        gate.open()
+        await d.t.run_until_idle()
+        assert await d.logs() == ["c skipped 60 count 50", "c success 0"]
+
+
+async def test_other_jitter_moves_the_clock() -> None:
+    async with Deployed(calendar("0 * * * *", jitter=365 * 86_400_000)) as d:
+        await d.deploy(calendar("0 * * * *"))
+        await d.advance(3600)
+        assert await d.noted() == ["x 3600"]
+
+
+@pytest.mark.parametrize("how", ["deploy", "restart"])
+@pytest.mark.parametrize(
+    ("declared", "left"), [(interval(60), 10), (calendar("*/5 * * * *"), 250), (calendar("* * * * * *"), 1)]
+)
+async def test_a_clock_that_was_ahead_is_set_right_when_the_app_starts_or_deploys(
+    how: str, declared: CronJobs, left: float
+) -> None:
+    async with Deployed(declared) as d:
+        await d.t.transaction(lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 7_000}, "app:note", name="r"))
+        await d.advance(50)
+        await d.leap(10 * 365 * 86_400)
+        await d.t.run_until_idle()
+        d.set_back(10 * 365 * 86_400)
+        await d.advance(30 if left == 10 else 0)
+        before = len(await d.noted())
+        await getattr(d, how)(declared)
+        now, found = 80 if left == 10 else 50, await d.crons()
+        assert seconds(found["c"]["nextRunTime"]) == (120 if left == 10 else now + left)
+        assert seconds(found["r"]["nextRunTime"]) == (84 if left == 10 else 56)
+        assert len(await d.noted()) == before
+        await d.advance(left + 30)
+        assert len(await d.noted()) > before
+
+
+async def test_a_clock_that_was_set_back_a_little_repeats_no_slot() -> None:
+    for declared in (interval(60), calendar("* * * * *"), calendar("0 * * * *")):
+        async with Deployed(declared) as d:
+            await d.advance(3600)
+            before = await d.crons(), await d.noted()
+            d.set_back(0.003)
+            await d.deploy(declared)
+            await d.t.run_until_idle()
+            assert (await d.crons(), await d.noted()) == before
+
+
+async def test_a_deploy_whose_cron_has_a_name_that_is_taken_changes_nothing() -> None:
+    async with Deployed(interval(60, name="stays")) as d:
+        await d.t.transaction(lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 60_000}, "app:note", name="c"))
+        before = await d.crons()
+        d.modules["app"] = SimpleNamespace(**OWN, new=look)
+        d.modules["schema"] = define_schema({"made": define_table({"n": v.int64()})})
+        with pytest.raises(InvalidScheduleError, match="a cron was registered under it at run time"):
+            await d.deploy(interval(60))
+        assert await d.crons() == before
+        assert "app:new" not in d.t.app.runner.registry.functions
+        assert "made" not in d.t.app.database.catalog.tables
+        del d.modules["schema"]
+        await d.deploy(interval(60, name="other"))
+        assert list(await d.crons()) == ["c", "other"]

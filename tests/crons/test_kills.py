@@ -36,8 +36,8 @@ def test_three_nodes_of_which_some_are_killed_and_stopped_miss_and_double_nothin
 # What the account finds.
 
 
-def cron(name: str = "notes", slots: int = 3, queue: tuple[float, ...] = ()) -> dict[str, Any]:
-    return {"name": name, "nextRunTime": slots * 1000.0, "queue": list(queue)}
+def cron(name: str = "notes", slots: int = 3) -> dict[str, Any]:
+    return {"name": name, "nextRunTime": slots * 1000.0}
 
 
 def ran(slot: float, name: str = "notes", ended: float | None = None, error: str = "") -> dict[str, Any]:
@@ -61,7 +61,9 @@ def skipped(slot: float, count: int) -> dict[str, Any]:
     [
         (cron(), [ran(0), ran(1000), ran(2000)], 3, []),
         (cron(), [ran(0), skipped(1000, 2)], 1, []),
-        (cron(queue=(2000,)), [ran(0), ran(1000)], 2, []),
+        (cron(slots=6), [ran(0), skipped(1000, 3), ran(2000), ran(5000)], 3, []),
+        (cron(slots=6), [ran(0), skipped(2000, 2), skipped(1000, 3)], 1, []),
+        (cron(slots=6), [ran(0), skipped(2000, 2), skipped(3000, 2)], 1, ["notes: 1 slots of 6 missed: [1]"]),
         (cron(), [ran(0), ran(2000)], 2, ["notes: 1 slots of 3 missed: [1]"]),
         (cron(), [ran(0), ran(1000), ran(1000), ran(2000)], 4, ["notes: 1 slots of 3 twice: [1]"]),
         (cron(), [ran(0), ran(1000), skipped(1000, 2)], 2, ["notes: 1 slots of 3 twice: [1]"]),
@@ -86,7 +88,9 @@ def skipped(slot: float, count: int) -> dict[str, Any]:
     ids=[
         "sound",
         "skipped",
-        "waiting",
+        "skipped with one that ran in between",
+        "skipped and dropped later",
+        "one before those that were skipped",
         "missed",
         "twice",
         "run and skipped",

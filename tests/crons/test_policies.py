@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from duly import crons
+from duly import InvalidScheduleError, crons
 from duly.database.transaction import Transaction
 from duly.model import crons as model
-from tests.crons.app import NOW, Deployed, calendar, interval, seconds
+from tests.crons.app import NOW, Deployed, Gate, calendar, gates, interval, seconds
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -90,6 +90,17 @@ async def test_that_last_one_runs_however_many_have_passed() -> None:
         assert (await d.logs())[-1] == "c success 5001"
 
 
+async def test_years_of_slots_of_an_expression_are_counted_too() -> None:
+    for missed, ran in (("once", ["c success 60"]), ("skip", [])):
+        async with Deployed(calendar("* * * * *", tz="Europe/Berlin", missed=missed)) as d:
+            await d.leap(10 * 365 * 86_400 + (30 if missed == "once" else 0))
+            await d.t.run_until_idle()
+            slots = 10 * 365 * 1_440
+            first = 120 if missed == "once" else 60
+            last = ran or [f"c success {slots * 60.0:g}"]
+            assert await d.logs() == [f"c skipped {first} count {slots - 1}", *last]
+
+
 async def test_all_slots_run_one_after_the_other_each_for_its_own_time() -> None:
     for declared in (interval(60, missed="all"), calendar("* * * * *", missed="all")):
         async with Deployed(declared) as d:
@@ -130,7 +141,8 @@ async def test_all_slots_wait_for_an_action_that_goes_on() -> None:
 
 
 async def test_a_slot_while_a_run_goes_on_is_skipped_and_the_next_one_keeps_the_phase() -> None:
-    for declared in (interval(60, "app:act"), calendar("* * * * *", "app:act")):
+    skips = {"interval": "c skipped 60 count 3", "calendar": "c skipped 120 count 2"}
+    for kind, declared in (("interval", interval(60, "app:act")), ("calendar", calendar("* * * * *", "app:act"))):
         async with Deployed(declared) as d:
             gate = await d.until_one_runs(65)
             await d.elapse(120)
@@ -139,10 +151,7 @@ async def test_a_slot_while_a_run_goes_on_is_skipped_and_the_next_one_keeps_the_
             ran = await d.noted()
             assert ran[-1] == "x 240"
             assert len(ran) == 2
-            assert [line for line in await d.logs() if "skipped" in line][-2:] == [
-                "c skipped 120 count 1",
-                "c skipped 180 count 1",
-            ]
+            assert [line for line in await d.logs() if "skipped" in line] == [skips[kind]]
 
 
 async def test_a_slot_while_a_run_goes_on_waits_for_its_turn() -> None:
@@ -160,7 +169,7 @@ async def test_at_most_a_hundred_wait() -> None:
     async with Deployed(interval(1, "app:act", overlap="queue")) as d:
         gate = await d.until_one_runs(103)
         assert len((await d.crons())["c"]["queue"]) == 100
-        assert await d.logs() == ["c skipped 101 count 1", "c skipped 102 count 1", "c skipped 103 count 1"]
+        assert await d.logs() == ["c skipped 101 count 3"]
         gate.open()
         await d.advance(0.5)
         assert len(await d.noted()) == 101
@@ -179,7 +188,7 @@ async def test_a_slot_while_a_run_goes_on_runs_beside_it() -> None:
         await d.t.run_until_idle()
         assert await d.noted() == ["x 60", "x 120", "x 125"]
         assert await d.logs() == ["c success 60", "c success 120", "c success 0"]
-        assert (await d.crons())["c"]["runs"] == []
+        assert (await d.crons())["c"]["running"] == 0
 
 
 async def test_runs_that_failed_or_were_interrupted_let_the_next_one_run() -> None:
@@ -190,23 +199,62 @@ async def test_runs_that_failed_or_were_interrupted_let_the_next_one_run() -> No
         assert await d.logs() == ["c failed 0", "c success 60", "c success 120"]
 
 
+@pytest.mark.parametrize("ref", ["app:act", "app:note"])
+async def test_at_most_a_hundred_run_beside_each_other(ref: str) -> None:
+    async with Deployed(interval(60, ref, missed="all", overlap="allow")) as d:
+        await d.t.run_until_idle()
+        gates.append(Gate())
+        await d.leap(500 * 60)
+        await d.t.app.executor.drain()  # which ticks
+        assert (await d.crons())["c"]["running"] == 100
+        assert await d.logs() == ["c success 0", f"c skipped {101 * 60} count 400"]
+        await d.leap(60)
+        await d.t.app.executor.drain()
+        if ref == "app:act":
+            assert (await d.logs())[-1] == f"c skipped {101 * 60} count 401"
+            with pytest.raises(InvalidScheduleError, match="of which 100 runs go on, expected one of which fewer do"):
+                await trigger(d)
+        gates.pop().open()
+        await d.t.run_until_idle()
+        assert len(await d.noted()) == 101 + (ref == "app:note")
+
+
+async def test_skips_are_added_up_until_a_run_comes_between() -> None:
+    async with Deployed(interval(60, "app:act")) as d:
+        gate = await d.until_one_runs(5)
+        await d.elapse(300)
+        [row] = await d.log_rows()
+        assert (seconds(row["scheduledTime"]), row["status"]) == (60, {"kind": "skipped", "count": 5})
+        assert (seconds(row["startedTime"]), seconds(row["completedTime"])) == (60, 300)
+        gate.open()
+        await d.advance(1)
+        gate = await d.until_one_runs(60)
+        await d.elapse(120)
+        gate.open()
+        await d.t.run_until_idle()
+        assert await d.logs() == ["c skipped 60 count 5", "c success 0", "c skipped 420 count 2", "c success 360"]
+
+
 # Triggered.
+
+
+async def trigger(d: Deployed) -> None:
+    async def unit(transaction: Transaction) -> None:
+        found = await model.find(transaction, "c")
+        assert found is not None
+        await model.trigger(transaction, *found)
+
+    await d.t.app.runner.commit(unit)
 
 
 async def test_a_triggered_run_is_beside_the_schedule() -> None:
     async with Deployed(interval(60)) as d:
         await d.advance(20)
-
-        async def trigger(transaction: Transaction) -> None:
-            found = await model.find(transaction, "c")
-            assert found is not None
-            await model.trigger(transaction, found[0])
-
-        await d.t.app.runner.commit(trigger)
+        await trigger(d)
         await d.advance(40)
         assert await d.noted() == ["x 0", "x 20", "x 60"]
         await d.t.transaction(lambda ctx: crons.pause(ctx, "c"))
-        await d.t.app.runner.commit(trigger)
+        await trigger(d)
         await d.advance(100)
         assert await d.noted() == ["x 0", "x 20", "x 60", "x 60"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from duly import (
     mutation,
     query,
 )
+from duly.functions.cron_jobs import CronJobs
 from duly.model import crons as model
 from duly.model.jobs import INTERRUPTED
-from duly.storage.engine import CRONS
+from duly.storage.engine import CRONS, JOBS, Job
+from duly.testing import Harness
 from duly.values.value import dumps
 from tests.crons.app import NOW, Deployed, act, calendar, fail, functions_of, interval, look, note, seconds
 
@@ -327,7 +330,7 @@ async def test_an_action_that_a_crash_interrupts_is_told_as_such_and_the_next_sl
         await d.t.crash()
         [row] = await d.log_rows()
         assert row["status"] == {"kind": "failed", "error": INTERRUPTED}
-        assert (await d.crons())["c"]["runs"] == []
+        assert (await d.crons())["c"]["running"] == 0
         await d.advance(50)
         assert await d.noted() == ["x 60"]
         assert await d.logs() == ["c failed 0", "c success 60"]
@@ -345,7 +348,7 @@ async def test_a_run_that_waits_to_begin_when_the_process_is_lost_runs_once() ->
         await d.advance(59)
         await d.leap(1)
         await d.t.app.executor.drain()  # which ticks
-        assert (await d.logs(), len((await d.crons())["c"]["runs"])) == (["c success 0"], 1)
+        assert (await d.logs(), (await d.crons())["c"]["running"]) == (["c success 0"], 1)
         await d.t.crash()
         await d.advance(60)
         assert await d.noted() == ["x 0", "x 60", "x 120"]
@@ -355,8 +358,8 @@ async def test_a_run_that_waits_to_begin_when_the_process_is_lost_runs_once() ->
 MINUTE = {"kind": "interval", "ms": 60_000}
 
 
-async def register(d: Deployed, ref: str, args: Any = None) -> None:
-    await d.t.transaction(lambda ctx: crons.register(ctx, MINUTE, ref, args, name="c"))
+async def register(d: Deployed, ref: str, args: Any = None, name: str | None = "c") -> None:
+    await d.t.transaction(lambda ctx: crons.register(ctx, MINUTE, ref, args, name=name))
 
 
 async def replace(d: Deployed, name: str, function: Any) -> None:
@@ -458,26 +461,145 @@ async def test_a_clock_that_cannot_go_on_pauses_its_cron_and_says_why_and_others
         await lose_zone(d, "Mars/Olympus")
         await d.advance(61)
         found = await d.crons()
-        assert (found["c"]["paused"], "nextRunTime" in found["c"], found["c"]["runs"]) == (True, False, [])
+        assert (found["c"]["paused"], "nextRunTime" in found["c"], found["c"]["running"]) == (True, False, 0)
         assert await d.logs() == ["other success 0", "c failed 60", "other success 60", "other success 120"]
         error = (await d.log_rows())[1]["status"]["error"]
         assert error.startswith("InvalidScheduleError: got the time zone 'Mars/Olympus'")
+        assert found["c"]["error"] == error
         with pytest.raises(Exception, match="time zone 'Mars/Olympus'"):
             await d.t.transaction(lambda ctx: crons.resume(ctx, "c"))
         await d.t.transaction(lambda ctx: crons.update(ctx, "c", {"kind": "cron", "cron": "* * * * *"}))
-        await d.t.transaction(lambda ctx: crons.resume(ctx, "c"))
         await d.advance(60)
         assert "c success 180" in await d.logs()
+        assert "error" not in (await d.crons())["c"]
 
 
-async def lose_zone(d: Deployed, tz: str) -> None:
-    """Have the cron be in a zone that this machine does not know, as if another one had registered it."""
+@pytest.mark.parametrize(
+    ("declared", "goes_on"),
+    [
+        (calendar("* * * * *", tz="Asia/Tokyo"), True),
+        (calendar("* * * * *", args={"text": "y"}), True),
+        (calendar("* * * * *", "app:fail"), True),
+        (calendar("* * * * *", missed="skip"), False),
+    ],
+)
+async def test_a_cron_that_gave_up_goes_on_when_what_it_does_is_declared_otherwise(
+    declared: CronJobs, goes_on: bool
+) -> None:
+    async with deployed(calendar("* * * * *")) as d:
+        await d.advance(59)
+        await lose_zone(d, "UTC", error="its zone was gone")
+        await d.deploy(declared)
+        found = (await d.crons())["c"]
+        assert (found["paused"], "nextRunTime" in found, "error" in found) == (not goes_on, goes_on, not goes_on)
+        await d.advance(2)
+        assert len(await d.log_rows()) == goes_on + 1
+
+
+async def test_a_cron_that_gave_up_and_that_somebody_pauses_stays_so() -> None:
+    async with deployed(calendar("* * * * *")) as d:
+        await d.advance(59)
+        await lose_zone(d, "UTC", error="its zone was gone")
+        await d.t.transaction(lambda ctx: crons.pause(ctx, "c"))
+        await d.deploy(calendar("* * * * *", args={"text": "y"}))
+        assert ((await d.crons())["c"]["paused"], "error" in (await d.crons())["c"]) == (True, False)
+
+
+async def lose_zone(d: Deployed, tz: str, error: str | None = None) -> None:
+    """Have the cron be in a zone that this machine does not know, as if another one had registered it; or have it given
+    up because of that."""
 
     async def change(ctx: MutationCtx) -> None:
         found = await model.find(ctx.transaction, "c")
         assert found is not None
         id, cron = found
         changed = {**cron, "schedule": {**cron["schedule"], "tz": tz}}
+        if error is not None:
+            clock = await ctx.transaction.get(JOBS, id)
+            assert isinstance(clock, Job)
+            await model.give_up(ctx.transaction, clock, error)
+            return
         ctx.transaction.write(CRONS, id, dumps(cron), dumps(changed))
 
     await d.t.transaction(change)
+
+
+# When a run was.
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("function", ["takes_time", "acts_for_a_time"])
+async def test_a_run_is_told_from_its_real_begin_to_its_real_end(function: str, fails: bool) -> None:
+    async with deployed() as d:
+        takes.append(d)
+        for _ in range(2):
+            await register(d, f"app:{function}", {"seconds": 1, "fails": fails}, name=None)
+        await d.leap(60)
+        await d.t.app.executor.drain()  # which ticks
+        await d.leap(1800)
+        await d.t.crash()
+        await d.t.run_until_idle()
+        runs = [row for row in await d.log_rows() if seconds(row["scheduledTime"]) == 60]
+        told = [[seconds(row[name]) for name in ("startedTime", "completedTime")] for row in runs]
+        assert told == [[1860, 1861], [1861, 1862]]
+
+
+@pytest.mark.parametrize("function", ["takes_time", "acts_for_a_time"])
+async def test_a_run_takes_no_time_if_the_clock_was_set_back_meanwhile(function: str) -> None:
+    async with deployed() as d:
+        takes.append(d)
+        await register(d, f"app:{function}", {"seconds": -600, "fails": False})
+        await d.advance(60)
+        [row] = await d.log_rows()
+        assert [seconds(row[name]) for name in ("startedTime", "completedTime")] == [-540, -540]
+
+
+async def test_an_action_that_was_interrupted_is_told_from_when_it_was_to_run() -> None:
+    async with deployed(interval(60, act)) as d:
+        await d.until_one_runs(10)
+        await d.t.crash()
+        [row] = await d.log_rows()
+        assert [round(seconds(row[name]), 6) for name in ("startedTime", "completedTime")] == [0, 10]
+
+
+async def test_a_function_that_is_gone_begins_and_ends_when_that_is_noticed() -> None:
+    async with deployed() as d:
+        await register(d, "app:act")
+        await d.leap(60)
+        await d.t.app.executor.drain()  # which ticks
+        await replace(d, "act", None)
+        await d.leap(5)
+        await d.t.run_until_idle()
+        [row] = await d.log_rows()
+        assert [seconds(row[name]) for name in ("startedTime", "completedTime")] == [65, 65]
+
+
+takes: list[Deployed] = []
+
+
+def pass_time(seconds: float, fails: bool) -> None:
+    takes[-1].set_back(-seconds)
+    if fails:
+        raise ValueError("on purpose")
+
+
+@internal_mutation
+async def takes_time(ctx: MutationCtx, seconds: float, fails: bool) -> None:
+    pass_time(seconds, fails)
+
+
+@internal_action
+async def acts_for_a_time(ctx: ActionCtx, seconds: float, fails: bool) -> None:
+    pass_time(seconds, fails)
+
+
+async def test_what_is_told_of_a_run_does_not_make_its_function_one_that_is_not_repeatable(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    declared = interval(60, "app:says", {"lines": ["one", "two"]})
+    modules = {"app": SimpleNamespace(says=says), "crons": declared}
+    async with Harness(modules, development=True) as t:
+        await t.advance(60_000)
+        rows = await t.transaction(lambda ctx: ctx.db.system.query("_cron_job_logs").collect())
+        assert [row["logLines"] for row in rows] == [["one", "two"]] * 2
+    assert not [record for record in caplog.records if "not repeatable" in record.getMessage()]

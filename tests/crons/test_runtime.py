@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from duly import (
     FunctionError,
     FunctionNotFoundError,
     InvalidScheduleError,
+    LimitError,
     MutationCtx,
     QueryCtx,
     SyncActionCtx,
@@ -24,6 +26,8 @@ from duly import (
     mutation,
     query,
 )
+from duly.limits import Limits
+from duly.testing import Harness
 from tests.crons.app import NOW, Deployed, Gate, calendar, functions_of, interval, note, seconds
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -445,7 +449,7 @@ async def test_a_run_that_waits_to_begin_does_not_when_it_is_deleted_and_does_wh
             await do(d, register(name, args={"text": name}))
         await d.leap(60)
         await d.t.app.executor.drain()  # which ticks
-        assert [len(row["runs"]) for row in (await d.crons()).values()] == [1, 1]
+        assert [row["running"] for row in (await d.crons()).values()] == [1, 1]
         await do(d, lambda ctx: crons.delete(ctx, "deleted"))
         await do(d, lambda ctx: crons.pause(ctx, "paused"))
         await d.advance(100)
@@ -462,6 +466,20 @@ async def test_what_waits_in_the_queue_is_dropped_when_it_is_paused_or_deleted(a
         gate.open()
         await d.advance(200)
         assert await d.noted() == ["x 190"]
+        assert await d.logs() == (["r skipped 120 count 2", "r success 60"] if act == "pause" else [])
+
+
+async def test_what_waits_in_the_queue_is_dropped_when_its_schedule_is_another() -> None:
+    async with deployed() as d:
+        gate = await running(d, overlap="queue")
+        await d.elapse(120)
+        await do(d, lambda ctx: crons.update(ctx, "r", MINUTE, {"text": "y"}))
+        assert len((await d.crons())["r"]["queue"]) == 2
+        await do(d, lambda ctx: crons.update(ctx, "r", {"kind": "cron", "cron": "0 0 1 1 *"}))
+        gate.open()
+        await d.advance(200)
+        assert await d.noted() == ["x 190"]
+        assert await d.logs() == ["r skipped 120 count 2", "r success 60"]
 
 
 async def test_a_cron_may_delete_itself() -> None:
@@ -504,7 +522,7 @@ async def test_a_run_may_pause_or_change_its_own_cron(act: str) -> None:
         )
         await d.advance(240)
         assert await d.logs() == (["r success 60"] if act == "pause" else ["r success 60", "r success 210"])
-        assert (await d.crons())["r"]["runs"] == []
+        assert (await d.crons())["r"]["running"] == 0
 
 
 @pytest.mark.parametrize("act", ["pause", "delete", "update"])
@@ -604,7 +622,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"schedule": {"kind": "interval", "ms": 999}}, InvalidScheduleError, "expected at least 1,000"),
     ({"schedule": {"kind": "interval", "ms": float("nan")}}, InvalidScheduleError, "expected milliseconds"),
     ({"schedule": {"kind": "interval"}}, InvalidScheduleError, "got the schedule {'kind': 'interval'}"),
-    ({"schedule": {"kind": "cron", "cron": "x"}}, InvalidScheduleError, "with 1 fields"),
+    ({"schedule": {"kind": "cron", "cron": "x"}}, InvalidScheduleError, "with 1 field,"),
     ({"schedule": {"kind": "cron", "cron": "0 0 31 2 *"}}, InvalidScheduleError, "never matches"),
     ({"schedule": {"kind": "cron", "cron": "0 0 * * *", "tz": "?"}}, InvalidScheduleError, "time zone '?'"),
     ({"schedule": {"kind": "cron", "cron": "* * * * *", "cronspec": "* * * * *"}}, InvalidScheduleError, "expected"),
@@ -694,3 +712,95 @@ async def test_the_context_may_be_given_by_name() -> None:
         by_name: Any = crons.register
         await do(d, lambda ctx: by_name(ctx=ctx, schedule=MINUTE, ref="app:note", name="r"))
         assert list(await d.crons()) == ["r"]
+
+
+# Names that are none, and limits.
+
+
+@pytest.mark.parametrize("name", ["\ud800", "ä" * 1000, "", "x" * 257, 5, None, b"x", ["r"], object()])
+async def test_what_no_cron_can_be_called_is_not_found_and_harms_nobody_else(name: Any) -> None:
+    async with deployed() as d:
+        await do(d, register())
+
+        async def look_up(ctx: MutationCtx) -> None:
+            assert await crons.get(ctx, name) is None
+            for act in (crons.pause, crons.resume, crons.delete, crons.update):
+                with pytest.raises(InvalidScheduleError, match="expected the id or the name of one there is"):
+                    await act(ctx, name)
+            await note.handler(ctx, "looked")
+
+        steps.append(look_up)
+        calls = ("app:does", {}), ("app:write", {"text": "neighbour"}), ("app:does", {})
+        await asyncio.gather(*(d.t.mutation(*call) for call in calls))
+        assert sorted(await d.noted()) == ["looked 0", "looked 0", "neighbour 0"]
+
+
+@pytest.mark.parametrize("name", [0, False, [], "\ud800", "é", "x" * 257])
+async def test_what_is_no_name_is_refused(name: Any) -> None:
+    async with deployed() as d:
+        with pytest.raises(InvalidScheduleError, match="expected 1 to 256 printable ASCII characters"):
+            await do(d, register(name))
+
+
+@pytest.mark.parametrize(("length", "most"), [(1, 10), (300, 3)])
+async def test_a_mutation_registers_as_many_as_it_may_schedule(length: int, most: int) -> None:
+    limits = Limits(scheduled_functions_max=10, scheduled_arguments_bytes_max=1_000)
+    async with Harness({"app": SimpleNamespace(**functions_of(globals()))}, limits=limits) as t:
+
+        async def register_all(ctx: MutationCtx) -> None:
+            for _ in range(most + len(await crons.list(ctx))):
+                await crons.register(ctx, MINUTE, anything, {"value": "x" * length})
+
+        steps.append(register_all)
+        await t.mutation("app:does")
+        limit = "scheduled_functions_max" if most == 10 else "scheduled_arguments_bytes_max"
+        with pytest.raises(LimitError, match=limit):
+            await t.mutation("app:does")
+        assert len(await t.transaction(lambda ctx: crons.list(ctx))) == most
+
+
+async def test_arguments_that_fit_a_scheduled_function_fit_a_cron() -> None:
+    deep: Any = "x"
+    for _ in range(63):
+        deep = [deep]
+    modules = {"app": SimpleNamespace(**functions_of(globals()))}
+    async with Harness(modules, limits=Limits(value_depth_max=64)) as t:
+        steps.append(lambda ctx: ctx.scheduler.run_after(0, anything, {"value": deep}))
+        await t.mutation("app:does")
+        steps.append(lambda ctx: crons.register(ctx, MINUTE, anything, {"value": deep}, name="r"))
+        await t.mutation("app:does")
+        steps.append(lambda ctx: crons.update(ctx, "r", args={"value": deep}))
+        await t.mutation("app:does")
+        await t.advance(60_000)
+        rows = await t.transaction(lambda ctx: ctx.db.system.query("_cron_job_logs").collect())
+        assert [row["status"] for row in rows] == [{"kind": "success"}]
+
+
+@internal_mutation
+async def anything(ctx: MutationCtx, value: Any) -> None: ...
+
+
+async def test_jitter_is_at_most_the_interval_also_when_that_changes() -> None:
+    async with deployed() as d:
+        for ms in (60_000, 60_001):
+            made = do(d, lambda ctx, ms=ms: crons.register(ctx, MINUTE, "app:note", name="r", jitter=ms))
+            if ms == 60_000:
+                await made
+                continue
+            with pytest.raises(
+                InvalidScheduleError, match="got jitter=60,001 of an interval of 60,000 ms, expected at"
+            ):
+                await made
+        with pytest.raises(InvalidScheduleError, match="of an interval of 59,999 ms"):
+            await do(d, lambda ctx: crons.update(ctx, "r", {"kind": "interval", "ms": 59_999}))
+
+
+async def test_a_row_shows_what_is_for_others_to_see() -> None:
+    async with deployed() as d:
+        await do(d, register(args={"text": "y"}))
+        shown = set((await d.crons())["r"])
+        assert shown == {
+            *("_id", "_creationTime", "name", "function", "args", "schedule", "source", "paused", "nextRunTime"),
+            *("missed", "overlap", "jitter", "running", "queue"),
+        }
+        assert (await do(d, lambda ctx: crons.get(ctx, "r"))) == (await d.crons())["r"]

@@ -44,7 +44,7 @@ async def test_minutes_with_crons_of_seconds_have_each_slot_run_once_or_told_of(
 
 def log(slot: float, now: float, skipped: int = 0) -> dict[str, object]:
     status = {"kind": "skipped", "count": skipped} if skipped else {"kind": "success"}
-    return {"name": "c", "scheduledTime": slot, "completedTime": now, "status": status}
+    return {"_id": "0", "name": "c", "scheduledTime": slot, "completedTime": now, "status": status}
 
 
 def twin(**options: str) -> Twin:
@@ -69,4 +69,21 @@ def test_a_skip_that_nothing_excuses_and_one_that_is_not_told_of_are_found() -> 
     seen.tick(2000)
     assert list(seen.told(log(0, 2000), 2000)) == []
     assert list(seen.at_rest(2000, going=0)) == [f"did not tell of {[Skip(1000.0, 2)]}"]
-    assert list(seen.told(log(1000, 2000, skipped=1), 2000)) == ["skipped 1 slots from 1000 on, which nothing excuses"]
+    assert list(seen.told(log(1000, 2000, skipped=1), 2000)) == [
+        "skipped 1 slots more from 1000 on, expected 2 from 1000.0 on"
+    ]
+    seen = twin()
+    assert list(seen.told(log(1000, 2000, skipped=1), 2000)) == [
+        "skipped 1 slots more from 1000 on, expected 0 from inf on"
+    ]
+
+
+def test_skips_that_are_told_of_in_two_rows_are_found() -> None:
+    seen = twin()
+    seen.tick(2000)
+    assert list(seen.told(log(1000, 2000, skipped=2), 2000)) == []
+    seen.tick(4000)
+    assert list(seen.told(log(1000, 4000, skipped=4), 4000)) == []
+    seen.tick(5000)
+    [found] = seen.told({**log(5000, 5000, skipped=1), "_id": "1"}, 5000)
+    assert "expected them in the row before" in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -10,8 +11,7 @@ from duly.model.schedule import Interval, Schedule, following
 
 LATE_MS: Final = 60_000.0
 WAITING_MAX: Final = 100
-COUNTED_MAX: Final = 1_000
-"""More missed slots of a cron expression are not counted, but for those of the last minute."""
+GOING_MAX: Final = 100
 
 Log = dict[str, Any]
 
@@ -46,6 +46,8 @@ class Twin:
         self.waiting: deque[float] = deque()
         self.skips: deque[Skip] = deque()
         """Those that the log is to tell of next."""
+        self.last_row: Log | None = None
+        """The newest row of its log: one that tells of skips is added to until another one comes."""
         self.ran: set[float] = set()
         self.succeeded: Counter[float] = Counter()
         """When runs have ended well."""
@@ -61,19 +63,26 @@ class Twin:
     def edit(self, schedule: Schedule, now: float) -> None:
         if schedule != self.schedule:
             self.schedule = schedule
+            self._drop()
             self._forget()
             if not self.paused:
                 self.next_slot = _after(schedule, now, now)
 
     def pause(self) -> None:
         self.paused = True
-        self.waiting.clear()
+        self._drop()
         self._forget()
 
     def resume(self, now: float) -> None:
         if self.paused:
             self.paused = False
             self.next_slot = _after(self.schedule, now, now)
+
+    def _drop(self) -> None:
+        """What waits is skipped."""
+        if self.waiting:
+            self.skips.append(Skip(self.waiting[0], len(self.waiting)))
+            self.waiting.clear()
 
     def _forget(self) -> None:
         """Slots that are late by chance do not come any more."""
@@ -92,8 +101,6 @@ class Twin:
             self.slots += len(slots)
             self.uncertain.update(slots)
             return
-        if not isinstance(self.schedule, Interval) and len(slots) > COUNTED_MAX:
-            slots = [slot for number, slot in enumerate(slots) if number < COUNTED_MAX or now - slot <= LATE_MS]
         self.slots += len(slots)
         runs, waits = self._admitted(slots, now)
         self.running += runs
@@ -113,7 +120,7 @@ class Twin:
         else:
             wanted = [slots[-1]] if now - slots[-1] <= LATE_MS else []
         if overlap == "allow":
-            return wanted[:WAITING_MAX], []
+            return wanted[: GOING_MAX - len(self.running)], []
         runs = wanted[: 0 if self.running else 1]
         is_backlog = missed == "all" and (len(slots) > 1 or now - slots[0] > LATE_MS)
         waits = wanted[len(runs) :] if overlap == "queue" or is_backlog else []
@@ -122,11 +129,18 @@ class Twin:
     # What it is seen to do.
 
     def told(self, log: Log, now: float) -> Iterator[str]:
-        """A row of its log, that is new at this time."""
-        slot, status = log["scheduledTime"], log["status"]
+        """A row of its log, that is new at this time; or the last one, which may have been added to."""
+        slot, status, last = log["scheduledTime"], log["status"], self.last_row
+        self.last_row = log
         if status["kind"] == "skipped":
-            self.skipped += status["count"]
-            yield from self._skip(slot, status["count"])
+            if last is None or last["status"]["kind"] != "skipped":
+                last = {"scheduledTime": math.inf, "status": {"count": 0}}
+            elif last["_id"] != log["_id"]:
+                yield f"told of skips in {log}, expected them in the row before, {last}"
+                return
+            added = status["count"] - last["status"]["count"]
+            self.skipped += added
+            yield from self._skip(slot, last["scheduledTime"], added)
             return
         self.runs += 1
         self.succeeded[log["completedTime"]] += status["kind"] == "success"
@@ -144,12 +158,18 @@ class Twin:
             if self.waiting and not self.running:
                 self.running.append(self.waiting.popleft())
 
-    def _skip(self, first: float, count: int) -> Iterator[str]:
+    def _skip(self, first: float, before: float, count: int) -> Iterator[str]:
+        """So many more were skipped, by a row whose first slot was another one before."""
         if self.options.jitter:
             for slot in sorted(slot for slot in self.uncertain if slot >= first)[:count]:
                 yield from self._take(slot)
-        elif not self.skips or self.skips.popleft() != (first, count):
-            yield f"skipped {count} slots from {first} on, which nothing excuses"
+            return
+        told, expected = 0, before
+        while self.skips and told < count:
+            told += self.skips[0].count
+            expected = min(expected, self.skips.popleft().first)
+        if (told, expected) != (count, first):
+            yield f"skipped {count} slots more from {first} on, expected {told} from {expected} on"
 
     def _take(self, slot: float) -> Iterator[str]:
         if slot in self.uncertain:

@@ -73,9 +73,10 @@ async def change(ctx: MutationCtx, name: str, how: str, schedule: dict[str, Any]
 
 
 @query
-async def logs(ctx: QueryCtx, since: float) -> list[Log]:
+async def logs(ctx: QueryCtx, since: float, again: list[str]) -> list[Log | None]:
+    """The rows that are new, after some that may have changed."""
     found = ctx.db.system.query("_cron_job_logs").with_index("by_creation_time", lambda q: q.gt("_creationTime", since))
-    return await found.collect()
+    return [*[await ctx.db.system.get(id) for id in again], *await found.collect()]
 
 
 _APP: Final = SimpleNamespace(note=note, act=act, register=register, change=change, logs=logs)
@@ -327,14 +328,21 @@ class Life:
                 if twin.running or twin.skips or twin.uncertain or going[twin.name]:
                     self._object(twin, twin.at_rest(self.now, going[twin.name]))
 
-    async def _listen(self) -> None:
+    async def _listen(self, is_last: bool = False) -> None:
         """Hear what the log tells, before it is one of the newest 100 no more."""
-        for log in await self._t.query("year:logs", {"since": self._told}):
-            self._told = log["_creationTime"]
+        again = [
+            twin.last_row["_id"]
+            for twin in self._twins.values()
+            if twin.last_row is not None and (twin.skips or twin.options.jitter or is_last)
+        ]
+        for log in await self._t.query("year:logs", {"since": self._told, "again": again}):
+            if log is None:  # others have pushed it out since
+                continue
+            self._told = max(self._told, log["_creationTime"])
             twin = self._twins.get(log["name"])
             if twin is None:
                 self.violations.append(f"{log} is of a cron that is gone")
-            else:
+            elif log != twin.last_row:
                 self._object(twin, twin.told(log, self.now))
 
     @asynccontextmanager
@@ -352,6 +360,7 @@ class Life:
     # The end.
 
     async def _end(self) -> None:
+        await self._listen(is_last=True)
         notes = await self._t.transaction(lambda ctx: ctx.db.query("notes").collect())
         noted = Counter((note["cron"], note["at"]) for note in notes)
         for twin in self._twins.values():

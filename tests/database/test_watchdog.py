@@ -664,6 +664,36 @@ def test_python_lets_no_other_thread_run_between_the_look_at_a_frame_and_the_int
     assert not [name for name in steps if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "SEND", "YIELD"))]
 
 
+COLLECTED_MEANWHILE = """
+import gc, sys, threading
+from duly.database.watchdog import Watched
+
+def lets_others_go_on(*_):
+    for _ in range(3_000):
+        pass
+
+gc.callbacks.append(lets_others_go_on)
+gc.set_threshold(3)  # what frames are looked at with is now and then the third object
+sys.setswitchinterval(1e-6)
+watched = Watched(threading.main_thread().ident, 1.0, threading.Event())
+watched.begin("app:handler")
+attacker = threading.Thread(target=lambda: [watched.interrupt(watched.run) for _ in range(3_000)])
+attacker.start()
+while attacker.is_alive():
+    threading.Thread(target=lambda: [None for _ in range(100)]).start()
+gc.callbacks.clear()
+print("the end")
+"""
+
+
+def test_a_collection_of_garbage_while_frames_are_looked_at_stops_nobody() -> None:
+    for _ in range(3):  # on Python 3.11.8 and older, two of three would wait for ever
+        program = [sys.executable, "-c", COLLECTED_MEANWHILE]
+        ended = subprocess.run(program, capture_output=True, text=True, timeout=30, check=False)
+
+        assert ended.stdout == "the end\n", ended.stderr
+
+
 # A storm over a whole application: its threads are interrupted at random moments, as fast as it goes.
 
 

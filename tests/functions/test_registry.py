@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,8 @@ def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_plac
     [
         ("x = (\n", "bad.py:1: SyntaxError"),
         ("import nothing_of_that_name\n", "bad.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+        ("import sys\nsys.exit(3)\n", "bad.py:2: SystemExit: 3; a module must not end the program that loads it"),
+        ("raise BaseException('no')\n", "bad.py:1: BaseException: no; a module must not end"),
         (
             "import datetime\nfrom duly import query\n@query\nasync def f(ctx, at: datetime.datetime): ...\n",
             "bad:f: .*at.*datetime",
@@ -126,6 +129,16 @@ def test_what_cannot_be_loaded_names_the_place_and_the_cause(folder: Path, sourc
     (folder / "bad.py").write_text(source)
     with pytest.raises(LoadError, match=message):
         Registry.load(folder)
+
+
+def test_a_folder_that_was_loaded_and_is_gone_is_no_application_without_functions(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert Registry.load(folder.name).functions
+    shutil.rmtree(folder)
+    with pytest.raises(LoadError, match=f"got '{folder.name}', expected a folder .there is none at "):
+        Registry.load(folder.name)
 
 
 def test_a_folder_named_like_an_imported_module_is_refused(tmp_path: Path) -> None:

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from duly.errors import InvalidScheduleError
-from duly.model.schedule import Calendar, Interval, calendar, describe, following, interval, next_after, parse, shown
+from duly.model.schedule import (
+    Calendar,
+    Interval,
+    calendar,
+    count,
+    describe,
+    following,
+    interval,
+    last,
+    next_after,
+    parse,
+    set_right,
+    shown,
+)
+from tests.model.cron_model import BY_HAND, ZONES
 
 BERLIN = "Europe/Berlin"  # the clock goes ahead on 2030-03-31 at 02:00, and back on 2030-10-27 at 03:00
 
@@ -46,6 +62,9 @@ def slots(cron: str, tz: str, start: str, count: int) -> list[str]:
         ("@weekly", "2023-04-01 00:00", "04-02 00:00"),
         ("0 22-2 * * *", "2023-04-01 23:30", "04-02 00:00"),
         ("0 0 * * SAT-SUN", "2023-04-03 00:00", "04-08 00:00"),
+        ("0 0 * * 7-2", "2023-04-05 00:00", "04-09 00:00"),
+        ("0 0 * * 7-2/2", "2023-04-09 00:00", "04-11 00:00"),
+        ("0 0 * * 7-7", "2023-04-05 00:00", "04-09 00:00"),
         ("0 20-4/2 * * *", "2023-04-01 02:30", "04-01 04:00"),
     ],
 )
@@ -173,12 +192,16 @@ def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any]
         ({"kind": "interval"}, "got the schedule"),
         ({"kind": "cron", "cron": "61 * * * *"}, "the minute is '61', expected 0-59"),
         ({"kind": "cron", "cron": "* * * FOO *"}, "the month is 'FOO', expected 1-12 or JAN-DEC"),
-        ({"kind": "cron", "cron": "* * * * 8"}, "the day of week is '8', expected 0-6 or SUN-SAT"),
+        ({"kind": "cron", "cron": "* * * * 8"}, "the day of week is '8', expected 0-7 or SUN-SAT"),
         ({"kind": "cron", "cron": "0 0 31 2 *"}, "never matches: none of its months has such a day"),
         ({"kind": "cron", "cron": "22-2/0 * * * *"}, "the minute is '22-2/0', expected 0-59"),
         ({"kind": "cron", "cron": "²-1 * * * *"}, "the minute is '²-1', expected 0-59"),
         ({"kind": "cron", "cron": "5-1/" + "9" * 5000 + " * * * *"}, "got the cron expression '5-1/999"),
         ({"kind": "cron", "cron": "0 0 */29 2 1#5"}, "never matches"),
+        ({"kind": "cron", "cron": "*/60 * * * *"}, "the minute is '*/60', expected steps of at most 59"),
+        ({"kind": "cron", "cron": "0 1,5-9/24 * * *"}, "the hour is '1,5-9/24', expected steps of at most 23"),
+        ({"kind": "cron", "cron": "@reboot"}, "with 1 field, expected minute"),
+        ({"kind": "interval", "ms": 2**60}, "got an interval of more than 1,000,000,000,000,000 ms, expected at"),
         ({"kind": "cron", "cron": "* * * *"}, "with 4 fields, expected minute, hour,"),
         ({"kind": "cron", "cron": "* * * * *", "cronspec": "* * * * *"}, "got the schedule"),
         ({"kind": "cron", "cron": "* * * * *", "tz": "Mars/Olympus"}, "got the time zone 'Mars/Olympus'"),
@@ -191,3 +214,51 @@ def test_what_is_no_schedule_is_refused_with_what_was_expected(data: Any, proble
     with pytest.raises(InvalidScheduleError) as caught:
         parse(data)
     assert problem in str(caught.value)
+
+
+# Slots that have passed.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slots_are_counted_as_if_each_was_looked_at_also_where_clocks_change(seed: int) -> None:
+    chance = Random(seed)
+    for _ in range(60):
+        schedule = calendar(chance.choice(BY_HAND), chance.choice(ZONES))
+        chain = [following(schedule, next_change(schedule.tz, chance) + chance.uniform(-1e7, 9e7))]
+        for _ in range(chance.choice((2, 10, 100))):
+            chain.append(following(schedule, chain[-1]))
+        end = chance.randrange(len(chain) - 1)
+        now = chain[end] + (chain[end + 1] - chain[end]) * chance.choice((0.0, chance.random() * 0.999))
+        first = chain[0]
+        assert (count(schedule, first, now), last(schedule, first, now)) == (end + 1, chain[end]), (
+            schedule,
+            first,
+            now,
+        )
+
+
+def next_change(tz: str, chance: Random) -> float:
+    """When the clock of a zone is set next after a time by chance; that time itself if it is not within a year."""
+    began = datetime(2011, 1, 1, tzinfo=UTC) + timedelta(days=chance.randrange(20 * 365))
+    offset = began.astimezone(ZoneInfo(tz)).utcoffset()
+    days = (began + timedelta(days=day) for day in range(366))
+    changed = (day for day in days if day.astimezone(ZoneInfo(tz)).utcoffset() != offset)
+    return (next(changed, began) - timedelta(days=1)).timestamp() * 1000
+
+
+def test_decades_of_slots_are_counted_at_once() -> None:
+    schedule, first = calendar("* * * * * *"), ms("2000-01-01")
+    now = ms("2040-01-01")
+    assert count(schedule, first, now) == (now - first) / 1000 + 1
+    assert last(schedule, first, now) == now
+    assert (count(interval(1500), first, now), last(interval(1500), first, now + 1)) == ((now - first) // 1500 + 1, now)
+
+
+def test_a_slot_that_is_further_ahead_than_the_schedule_explains_is_set_right() -> None:
+    now = ms("2030-01-01 12:00")
+    assert set_right(interval(60_000), now + 120_000, now) == now + 120_000  # what a clock explains that was set back
+    assert set_right(interval(60_000), now + 121_000, now) == now + 1_000
+    assert set_right(interval(60_000), now + 180_000, now) == now + 60_000
+    assert set_right(calendar("0 * * * *"), ms("2030-01-01 13:00"), now) == ms("2030-01-01 13:00")
+    assert set_right(calendar("0 * * * *"), ms("2030-01-01 15:00"), now) == ms("2030-01-01 13:00")
+    assert set_right(calendar("0 0 1 1 *"), ms("2031-01-01"), now) == ms("2031-01-01")

@@ -13,7 +13,7 @@ from duly.functions.context import Caller
 from duly.functions.runner import Runner
 from duly.functions.scheduling import ActionScheduler
 from duly.model import jobs
-from duly.model.crons import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import MOVES
 from duly.storage.engine import JOBS, Job
 from duly.workers.executor import Executor

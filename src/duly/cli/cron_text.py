@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 import orjson
@@ -14,7 +14,8 @@ from duly.cli.times import both, duration, local, off
 from duly.clock import to_milliseconds
 from duly.limits import OF_ANY_SIZE
 from duly.model import schedule as schedules
-from duly.model.crons import Cron
+from duly.model.cron_log import SKIPPED, Log
+from duly.model.crons import CODE, Cron, document_of
 from duly.model.schedule import Interval, Schedule, Slot
 from duly.storage.engine import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
@@ -25,10 +26,8 @@ UPCOMING: Final = 10
 
 _COLORS: Final = {"success": "green", "failed": "red", "skipped": "bright_black"}
 _NOTE_LENGTH_MAX: Final = 80
+_CELL_LENGTH_MAX: Final = 48  # so that a line fits a wide terminal, whatever a name is; `show` has all of it
 _TITLES: Final = ("name", "schedule", "zone", "next run", "last result")
-
-Log = dict[str, Any]
-"""A row of `_cron_job_logs`."""
 
 
 class Known(NamedTuple):
@@ -44,7 +43,7 @@ class Known(NamedTuple):
 
 def as_json(id: int, cron: Cron, ids: IdCodec) -> str:
     """The document that `_cron_jobs` shows, in one line."""
-    return dumps({"_id": _id(id, ids), "_creationTime": creation_time(id), **cron}, OF_ANY_SIZE)
+    return dumps(document_of(cron, _id(id, ids), creation_time(id)), OF_ANY_SIZE)
 
 
 def _id(id: int, ids: IdCodec) -> str:
@@ -74,7 +73,12 @@ def _cells(known: Known, now: float) -> tuple[str, ...]:
     if known.logs and (why := _why(known.logs[0])):
         last += f"  {why}"
     running = "runs now; " if cron["runs"] else ""
-    return cron["name"], schedules.words(schedule), _zone(schedule), _next_run(cron, now), f"{running}{last}"
+    name, words = _cut(cron["name"], _CELL_LENGTH_MAX), _cut(schedules.words(schedule), _CELL_LENGTH_MAX)
+    return name, words, _zone(schedule), _next_run(cron, now), f"{running}{last}"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _zone(schedule: Schedule) -> str:
@@ -83,19 +87,18 @@ def _zone(schedule: Schedule) -> str:
 
 def _next_run(cron: Cron, now: float) -> str:
     if "nextRunTime" not in cron:
-        return "paused"
+        return "gave up" if "error" in cron else "paused"
     return f"{local(cron['nextRunTime'])}  {off(cron['nextRunTime'], now)}"
 
 
 def _outcome(log: Log) -> str:
     status = log["status"]
-    return f"skipped {status['count']:,}" if status["kind"] == "skipped" else status["kind"]
+    return f"skipped {status['count']:,}" if status["kind"] == SKIPPED else status["kind"]
 
 
 def _why(log: Log) -> str:
     """What came of a run, in a line: its error, or what it returned."""
-    line = str(log["status"].get("error", log.get("result", ""))).partition("\n")[0]
-    return line if len(line) <= _NOTE_LENGTH_MAX else f"{line[: _NOTE_LENGTH_MAX - 1]}…"
+    return _cut(str(log["status"].get("error", log.get("result", ""))).partition("\n")[0], _NOTE_LENGTH_MAX)
 
 
 # All of one.
@@ -118,9 +121,9 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
     yield "overlap", [cron["overlap"]]
     if cron["jitter"]:
         yield "jitter", [f"up to {cron['jitter']:,.0f} ms"]
-    yield "declared", ["in crons.py" if cron["source"] == "code" else "at run time"]
+    yield "declared", ["in crons.py" if cron["source"] == CODE else "at run time"]
     yield "created", [f"{both(creation_time(known.id))}  {off(creation_time(known.id), now)}"]
-    yield "args", orjson.dumps(orjson.loads(dumps(cron["args"])), option=orjson.OPT_INDENT_2).decode().split("\n")
+    yield "args", orjson.dumps(orjson.loads(cron["args"]), option=orjson.OPT_INDENT_2).decode().split("\n")
     if known.runs:
         yield "running", [f"{run.state}, for {both(run.scheduled_time)}" for run in known.runs]
     if cron["queue"]:
@@ -136,6 +139,8 @@ def _schedule(schedule: Schedule) -> str:
 
 
 def _next_runs(cron: Cron, schedule: Schedule, now: float) -> Iterator[str]:
+    if "error" in cron:
+        return iter(["none: its clock could not go on, until it is changed or resumed", *cron["error"].split("\n")])
     if "nextRunTime" not in cron:
         return iter(["none while it is paused"])
     return upcoming(schedule, cron["nextRunTime"], now)
@@ -146,7 +151,7 @@ def _past(log: Log, now: float) -> Iterator[str]:
     kind = log["status"]["kind"]
     time = f"{local(log['scheduledTime'])}  {off(log['scheduledTime'], now):10}"
     outcome = click.style(_outcome(log), fg=_COLORS[kind]) + " " * (10 - len(_outcome(log)))
-    took = "" if kind == "skipped" else f"{(log['completedTime'] - log['startedTime']) / 1000:,.3f} s"
+    took = "" if kind == SKIPPED else f"{(log['completedTime'] - log['startedTime']) / 1000:,.3f} s"
     yield f"{time}  {outcome}  {took:>9}  {_why(log)}".rstrip()
     for line in "\n".join(log.get("logLines", [])).splitlines():
         yield f"  {click.style('│', dim=True)} {line}"

@@ -17,8 +17,8 @@ from duly.cli.times import both, off
 from duly.clock import SystemClock
 from duly.database.transaction import Transaction
 from duly.limits import CRON_LOGS_MAX
+from duly.model import cron_log, executor_state, operating
 from duly.model import crons as model
-from duly.model import executor_state, operating
 from duly.model import schedule as schedules
 from duly.model.crons import Cron
 from duly.storage.engine import JOBS, Job
@@ -66,7 +66,7 @@ async def _list(store: str, as_json: bool) -> None:
 
 async def _all(transaction: Transaction) -> tuple[Sequence[Known], float | None, float]:
     found = [
-        Known(id, cron, await model.history(transaction, cron["name"], 1))
+        Known(id, cron, await cron_log.history(transaction, cron, 1))
         for id, cron in await model.everything(transaction)
     ]
     return found, await executor_state.paused_since(transaction), transaction.now
@@ -97,7 +97,7 @@ async def _show(store: str, name: str, history: int) -> None:
 async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
     id, cron = await model.must_find(transaction, ids, name)
     rows = [await transaction.get(JOBS, int(run)) for run in cron["runs"]]
-    logs = await model.history(transaction, cron["name"], history) if history else []
+    logs = await cron_log.history(transaction, cron, history) if history else []
     return Known(id, cron, logs, [row for row in rows if isinstance(row, Job)]), transaction.now
 
 
@@ -143,7 +143,7 @@ async def _act(store: str, name: str, act: model.Act) -> tuple[Cron, Cron]:
 
 async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.Act) -> tuple[Cron, Cron]:
     id, before = await model.must_find(transaction, ids, name)
-    await act(transaction, id)
+    await act(transaction, id, before)
     return before, await model.load(transaction, id) or before
 
 

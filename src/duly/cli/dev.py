@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -16,15 +15,14 @@ from typing import Final
 import click
 
 from duly.app import App, sqlite_path
-from duly.cli import options
+from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
-from duly.clock import to_datetime
-from duly.errors import DulyError, LoadError, SchemaValidationError
-from duly.functions.call_log import APP_LOG
-from duly.functions.failure import describe
+from duly.cli.times import both
+from duly.cli.watching import Changes, identity_of, until_gone
+from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
 from duly.functions.registry import Registry
-from duly.functions.runner import Run
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS
+from duly.model import executor_state
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 
@@ -50,25 +48,59 @@ def dev(folder: str, store: str) -> None:
 async def _dev(folder: str, store: str) -> None:
     task = asyncio.current_task()
     assert task is not None
-    _print_runs()
+    terminal.print_runs()
     _on_signal(task.cancel)
     app = App(folder, store, development=True)
-    changes = _Changes(folder)
+    changes, beside = Changes(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
         while not await _opened(app):
             await changes.next()
+        # At once: what is due starts while others wait for something.
+        click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
+        click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
+        beside.append(asyncio.create_task(_tell_pauses(app, store)))
+        if not store.startswith(POSTGRES):
+            file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
+            beside.append(asyncio.create_task(_end_without(file, identity_of(file))))
         async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
-            click.echo(
-                f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}"
-            )
-            click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
                 await _reload(app)
     finally:
         changes.close()
         await _close(app)
+        for each in beside:
+            each.cancel()
+
+
+async def _end_without(file: str, known: object) -> None:
+    """End when the file of the store is gone: what is written to a deleted file is lost."""
+    await until_gone(file, known)
+    click.echo(
+        f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
+        " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",
+        err=True,
+    )
+    # Without closing it: SQLite would delete the log at that path, which may be that of another store by now.
+    os._exit(1)
+
+
+async def _tell_pauses(app: App, store: str) -> None:
+    """Say that nothing starts, and when that changes."""
+    how = "duly jobs resume" if store.startswith(POSTGRES) else "end this, run `duly jobs resume`, and start it again"
+    was_paused = False
+    while app.is_open:
+        try:
+            paused = await app.database.read(executor_state.paused_since)
+        except StoreError:
+            continue  # it has waited long, or the app is closed
+        if paused.value is not None and not was_paused:
+            click.echo(click.style(f"nothing starts: it was paused {both(paused.value)}; {how}", fg="yellow"))
+        elif paused.value is None and was_paused:
+            click.echo(click.style("resumed: what is due starts", fg="cyan"))
+        was_paused = paused.value is not None
+        await app.database.changed(paused.reads, paused.version)
 
 
 def _on_signal(act: Callable[[], object]) -> None:
@@ -125,24 +157,6 @@ async def _opened(app: App) -> bool:
     return True
 
 
-class _Changes:
-    """Changes of the Python files of a folder, none of them missed while others are looked at."""
-
-    def __init__(self, folder: str) -> None:
-        # Here: it costs the other commands their start.
-        from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
-
-        self._changes = awatch(folder, watch_filter=PythonFilter(), debounce=200)
-        self._next = asyncio.ensure_future(anext(self._changes))
-
-    async def next(self) -> None:
-        await self._next
-        self._next = asyncio.ensure_future(anext(self._changes))
-
-    def close(self) -> None:
-        self._next.cancel()
-
-
 async def _reload(app: App) -> None:
     try:
         registry = await app.reload()
@@ -160,34 +174,3 @@ def _counted(registry: Registry) -> str:
 def _print_error(what: str, error: Exception) -> None:
     click.echo(click.style(f"{what}:", fg="red", bold=True), err=True)
     click.echo(click.style(f"  {error}", fg="red"), err=True)
-
-
-class _Terminal(logging.Handler):
-    """Prints runs and log lines, one below the other."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
-        run = getattr(record, "run", None)
-        if isinstance(run, Run):
-            click.echo(f"{time} {_line_of(run)}")
-        else:
-            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-            text = record.getMessage() if not record.exc_info else self.format(record)
-            click.echo(f"{time} {click.style('│', dim=True)} {record.name}: {level}{text}")
-
-
-def _line_of(run: Run) -> str:
-    mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
-    scheduled = click.style(" scheduled", dim=True) if run.is_scheduled else ""
-    line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
-    if run.error is None:
-        return line
-    text = describe(run.error).replace("\n", "\n           ")
-    return f"{line}\n           {click.style(text, fg='red')}"
-
-
-def _print_runs() -> None:
-    for name in ("duly", APP_LOG, "duly.run"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("duly").addHandler(_Terminal())
-    logging.getLogger("duly").propagate = False

@@ -15,7 +15,7 @@ from duly.storage.postgres.address import need_driver, parse
 
 @click.command()
 @click.option("--plan", is_flag=True, help="Only say what would be done.")
-@click.option("--folder", help="Apply the schema of this folder too, though a newer one was applied before.")
+@click.option("--folder", help="Apply the schema and the crons of this folder too, whatever was deployed since.")
 @options.store
 def migrate(plan: bool, folder: str | None, store: str) -> None:
     """Bring the tables of duly itself in a PostgreSQL database up to date.
@@ -36,7 +36,7 @@ def migrate(plan: bool, folder: str | None, store: str) -> None:
             click.echo(f"the store is of format {layout.FORMAT}")
             if folder is not None:
                 asyncio.run(_deploy(folder, store))
-                click.echo(f"the schema of {folder} is the newest")
+                click.echo(f"the schema and the crons of {folder} are the newest")
 
 
 async def _deploy(folder: str, store: str) -> None:

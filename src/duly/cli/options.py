@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 import click
 
@@ -12,23 +12,54 @@ from duly.app import DEFAULT_STORE
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 from duly.storage.postgres.address import parse
 
-_DEFAULT_FOLDER: Final = "backend"
+_FILE: Final = "pyproject.toml"
+_DEFAULTS: Final = {"folder": "backend", "store": DEFAULT_STORE}
+"""What [tool.duly] may say, and what holds where it does not."""
+_KEYS: Final = " and ".join(_DEFAULTS)
 
 
-def _setting(name: str, default: str) -> str:
-    """A key of [tool.duly] in ./pyproject.toml."""
-    file = Path("pyproject.toml")
-    tools: dict[str, Any] = tomllib.loads(file.read_text()).get("tool", {}) if file.is_file() else {}
-    return str(tools.get("duly", {}).get(name, default))
+def _setting(name: str) -> str:
+    return {**_DEFAULTS, **_settings()}[name]
+
+
+def _settings() -> dict[str, str]:
+    """[tool.duly] of ./pyproject.toml; a ClickException says what is wrong with it."""
+    try:
+        text = Path(_FILE).read_bytes().decode()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{_FILE} cannot be read: {error}") from None
+    try:
+        ours: object = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise click.ClickException(f"{_FILE} is no TOML: {error}") from None
+    for name in ("tool", "duly"):
+        if not isinstance(ours, dict):
+            break
+        ours = cast("dict[str, object]", ours).get(name, {})
+    if not isinstance(ours, dict):
+        raise click.ClickException(f"{_FILE}: got {ours!r} for tool.duly, expected a table with {_KEYS}")
+    return {name: _text(name, value) for name, value in cast("dict[str, object]", ours).items()}
+
+
+def _text(name: str, value: object) -> str:
+    if name not in _DEFAULTS:
+        raise click.ClickException(f"{_FILE}: got the key {name!r} in [tool.duly], expected {_KEYS} only")
+    if not isinstance(value, str) or not value:
+        raise click.ClickException(
+            f"{_FILE}: got {value!r} for {name} in [tool.duly], expected text such as {_DEFAULTS[name]!r}"
+        )
+    return value
 
 
 def default_folder() -> str:
-    return _setting("folder", _DEFAULT_FOLDER)
+    return _setting("folder")
 
 
 store = click.option(
     "--store",
-    default=lambda: _setting("store", DEFAULT_STORE),
+    default=lambda: _setting("store"),
     metavar="ADDRESS",
     help=f"Where the data is. Default: [tool.duly] store, then {DEFAULT_STORE}",
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import click
 import orjson
@@ -12,6 +14,8 @@ import orjson
 from duly.app import App, sqlite_path
 from duly.cli import options
 from duly.cli.errors import errors_as_text
+from duly.functions.registry import encode_arguments
+from duly.limits import DEFAULTS
 from duly.server import door
 from duly.storage.postgres.address import PREFIXES as POSTGRES
 from duly.values.value import dumps
@@ -26,11 +30,14 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     """Run FUNCTION, such as orders:create_order, with the arguments in JSON, and print what it returns.
 
     While `duly dev` runs on the same store, it is the one that runs the function.
+
+    In arguments as in what is printed, bytes are {"$bytes": "aGk="} (base64), and floats that JSON lacks are
+    {"$float": "nan"}, "inf" or "-inf".
     """
     with errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(_file_of(store), function, dumps(arguments))
+            value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS))
         except door.NobodyThereError:
             value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
@@ -39,7 +46,7 @@ def run(function: str, args: str, folder: str, store: str) -> None:
 def _arguments(text: str) -> dict[str, Any]:
     try:
         # As from every client: a number with an integral value is an int, 3.0 as well as 3.
-        value = json.loads(text, parse_float=_number)
+        value = json.loads(text, parse_float=_number, object_pairs_hook=_object)
     except ValueError as error:
         raise click.BadParameter(f'got {text!r}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
     if not isinstance(value, dict):
@@ -50,6 +57,33 @@ def _arguments(text: str) -> dict[str, Any]:
 def _number(text: str) -> float:
     value = float(text)
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Any:
+    """A dict, or what JSON cannot say, in the form in which results are printed."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(key for position, (key, _) in enumerate(pairs) if key in dict(pairs[:position]))
+        raise ValueError(f"the key {twice!r} is there twice")
+    if len(fields) == 1 and (special := _SPECIAL.get(pairs[0][0])):
+        return special(pairs[0][1])
+    return fields
+
+
+def _bytes(value: object) -> bytes:
+    try:
+        return base64.b64decode(cast("str", value), validate=True)
+    except (ValueError, TypeError):
+        raise ValueError(f'got {value!r} for $bytes, expected base64 such as {{"$bytes": "aGk="}}') from None
+
+
+def _float(value: object) -> float:
+    if value not in ("nan", "inf", "-inf"):
+        raise ValueError(f'got {value!r} for $float, expected "nan", "inf" or "-inf"')
+    return float(cast("str", value))
+
+
+_SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float": _float}
 
 
 def _file_of(store: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
+from random import Random
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
@@ -45,7 +47,7 @@ class Batch:
         ids: IdSource,
         now: float,
         quota: Quota,
-        seed: int,
+        random: Random,
         watched: Watched,
         tracked: Tracked,
         reads: ReadSet | None,
@@ -67,7 +69,8 @@ class Batch:
         self._codec = codec
         self._ids = ids
         self._quota = quota
-        self._seed = seed
+        self._random = random
+        self._attempts = 0
         self._watched = watched
         self._reads = reads
         self._writes: dict[str, dict[int, Write]] = {}
@@ -88,13 +91,19 @@ class Batch:
     def changed(self) -> bool:
         return bool(self._writes) or self._engine_changed
 
+    @cached_property
+    def _seed(self) -> int:
+        """That of the first attempt, drawn when there is one: what listens to other nodes takes no chance away."""
+        return self._random.getrandbits(63)
+
     def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
         """Run `unit(transaction, *args)` as one transaction. If it raises, it leaves nothing behind but its reads.
 
         With the name of a `handler`, whose code it runs, its time is limited.
         """
-        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), self._seed, self._reads)
-        self._seed += 1
+        seed = self._seed + self._attempts
+        self._attempts += 1
+        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), seed, self._reads)
         try:
             value = drive(unit(transaction, *args), self.answer, self._watched, handler)
         finally:
@@ -119,7 +128,8 @@ class Batch:
 
     def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
-        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), self._seed)
+        seed = self._seed + self._attempts
+        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), seed)
         transaction.is_rehearsal = True
         drive(unit(transaction, *args), self.answer, self._watched, handler)
 

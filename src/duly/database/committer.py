@@ -254,7 +254,7 @@ class Committer:
             self._ids,
             self._clock.now(),
             self._quota,
-            self._random.getrandbits(63),
+            self._random,
             self._watchdog.watched(),
             self._tracked,
             ReadSet() if self._engine.is_shared and not turn.exclusive else None,

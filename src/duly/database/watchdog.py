@@ -28,12 +28,14 @@ view: as with KeyboardInterrupt, Python prints an exception that arrives in ther
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -149,7 +151,7 @@ class Watched:
 
     def interrupt(self, run: int) -> bool:
         """Declare a run over, and raise an Interruption in it if it is where that may be done; tell whether it is."""
-        with self._shooting:
+        with self._shooting, _no_collection():
             if run < self.over:
                 return False
             if run > self.over:
@@ -240,6 +242,24 @@ def line_of(frame: FrameType | None) -> str:
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Keep Python from collecting garbage while frames are looked at.
+
+    Before 3.11.9 it did so while it held a lock of the interpreter that the begin of a thread takes, too. What is
+    collected may run code that lets others go on: then each waits for the other, for ever (CPython's issue 106883).
+    """
+    with _looking:
+        is_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if is_enabled:
+                gc.enable()
+
+
+_looking: Final = threading.Lock()  # one watchdog must not allow what another has forbidden
 _frames: Final = sys._current_frames  # pyright: ignore[reportPrivateUsage]
 # Looked up as an item, it is an object of our own: nobody else changes what it takes.
 _raise_in: Final = ctypes.pythonapi["PyThreadState_SetAsyncExc"]

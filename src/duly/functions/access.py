@@ -6,8 +6,9 @@ from typing import Any
 
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError, SchemaValidationError
+from duly.model import crons
 from duly.model.jobs import document_of
-from duly.storage.engine import SYSTEM_TABLES, Job, Row
+from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
 from duly.values.checks import Mismatch
 from duly.values.ids import IdCodec, creation_time
 from duly.values.models import with_system_fields, without_system_fields
@@ -83,6 +84,8 @@ class Access:
             retry_of = None if row.retry_of is None else self.ids.encode(table.number, row.retry_of)
             return document_of(row, text, creation_time(id), loads(row.args), retry_of)
         document: Document = loads(row)
+        if table is CRONS:
+            return crons.document_of(document, text, creation_time(id))
         document["_id"] = text
         document["_creationTime"] = creation_time(id)
         return document

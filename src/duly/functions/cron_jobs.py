@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast
@@ -11,26 +10,29 @@ from duly.errors import InvalidScheduleError
 from duly.functions.define import Ref
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_INTERVAL_MS_MAX
 from duly.model import schedule as schedules
-from duly.model.crons import MISSED, OVERLAP
-from duly.model.schedule import UTC, Schedule
+from duly.model.cron_slots import MISSED, OVERLAP, Options
+from duly.model.crons import is_name
+from duly.model.schedule import UTC, Interval, Schedule
 
 
-class Options(TypedDict, total=False):
+class GivenOptions(TypedDict, total=False):
     """What a cron may be told beside its schedule. The defaults are what the Convex documentation describes."""
 
     missed: Literal["once", "skip", "all"]
     """What becomes of slots that pass while nothing runs: one run for all of them ("once", the default), none for
-    those more than a minute late ("skip"), or one for each, up to 100 ("all")."""
+    those more than a minute late ("skip"), or one for each, up to 100 ("all"): one after the other, or all at once with
+    overlap="allow"."""
     overlap: Literal["skip", "queue", "allow"]
     """What becomes of a slot while a run goes on: it is left out ("skip", the default), waits for the run to end
-    ("queue", up to 100), or runs beside it ("allow")."""
+    ("queue", up to 100), or runs beside it ("allow", up to 100)."""
     jitter: float | timedelta
-    """A run starts up to so many milliseconds after its slot, by chance: spread what would all begin on the hour."""
+    """A run starts up to so many milliseconds after its slot, by chance: spread what would all begin on the hour. Not
+    more than an interval, whose slots would come before their turn."""
     paused: bool
     """Whether it does not run until somebody resumes it."""
 
 
-class CalendarOptions(Options, total=False):
+class CalendarOptions(GivenOptions, total=False):
     tz: str
     """The zone whose clock the schedule goes by, such as "Europe/Berlin"; UTC if none is given."""
 
@@ -38,14 +40,10 @@ class CalendarOptions(Options, total=False):
 class Declaration(NamedTuple):
     """A cron as it is declared, before its function is looked for."""
 
-    identifier: str
-    schedule: Schedule
     ref: Ref[Any]
     args: dict[str, Any] | None
-    missed: str
-    overlap: str
-    jitter: float
-    paused: bool
+    schedule: Schedule
+    options: Options
 
 
 class CronJobs:
@@ -69,7 +67,7 @@ class CronJobs:
         schedule: Mapping[str, int] | timedelta,
         ref: Ref[Any],
         args: dict[str, Any] | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GivenOptions],
     ) -> None:
         """Run every so many seconds, minutes or hours: `{"seconds": 30}` or a timedelta. First when it is deployed."""
         self._declare(identifier, schedules.interval(_interval_ms(schedule)), ref, args, options)
@@ -146,15 +144,16 @@ class CronJobs:
         options: CalendarOptions,
     ) -> None:
         rest = cast("dict[str, Any]", options).copy()
-        self._declare(identifier, schedules.calendar(expression, rest.pop("tz", UTC)), ref, args, cast("Options", rest))
+        schedule = schedules.calendar(expression, rest.pop("tz", UTC))
+        self._declare(identifier, schedule, ref, args, cast("GivenOptions", rest))
 
     def _declare(
-        self, identifier: str, schedule: Schedule, ref: Ref[Any], args: dict[str, Any] | None, options: Options
+        self, identifier: str, schedule: Schedule, ref: Ref[Any], args: dict[str, Any] | None, options: GivenOptions
     ) -> None:
         check_identifier(identifier)
         if identifier in self.declared:
             raise InvalidScheduleError(f"got the cron {identifier!r} twice, expected each identifier once")
-        self.declared[identifier] = Declaration(identifier, schedule, ref, args, *checked(options))
+        self.declared[identifier] = Declaration(ref, args, schedule, checked(options, schedule))
 
 
 def cron_jobs() -> CronJobs:
@@ -163,7 +162,7 @@ def cron_jobs() -> CronJobs:
 
 
 def check_identifier(identifier: object) -> str:
-    if not isinstance(identifier, str) or not _identifier.fullmatch(identifier):
+    if not isinstance(identifier, str) or not is_name(identifier):
         raise InvalidScheduleError(
             f"got the cron identifier {identifier!r:.80}, expected 1 to {CRON_IDENTIFIER_LENGTH_MAX} printable ASCII"
             " characters"
@@ -171,8 +170,8 @@ def check_identifier(identifier: object) -> str:
     return identifier
 
 
-def checked(options: Options) -> tuple[str, str, float, bool]:
-    """missed, overlap, jitter in milliseconds, paused."""
+def checked(options: GivenOptions, schedule: Schedule) -> Options:
+    """The options of a cron with this schedule."""
     given = dict[str, Any](options)
     missed, overlap = given.pop("missed", "once"), given.pop("overlap", "skip")
     jitter, paused = given.pop("jitter", 0.0), given.pop("paused", False)
@@ -189,14 +188,23 @@ def checked(options: Options) -> tuple[str, str, float, bool]:
     if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= CRON_INTERVAL_MS_MAX:
         raise InvalidScheduleError(
             f"got jitter={jitter!r:.80}, expected milliseconds or a timedelta, not negative, at most"
-            f" {CRON_INTERVAL_MS_MAX:,} (CRON_INTERVAL_MS_MAX)"
+            f" {CRON_INTERVAL_MS_MAX:,.0f} (CRON_INTERVAL_MS_MAX)"
         )
+    check_jitter(jitter, schedule)
     if not isinstance(paused, bool):
         raise InvalidScheduleError(f"got paused={paused!r:.80}, expected True or False")
-    return missed, overlap, float(jitter), paused
+    return Options(missed, overlap, float(jitter), paused)
 
 
-_identifier: Final = re.compile(rf"[ -~]{{1,{CRON_IDENTIFIER_LENGTH_MAX}}}")
+def check_jitter(jitter: float, schedule: Schedule) -> None:
+    """InvalidScheduleError where slots of an interval would have passed before one has run."""
+    if isinstance(schedule, Interval) and jitter > schedule.ms:
+        raise InvalidScheduleError(
+            f"got jitter={jitter:,.15g} of an interval of {schedule.ms:,.15g} ms, expected at most that: with more,"
+            " slots come before the run of an earlier one, and are skipped"
+        )
+
+
 _MINUTE: Final = ("minute of hour", 0, 59)
 _HOUR: Final = ("hour of day", 0, 23)
 _DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")

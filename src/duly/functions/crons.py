@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError
-from duly.functions.cron_jobs import Options, check_identifier, checked
+from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
 from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
 from duly.functions.scheduling import schedulable
@@ -16,7 +16,7 @@ from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
 from duly.values.ids import creation_time
-from duly.values.value import loads
+from duly.values.value import size
 
 if TYPE_CHECKING:
     from duly.functions.context import ActionCtx, MutationCtx, QueryCtx
@@ -64,7 +64,7 @@ class Crons:
         ref: Ref[Any],
         args: dict[str, Any] | None = None,
         name: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[GivenOptions],
     ) -> str:
         """Add a cron: `{"kind": "interval", "ms": 60_000}`, first after one interval, or `{"kind": "cron", "cron": …,
         "tz": …}`. Returns its id."""
@@ -72,12 +72,12 @@ class Crons:
         runner = _runner(ctx)
         function = schedulable(runner, ref)
         parsed, text = schedules.parse(schedule), function.encode(args)
-        options_of = checked(options)
-        known = None if not name else check_identifier(name)
+        known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
+            transaction.usage.schedule(size(text))
             called = known or f"cron {transaction.new_seed():016x}"
-            spec = model.Spec(called, function.name, function.kind, text, parsed, *options_of)
+            spec = model.Spec(called, function.name, function.kind, text, parsed, chosen)
             return _id(runner, await model.add(transaction, spec, model.RUNTIME))
 
         return await _run(ctx, unit)
@@ -124,16 +124,19 @@ class Crons:
         schedule: dict[str, Any] | None = None,
         args: dict[str, Any] | None = None,
     ) -> None:
-        """Change its schedule, which then counts from now, or its arguments."""
-        fields: dict[str, Any] = {}
-        if schedule is not None:
-            fields["schedule"] = schedules.shown(schedules.parse(schedule))
+        """Change its schedule, which then counts from now, or its arguments. Where the schedule is another one, what
+        waits is dropped; where its clock could not go on, it does."""
+        parsed = None if schedule is None else schedules.parse(schedule)
 
-        async def act(transaction: Transaction, id: int) -> None:
-            cron = await model.load(transaction, id)
-            if args is not None and cron is not None:
-                fields["args"] = loads(encode_arguments(cron["function"], args, _runner(ctx).limits))
-            await model.change(transaction, id, fields)
+        async def act(transaction: Transaction, id: int, cron: model.Cron) -> None:
+            fields: dict[str, Any] = {}
+            if parsed is not None:
+                check_jitter(cron["jitter"], parsed)
+                fields["schedule"] = schedules.shown(parsed)
+            if args is not None:
+                fields["args"] = encode_arguments(cron["function"], args, _runner(ctx).limits)
+                transaction.usage.schedule(size(fields["args"]))
+            await model.change(transaction, id, cron, fields)
 
         await _act(ctx, id_or_name, act)
 
@@ -145,22 +148,15 @@ async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) ->
     _check_writes(ctx)
 
     async def unit(transaction: Transaction) -> None:
-        id, _ = await model.must_find(transaction, _runner(ctx).ids, id_or_name)
-        await act(transaction, id)
+        await act(transaction, *await model.must_find(transaction, _runner(ctx).ids, id_or_name))
 
     await _run(ctx, unit)
 
 
-async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Awaitable[T]]) -> T:
+async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
     """In the transaction of a query or mutation, or in one of its own."""
     transaction = _transaction(ctx)
-    if transaction is not None:
-        return await unit(transaction)
-
-    async def alone(transaction: Transaction) -> T:
-        return await unit(transaction)
-
-    return await _runner(ctx).commit(alone)
+    return await (_runner(ctx).commit(unit) if transaction is None else unit(transaction))
 
 
 def _runner(ctx: object) -> Runner:
@@ -186,7 +182,7 @@ def _transaction(ctx: object) -> Transaction | None:
 
 
 def _shown(runner: Runner, number: int, cron: model.Cron) -> dict[str, Any]:
-    return {"_id": _id(runner, number), "_creationTime": creation_time(number), **cron}
+    return model.document_of(cron, _id(runner, number), creation_time(number))
 
 
 def _id(runner: Runner, number: int) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from duly.values.validators import Declared
+from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
+from duly.values.checks import Validator
+from duly.values.containers import ObjectValidator
+from duly.values.validators import Declared, as_validator
 
 if TYPE_CHECKING:
     from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
@@ -53,6 +57,23 @@ class Function(Generic[P, R]):
         self.__qualname__ = handler.__qualname__
         self.__doc__ = handler.__doc__
         self.__wrapped__ = handler
+
+    # Compiled when an application is loaded: what annotations name may stand below the function.
+
+    @cached_property
+    def takes(self) -> ObjectValidator:
+        """What its arguments must look like. TypeError where the handler takes others."""
+        if self.args is None:
+            return arguments_of(self.handler)
+        declared = as_validator(self.args)
+        assert isinstance(declared, ObjectValidator)
+        check_handler_accepts(self.handler, declared)
+        return declared
+
+    @cached_property
+    def gives(self) -> Validator | None:
+        """What its result must look like; None where that is not said."""
+        return returns_of(self.handler) if self.returns is None else as_validator(self.returns)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.__module__}.{self.__qualname__}>"

@@ -22,8 +22,16 @@ _ours: set[str] = set()
 """The packages that were imported for an application: those are imported anew each time."""
 
 
+_PACKAGE = "__init__"
+
+
+def is_package(module: str) -> bool:
+    """Whether a module of this name is that of a package itself: functions are none of its."""
+    return module.rpartition("/")[2] == _PACKAGE
+
+
 def load_modules(source: Source) -> Mapping[str, object]:
-    """The modules of an application by their names, such as `orders` or `admin/users`."""
+    """The modules of an application by their names, such as `orders`, `admin/users` or `admin/__init__`."""
     if isinstance(source, Mapping):
         return cast("Mapping[str, object]", source)
     if isinstance(source, ModuleType):
@@ -40,10 +48,16 @@ def load_modules(source: Source) -> Mapping[str, object]:
 
 
 def _is_importable(name: str) -> bool:
+    if name in _ours and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
+        return False  # a folder that was loaded, and is gone
     try:
         return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of a package above it, which that has imported
+        raise _not_loaded(error, f"package {name}") from error
 
 
 def _package_modules(package: ModuleType) -> dict[str, ModuleType]:
@@ -52,9 +66,8 @@ def _package_modules(package: ModuleType) -> dict[str, ModuleType]:
     prefix = f"{package.__name__}."
     modules: dict[str, ModuleType] = {}
     for found in pkgutil.walk_packages(package.__path__, prefix):
-        module = _import(found.name, found.name)
-        if not found.ispkg:
-            modules[found.name.removeprefix(prefix).replace(".", "/")] = module
+        name = found.name.removeprefix(prefix).replace(".", "/")
+        modules[f"{name}/{_PACKAGE}" if found.ispkg else name] = _import(found.name, found.name)
     return modules
 
 
@@ -67,9 +80,9 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
     with _imported(package, folder):
         for file in sorted(folder.rglob("*.py")):
             path = file.relative_to(folder).with_suffix("")
-            if file.name == "__init__.py" or any(part.startswith((".", "__")) for part in path.parts):
-                continue
-            modules[path.as_posix()] = _import(".".join((package, *path.parts)), str(file))
+            parts = path.parent.parts if path.name == _PACKAGE else path.parts
+            if not any(part.startswith((".", "__")) for part in parts):
+                modules[path.as_posix()] = _import(".".join((package, *parts)), str(file))
     return modules
 
 
@@ -110,12 +123,19 @@ def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
 def _import(name: str, place: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
-        where = _line_of(error, place)
-        raise LoadError(f"{where}: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a script's sys.exit() must not end the program that loads it
+        raise _not_loaded(error, place) from error
 
 
-def _line_of(error: Exception, place: str) -> str:
+def _not_loaded(error: BaseException, place: str) -> LoadError:
+    advice = "" if isinstance(error, Exception) else "; a module must not end the program that loads it"
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return LoadError(f"{_line_of(error, place)}: {what}{advice}")
+
+
+def _line_of(error: BaseException, place: str) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     traceback, line = error.__traceback__, None

@@ -19,16 +19,13 @@ from duly.errors import (
 )
 from duly.functions.cron_jobs import CronJobs, Declaration
 from duly.functions.define import ACTION, QUERY, Function, Ref, Reference, canonical
-from duly.functions.modules import Source, load_modules
+from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, Limits
 from duly.model.crons import Spec
-from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Ids, Mismatch, Validator
-from duly.values.containers import ObjectValidator
 from duly.values.fingerprints import fingerprint_of_schema
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
-from duly.values.validators import as_validator
 from duly.values.value import NotAValueError, check_size, dumps, loads
 
 
@@ -56,9 +53,8 @@ class Registered:
         self.public = function.public
         self.handler: Callable[..., Any] = function.handler
         self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
-        self._arguments = _arguments(function).bind(models)
-        returns = returns_of(function.handler) if function.returns is None else as_validator(function.returns)
-        self._returns: Validator | None = None if returns is None else returns.bind(models)
+        self._arguments = function.takes.bind(models)
+        self._returns = None if function.gives is None else function.gives.bind(models)
         # Most handlers return nothing: the runner asks this before it asks for `result`.
         self.returns_none = self._returns is None or _accepts_none(self._returns)
 
@@ -117,15 +113,6 @@ class _NoIds:
         return None
 
 
-def _arguments(function: Function[Any, Any]) -> ObjectValidator:
-    if function.args is None:
-        return arguments_of(function.handler)
-    declared = as_validator(function.args)
-    assert isinstance(declared, ObjectValidator)
-    check_handler_accepts(function.handler, declared)
-    return declared
-
-
 class Registry:
     """The functions and the schema of one application, as loaded at one moment."""
 
@@ -137,10 +124,10 @@ class Registry:
         self._anew: dict[Place | None, str] = {}  # for code that runs since before it was loaded anew
         models = self.schema.models
         for module, members in modules.items():
-            for attribute, function in _functions_of(members):
+            for attribute, function in _functions_of(members) if not is_package(module) else ():
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], Registered] = {**self.functions}
-        self.crons = [self._cron(declared) for declared in _crons_of(modules)]
+        self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
 
     @cached_property
     def mark(self) -> str:
@@ -166,9 +153,9 @@ class Registry:
             if (place := place_of(function)) is not None:
                 self._anew[place] = name
 
-    def _cron(self, declared: Declaration) -> Spec:
+    def _cron(self, identifier: str, declared: Declaration) -> Spec:
         """A cron whose function is known to exist and to be one that can be scheduled."""
-        identifier, schedule, ref, args, missed, overlap, jitter, paused = declared
+        ref, args, schedule, options = declared
         try:
             function = self.find(ref)
             text = function.encode(args)
@@ -176,7 +163,7 @@ class Registry:
             raise LoadError(f"crons: {identifier}: {error}") from error
         if function.kind == QUERY:
             raise LoadError(f"crons: {identifier}: {function.name} is a query, expected a mutation or an action")
-        return Spec(identifier, function.name, function.kind, text, schedule, missed, overlap, jitter, paused)
+        return Spec(identifier, function.name, function.kind, text, schedule, options)
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
@@ -220,26 +207,36 @@ def _with_article(kind: str) -> str:
     return f"an {kind}" if kind == ACTION else f"a {kind}"
 
 
+def _members_of(module: object) -> dict[str, object]:
+    return {} if isinstance(module, SchemaDefinition | CronJobs) else vars(module)
+
+
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
-    if isinstance(module, SchemaDefinition | CronJobs):
-        return []
-    members = cast("dict[str, object]", vars(module))
-    return [
-        (name, cast("Function[Any, Any]", member)) for name, member in members.items() if isinstance(member, Function)
-    ]
+    members = _members_of(module).items()
+    return [(name, cast("Function[Any, Any]", member)) for name, member in members if isinstance(member, Function)]
 
 
-def _crons_of(modules: Mapping[str, object]) -> Iterable[Declaration]:
+def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
+    """What is declared in `crons` of the module `crons`. LoadError where crons are declared anywhere else."""
     module = modules.get("crons")
     crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
+    for place, other in modules.items():
+        for name, member in _members_of(other).items():
+            if isinstance(member, CronJobs) and member is not crons:
+                raise LoadError(
+                    f"{place}: got `{name} = cron_jobs()`, expected all crons in one object: `crons = cron_jobs()` in"
+                    " crons.py, at the top of the application"
+                )
     if isinstance(crons, CronJobs):
-        return crons.declared.values()
+        return crons.declared
+    if hasattr(crons, "register"):
+        raise LoadError(
+            "crons: got `from duly import crons` in crons.py, which is for functions to use; expected"
+            " `from duly import cron_jobs` and `crons = cron_jobs()`. Functions that register crons belong elsewhere"
+        )
     if crons is not None:
         raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
-    for name, member in vars(module).items() if module is not None else ():
-        if isinstance(member, CronJobs):
-            raise LoadError(f"crons: got `{name} = cron_jobs()`, expected `crons = cron_jobs()`")
-    return ()
+    return {}
 
 
 def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
-from duly.storage.engine import Job, Row
+from duly.storage.engine import CRON_LOGS, Job, Row
 from duly.values.checks import show
 from duly.values.value import loads
 
@@ -64,11 +64,11 @@ class _Trace:
 
     @property
     def rows(self) -> dict[tuple[str, int], Row | None]:
-        """What each row became."""
+        """What each row became. No two runs are told of alike in the log of a cron: it says when they were."""
         if self.transaction is None or self.error is not None:
             return {}
-        writes = self.transaction.writes.items()
-        return {(table, id): write.new for table, of_table in writes for id, write in of_table.items()}
+        tables = [(name, writes) for name, writes in self.transaction.writes.items() if name != CRON_LOGS.name]
+        return {(name, id): write.new for name, writes in tables for id, write in writes.items()}
 
 
 def _difference(first: _Trace, second: _Trace) -> str | None:

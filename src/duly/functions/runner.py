@@ -33,7 +33,7 @@ from duly.limits import (
     unlimited,
 )
 from duly.model import crons, jobs
-from duly.model.crons import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -148,11 +148,12 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        checked: list[dict[str, Any]] = []
+        checked, started = list[dict[str, Any]](), monotonic()
         try:
             checked.append(function.arguments(text, self._database))
-        except ArgumentValidationError:
+        except ArgumentValidationError as error:
             if not self._database.is_shared:
+                self._told(function.name, MUTATION, started, error)
                 raise
             # It may name a table that another node has just made: the batch will know.
 
@@ -316,20 +317,24 @@ class Runner:
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started, caller = monotonic(), _caller_of(job)
+        begun = None if job.cron is None else self.clock.now()  # time stands still in the batch
         try:
             if self._development:
-                attempt_twice(batch, function.name, self._job, function, job, caller)
+                attempt_twice(batch, function.name, self._job, function, job, caller, begun)
             else:
-                batch.attempt(self._job, function, job, caller, handler=function.name)
+                batch.attempt(self._job, function, job, caller, begun, handler=function.name)
         except Exception as error:
             if batch.broken is not None:
                 raise
             self._told(job.name, MUTATION, started, error, job)
-            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), Account(None, caller.lines or ()))
+            account = NO_ACCOUNT if begun is None else self._account(begun, caller)
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), account)
         else:
             self._told(job.name, MUTATION, started, None, job)
 
-    async def _job(self, transaction: Transaction, function: Registered, job: Job, caller: Caller) -> None:
+    async def _job(
+        self, transaction: Transaction, function: Registered, job: Job, caller: Caller, begun: float | None
+    ) -> None:
         """A scheduled mutation and the end of its job, as one transaction."""
         if caller.lines:
             caller.lines.clear()  # those of a rehearsal
@@ -338,18 +343,17 @@ class Runner:
         if transaction.usage.is_near:
             self._warn(function, transaction)
         faults.at("job.ran")
-        if job.cron is None:
+        if begun is None:
             jobs.succeed(transaction, job)
         else:
-            account = Account(dumps(value, OF_ANY_SIZE), caller.lines or ())
-            await crons.end(transaction, job, SUCCESS, None, account)
+            await crons.end(transaction, job, SUCCESS, None, self._account(begun, caller, value))
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
         faults.at("action.marked")
         failure: Exception | None = None
         error: str | None = None
-        value, caller, started, began = None, _caller_of(job), self.clock.now(), monotonic()
+        value, caller, started, begun = None, _caller_of(job), monotonic(), self.clock.now()
         try:
             function = self.registry.find(job.name, (ACTION,))
             value = await contained(self._acted(function, loads(job.args), caller))
@@ -357,10 +361,10 @@ class Runner:
             failure, error = FunctionError(jobs.INTERRUPTED), jobs.INTERRUPTED
         except Exception as raised:
             failure, error = raised, describe(raised, ERROR_TEXT_LENGTH_MAX)
-        self._told(job.name, ACTION, began, failure, job)
+        self._told(job.name, ACTION, started, failure, job)
         faults.at("action.ran")
-        result = None if job.cron is None else dumps(value, OF_ANY_SIZE)
-        await self._record_end(job, epoch, error, Account(result, caller.lines or (), started))
+        account = NO_ACCOUNT if job.cron is None else self._account(begun, caller, value)
+        await self._record_end(job, epoch, error, account)
         faults.at("action.recorded")
 
     async def _record_end(self, job: Job, epoch: int, error: str | None, account: Account) -> None:
@@ -389,6 +393,10 @@ class Runner:
     def tell_interrupted(self, job: Job) -> None:
         """Tell the log of an action that has failed because nobody knows how it ended."""
         self._told(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
+
+    def _account(self, begun: float, caller: Caller, value: Any = None) -> Account:
+        """What a run of a cron that ends now leaves to its log."""
+        return Account(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
 
     def _told(
         self,

@@ -13,7 +13,7 @@ from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
 from duly.model import crons
-from duly.model.crons import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import (
     CANCEL,
     CANCELED,

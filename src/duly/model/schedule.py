@@ -14,10 +14,11 @@ is found here: where clocks change by half an hour, or at a quarter to, CronSim'
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
-from math import floor
+from math import ceil, floor
 from typing import Any, Final, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
@@ -25,7 +26,7 @@ from cronsim import CronSim, CronSimError
 
 from duly.clock import to_datetime, to_milliseconds
 from duly.errors import InvalidScheduleError
-from duly.limits import CRON_INTERVAL_MS_MAX, CRON_INTERVAL_MS_MIN
+from duly.limits import CRON_INTERVAL_MS_MAX, CRON_INTERVAL_MS_MIN, CRON_LATE_MS
 
 UTC: Final = "UTC"
 
@@ -48,12 +49,13 @@ Schedule = Interval | Calendar
 
 def interval(ms: object) -> Interval:
     """An interval. InvalidScheduleError unless it is at least a second, and at most five years."""
-    if isinstance(ms, bool) or not isinstance(ms, int | float) or not -_FOREVER_MS < ms < _FOREVER_MS:
+    if isinstance(ms, bool) or not isinstance(ms, int | float) or ms != ms:
         raise InvalidScheduleError(f"got an interval of {ms!r:.80}, expected milliseconds")
     if not CRON_INTERVAL_MS_MIN <= ms <= CRON_INTERVAL_MS_MAX:
+        shown = f"{ms:,.15g}" if abs(ms) < _FOREVER_MS else f"{'more' if ms > 0 else 'less'} than {_FOREVER_MS:,.0f}"
         raise InvalidScheduleError(
-            f"got an interval of {ms:,} ms, expected at least {CRON_INTERVAL_MS_MIN:,} (CRON_INTERVAL_MS_MIN) and at"
-            f" most {CRON_INTERVAL_MS_MAX:,} (CRON_INTERVAL_MS_MAX)"
+            f"got an interval of {shown} ms, expected at least {CRON_INTERVAL_MS_MIN:,.0f} (CRON_INTERVAL_MS_MIN) and"
+            f" at most {CRON_INTERVAL_MS_MAX:,.0f} (CRON_INTERVAL_MS_MAX), five years"
         )
     return Interval(ms)
 
@@ -78,9 +80,17 @@ def _read(cron: str, tz: str) -> Calendar:
     names = _FIELDS[-len(fields) :] if len(fields) in (5, 6) else ()
     if not names:
         raise InvalidScheduleError(
-            f"got the cron expression {cron!r:.80} with {len(fields)} fields, expected minute, hour, day of month,"
-            " month and day of week (and seconds before them, if wanted), or one of " + ", ".join(_ALIASES)
+            f"got the cron expression {cron!r:.80} with {len(fields)} field{'s' * (len(fields) != 1)}, expected minute,"
+            " hour, day of month, month and day of week (and seconds before them, if wanted), or one of "
+            + ", ".join(_ALIASES)
         )
+    for name, field in zip(names, fields, strict=True):
+        for step in _steps.findall(field):
+            if int(step) > _RANGES[name][1]:
+                raise InvalidScheduleError(
+                    f"got the cron expression {cron!r:.80}: the {name} is {field!r}, expected steps of at most"
+                    f" {_RANGES[name][1]}: a longer one leaves nothing but the first"
+                )
     found = Calendar(" ".join(map(_unwrapped, names, fields)), tz)
     try:
         CronSim(found.cron, _SOME_DAY)
@@ -101,6 +111,82 @@ def next_after(schedule: Schedule, slot: float, now: float) -> float:
     return following(schedule, max(slot, now))
 
 
+def set_right(schedule: Schedule, slot: float, now: float) -> float:
+    """The next slot; or an earlier one, where it is further from now than the schedule explains.
+
+    A minute further is explained: clocks are set back a little now and then.
+    """
+    if slot <= next_after(schedule, now + CRON_LATE_MS, now + CRON_LATE_MS):
+        return slot
+    if isinstance(schedule, Interval):
+        return slot - (ceil((slot - now) / schedule.ms) - 1) * schedule.ms
+    return following(schedule, now)
+
+
+def last(schedule: Schedule, slot: float, now: float) -> float:
+    """The last slot that is not after `now`, of a schedule that has one at `slot`, which is not."""
+    if isinstance(schedule, Interval):
+        return next_after(schedule, slot, now) - schedule.ms
+    seconds = range(int(slot / 1000), int(now / 1000) + 1)  # slots are whole ones
+    before = bisect_left(seconds, True, key=lambda second: following(schedule, second * 1000.0) > now)
+    return (seconds[0] + before) * 1000.0 if before else slot
+
+
+def count(schedule: Schedule, slot: float, now: float) -> int:
+    """How many slots there are from one to `now`, both included. None is looked at: they may be millions."""
+    if isinstance(schedule, Interval):
+        return round((next_after(schedule, slot, now) - slot) / schedule.ms)
+    matches, zone = CronSim(schedule.cron, _SOME_DAY), _zone(schedule.tz)
+    by_elapsed_time = _goes_by_elapsed_time(schedule)
+    shown = to_datetime(slot).astimezone(zone).replace(tzinfo=None)
+    counted = 1 - _times(matches, shown, shown + _SECOND)  # at the end of a gap, it is not what the clock shows
+    for begin, end in _stretches(zone, int(slot / 1000), int(now / 1000) + 1):
+        if not by_elapsed_time and begin > shown:  # a gap, whose slots all run at its end
+            counted += min(_times(matches, shown, begin), 1 - _times(matches, begin, begin + _SECOND))
+        counted += _times(matches, begin if by_elapsed_time else max(begin, shown), end)
+        shown = max(shown, end)
+    return counted
+
+
+def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[tuple[datetime, datetime]]:
+    """What the clock of a zone shows from one second since 1970 to another, whenever it was not set in between."""
+
+    def offset(second: int) -> timedelta:
+        return _offset(to_datetime(second * 1000.0).astimezone(zone))
+
+    while start < end:
+        here, day = offset(start), start
+        while day < end and offset(day + _DAY_SECONDS) == here:
+            day += _DAY_SECONDS
+        changed = day + bisect_left(range(_DAY_SECONDS), True, key=lambda second: offset(day + second) != here)
+        shown = (_EPOCH + timedelta(seconds=second) + here for second in (start, min(changed, end)))
+        yield next(shown), next(shown)
+        start = changed
+
+
+def _times(matches: CronSim, start: datetime, end: datetime) -> int:
+    """How often an expression matches what a clock that is never set shows from one time until another."""
+    if end <= start:
+        return 0
+    hours, minutes, seconds = matches.hours, matches.minutes, matches.seconds
+
+    def is_day(day: date) -> bool:
+        return day.month in matches.months and matches.match_day(day)
+
+    def before(time: datetime) -> int:
+        """So far in that day."""
+        if not is_day(time.date()):
+            return 0
+        full_hours = sum(hour < time.hour for hour in hours)
+        full_minutes = sum(minute < time.minute for minute in minutes) if time.hour in hours else 0
+        is_minute = time.hour in hours and time.minute in minutes
+        this_minute = sum(second < time.second for second in seconds) if is_minute else 0
+        return (full_hours * len(minutes) + full_minutes) * len(seconds) + this_minute
+
+    days = sum(map(is_day, map(date.fromordinal, range(start.toordinal(), end.toordinal()))))
+    return days * len(hours) * len(minutes) * len(seconds) + before(end) - before(start)
+
+
 def following(schedule: Calendar, after: float) -> float:
     """The first slot of a calendar after a time. InvalidScheduleError if there is none within 50 years."""
     local = to_datetime(after // 1000 * 1000).astimezone(_zone(schedule.tz))
@@ -118,7 +204,7 @@ def following(schedule: Calendar, after: float) -> float:
 def _first_slot(schedule: Calendar, start: datetime, after: float) -> list[float]:
     """The first slot after a time, of those at which the clock shows more than `start`; empty if there is none."""
     zone, times = _zone(schedule.tz), CronSim(schedule.cron, start)
-    by_elapsed_time = any(field.startswith("*") for field in schedule.cron.split()[-5:-3])
+    by_elapsed_time = _goes_by_elapsed_time(schedule)
     for wall in times:
         end_of_gap = wall
         while not (moments := _moments(end_of_gap, zone)):
@@ -130,6 +216,10 @@ def _first_slot(schedule: Calendar, start: datetime, after: float) -> list[float
         if wall.year > start.year + _YEARS_MAX:
             break
     return []
+
+
+def _goes_by_elapsed_time(schedule: Calendar) -> bool:
+    return any(field.startswith("*") for field in schedule.cron.split()[-5:-3])
 
 
 def _moments(wall: datetime, zone: ZoneInfo) -> tuple[float, ...]:
@@ -208,6 +298,8 @@ _FOREVER_MS: Final = 1e15  # beyond every schedule; an int may be too large for 
 _SOME_DAY: Final = datetime(2024, 1, 1)
 _SOME_TIME: Final = 1_704_067_200_000.0
 _YEARS_MAX: Final = 50
+_EPOCH: Final = datetime(1970, 1, 1)
+_DAY_SECONDS: Final = 86_400
 _MINUTE: Final = timedelta(minutes=1)
 _SECOND: Final = timedelta(seconds=1)
 _UNITS: Final = ((86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1_000, "second"))
@@ -231,8 +323,9 @@ _RANGES: Final = {
     "hour": (0, 23),
     "day of month": (1, 31),
     "month": (1, 12),
-    "day of week": (0, 6),
+    "day of week": (0, 7),
 }
+_steps: Final = re.compile(r"/(\d{1,9})", re.ASCII)
 _range: Final = re.compile(r"(\w{1,9})-(\w{1,9})(?:/(\d{1,9}))?", re.ASCII)
 
 
@@ -247,6 +340,11 @@ def _unwrapped_range(name: str, part: str) -> str:
         return part
     low, high = _RANGES[name]
     first, last, step = _number(name, match[1]), _number(name, match[2]), int(match[3] or 1)
+    if name == "day of week":
+        high = 6  # 7 is Sunday as well
+        if first == 7 and last != 7:
+            first = 0
+            part = f"0-{part.partition('-')[2]}"
     if first is None or last is None or first < last or step == 0:
         return part
     if first == last:

@@ -8,7 +8,7 @@ maintains it, and the ids of what is written to a table under check are kept, to
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -20,6 +20,8 @@ from duly.database.catalog import document_key
 from duly.database.database import Database
 from duly.errors import SchemaValidationError, StoreError, StoreLostError
 from duly.limits import APPLY_TRIES_MAX, SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
+from duly.model import crons
+from duly.model.crons import Spec
 from duly.storage.engine import SYSTEM_TABLES, Get, Scan
 from duly.values.checks import AnyValidator, Mismatch
 from duly.values.fingerprints import fingerprint, fingerprint_of_schema
@@ -37,18 +39,20 @@ async def apply_schema(
     on_active: Callable[[], None] = lambda: None,
     mark: str = "",
     takes_over: bool = True,
+    declared: Collection[Spec] | None = None,
 ) -> None:
     """Make a schema that of the store; others may call meanwhile, but not apply another schema.
 
     `mark` is that of the version of the application. A node with an older one, which does not take over, leaves the
-    store as a newer one has declared it: then the schema is only that of this node's own writes.
+    store as a newer one has declared it: then the schema is only that of this node's own writes. The crons that are
+    `declared`, if any are said to be, become those of the store in the same commit.
 
-    A SchemaValidationError names the first document that does not fit. Then, as after any other error, everything
-    is as it was; who cancels this may find it active. `on_active` is called before the next call works by the
-    schema, in the thread that commits.
+    A SchemaValidationError names the first document that does not fit, an InvalidScheduleError a cron whose name is
+    taken. Then, as after any other error, everything is as it was; who cancels this may find it active. `on_active`
+    is called before the next call works by the schema, in the thread that commits.
     """
     for left in reversed(range(APPLY_TRIES_MAX)):
-        change = Change(schema, database.ids, on_active, mark, takes_over)
+        change = Change(schema, database.ids, on_active, mark, takes_over, declared)
         try:
             while not await database.commit(change.step, exclusive=True):
                 faults.at("schema.step")
@@ -71,8 +75,10 @@ class Change:
         on_active: Callable[[], None] = lambda: None,
         mark: str = "",
         takes_over: bool = True,
+        crons: Collection[Spec] | None = None,
     ) -> None:
         self._schema = schema
+        self._crons = crons
         self._mark = mark or fingerprint_of_schema(schema)
         self._takes_over = takes_over
         self._ids = ids
@@ -111,8 +117,8 @@ class Change:
         """All there is to do. Wherever it yields, others may be let in; where it yields True they must be."""
         if not self._takes_over and self._batch.is_superseded(self._mark):
             _log.warning(
-                "another version of the application was deployed after this one, and its schema stays; `duly migrate"
-                " --folder` makes this one the newest"
+                "another version of the application was deployed after this one, and its schema and its crons stay. To"
+                " go back to this one, make it the newest: `duly migrate --folder` with its folder, or `app.reload()`"
             )
             self._batch.put_schema(self._schema)
             self._on_active()
@@ -237,6 +243,8 @@ class Change:
         new = [name for name in self._schema.tables if name not in catalog.tables]
         for name in new:
             catalog = catalog.with_table(catalog.new_table(name))  # raises where it is one too many
+        if self._crons is not None:
+            batch.attempt(crons.sync, self._crons)  # raises where a name is taken
         for name in new:
             batch.put_table(catalog.tables[name])
         self._create_indexes()  # of the new tables: those are full at once

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
 from duly.app import App
-from duly.errors import DulyError
+from duly.errors import DulyError, FunctionNotFoundError
 from duly.functions.failure import describe
 from duly.limits import DEFAULTS, OF_ANY_SIZE
 from duly.values.value import dumps, loads
@@ -66,10 +66,20 @@ async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamW
 async def _answer(app: App, line: bytes) -> str:
     try:
         asked = loads(line.decode())
+        _check_known(app, asked["function"])
         # Put together by hand: inside another object, the deepest of values would be too deep.
         return f'{{"value":{dumps(await app.run(asked["function"], asked["args"]), OF_ANY_SIZE)}}}'
     except Exception as error:
         return dumps({"error": describe(error).encode("utf-8", "replace").decode()})
+
+
+def _check_known(app: App, function: str) -> None:
+    """What is refused otherwise is a run, which is logged: the owner learns of this one, too."""
+    try:
+        app.runner.registry.find(function)
+    except FunctionNotFoundError as error:
+        _log.warning("refused a call: %s", error)
+        raise
 
 
 class RemoteError(DulyError):

@@ -1,0 +1,45 @@
+"""Runs and log lines on the terminal, one below the other."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from duly.clock import to_datetime
+from duly.functions.call_log import APP_LOG
+from duly.functions.failure import describe
+from duly.functions.runner import Run
+
+
+def print_runs() -> None:
+    """Print every run, its log lines and its errors from here on."""
+    for name in ("duly", APP_LOG, "duly.run"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("duly").addHandler(_Terminal())
+    logging.getLogger("duly").propagate = False
+
+
+class _Terminal(logging.Handler):
+    """Prints what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
+        run = getattr(record, "run", None)
+        if isinstance(run, Run):
+            click.echo(f"{time} {_line_of(run)}")
+        else:
+            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
+            text = record.getMessage() if not record.exc_info else self.format(record)
+            for line in f"{level}{text}".split("\n"):
+                click.echo(f"{time} {click.style('│', dim=True)} {record.name}: {line}")
+
+
+def _line_of(run: Run) -> str:
+    mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
+    scheduled = click.style(" scheduled", dim=True) if run.is_scheduled else ""
+    line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
+    if run.error is None:
+        return line
+    text = describe(run.error).replace("\n", "\n           ")
+    return f"{line}\n           {click.style(text, fg='red')}"

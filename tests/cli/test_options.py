@@ -1,0 +1,67 @@
+"""The folder and the store that pyproject.toml names, and what is wrong with one that names none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from duly.cli import main, options
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[tool.duly", "pyproject.toml is no TOML: Expected ']' at the end of a table declaration (at "),
+        ("[tool]\nduly = 3", "pyproject.toml: got 3 for tool.duly, expected a table with folder and store"),
+        ("tool = 3", "pyproject.toml: got 3 for tool.duly, expected a table with folder and store"),
+        ("[[tool.duly]]", "pyproject.toml: got [{}] for tool.duly, expected a table with folder and store"),
+        (
+            "[tool.duly]\nfodler = 'shop'",
+            "pyproject.toml: got the key 'fodler' in [tool.duly], expected folder and store only",
+        ),
+        (
+            "[tool.duly]\nfolder = 3",
+            "pyproject.toml: got 3 for folder in [tool.duly], expected text such as 'backend'",
+        ),
+        (
+            "[tool.duly]\nstore = ''",
+            "pyproject.toml: got '' for store in [tool.duly], expected text such as 'sqlite:///.duly/data.db'",
+        ),
+        ("# \udce4", "pyproject.toml cannot be read: 'utf-8' codec can't decode byte 0xe4 in position 2"),
+    ],
+)
+@pytest.mark.parametrize("command", [["dev"], ["run", "notes:count"], ["jobs", "list"], ["crons", "list"]])
+def test_a_wrong_pyproject_is_one_sentence_with_the_file_and_the_reason(
+    project: Path, command: list[str], content: str, message: str
+) -> None:
+    (project / "pyproject.toml").write_text(content, errors="surrogateescape")
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    [line] = result.output.splitlines()
+    assert line.startswith(f"Error: {message}")
+
+
+def test_a_pyproject_that_cannot_be_read_says_so(project: Path) -> None:
+    (project / "pyproject.toml").mkdir()
+    assert "pyproject.toml cannot be read: " in CliRunner().invoke(main, ["jobs", "list"]).output
+
+
+@pytest.mark.parametrize("content", [None, "", "[tool.others]\nfodler = 3", "[tool.duly]"])
+def test_a_pyproject_that_says_nothing_of_duly_leaves_the_defaults(project: Path, content: str | None) -> None:
+    if content is not None:
+        (project / "pyproject.toml").write_text(content)
+    assert options.default_folder() == "backend"
+
+
+def test_options_on_the_command_line_need_no_pyproject(project: Path) -> None:
+    (project / "pyproject.toml").write_text("[tool.duly")
+    assert "there is no store at " in CliRunner().invoke(main, ["jobs", "list", "--store", "sqlite:///x.db"]).output
