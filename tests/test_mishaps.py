@@ -52,12 +52,12 @@ async def rows(ctx: QueryCtx) -> list[int]:
 
 @mutation
 async def fails_oddly(ctx: MutationCtx) -> None:
-    raise ValueError("caf\udce9")  # as in the name of a file that is not UTF-8
+    raise ValueError("caf\udce9 \0")  # as in the name of a file that is not UTF-8
 
 
 @internal_action
 async def acts_oddly(ctx: ActionCtx) -> None:
-    raise ValueError("caf\udce9")
+    raise ValueError("caf\udce9 \0")
 
 
 @mutation
@@ -88,6 +88,12 @@ async def several(ctx: MutationCtx, names: list[str]) -> None:
 @query
 async def states(ctx: QueryCtx) -> list[str]:
     return [job["state"]["kind"] for job in await ctx.db.system.query("_scheduled_functions").collect()]
+
+
+@query
+async def errors(ctx: QueryCtx) -> list[str]:
+    found = await ctx.db.system.query("_scheduled_functions").collect()
+    return [job["state"]["error"] for job in found if "error" in job["state"]]
 
 
 @action
@@ -168,6 +174,7 @@ async def test_an_error_with_any_text_is_recorded_and_its_neighbours_run_once(st
         await app.mutation(several, {"names": ["fails_oddly", "put", "acts_oddly"]})
         await asyncio.wait_for(wait_for_states(app, ["failed", "success", "failed"]), 20)
         assert await app.query(rows) == [1]
+        assert [error.partition("\n")[0] for error in await app.query(errors)] == ["ValueError: caf\\udce9 ?"] * 2
 
 
 @only_on_sqlite

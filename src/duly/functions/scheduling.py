@@ -166,8 +166,8 @@ def moment_ms(when: object) -> float:
 
 def check_window(when: float, now: float) -> None:
     if abs(when - now) > SCHEDULE_WINDOW_MS + _ROUNDING_MS:
-        days = (when - now) / 86_400_000
+        days = math.ceil(abs(when - now) / 8_640_000) / 10  # rounded up: it is more than what is allowed
         raise InvalidScheduleError(
-            f"got a time {abs(days):,.1f} days in the {'future' if days > 0 else 'past'}, expected at most"
+            f"got a time {days:,.1f} days in the {'future' if when > now else 'past'}, expected at most"
             f" {SCHEDULE_WINDOW_MS // 86_400_000:,} days, five years (SCHEDULE_WINDOW_MS)"
         )

@@ -119,7 +119,8 @@ def succeed(transaction: Transaction, job: Job) -> None:
 
 
 async def fail(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
-    text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode()  # an error may hold any text
+    # An error may hold any text, and no engine stores all of it.
+    text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
     if job.cron is not None:
         await crons.end(transaction, job, after(job.state, FAIL), text, account)
     else:

@@ -31,20 +31,20 @@ _BATCH_SIZE_MIN: Final = 16
 class Drained(NamedTuple):
     """What one batch did for the executor."""
 
-    ran: int
-    """Scheduled functions that were run, started or found done."""
-    started: list[Job]
-    """Actions that are marked as started."""
-    next_due: float | None
-    """When the next function is due, which may be now; None when nothing is pending."""
-    waiting: bool
-    """Whether actions are due that wait for a running one to end."""
-    is_more: bool
-    """Whether the batch has left mutations to the next ones."""
-    version: int
+    version: int = 0
     """The version of the store it has read."""
-    epoch: int
+    epoch: int = 0
     """In which the actions were started."""
+    ran: int = 0
+    """Scheduled functions that were run, started or found done."""
+    started: Sequence[Job] = ()
+    """Actions that are marked as started."""
+    next_due: float | None = None
+    """When the next function is due, which may be now; None when nothing is pending."""
+    waiting: bool = False
+    """Whether actions are due that wait for a running one to end."""
+    is_more: bool = False
+    """Whether the batch has left mutations to the next ones."""
     paused: bool = False
     """Whether nothing starts until somebody resumes the executor."""
 
@@ -66,7 +66,7 @@ class Executor:
         self._running: dict[asyncio.Task[None], tuple[Job, int]] = {}
         """The actions it runs, and the epoch in which each was started."""
         self._regrouped = database.regrouped
-        self._last = Drained(0, [], None, False, False, 0, 0)
+        self._last = Drained()
         self._freed: asyncio.Future[None] | None = None
         self._chance = chance
         self._claimed_max = DUE_BATCH_MAX
@@ -158,7 +158,7 @@ class Executor:
             back_off = partial(jobs.back_off, id=taken[0].id, share=self._chance.random())
             delay = await self._runner.commit(back_off)  # if this fails, too, nobody can run
             _log.warning("%s is tried again in %.1f s: %s", taken[0].name, delay / 1000, error)
-        self._last = self._last._replace(ran=0, started=[], next_due=0.0)  # come again at once
+        self._last = self._last._replace(ran=0, started=(), next_due=0.0)  # come again at once
         return self._last
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
@@ -187,7 +187,7 @@ class Executor:
     def _drain(self, batch: Batch) -> Drained:
         self._taken = []
         if batch.attempt(executor_state.paused_since) is not None:
-            return Drained(0, [], None, False, False, batch.version, self._database.epoch, paused=True)
+            return Drained(batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
         # One more of each than may be run tells whether there are more.
         claimed = jobs.claim(batch, self._claimed_max + 1, free + 1)
@@ -210,13 +210,13 @@ class Executor:
                 started.append(job)
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
-        return Drained(ran, started, next_due, len(claimed.actions) > free, is_more, batch.version, epoch)
+        return Drained(batch.version, epoch, ran, started, next_due, len(claimed.actions) > free, is_more)
 
     def _go_on(self, batch: Batch) -> Drained:
         """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""
         paused = batch.attempt(executor_state.paused_since) is not None
         ran = 0 if paused else self._run(batch, tuple(batch.claimed.values()), [])
-        return Drained(ran, [], jobs.first_due(batch), False, False, batch.version, self._database.epoch)
+        return Drained(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
 
     def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
         """Run as many as there is time for, and one in any case: a slow store must not keep all of them waiting."""
