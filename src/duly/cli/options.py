@@ -9,8 +9,7 @@ from typing import Final, cast
 import click
 
 from duly.app import DEFAULT_STORE
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse
+from duly.storage.postgres.address import is_postgres, parse
 
 _FILE: Final = "pyproject.toml"
 _DEFAULTS: Final = {"folder": "backend", "store": DEFAULT_STORE}
@@ -67,4 +66,4 @@ store = click.option(
 
 def shown(store: str) -> str:
     """An address that may be seen: without its password."""
-    return parse(store).shown if store.startswith(POSTGRES) else store
+    return parse(store).shown if is_postgres(store) else store

@@ -51,10 +51,7 @@ def migrate(link: Link, address: Address) -> None:
 
 def exists(address: Address) -> bool:
     with _linked(address) as link:
-        try:
-            return format_of(link, address) > 0
-        except StoreError as error:
-            raise StoreError(f"{address.shown}: {error}") from error
+        return format_of(link, address) > 0
 
 
 def plan(address: Address) -> list[str]:
@@ -84,6 +81,8 @@ def _linked(address: Address) -> Generator[Link]:
     link = Link(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
     try:
         yield link
+    except StoreError as error:
+        raise type(error)(f"{address.shown}: {error}") from error
     finally:
         link.close()
 
