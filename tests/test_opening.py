@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from duly import App, MutationCtx, QueryCtx, StoreError, mutation, query
+from duly import App, FunctionNotFoundError, LoadError, MutationCtx, QueryCtx, StoreError, mutation, query
 from duly.limits import NODE_BEAT_SECONDS
+from duly.testing import Harness
+from tests.conftest import only_on_sqlite
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -95,3 +97,70 @@ async def test_calls_from_another_event_loop_are_refused_before_anything_has_hap
         await asyncio.to_thread(call, app.query(notes))
         await asyncio.to_thread(call, app.close())
         assert await app.query(notes) == []
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        (
+            None,
+            r"got the store None \(NoneType\), expected sqlite:///relative/path.db, sqlite:////absolute/path.db or post",
+        ),
+        (3, r"got the store 3 \(int\), expected sqlite:"),
+        (
+            "mysql://me:secret@somewhere/shop",
+            "got the store 'mysql://somewhere/shop', expected sqlite:.* or postgresql://",
+        ),
+        ("app.db", "got the store 'app.db', expected sqlite:.* or postgresql://"),
+        ("sqlite:///", "got the store 'sqlite:///', expected sqlite:///relative"),
+        ("sqlite:///:memory:", "got the store sqlite:///:memory:, expected a file, .* in tests, use Harness"),
+        (
+            "postgresql://localhost/shop?client_encoding=latin1",
+            "postgresql://localhost/shop: got client_encoding=latin1",
+        ),
+    ],
+)
+@only_on_sqlite
+def test_an_address_that_is_none_is_refused_at_once(store: Any, message: str) -> None:
+    for made in (App,) if store is None else (App, Harness):  # which makes one of its own then
+        with pytest.raises(StoreError, match=message):
+            made({}, store=store)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (3, r"got 3 \(int\), expected a folder, a package or a mapping of modules"),
+        (None, r"got None \(NoneType\), expected a folder"),
+        ([insert], r"got \[.*\] \(list\), expected a folder"),
+        ("json", "got 'json', which is a part of Python, expected a folder or a package of your own"),
+    ],
+)
+@only_on_sqlite
+def test_what_is_no_application_is_refused_at_once(source: Any, message: str) -> None:
+    for made in (App, Harness):
+        with pytest.raises(LoadError, match=message):
+            made(source)
+
+
+@only_on_sqlite
+def test_limits_are_limits() -> None:
+    limits: Any = 3
+    for made in (App, Harness):
+        with pytest.raises(TypeError, match=r"got the limits 3 \(int\), expected duly.Limits"):
+            made({}, limits=limits)
+
+
+@only_on_sqlite
+async def test_a_function_that_is_not_found_is_one_error(store: str) -> None:
+    async with App(MODULES, store) as app:
+        with pytest.raises(FunctionNotFoundError) as raised:
+            await app.query("app:nothing")
+        assert raised.value.__context__ is None
+
+
+@only_on_sqlite
+async def test_a_harness_whose_server_is_gone_raises_that_and_nothing_more(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StoreError, match="postgresql://127.0.0.1:1/duly: PostgreSQL cannot be reached"):
+        await Harness({}, store="postgresql://127.0.0.1:1/duly").__aenter__()
+    assert capfd.readouterr().err == ""

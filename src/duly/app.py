@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
@@ -17,7 +20,7 @@ from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
-from duly.errors import AppError, DulyError, StoreError
+from duly.errors import AppError, DulyError, LoadError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client
@@ -29,8 +32,7 @@ from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine, Tallied, Tally
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import need_driver, parse
+from duly.storage.postgres.address import is_postgres, need_driver, parse, shown
 from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
@@ -89,6 +91,7 @@ class App:
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
+        _check(source, limits)
         self._source = source
         self._new_engine = partial(engine_of, store, limits, executor)
         self._new_engine()  # what is wrong with the address is told here
@@ -388,7 +391,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
     """The storage engine of a store's address."""
-    if store.startswith(POSTGRES):
+    if not isinstance(store, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise StoreError(f"got the store {store!r:.80} ({type(store).__name__}), expected {_STORES}")
+    if is_postgres(store):
         need_driver()
         from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
 
@@ -401,5 +406,24 @@ def sqlite_path(store: str) -> str:
     prefix = "sqlite:///"
     path = store.removeprefix(prefix)
     if not store.startswith(prefix) or not path:
-        raise StoreError(f"got the store {store!r}, expected sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        raise StoreError(f"got the store {shown(store) if '://' in store else store!r}, expected {_STORES}")
+    if path == ":memory:":
+        raise StoreError(f"got the store {store}, expected a file, which several threads open; in tests, use Harness")
     return path
+
+
+def _check(source: object, limits: object) -> None:
+    """Raise where these are nothing that an app can be made of, whatever there is at the time when it is opened."""
+    if not isinstance(source, str | os.PathLike | ModuleType | Mapping):
+        raise LoadError(
+            f"got {source!r:.80} ({type(source).__name__}), expected a folder, a package or a mapping of modules"
+        )
+    if isinstance(source, str) and source.partition(".")[0] in sys.stdlib_module_names and not os.path.isdir(source):
+        raise LoadError(f"got {source!r}, which is a part of Python, expected a folder or a package of your own")
+    if not isinstance(limits, Limits):
+        raise TypeError(f"got the limits {limits!r:.80} ({type(limits).__name__}), expected duly.Limits(…)")
+
+
+_STORES: Final = (
+    "sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user:password@host:port/database"
+)

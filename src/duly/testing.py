@@ -6,8 +6,9 @@ import asyncio
 import secrets
 import shutil
 import tempfile
-import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -16,14 +17,13 @@ from typing import Any, Final, Self
 
 from duly.app import App, Subscription
 from duly.clock import ManualClock, to_datetime, to_milliseconds
-from duly.errors import DulyError
+from duly.errors import DulyError, StoreError
 from duly.functions.context import Identity, MutationCtx
 from duly.functions.define import R, Ref
 from duly.functions.modules import Source
 from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import DEFAULTS, HARNESS_ROUNDS_MAX, Limits
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import names_schema, parse, with_schema
+from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
 from duly.values.ids import END_MS, EPOCH_MS
 from duly.workers import alarm
 from duly.workers.sweeper import Sweeper
@@ -64,7 +64,12 @@ class Harness:
         self._random = Random(0)  # the same test takes the same chances each time
         self._moving = asyncio.Lock()
         """Who moves time, or runs what is due: two at once would wait for each other."""
-        self.app = self._new_app()
+        try:
+            self.app = self._new_app()
+        except BaseException:
+            if store is None:
+                self._clean_up()
+            raise
 
     def _new_app(self) -> App:
         return App(
@@ -81,7 +86,8 @@ class Harness:
         try:
             await self.app.__aenter__()
         except BaseException:
-            self._clean_up()
+            with suppress(StoreError):  # what cannot be opened is told of, not that it cannot be removed either
+                self._clean_up()
             raise
         return self
 
@@ -223,7 +229,7 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
     """The address of the store, and what removes it, if it was made for the test."""
     if store is None:
         return temporary_store()
-    if not store.startswith(POSTGRES) or names_schema(store):
+    if not isinstance(store, str) or not is_postgres(store) or names_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
         return store, lambda: None
     address = with_schema(store, f"duly_test_{secrets.token_hex(8)}")
     return address, partial(drop_store, address)
@@ -233,9 +239,8 @@ def drop_store(store: str) -> None:
     """Remove a store in PostgreSQL, with all that it holds."""
     from duly.storage.postgres import layout  # it needs more than duly does
 
-    thread = threading.Thread(target=layout.drop, args=(parse(store),))  # in this one an event loop runs
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs
+        thread.submit(layout.drop, parse(store)).result()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:

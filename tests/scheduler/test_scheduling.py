@@ -144,7 +144,7 @@ BAD_TIMES: list[tuple[Any, str]] = [
         "got a time 1,830.1 days in the past, expected at most 1,830 days",
     ),
     (0, "got a time 21,915.0 days in the past, expected at most 1,830 days"),
-    (-1, "got a time 21,915.0 days in the past, expected at most 1,830 days"),
+    (-1, "got a time 21,915.1 days in the past, expected at most 1,830 days"),
     (10**5_000, "got a time 11,552,159.1 days in the future, expected at most 1,830 days"),
     (-(10**5_000), "got a time 11,595,989.1 days in the past, expected at most 1,830 days"),
     (

@@ -24,7 +24,7 @@ from duly.functions.registry import Registry
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS
 from duly.model import executor_state
 from duly.server import door
-from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import is_postgres
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -60,10 +60,10 @@ async def _dev(folder: str, store: str) -> None:
         click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
-        if not store.startswith(POSTGRES):
+        if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             beside.append(asyncio.create_task(_end_without(file, identity_of(file))))
-        async with nullcontext() if store.startswith(POSTGRES) else door.open_door(app, sqlite_path(store)):
+        async with nullcontext() if is_postgres(store) else door.open_door(app, sqlite_path(store)):
             while True:
                 await changes.next()
                 await _reload(app)
@@ -88,7 +88,7 @@ async def _end_without(file: str, known: object) -> None:
 
 async def _tell_pauses(app: App, store: str) -> None:
     """Say that nothing starts, and when that changes."""
-    how = "duly jobs resume" if store.startswith(POSTGRES) else "end this, run `duly jobs resume`, and start it again"
+    how = "duly jobs resume" if is_postgres(store) else "end this, run `duly jobs resume`, and start it again"
     was_paused = False
     while app.is_open:
         try:

@@ -9,8 +9,7 @@ import click
 from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import need_driver, parse
+from duly.storage.postgres.address import is_postgres, need_driver, parse
 
 
 @click.command()
@@ -23,7 +22,7 @@ def migrate(plan: bool, folder: str | None, store: str) -> None:
     Every start does so too; this does it beforehand. Nodes of the version before may run meanwhile, and it may be
     interrupted: nothing is left half done.
     """
-    if not store.startswith(POSTGRES):
+    if not is_postgres(store):
         raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
     with errors_as_text():
         need_driver()

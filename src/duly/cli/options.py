@@ -9,8 +9,7 @@ from typing import Final, cast
 import click
 
 from duly.app import DEFAULT_STORE
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse, with_schema
+from duly.storage.postgres.address import is_postgres, parse, with_schema
 
 _FILE: Final = "pyproject.toml"
 _DEFAULTS: Final = {"folder": "backend", "store": DEFAULT_STORE}
@@ -67,7 +66,7 @@ store = click.option(
 
 def shown(store: str) -> str:
     """An address that may be seen: without its password, with its schema."""
-    if not store.startswith(POSTGRES):
+    if not is_postgres(store):
         return store
     address = parse(store)
     return with_schema(address.shown, address.schema)

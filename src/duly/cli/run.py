@@ -18,7 +18,7 @@ from duly.cli.store import check_exists
 from duly.functions.registry import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door
-from duly.storage.postgres.address import PREFIXES as POSTGRES
+from duly.storage.postgres.address import is_postgres
 from duly.values.value import dumps
 
 
@@ -94,7 +94,7 @@ _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float
 
 def _file_of(store: str) -> str:
     """The file that one process owns. NobodyThereError where the store is not a file: many processes open it."""
-    if store.startswith(POSTGRES):
+    if is_postgres(store):
         raise door.NobodyThereError
     return sqlite_path(store)
 

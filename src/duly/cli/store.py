@@ -12,8 +12,7 @@ from duly.cli import options
 from duly.clock import SystemClock
 from duly.database.database import Database
 from duly.errors import StoreError
-from duly.storage.postgres.address import PREFIXES as POSTGRES
-from duly.storage.postgres.address import parse
+from duly.storage.postgres.address import is_postgres, parse
 
 
 @asynccontextmanager
@@ -35,7 +34,7 @@ async def check_exists(store: str) -> None:
 
 
 def _exists(store: str) -> bool:
-    if not store.startswith(POSTGRES):
+    if not is_postgres(store):
         return Path(sqlite_path(store)).exists()
     from duly.storage.postgres import layout
 

@@ -178,8 +178,10 @@ class Registry:
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""
         try:
-            found = self._found[ref]
-        except (KeyError, TypeError):  # not seen yet, or nothing that can be a reference
+            found = self._found.get(ref)
+        except TypeError:  # nothing that can be a reference
+            found = None
+        if found is None:
             found = self._found[ref] = self._resolve(ref)
         if kinds and found.kind not in kinds:
             wanted = " or ".join(map(_with_article, kinds))

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from duly.errors import StoreError
 
-PREFIXES: Final = ("postgresql://", "postgres://")
+_PREFIXES: Final = ("postgresql://", "postgres://")
 SCHEMA: Final = "duly"
 """The schema of a store whose address names none."""
 
@@ -41,10 +41,18 @@ class Address(NamedTuple):
 
 
 def shown(dsn: str) -> str:
-    """An address that may be seen: without its user, password and options."""
-    parts = urlsplit(dsn)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    """An address that may be seen: without its user, password and options, also where it is written wrongly."""
+    scheme, _, rest = dsn.partition(":")
+    rest = rest.removeprefix("//")  # which urlunsplit leaves out where there is no host
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if rest.count("@") != place.partition("/")[0].count("@"):  # a password that is not escaped seems to end before it
+        place = re.split(r"[?#&]", rest.rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme}://{place.rpartition('@')[2]}"
+
+
+def is_postgres(store: str) -> bool:
+    """Whether the address of a store is one of PostgreSQL."""
+    return store.startswith(_PREFIXES)
 
 
 def need_driver() -> None:
@@ -64,17 +72,32 @@ def with_schema(store: str, schema: str) -> str:
 
 
 def parse(store: str) -> Address:
+    """The address of a store. StoreError, which shows no password, where it is none."""
     try:
         parts = urlsplit(store)
-    except ValueError as error:
-        raise StoreError(f"got a store's address that cannot be read: {error}") from error
+    except ValueError:  # whose text may hold the password
+        raise _wrong(store, "an address that cannot be read", "brackets around IPv6 addresses only") from None
+    if "@" in parts.path or parts.fragment or not all(map(_has_port, parts.netloc.rpartition("@")[2].split(","))):
+        wanted = "host:port with a port below 65,536, and / ? # @ in a password as %2F %3F %23 %40"
+        raise _wrong(store, "an address whose parts cannot be told apart", wanted)
     options = dict(parse_qsl(parts.query))
     schema, listen = options.pop("schema", SCHEMA), options.pop("listen", "")
     if not _schema.fullmatch(schema):
-        raise StoreError(
-            f"got the schema {schema!r} in the store's address, expected at most 48 lower-case letters, digits and _"
-        )
+        raise _wrong(store, f"the schema {schema!r}", "at most 48 lower-case letters, digits and _")
+    encoding = options.pop("client_encoding", "UTF8")
+    if encoding.lower().replace("-", "") not in ("utf8", "unicode"):
+        raise _wrong(store, f"client_encoding={encoding}", "UTF8, which is that of all documents")
     dsn = urlunsplit(parts._replace(query=urlencode(options)))
     user = parts.netloc.rpartition("@")[0]
     there = parts._replace(netloc=f"{user}@{listen}" if user else listen, query=urlencode(options))
     return Address(dsn, schema, urlunsplit(there) if listen else dsn)
+
+
+def _has_port(host: str) -> bool:
+    """Whether what follows the colon of a host, if there is one, is a port."""
+    port = host.rpartition("]")[2].partition(":")[2]
+    return not port or (port.isascii() and port.isdigit() and int(port) < 1 << 16)
+
+
+def _wrong(store: str, got: str, expected: str) -> StoreError:
+    return StoreError(f"{shown(store)}: got {got}, expected {expected}")

@@ -83,7 +83,7 @@ def _linked(address: Address) -> Generator[Link]:
     try:
         yield link
     except StoreError as error:
-        raise StoreError(f"{address.shown}: {error}") from error
+        raise type(error)(f"{address.shown}: {error}") from error
     finally:
         link.close()
 
