@@ -28,7 +28,7 @@ dev: $(READY) ## Serve the example shop, reloading on every change
 	@$(BIN)/duly dev examples/orders/backend
 
 test: $(READY) ## Run the tests
-	@$(BIN)/pytest -n 2 --dist worksteal
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 check: $(READY) ## Lint, check the format and check the types
 	@$(BIN)/ruff check

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from duly.app import sqlite_path
-from duly.storage.postgres.address import PREFIXES, parse
+from duly.storage.postgres.address import is_postgres, parse
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=2000")
 """Those of duly's own connection, so that the floor pays for the same durability."""
@@ -48,7 +48,7 @@ POSTGRES = Dialect(
 
 
 def is_in_postgres(store: str) -> bool:
-    return store.startswith(PREFIXES)
+    return is_postgres(store)
 
 
 def dialect_of(store: str) -> Dialect:

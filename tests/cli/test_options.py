@@ -72,7 +72,9 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(project: 
     (project / "backend").mkdir()
     result = CliRunner().invoke(main, [*command, "--store", "postgresql://shop:secret@127.0.0.1:1/shop"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: StoreLostError: postgresql://127.0.0.1:1/shop: PostgreSQL cannot be reached: ")
+    assert result.output.startswith(
+        "Error: StoreLostError: postgresql://127.0.0.1:1/shop: PostgreSQL cannot be reached: "
+    )
     assert "secret" not in result.output
 
 

@@ -106,7 +106,7 @@ async def test_dev_shows_no_password(store_of: Callable[[str], str]) -> None:
     assert dev.stdout
     try:
         line = (await dev.stdout.readline()).decode()
-        assert line.endswith(f" on postgresql://{server}{parts.path}\n")
+        assert line.endswith(f" on postgresql://{server}{parts.path}?{parts.query}\n")
     finally:
         dev.terminate()
         await dev.communicate()
