@@ -21,9 +21,6 @@ CREATE FUNCTION commit_1(number int) RETURNS int LANGUAGE sql AS 'INSERT INTO ba
 """
 _numbers = itertools.count(1)
 
-# A socket that a proxy has cut may be collected while another test runs.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
