@@ -132,6 +132,7 @@ class Proxy:
 
     async def _close(self) -> None:
         self._listener.close()
+        await asyncio.sleep(0.01)  # a task that is cancelled before it has begun would leave its connection open
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
