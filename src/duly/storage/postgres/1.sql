@@ -35,7 +35,7 @@ CREATE TABLE duly.log (
     version bigint PRIMARY KEY,
     epoch bigint NOT NULL,
     last_id bigint NOT NULL,            -- the largest id that anybody has given away
-    due double precision,               -- when the first becomes due of the functions it scheduled
+    due double precision,               -- when the first becomes due of the functions it scheduled or postponed
     reshaped boolean NOT NULL,
     tables integer[] NOT NULL,          -- the rows: `row_counts[n]` of `ids` are of table `tables[n]`
     row_counts integer[] NOT NULL,
@@ -60,7 +60,7 @@ CREATE TABLE duly.indexes (
 CREATE TABLE duly.deploys (mark text PRIMARY KEY, number bigint NOT NULL UNIQUE);
 
 -- Scheduled functions that have not completed; what has is moved to `completed_jobs`, which keeps this table small.
--- A dead entry of `jobs_due` costs each claim until it is vacuumed.
+-- Dead entries of `jobs_due` stay until they are vacuumed: a claim begins behind those that the one before it has passed.
 CREATE TABLE duly.jobs (
     id bigint PRIMARY KEY,
     name text COLLATE "C" NOT NULL,
@@ -385,9 +385,12 @@ BEGIN
     now_ms := extract(epoch FROM clock_timestamp()) * 1000;
 END $$;
 
--- The pending functions that are due, of one part of all ids, and behind them, with id 0, when the next one is.
+-- The pending functions that are due, of one part of all ids, and behind them one row more: its id is the version of the
+-- store that this has seen, its `due` when the next one is due. Before `since_due` nothing of the part was pending as of
+-- a version; what was committed since tells whether something is now.
 CREATE FUNCTION duly.claim_1(
-    now_ms double precision, mutations integer, actions integer, part integer, parts integer
+    now_ms double precision, mutations integer, actions integer, part integer, parts integer,
+    since_due double precision, since_version bigint
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
     parent bigint, attempts integer, retry_of bigint, cron bigint
@@ -395,14 +398,20 @@ CREATE FUNCTION duly.claim_1(
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     of_lane text;
+    first_due double precision := '-infinity';
+    newest bigint;
     next_due double precision;
     next_dues double precision[] := '{}';
 BEGIN
+    SELECT log.version INTO newest FROM duly.log ORDER BY log.version DESC LIMIT 1;
+    IF EXISTS (SELECT FROM duly.log WHERE log.version = since_version) THEN  -- else some of the log is gone
+        SELECT least(since_due, min(log.due)) INTO first_due FROM duly.log WHERE log.version > since_version;
+    END IF;
     FOREACH of_lane IN ARRAY ARRAY['mutation', 'action'] LOOP
         RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent,
                 job.attempts, job.retry_of, job.cron
             FROM duly.jobs AS job
-            WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due <= now_ms
+            WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due >= first_due AND job.due <= now_ms
                 AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
             ORDER BY job.due, job.id LIMIT CASE of_lane WHEN 'mutation' THEN mutations ELSE actions END;
         SELECT job.due INTO next_due FROM duly.jobs AS job
@@ -411,6 +420,6 @@ BEGIN
             ORDER BY job.due LIMIT 1;
         next_dues := next_dues || next_due;
     END LOOP;
-    RETURN QUERY SELECT 0::bigint, ''::text, ''::text, 0::double precision, least(next_dues[1], next_dues[2]),
+    RETURN QUERY SELECT newest, ''::text, ''::text, 0::double precision, least(next_dues[1], next_dues[2]),
         ''::text, ''::text, NULL::bigint, 0, NULL::bigint, NULL::bigint;
 END $$;

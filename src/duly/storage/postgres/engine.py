@@ -48,7 +48,7 @@ from duly.storage.postgres.link import Link
 from duly.storage.postgres.lock import Patience
 from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
-from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresView
+from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, NOWHERE, PostgresView
 from duly.values.schema import Index, Table
 
 
@@ -65,6 +65,7 @@ class PostgresEngine:
         self._readers = threading.local()
         self._reader_links: list[Link] = []
         self._cache = DocumentCache(DOCUMENT_CACHE_BYTES_MAX)
+        self._frontier = NOWHERE
         self._answered: set[int] = set()
         """Ids that this batch was answered from memory, before it had a snapshot."""
         self._sent: Changes | None = None
@@ -191,6 +192,7 @@ class PostgresEngine:
     def _learn_anew(self) -> News:
         """All there is to know of a store whose changes were not followed."""
         self._position, last_id, self._tables_version = self._newest(self._link)
+        self._frontier = NOWHERE
         self._cache.clear()
         found = tables.read(self._link, self._schema)
         return News(
@@ -235,7 +237,11 @@ class PostgresEngine:
 
     def look(self, request: Claim | Completed) -> Any:
         """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
-        return PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part).answer(request)
+        view = PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part)
+        if type(request) is not Claim:
+            return view.answer(request)
+        claimed, self._frontier = view.claim(request, self._frontier)
+        return claimed
 
     @property
     def position(self) -> int:

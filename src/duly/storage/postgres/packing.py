@@ -66,7 +66,8 @@ def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
             for position, index in enumerate(table.indexes):
                 _add_keys(keys, index, position, writes)
     new = [_placed(write.new) for write in jobs.values() if write.old is None]
-    due = min((job.due for job in new if job.due is not None), default=None)
+    dues = (write.new.due for write in jobs.values() if isinstance(write.new, Job))
+    due = min((due for due in dues if due is not None), default=None)
     arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs))
     # An empty array is sent as null: 43 of them would cost as much as all the rest of a small batch.
     return (*(array or None for array in arrays), changes.last_id, due, is_reshaped)

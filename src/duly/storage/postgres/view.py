@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -50,6 +51,21 @@ class Part(NamedTuple):
 ALL: Final = Part(0, 1)
 
 
+class Frontier(NamedTuple):
+    """Before `due` no function of a part was pending, as of a version of the store.
+
+    Whoever claims begins there, for what lies before it may be much: the dead entries of what has run stay in the
+    index until PostgreSQL vacuums it, which waits for the oldest transaction of all, such as a backup.
+    """
+
+    part: Part = ALL
+    due: float = -math.inf
+    version: int = 0
+
+
+NOWHERE: Final = Frontier()
+
+
 class PostgresView:
     """What one snapshot shows."""
 
@@ -71,7 +87,7 @@ class PostgresView:
                 raise Conflict("another node has dropped an index") from error
             raise
         if type(request) is Claim:
-            return self.claim(request)
+            return self.claim(request, NOWHERE)[0]
         if type(request) is Completed:
             return self.completed(request.limit)
         assert isinstance(request, Tally)
@@ -110,11 +126,20 @@ class PostgresView:
         rows = self._fetch(sql, *bound(lower), *bound(upper), request.limit)
         return [(row[0], make_job(row)) for row in rows]
 
-    def claim(self, request: Claim) -> Claimed:
-        *rows, end = self._fetch(f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5)", *request, *self._part)
+    def claim(self, request: Claim, known: Frontier) -> tuple[Claimed, Frontier]:
+        """What is due, and where the next claim of the same part may begin."""
+        since = known if known.part == self._part else NOWHERE
+        *rows, end = self._fetch(
+            f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7)",
+            *(*request, *self._part, since.due, since.version),
+        )
         jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
         mutations = [job for job in jobs if job.lane == MUTATION]
-        return Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
+        claimed = Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
+        if not (request.mutations and request.actions):
+            return claimed, known  # of a lane nobody has asked for nothing was learnt
+        first = min((job.due for job in jobs if job.due is not None), default=request.now)
+        return claimed, Frontier(self._part, min(first, request.now), end["id"])
 
     def tally(self, request: Tally) -> Tallied:
         [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)

@@ -1,0 +1,199 @@
+"""A claim in PostgreSQL begins where the one before it began, and finds all that one from the very start finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from random import Random
+
+import pytest
+
+from tests import postgres
+
+pytest.importorskip("asyncpg")
+
+from duly.app import engine_of
+from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Job, Write
+from duly.storage.postgres.engine import PostgresEngine
+from duly.storage.postgres.view import ALL, Part
+from tests.nodes.serializable import connect
+from tests.storage.test_postgres import changes, job
+
+pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+
+
+@pytest.fixture
+def store(store_of: Callable[[str], str]) -> str:
+    return store_of("postgres")
+
+
+@pytest.fixture
+def nodes(store: str) -> Iterator[tuple[PostgresEngine, PostgresEngine]]:
+    """Two that both run all functions, until they are told otherwise."""
+    opened = [engine_of(store) for _ in range(2)]
+    one, other = opened
+    assert isinstance(one, PostgresEngine)
+    assert isinstance(other, PostgresEngine)
+    for engine in (one, other):
+        engine.open()
+        engine.nodes.part = ALL
+    try:
+        yield one, other
+    finally:
+        one.close()
+        other.close()
+
+
+def put(engine: PostgresEngine, *jobs: Job) -> None:
+    engine.begin()
+    engine.commit(changes((JOBS, {one.id: Write(None, one) for one in jobs})))
+
+
+def move(engine: PostgresEngine, old: Job, new: Job) -> None:
+    engine.begin()
+    engine.commit(changes((JOBS, {old.id: Write(old, new)})))
+
+
+def end(engine: PostgresEngine, *jobs: Job) -> None:
+    ended = {one.id: Write(one, one._replace(due=None, state="success", completed_time=99.0)) for one in jobs}
+    engine.begin()
+    engine.commit(changes((JOBS, ended)))
+
+
+def claim(engine: PostgresEngine, now: float, most: int = 10) -> list[int]:
+    claimed = engine.begin().answer(Claim(now, most, most))
+    engine.rollback()
+    return [one.id for one in (*claimed.mutations, *claimed.actions)]
+
+
+def test_a_claim_does_not_pass_again_what_has_run_beside_an_old_transaction(
+    store: str, nodes: tuple[PostgresEngine, PostgresEngine]
+) -> None:
+    engine, _ = nodes
+
+    async def beside() -> tuple[int, int]:
+        connection, schema = await connect(store)
+        await connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {schema}.jobs")
+        await asyncio.to_thread(drain)
+        known = engine._frontier  # pyright: ignore[reportPrivateUsage]
+        found = [await pages(schema, *since) for since in ((float("-inf"), 0), (known.due, known.version))]
+        await connection.close()
+        return found[0], found[1]
+
+    async def pages(schema: str, due: float, version: int) -> int:
+        """How many pages a claim looks at."""
+        connection, _ = await connect(store)
+        try:
+            lines = await connection.fetch(
+                "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF)"
+                f" SELECT * FROM {schema}.claim_1(5000, 10, 10, 0, 1, '{due}', {version})"
+            )
+        finally:
+            await connection.close()
+        [hits] = [line for (line,) in lines if "Buffers: shared hit=" in line][:1]
+        return int(hits.partition("hit=")[2].split()[0])
+
+    def drain() -> None:
+        for turn in range(10):
+            jobs = [job(1 + 500 * turn + number, 1.0 + turn) for number in range(500)]
+            put(engine, *jobs)
+            assert len(claim(engine, 5_000.0, 1_000)) == 500
+            end(engine, *jobs)
+        assert claim(engine, 5_000.0) == []
+
+    from_the_start, from_the_frontier = asyncio.run(beside())
+    assert from_the_start > from_the_frontier + 5_000 / 100  # an entry of 5,000 each, at most 100 on a page
+
+
+def test_what_is_scheduled_for_a_time_that_was_passed_is_found(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+    engine, other = nodes
+    assert claim(engine, 100.0) == []
+    put(other, job(1, 50.0))
+    assert claim(engine, 100.0) == [1]
+    put(engine, job(2, 40.0))
+    assert claim(engine, 100.0) == [2, 1]
+
+
+def test_what_is_moved_to_a_time_that_was_passed_is_found(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+    engine, other = nodes
+    put(engine, job(1, 200.0))
+    assert claim(engine, 100.0) == []
+    move(other, job(1, 200.0), job(1, 60.0))
+    assert claim(engine, 100.0) == [1]
+
+
+def test_what_was_claimed_and_not_run_is_claimed_again(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+    engine, _ = nodes
+    jobs = [job(id, 10.0 * id) for id in (1, 2, 3)]
+    put(engine, *jobs)
+    assert claim(engine, 100.0) == [1, 2, 3]
+    end(engine, jobs[1])
+    assert claim(engine, 100.0, 1) == [1]
+    assert claim(engine, 100.0) == [1, 3]
+
+
+def test_a_claim_of_one_lane_hides_nothing_of_the_other(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+    engine, _ = nodes
+    put(engine, job(1, 10.0)._replace(lane=ACTION), job(2, 50.0))
+    assert engine.begin().answer(Claim(100.0, 10, 0)).mutations == [job(2, 50.0)]
+    assert claim(engine, 100.0) == [2, 1]
+
+
+def test_another_part_is_claimed_from_the_start(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+    engine, _ = nodes
+    put(engine, *(job(id << 10, 10.0) for id in range(1, 9)))
+    engine.nodes.part = Part(0, 2)
+    even = claim(engine, 100.0)
+    engine.nodes.part = Part(1, 2)
+    odd = claim(engine, 100.0)
+    assert sorted(even + odd) == [id << 10 for id in range(1, 9)]
+    assert even
+    assert odd
+
+
+def test_a_node_that_lags_behind_the_log_claims_from_the_start(
+    nodes: tuple[PostgresEngine, PostgresEngine], store: str
+) -> None:
+    engine, other = nodes
+    assert claim(engine, 100.0) == []
+    put(other, job(1, 50.0))
+
+    async def prune() -> None:
+        connection, schema = await connect(store)
+        await connection.execute(f"DELETE FROM {schema}.log WHERE version < (SELECT max(version) FROM {schema}.log)")
+        await connection.close()
+
+    put(other, job(2, 500.0))
+    asyncio.run(prune())
+    assert claim(engine, 100.0) == [1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_claim_finds_what_one_from_the_start_finds(nodes: tuple[PostgresEngine, PostgresEngine], seed: int) -> None:
+    """Two nodes schedule, move and end functions in any order of times, and claim by clocks that jump."""
+    chance = Random(seed)
+    pending: dict[int, Job] = {}
+    found = 0
+    for step in range(1, 120):
+        engine = chance.choice(nodes)
+        act = chance.choice(("put", "put", "move", "end", "part", "claim", "claim", "claim"))
+        if act == "put":
+            lane = chance.choice((MUTATION, ACTION))
+            pending[step << 10] = job(step << 10, chance.uniform(0, 9_000))._replace(lane=lane)
+            put(engine, pending[step << 10])
+        elif act == "move" and pending:
+            old = chance.choice(list(pending.values()))
+            pending[old.id] = old._replace(due=chance.uniform(0, 9_000))
+            move(engine, old, pending[old.id])
+        elif act == "end" and pending:
+            end(engine, pending.pop(chance.choice(list(pending))))
+        elif act == "part":
+            engine.nodes.part = chance.choice((ALL, Part(0, 2), Part(1, 2)))
+        elif act == "claim":
+            request = Claim(chance.uniform(0, 9_000), chance.randint(1, 9), chance.randint(0, 9))
+            claimed: Claimed = engine.begin().answer(request)
+            engine.rollback()
+            with engine.snapshot() as view:
+                assert claimed == view.answer(request)
+            found += len(claimed.mutations) + len(claimed.actions)
+    assert found > 50
