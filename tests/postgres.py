@@ -28,6 +28,9 @@ from typing import IO, Any, Literal, Self
 from urllib.parse import parse_qs, urlsplit
 
 PLACE = "/tmp"  # short, for the path of a socket has 103 characters at most, and open to every user
+IN_MEMORY = "/dev/shm"
+"""Where files cost nothing. A test makes and drops some hundred: of a store, two thirds of its time on a disk."""
+MEMORY_BYTES_MIN = 4 << 30
 PATIENCE = 60.0
 
 # For tests that are about anything but a crash: one may take the last commits with it.
@@ -48,7 +51,7 @@ class Server:
         binaries: Path | None = None,
         label: str = "",
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"duly-pg-{label}", dir=PLACE))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"duly-pg-{label}", dir=PLACE if durable else place()))
         self._data, self._log = self.folder / "data", self.folder / "log"
         self.port = free_port()
         self.settings = {"max_connections": 200, **({} if durable else FORGETFUL), **(settings or {})}
@@ -160,7 +163,7 @@ def shared_address() -> str:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
     with open(__file__) as turn:  # one after the other
         fcntl.flock(turn, fcntl.LOCK_EX)
-        for folder in Path(PLACE).glob(f"duly-pg-{run}-*"):
+        for folder in Path(place()).glob(f"duly-pg-{run}-*"):
             try:
                 mine = use(folder)
             except OSError:
@@ -175,6 +178,17 @@ def shared_address() -> str:
         # Other workers may still use it: it and its guard outlive this process, which Python would complain of.
         atexit.register(warnings.simplefilter, "ignore", ResourceWarning)
         return server.address()
+
+
+@cache
+def place() -> str:
+    """Where a server is whose data may be lost: in memory, if there is much, and binaries may run there."""
+    try:
+        about = os.statvfs(IN_MEMORY)
+    except OSError:
+        return PLACE
+    fits = os.access(IN_MEMORY, os.W_OK) and not about.f_flag & os.ST_NOEXEC
+    return IN_MEMORY if fits and about.f_bavail * about.f_frsize >= MEMORY_BYTES_MIN else PLACE
 
 
 _in_use: list[Server | IO[bytes]] = []  # until this process ends

@@ -132,7 +132,7 @@ def test_the_processes_of_a_run_share_a_server_until_the_last_has_ended(tmp_path
 
         second.send_signal(signal.SIGKILL)
 
-    wait_until(lambda: not list(Path(postgres.PLACE).glob(f"duly-pg-{run['PYTEST_XDIST_TESTRUNUID']}-*")))
+    wait_until(lambda: not list(Path(postgres.place()).glob(f"duly-pg-{run['PYTEST_XDIST_TESTRUNUID']}-*")))
 
 
 def test_a_server_that_is_there_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
