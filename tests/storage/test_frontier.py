@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ pytest.importorskip("asyncpg")
 from duly.app import engine_of
 from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Job, Write
 from duly.storage.postgres.engine import PostgresEngine
-from duly.storage.postgres.view import ALL, Part
+from duly.storage.postgres.view import ALL, NOWHERE, Frontier, Part, PostgresView
 from tests.nodes.serializable import connect
 from tests.storage.test_postgres import changes, job
 
@@ -54,8 +56,8 @@ def move(engine: PostgresEngine, old: Job, new: Job) -> None:
     engine.commit(changes((JOBS, {old.id: Write(old, new)})))
 
 
-def end(engine: PostgresEngine, *jobs: Job) -> None:
-    ended = {one.id: Write(one, one._replace(due=None, state="success", completed_time=99.0)) for one in jobs}
+def end(engine: PostgresEngine, *jobs: Job, state: str = "success") -> None:
+    ended = {one.id: Write(one, one._replace(due=None, state=state, completed_time=99.0)) for one in jobs}
     engine.begin()
     engine.commit(changes((JOBS, ended)))
 
@@ -66,43 +68,56 @@ def claim(engine: PostgresEngine, now: float, most: int = 10) -> list[int]:
     return [one.id for one in (*claimed.mutations, *claimed.actions)]
 
 
-def test_a_claim_does_not_pass_again_what_has_run_beside_an_old_transaction(
-    store: str, nodes: tuple[PostgresEngine, PostgresEngine]
+def pages(engine: PostgresEngine, since: Frontier) -> int:
+    """How many pages a claim looks at that begins there."""
+    link = engine._link  # pyright: ignore[reportPrivateUsage]
+    lines: list[str] = []
+
+    def explained(sql: str, *values: Any) -> list[Any]:
+        lines.extend(line for (line,) in link.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {sql}", *values))
+        return link.fetch(sql, *values)
+
+    PostgresView(explained, engine.address.schema, engine.position).claim(Claim(5_000.0, 10, 10), since)
+    hits = next(line for line in lines if "Buffers: shared hit=" in line)
+    return int(hits.partition("hit=")[2].split()[0])
+
+
+def gone(engine: PostgresEngine, state: str, due: float) -> None:
+    """Put functions that are due about then, and have them completed in this state."""
+    for turn in range(10):
+        jobs = [job(1 + 500 * turn + number, due + turn) for number in range(500)]
+        put(engine, *jobs)
+        end(engine, *jobs, state=state)
+
+
+RUN = partial(gone, state="success", due=1.0)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "completed"),
+    [([], RUN), ([job(9_000, 0.5)._replace(lane=ACTION)], RUN), ([], partial(gone, state="canceled", due=9_000.0))],
+    ids=["have run", "have run while an action waits", "were canceled before they were due"],
+)
+def test_beside_an_old_transaction_a_claim_does_not_pass_again_those_that(
+    store: str,
+    nodes: tuple[PostgresEngine, PostgresEngine],
+    waiting: list[Job],
+    completed: Callable[[PostgresEngine], None],
 ) -> None:
     engine, _ = nodes
+    put(engine, job(9_001, 9_900.0), *waiting)
 
-    async def beside() -> tuple[int, int]:
+    async def beside() -> None:
         connection, schema = await connect(store)
         await connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {schema}.jobs")
-        await asyncio.to_thread(drain)
+        await asyncio.to_thread(completed, engine)
+        await asyncio.to_thread(claim, engine, 5_000.0)
         known = engine._frontier  # pyright: ignore[reportPrivateUsage]
-        found = [await pages(schema, *since) for since in ((float("-inf"), 0), (known.due, known.version))]
+        found = [await asyncio.to_thread(pages, engine, since) for since in (NOWHERE, known)]
         await connection.close()
-        return found[0], found[1]
+        assert found[0] > found[1] + 5_000 / 100  # an entry of 5,000 each, at most 100 on a page
 
-    async def pages(schema: str, due: float, version: int) -> int:
-        """How many pages a claim looks at."""
-        connection, _ = await connect(store)
-        try:
-            lines = await connection.fetch(
-                "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF)"
-                f" SELECT * FROM {schema}.claim_1(5000, 10, 10, 0, 1, '{due}', {version})"
-            )
-        finally:
-            await connection.close()
-        [hits] = [line for (line,) in lines if "Buffers: shared hit=" in line][:1]
-        return int(hits.partition("hit=")[2].split()[0])
-
-    def drain() -> None:
-        for turn in range(10):
-            jobs = [job(1 + 500 * turn + number, 1.0 + turn) for number in range(500)]
-            put(engine, *jobs)
-            assert len(claim(engine, 5_000.0, 1_000)) == 500
-            end(engine, *jobs)
-        assert claim(engine, 5_000.0) == []
-
-    from_the_start, from_the_frontier = asyncio.run(beside())
-    assert from_the_start > from_the_frontier + 5_000 / 100  # an entry of 5,000 each, at most 100 on a page
+    asyncio.run(beside())
 
 
 def test_what_is_scheduled_for_a_time_that_was_passed_is_found(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:

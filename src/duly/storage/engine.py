@@ -179,7 +179,7 @@ class News(NamedTuple):
     keys: Mapping[int, Sequence[bytes]]
     """Their old and new keys, by the number of the index; not those of scheduled functions."""
     due: float | None
-    """When the first becomes due of the functions it scheduled."""
+    """When the first becomes due of the functions it scheduled or postponed."""
     tables: tuple[Table, ...] | None
     """The tables there are since then, if it changed tables or indexes."""
     deploy: str = ""

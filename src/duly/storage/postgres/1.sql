@@ -385,41 +385,44 @@ BEGIN
     now_ms := extract(epoch FROM clock_timestamp()) * 1000;
 END $$;
 
--- The pending functions that are due, of one part of all ids, and behind them one row more: its id is the version of the
--- store that this has seen, its `due` when the next one is due. Before `since_due` nothing of the part was pending as of
--- a version; what was committed since tells whether something is now.
+-- The pending functions that are due, of one part of all ids, and behind them a row for each lane: its id is the version of
+-- the store that this has seen, its `due` when the next one is due. As of `since_version` nothing of the part was pending
+-- before `firsts`, nor between the time of that claim and `nexts`; the log tells what has come there since.
 CREATE FUNCTION duly.claim_1(
     now_ms double precision, mutations integer, actions integer, part integer, parts integer,
-    since_due double precision, since_version bigint
+    firsts double precision[], nexts double precision[], since_version bigint
 ) RETURNS TABLE (
     id bigint, name text, args text, scheduled_time double precision, due double precision, state text, lane text,
     parent bigint, attempts integer, retry_of bigint, cron bigint
 ) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    of_lane text;
-    first_due double precision := '-infinity';
+    lanes text[] := ARRAY['mutation', 'action'];
     newest bigint;
+    since_due double precision := '-infinity';  -- the first of what has come since
+    first_due double precision;
     next_due double precision;
-    next_dues double precision[] := '{}';
+    coming double precision[] := '{}';
 BEGIN
     SELECT log.version INTO newest FROM duly.log ORDER BY log.version DESC LIMIT 1;
     IF EXISTS (SELECT FROM duly.log WHERE log.version = since_version) THEN  -- else some of the log is gone
-        SELECT least(since_due, min(log.due)) INTO first_due FROM duly.log WHERE log.version > since_version;
+        SELECT coalesce(min(log.due), 'infinity') INTO since_due FROM duly.log WHERE log.version > since_version;
     END IF;
-    FOREACH of_lane IN ARRAY ARRAY['mutation', 'action'] LOOP
+    FOR n IN 1 .. 2 LOOP
+        first_due := least(firsts[n], since_due);
+        next_due := least(nexts[n], since_due);
         RETURN QUERY SELECT job.id, job.name, job.args, job.scheduled_time, job.due, job.state, job.lane, job.parent,
                 job.attempts, job.retry_of, job.cron
             FROM duly.jobs AS job
-            WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due >= first_due AND job.due <= now_ms
+            WHERE job.lane = lanes[n] AND job.due IS NOT NULL AND job.due >= first_due AND job.due <= now_ms
                 AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
-            ORDER BY job.due, job.id LIMIT CASE of_lane WHEN 'mutation' THEN mutations ELSE actions END;
+            ORDER BY job.due, job.id LIMIT CASE n WHEN 1 THEN mutations ELSE actions END;
         SELECT job.due INTO next_due FROM duly.jobs AS job
-            WHERE job.lane = of_lane AND job.due IS NOT NULL AND job.due > now_ms
+            WHERE job.lane = lanes[n] AND job.due IS NOT NULL AND job.due > now_ms AND job.due >= next_due
                 AND ((((job.id >> 10) # (job.id >> 17) # (job.id >> 24)) & 1023) + floor(job.due / 1000)::bigint) % parts = part
             ORDER BY job.due LIMIT 1;
-        next_dues := next_dues || next_due;
+        coming := coming || next_due;
     END LOOP;
-    RETURN QUERY SELECT newest, ''::text, ''::text, 0::double precision, least(next_dues[1], next_dues[2]),
-        ''::text, ''::text, NULL::bigint, 0, NULL::bigint, NULL::bigint;
+    RETURN QUERY SELECT newest, ''::text, ''::text, 0::double precision, coming[n], ''::text, lanes[n], NULL::bigint, 0,
+        NULL::bigint, NULL::bigint FROM generate_series(1, 2) AS n;
 END $$;

@@ -51,16 +51,25 @@ class Part(NamedTuple):
 ALL: Final = Part(0, 1)
 
 
-class Frontier(NamedTuple):
-    """Before `due` no function of a part was pending, as of a version of the store.
+class Lane(NamedTuple):
+    """Where functions of one lane may be pending: from the first on, and behind now from the next on."""
 
-    Whoever claims begins there, for what lies before it may be much: the dead entries of what has run stay in the
-    index until PostgreSQL vacuums it, which waits for the oldest transaction of all, such as a backup.
+    first: float = -math.inf
+    next: float = -math.inf
+
+
+class Frontier(NamedTuple):
+    """Where functions of a part may be pending, as a claim has found it at a version of the store.
+
+    The next claim begins there, for what lies before it may be much: the dead entries of what has run or was canceled
+    stay in the index until PostgreSQL vacuums it, which waits for the oldest transaction of all, such as a backup.
     """
 
     part: Part = ALL
-    due: float = -math.inf
+    now: float = math.inf
     version: int = 0
+    mutations: Lane = Lane()
+    actions: Lane = Lane()
 
 
 NOWHERE: Final = Frontier()
@@ -128,18 +137,20 @@ class PostgresView:
 
     def claim(self, request: Claim, known: Frontier) -> tuple[Claimed, Frontier]:
         """What is due, and where the next claim of the same part may begin."""
-        since = known if known.part == self._part else NOWHERE
-        *rows, end = self._fetch(
-            f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7)",
-            *(*request, *self._part, since.due, since.version),
+        now, *limits = request
+        if known.part != self._part or known.now > now:
+            known = NOWHERE
+        firsts, nexts = zip(known.mutations, known.actions, strict=True)
+        *rows, of_mutations, of_actions = self._fetch(
+            f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)",
+            *(*request, *self._part, firsts, nexts, known.version),
         )
         jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
-        mutations = [job for job in jobs if job.lane == MUTATION]
-        claimed = Claimed(mutations, [job for job in jobs if job.lane == ACTION], end["due"])
-        if not (request.mutations and request.actions):
-            return claimed, known  # of a lane nobody has asked for nothing was learnt
-        first = min((job.due for job in jobs if job.due is not None), default=request.now)
-        return claimed, Frontier(self._part, min(first, request.now), end["id"])
+        lanes = [[job for job in jobs if job.lane == lane] for lane in (MUTATION, ACTION)]
+        dues = [end["due"] for end in (of_mutations, of_actions)]
+        mutations, actions = (_lane(*lane) for lane in zip(lanes, limits, dues, strict=True))
+        next_due = min((due for due in dues if due is not None), default=None)
+        return Claimed(lanes[0], lanes[1], next_due), Frontier(self._part, now, of_mutations["id"], mutations, actions)
 
     def tally(self, request: Tally) -> Tallied:
         [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
@@ -148,6 +159,14 @@ class PostgresView:
     def completed(self, limit: int) -> list[Job]:
         rows = self._fetch(_SCAN_COMPLETED.format(schema=self._schema), limit) if self._part.number == 0 else []
         return list(map(make_job, rows))
+
+
+def _lane(claimed: list[Job], limit: int, next_due: float | None) -> Lane:
+    """Where the functions of a lane begin of which these were claimed."""
+    next = math.inf if next_due is None else next_due
+    if claimed and claimed[0].due is not None:
+        return Lane(claimed[0].due, next)
+    return Lane(next if limit else -math.inf, next)
 
 
 def _without_nul(cut: Cut) -> Cut:
