@@ -342,6 +342,27 @@ def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkey
     assert put(engine, 1, 6, 7) == 3
 
 
+def test_a_lock_that_the_server_does_not_wait_for_any_longer_is_asked_for_again(store: str, new_engine: Open) -> None:
+    holder = new_engine()
+    with_notes(holder, 5)
+    impatient = engine_of(f"{store}&lock_timeout=200")
+    assert isinstance(impatient, PostgresEngine)
+    impatient.open()
+    try:
+        holder.begin(exclusive=True)
+        with pytest.raises(Conflict, match="lock timeout"):
+            impatient.begin(exclusive=True)
+        impatient.rollback()
+        impatient.begin()
+        with pytest.raises(Conflict, match="lock timeout"):
+            impatient.commit(changes((NOTES, {1: update(1, 5, 9)})))
+        impatient.rollback()
+        holder.rollback()
+        assert put(impatient, 1, 5, 6) == 2
+    finally:
+        impatient.close()
+
+
 def test_a_lost_node_commits_nothing_and_comes_back_as_another(new_engine: Open) -> None:
     other = new_engine()
     with_notes(other, 5)

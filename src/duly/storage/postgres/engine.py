@@ -167,9 +167,9 @@ class PostgresEngine:
         self._reshaped = False
         self._answered.clear()
         if exclusive:
-            self._link.execute(BEGIN_EXCLUSIVE.format(idle=self._patience.milliseconds, lock=self.address.lock))
+            link, self._is_open = self._link, True  # before it is: what fails half-way is rolled back as well
+            link.execute(BEGIN_EXCLUSIVE.format(idle=self._patience.milliseconds, lock=self.address.lock))
             self._patience.take()
-            self._is_open = True
             self._pull()
         return BatchView(self)
 
@@ -248,8 +248,8 @@ class PostgresEngine:
         return self._position
 
     def _begin_snapshot(self) -> None:
-        self._link.execute(BEGIN_SNAPSHOT)
-        self._is_open = True
+        link, self._is_open = self._link, True
+        link.execute(BEGIN_SNAPSHOT)
 
     def _end(self) -> None:
         if self._is_open:

@@ -18,15 +18,15 @@ from duly.storage.engine import Conflict
 
 T = TypeVar("T")
 
-_LOST: Final = ("08", "57P", "53300", "25P03", "25006", "57014")
+_LOST: Final = ("08", "57P", "53300", "25P03", "25P04", "25006", "57014")
 """SQLSTATEs after which the connection is of no use: it broke, the server stops, there are too many, …
 
 So it is when a table has changed that a statement was prepared for: another duly migrates the store.
 """
 _UNPREPARED: Final = ("26000", "42P05")
 """Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
-_CONFLICTS: Final = ("40001", "40P01")
-"""Those of what another node has done meanwhile, or is about to do."""
+_CONFLICTS: Final = ("40001", "40P01", "55P03")
+"""Those of what another node has done meanwhile, or is about to do, such as to keep the lock for long."""
 
 
 class Link:
