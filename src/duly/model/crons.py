@@ -297,6 +297,8 @@ def _with_jitter(transaction: Transaction, cron: Cron) -> float:
 
 async def tick(transaction: Transaction, clock: Job) -> None:
     """Run, queue or skip the slots that have come, and move the clock to the next one: in one commit."""
+    if await transaction.get(JOBS, clock.id) != clock:
+        return  # since it was claimed another node has moved it, or somebody has paused the cron
     cron = await load(transaction, clock.id)
     assert cron is not None  # its end is that of its clock
     now, schedule = transaction.now, schedules.parse(cron["schedule"])
