@@ -125,21 +125,40 @@ async def test_a_function_that_the_newest_version_does_not_know_fails(store: str
         assert await newest.query(numbers) == []
 
 
-async def test_a_server_that_lacks_the_last_commits_is_believed(store: str) -> None:
-    async with App(OLD, store, executor=False) as app, sql(store) as server:
-        note = await app.mutation(add, {"n": 1})
-        before = await server.fetchrow("SELECT max(version) AS version FROM log")
-        await app.mutation(change, {"id": note, "by": 5})
-        # What a standby looks like that was promoted a moment too early.
-        await server.execute("UPDATE t100_notes SET document = replace(document, '6', '1')")
-        await server.execute("DELETE FROM log WHERE version > $1", before["version"])
-        await server.execute("UPDATE nodes SET batch = batch - 1, version = version - 1")
+async def taken_over(server: Any, store: str, version: int, connections_end: bool = True) -> None:
+    """What a standby looks like that was promoted a moment too early: it has the commits up to a version only."""
+    await server.execute("UPDATE t100_notes SET document = replace(document, '6', '1')")
+    await server.execute("DELETE FROM log WHERE version > $1", version)
+    await server.execute("UPDATE nodes SET batch = batch - 1, version = version - 1 WHERE version > $1", version)
+    if connections_end:
         await server.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND query LIKE $1",
             f"%{parse(store).schema}%",
         )
+
+
+@pytest.mark.parametrize("connections_end", [True, False], ids=["directly", "behind a pooler that keeps connections"])
+async def test_a_server_that_lacks_the_last_commits_is_believed(store: str, connections_end: bool) -> None:
+    async with App(OLD, store, executor=False) as app, App(OLD, store, executor=False) as other, sql(store) as server:
+        note = await app.mutation(add, {"n": 1})
+        before = await server.fetchval("SELECT max(version) FROM log")
+        await other.mutation(change, {"id": note, "by": 5})
+        assert await app.mutation(change, {"id": note, "by": 0}) == 6  # it has heard of it
+        await taken_over(server, store, before, connections_end)
         assert await app.mutation(change, {"id": note, "by": 1}) == 2
         assert await app.query(numbers) == [2]
+
+
+async def test_a_query_is_answered_by_a_server_that_lacks_all_that_a_node_has_seen(store: str) -> None:
+    async with App(OLD, store, executor=False) as app, sql(store) as server:
+        note = await app.mutation(add, {"n": 1})
+        before = await server.fetchval("SELECT max(version) FROM log")
+        await app.mutation(change, {"id": note, "by": 5})
+        async with App(OLD, store, executor=False) as later:
+            assert await later.query(numbers) == [6]
+            await taken_over(server, store, before)
+            async with asyncio.timeout(20):
+                assert await later.query(numbers) == [1]
 
 
 async def test_who_was_away_itself_is_no_judge_of_others(store: str) -> None:

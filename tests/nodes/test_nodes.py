@@ -102,6 +102,23 @@ async def test_a_function_that_another_node_cancels_as_it_is_claimed_does_not_ru
         assert await runs.query("app:notes") == []
 
 
+async def test_a_mutation_that_only_reads_sees_a_table_that_another_node_has_just_made(store: str) -> None:
+    @mutation
+    async def find(ctx: MutationCtx, id: str) -> list[Any]:
+        await ctx.db.get(id)
+        return await ctx.db.query("new").collect()
+
+    @mutation
+    async def make(ctx: MutationCtx) -> str:
+        return await ctx.db.insert("new", {})
+
+    functions = source(find=find, make=make)
+    async with App(functions, store, executor=False) as one, App(functions, store, executor=False) as other:
+        await other.mutation("app:add", {"n": 1})
+        id = await one.mutation("app:make")
+        assert [document["_id"] for document in await other.mutation("app:find", {"id": id})] == [id]
+
+
 async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,7 +185,7 @@ class Batch:
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
         reads = self._what_was_read()
-        if reads is not None and (reads.ids or reads.ranges):
+        if reads is not None and self._attempts:  # also where all it read are tables it does not know
             self._engine.check(reads)
 
     def commit(self) -> Commit:

@@ -118,11 +118,14 @@ class Committer:
         return self._open
 
     def catalog_of(self, view: View) -> Catalog:
-        """The tables as of a view. Conflict where another node has changed them and this one has not heard of it."""
-        since, catalog = next(entry for entry in reversed(self._catalogs) if entry[0] <= view.version)
-        if since < view.reshaped:
-            raise Conflict("another node has changed the tables")
-        return catalog
+        """The tables as of a view. Conflict where this node does not know them: another has changed them, or the view is
+        older than all it knows, for another server has taken over that lacks the last commits."""
+        for since, catalog in reversed(self._catalogs):
+            if since <= view.version:
+                if since < view.reshaped:
+                    raise Conflict("another node has changed the tables")
+                return catalog
+        raise Conflict("the store has gone back to an older version than this node knows")
 
     async def close(self) -> None:
         """Commit what is queued and end."""

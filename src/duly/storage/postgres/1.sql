@@ -106,7 +106,8 @@ CREATE TABLE duly.i4_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
 CREATE TABLE duly.t4__cron_job_logs (id bigint PRIMARY KEY, document text NOT NULL);
 CREATE TABLE duly.i5_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
 
--- Whether what was read has been written since a version. Ranges are those of an index, or of a table's ids: then
+-- Whether what was read has been written since a version, or that version is none of this store: a server has taken over
+-- that lacks the last commits. Ranges are those of an index, or of a table's ids: then
 -- their number is the negative one of the table.
 CREATE FUNCTION duly.conflicts_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
@@ -158,7 +159,7 @@ BEGIN
             END IF;
         END LOOP;
     END LOOP;
-    RETURN known < (SELECT version FROM duly.log ORDER BY version DESC LIMIT 1);
+    RETURN known <> (SELECT version FROM duly.log ORDER BY version DESC LIMIT 1);
 END $$;
 
 -- The newest version, if nothing that was read has been written since a version; else null.
@@ -169,7 +170,7 @@ DECLARE
     newest bigint;
 BEGIN
     SELECT version INTO newest FROM duly.log ORDER BY version DESC LIMIT 1;
-    IF newest > since AND duly.conflicts_1(since, read_ids, relations, lowers, uppers, reads_jobs) THEN
+    IF newest <> since AND duly.conflicts_1(since, read_ids, relations, lowers, uppers, reads_jobs) THEN
         RETURN NULL;
     END IF;
     RETURN newest;
@@ -214,7 +215,7 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock($lock);
     SELECT log.version, log.last_id INTO newest, newest_id FROM duly.log ORDER BY log.version DESC LIMIT 1;
-    IF newest > since AND duly.conflicts_1(since, read_ids, relations, lowers, uppers, reads_jobs) THEN
+    IF newest <> since AND duly.conflicts_1(since, read_ids, relations, lowers, uppers, reads_jobs) THEN
         RETURN -1;
     END IF;
     newest := newest + 1;

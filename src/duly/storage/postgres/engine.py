@@ -403,10 +403,11 @@ class PostgresEngine:
 
     def _pull(self, last: int | None = None) -> set[int]:
         """Move to the newest version, or to `last`. Returns the ids whose rows are no longer what they were."""
-        rows = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 1, last)
-        if not rows:
-            return set()
-        if len(rows) > NODE_NEWS_MAX or rows[0]["version"] > self._position + 1:
+        known, *rows = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 2, last) or [
+            None
+        ]
+        # What it stands on is gone where it lags behind, or where a server has taken over that lacks the last commits.
+        if known is None or known["version"] != self._position or len(rows) > NODE_NEWS_MAX:
             self._news.append(self._learn_anew())
             return set(self._answered)
         stale: set[int] = set()
@@ -445,6 +446,9 @@ class BatchView:
 # SQL.
 
 _PULL: Final = """
-SELECT * FROM {schema}.log WHERE version > $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
+SELECT version, last_id, due, reshaped, tables, row_counts, CASE WHEN version > $1 THEN ids END AS ids,
+    indexes, key_counts, CASE WHEN version > $1 THEN keys END AS keys
+FROM {schema}.log WHERE version >= $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
 """
+"""The commit it knows last, as far as it is still there, and those behind it."""
 _CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
