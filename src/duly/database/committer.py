@@ -118,8 +118,10 @@ class Committer:
         return self._open
 
     def catalog_of(self, view: View) -> Catalog:
-        """The tables as of a view. Conflict where this node does not know them: another has changed them, or the view is
-        older than all it knows, for another server has taken over that lacks the last commits."""
+        """The tables as of a view. Conflict where this node does not know them yet.
+
+        Another has changed them, or a server has taken over that lacks all commits this one knows.
+        """
         for since, catalog in reversed(self._catalogs):
             if since <= view.version:
                 if since < view.reshaped:

@@ -411,7 +411,7 @@ class PostgresEngine:
             self._news.append(self._learn_anew())
             return set(self._answered)
         stale: set[int] = set()
-        for row in rows:
+        for row in known[1:]:
             self._position = row["version"]  # a row of its own was committed without an answer
             stale.update(row["ids"])
             found = None
