@@ -403,11 +403,9 @@ class PostgresEngine:
 
     def _pull(self, last: int | None = None) -> set[int]:
         """Move to the newest version, or to `last`. Returns the ids whose rows are no longer what they were."""
-        known, *rows = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 2, last) or [
-            None
-        ]
+        known = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 2, last)
         # What it stands on is gone where it lags behind, or where a server has taken over that lacks the last commits.
-        if known is None or known["version"] != self._position or len(rows) > NODE_NEWS_MAX:
+        if len(known) > NODE_NEWS_MAX + 1 or not known or known[0]["version"] != self._position:
             self._news.append(self._learn_anew())
             return set(self._answered)
         stale: set[int] = set()
