@@ -22,7 +22,10 @@ from duly import (
     mutation,
     query,
 )
-from duly.storage.engine import View
+from duly.database.batch import Batch
+from duly.errors import StoreLostError
+from duly.model import jobs
+from duly.storage.engine import Claimed, View
 from duly.testing import Harness
 from tests.model.soundness import look
 
@@ -221,3 +224,31 @@ async def test_a_batch_that_is_refused_before_it_has_taken_anything_is_nobodys_f
         await app.mutation(schedule, {"texts": ["c"]})
         await executor.step()
         assert await app.query(texts) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("losses", "claimed"), [(0, 16), (1, 8), (9, 1)])
+async def test_few_functions_are_claimed_at_first_and_fewer_where_the_store_is_lost(
+    store: str, monkeypatch: pytest.MonkeyPatch, losses: int, claimed: int
+) -> None:
+    """All that are due may be more than the memory holds, or than the store tells in time."""
+    async with App({"app": APP}, store, executor=False) as app:
+        engine, claim = app.database._engine, jobs.claim  # pyright: ignore[reportPrivateUsage]
+        asked: list[int] = []
+
+        def note(batch: Batch, mutations: int, actions: int) -> Claimed:
+            asked.append(mutations - 1)  # one more tells whether there are more
+            return claim(batch, mutations, actions)
+
+        def lose(exclusive: bool = False) -> View:
+            raise StoreLostError("lost by the test")
+
+        await app.mutation(schedule, {"texts": [str(n) for n in range(40)]})
+        with monkeypatch.context() as losing:
+            losing.setattr("duly.database.committer.STORE_LOST_SECONDS_MAX", -1)
+            losing.setattr(engine, "begin", lose)
+            for _ in range(losses):
+                with pytest.raises(StoreLostError):
+                    await app.executor.drain()
+        monkeypatch.setattr(jobs, "claim", note)
+        assert (await app.executor.drain()).ran == claimed
+        assert set(asked) == {claimed}  # a batch may be run again

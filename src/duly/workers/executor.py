@@ -26,6 +26,8 @@ from duly.values.keys import Interval
 
 _log: Final = logging.getLogger("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
+"""So many are claimed at first, and later by so many more than have run: the arguments of many might fill the memory,
+or take the store longer than anybody waits for an answer."""
 
 
 class Drained(NamedTuple):
@@ -69,7 +71,7 @@ class Executor:
         self._last = Drained()
         self._freed: asyncio.Future[None] | None = None
         self._chance = chance
-        self._claimed_max = DUE_BATCH_MAX
+        self._claimed_max = _BATCH_SIZE_MIN
         self._batches_more = 0
         """How many batches shall run what one has claimed, beside that one."""
         self._taken: list[Job] = []
@@ -118,7 +120,8 @@ class Executor:
         try:
             drained = await first
         except StoreLostError:
-            raise  # it is nobody's fault
+            self._claimed_max = max(self._claimed_max // 2, 1)  # nobody's fault, but the answer may be too long
+            raise
         except StoreError as error:
             if not self._taken:
                 raise
