@@ -119,6 +119,39 @@ async def test_a_mutation_that_only_reads_sees_a_table_that_another_node_has_jus
         assert [document["_id"] for document in await other.mutation("app:find", {"id": id})] == [id]
 
 
+async def test_of_a_run_that_is_undone_by_a_conflict_the_log_tells_nothing(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+
+    @mutation
+    async def need(ctx: MutationCtx) -> None:
+        runs.append("one")
+        if not await ctx.db.query("notes").collect():
+            raise ValueError("there is no note yet")
+
+    loop, functions = asyncio.get_running_loop(), source(need=need)
+    async with App(functions, store, executor=False) as app, App(functions, store, executor=False) as other:
+        id = await app.mutation("app:schedule", {"name": "app:need", "args": {}})
+
+        def put_one() -> None:
+            if runs:  # nodes also have batches of their own
+                faults.disarm()
+                asyncio.run_coroutine_threadsafe(other.mutation("app:add", {"n": 1}), loop).result(20)
+
+        faults.arm("batch.ran", put_one)
+        try:
+            with caplog.at_level("INFO", "duly.run"):
+                await app.executor.drain()
+        finally:
+            faults.disarm()
+        assert await app.query("app:state", {"id": id}) == "success"
+        told = [record.getMessage() for record in caplog.records if "app:need" in record.getMessage()]
+        assert len(runs) == 2
+        assert len(told) == 1
+        assert told[0].endswith(" ok")
+
+
 async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

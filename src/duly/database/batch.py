@@ -78,6 +78,8 @@ class Batch:
         self._engine_changed = False
         self._is_awaited = is_awaited  # by others than whoever has asked for its first work
         self._began = monotonic()
+        self.afterwards: list[Callable[[], None]] = []
+        """What to do once it is durable, such as to tell of a run: one that is undone was none."""
         self.broken: Exception | None = None
         """What the engine refused: from then on nothing of the batch is kept."""
 

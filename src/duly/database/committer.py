@@ -19,6 +19,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from operator import attrgetter
 from queue import Empty, SimpleQueue
 from random import Random
@@ -172,6 +173,7 @@ class Committer:
         batch = self._begin(turn)
         faults.at("batch.begun")
         turn.outcomes = self._run(batch, turn.taken, turn.is_new)
+        turn.afterwards = batch.afterwards
         faults.at("batch.ran")
         if self._abandoned:
             raise _lost()
@@ -208,6 +210,9 @@ class Committer:
     def _done(self, turn: _Turn, commit: Commit | None) -> None:
         if not turn.exclusive:
             self._caution.succeeded()
+        for act in turn.afterwards:
+            with suppress(Exception):  # of the application's own logging
+                act()
         if commit is None:
             self._tell(self._all_heard(), turn.outcomes)
         else:
@@ -402,7 +407,7 @@ class Caution:
 class _Turn:
     """The calls of one batch, however often they are run."""
 
-    __slots__ = ("commit", "exclusive", "first", "given_up", "is_new", "outcomes", "taken")
+    __slots__ = ("afterwards", "commit", "exclusive", "first", "given_up", "is_new", "outcomes", "taken")
 
     def __init__(self, first: _Queued, exclusive: bool) -> None:
         self.first = first
@@ -412,6 +417,7 @@ class _Turn:
         """Whether they have not been run yet; from then on they are the same."""
         self.given_up = monotonic() + STORE_LOST_SECONDS_MAX
         self.outcomes: list[_Outcome] = []
+        self.afterwards: list[Callable[[], None]] = []
         self.commit: Commit | None = None
         """What was sent, but for its version."""
 

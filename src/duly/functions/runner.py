@@ -269,10 +269,9 @@ class Runner:
             else:
                 value = batch.attempt(unit, handler=function.name)
         except Exception as error:
-            if batch.broken is None:  # else it is run again
-                self._told(function.name, MUTATION, started, error)
+            self._told(function.name, MUTATION, started, error, batch=batch)
             raise
-        self._told(function.name, MUTATION, started)
+        self._told(function.name, MUTATION, started, batch=batch)
         return value
 
     # Scheduled functions.
@@ -302,7 +301,7 @@ class Runner:
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             error = _not_runnable(job.name, function)
-            self._told(job.name, job.lane, monotonic(), error, job)
+            self._told(job.name, job.lane, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
 
@@ -326,11 +325,11 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            self._told(job.name, MUTATION, started, error, job)
+            self._told(job.name, MUTATION, started, error, job, batch)
             account = NO_ACCOUNT if begun is None else self._account(begun, caller)
             batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), account)
         else:
-            self._told(job.name, MUTATION, started, None, job)
+            self._told(job.name, MUTATION, started, None, job, batch)
 
     async def _job(
         self, transaction: Transaction, function: Registered, job: Job, caller: Caller, begun: float | None
@@ -406,8 +405,9 @@ class Runner:
         started: float,
         error: Exception | None = None,
         job: Job | None = None,
+        batch: Batch | None = None,
     ) -> None:
-        """Tell the log of a run, which was that of `job` if it was scheduled."""
+        """Tell the log of a run, which was that of `job` if it was scheduled; if in a batch, once that is durable."""
         if error is not None:
             advise(error)
         # Nobody else hears of a scheduled function that failed.
@@ -415,7 +415,11 @@ class Runner:
         if _log.isEnabledFor(level):
             id = None if job is None or job.cron is not None else self.job_id(job.id)
             run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error)
-            _log.log(level, "%s", run, extra={"run": run})
+            tell = partial(_log.log, level, "%s", run, extra={"run": run})
+            if batch is None:
+                tell()
+            else:
+                batch.afterwards.append(tell)
 
 
 def _caller_of(job: Job) -> Caller:

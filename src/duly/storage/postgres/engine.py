@@ -238,7 +238,7 @@ class PostgresEngine:
     def look(self, request: Claim | Completed) -> Any:
         """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
         view = PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part)
-        if type(request) is not Claim:
+        if isinstance(request, Completed):
             return view.answer(request)
         claimed, self._frontier = view.claim(request, self._frontier)
         return claimed
@@ -417,9 +417,8 @@ class PostgresEngine:
                 self._tables_version = row["version"]
                 found = tables.read(self._link, self._schema)
                 stale.update(self._answered)
-            self._news.append(
-                news_of(row, found, tables.newest_deploy(self._link, self._schema) if found is not None else "")
-            )
+            deploy = tables.newest_deploy(self._link, self._schema) if found is not None else ""
+            self._news.append(news_of(row, found, deploy))
         self._cache.drop(stale)
         return stale
 
@@ -448,5 +447,4 @@ SELECT version, last_id, due, reshaped, tables, row_counts, CASE WHEN version > 
     indexes, key_counts, CASE WHEN version > $1 THEN keys END AS keys
 FROM {schema}.log WHERE version >= $1 AND ($3::bigint IS NULL OR version <= $3) ORDER BY version LIMIT $2
 """
-"""The commit it knows last, as far as it is still there, and those behind it."""
 _CHECK: Final = "SELECT {schema}.check_1($1, $2, $3, $4, $5, $6)"
