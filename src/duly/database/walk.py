@@ -54,7 +54,7 @@ class Walk:
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
         self._changes = transaction.changes
         self.size = 0
-        """Bytes of the rows handed out so far."""
+        """Bytes of the rows that were read so far."""
         transaction.usage.begin_read()
         if transaction.reads is not None:
             transaction.reads.walks.append(self)
@@ -62,32 +62,40 @@ class Walk:
     async def rows(self, limit: int) -> list[Found]:
         """The next rows, at most `limit`; fewer only where the interval ends."""
         found: list[Found] = []
+        if self._table is JOBS:  # between two that are shown there may be any number that are not
+            while len(found) < limit and (row := await self.step()) is not None:
+                found.append(row)
+            return found
         while not self._ended and len(found) < limit:
             rows = await self._read(min(limit - len(found), SCAN_ROWS_MAX))
             self._count(len(rows), sum([_size(row) for _, row in rows]))
             if rows:
                 self._last = rows[-1]
-                found += rows if self._table is not JOBS else [row for row in rows if not _is_hidden(row)]
+                found += rows
         return found
 
     async def step(self) -> Found | None:
-        """The next row, None at the end."""
-        if self._changes != self._transaction.changes:
-            self._changes = self._transaction.changes
-            self._ended = False
-            if self._ahead:  # what was read ahead may have changed; if that happens often, read less ahead
-                self._ahead_size = max(1, len(self._ahead) // 2)
-                self._ahead.clear()
-        if not self._ahead and not self._ended:
-            self._ahead = (await self._read(self._ahead_size))[::-1]
-            self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
-        if not self._ahead:
-            return None
-        self._last = self._ahead.pop()
-        if self._table is JOBS and _is_hidden(self._last):
-            return await self.step()
-        self._count(1, _size(self._last[1]))  # what is only read ahead does not count
-        return self._last
+        """The next row, None at the end. Hidden ones on the way there count as read, too."""
+        while True:
+            if self._changes != self._transaction.changes:
+                self._forget_ahead()
+            if not self._ahead and not self._ended:
+                self._ahead = (await self._read(self._ahead_size))[::-1]
+                self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
+            if not self._ahead:
+                return None
+            self._last = self._ahead.pop()
+            self._count(1, _size(self._last[1]))  # what is only read ahead does not count
+            if self._table is not JOBS or not _is_hidden(self._last):
+                return self._last
+
+    def _forget_ahead(self) -> None:
+        """What was read ahead may have changed; if that happens often, read less ahead."""
+        self._changes = self._transaction.changes
+        self._ended = False
+        if self._ahead:
+            self._ahead_size = max(1, len(self._ahead) // 2)
+            self._ahead.clear()
 
     def _count(self, rows: int, length: int) -> None:
         self.size += length
