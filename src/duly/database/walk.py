@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from duly.database.catalog import key_in, values_in
+from duly.database.catalog import key_in, name_of, values_in
 from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
 from duly.storage.engine import JOBS, Job, Row, Scan
 from duly.values.keys import Cut, Interval
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import Index, Table
 from duly.values.value import size
 
 Found = tuple[int, Row]
@@ -104,7 +104,7 @@ class Walk:
     async def _read(self, limit: int) -> list[Found]:
         """The rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
-        rows = await self._transaction.scan(scan)
+        rows = await self._transaction.scan_unnoted(scan)  # `span` tells what was read
         self._ended = len(rows) < limit
         return rows
 
@@ -119,8 +119,7 @@ class Walk:
         if self._last is not None and (self._ahead or not self._ended):
             last = key_in(self._table, self._index, *self._last)
             lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
-        name = BY_CREATION_TIME if self._index is None else self._index.name
-        return Range(self._table.name, name, lower, upper)
+        return Range(self._table.name, name_of(self._index), lower, upper)
 
 
 def _is_hidden(found: Found) -> bool:
