@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -23,18 +24,27 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The wall clock of this machine, or of the server that it follows."""
+    """The wall clock of this machine, in seconds by `wall`; or that of the server that it follows.
 
-    def __init__(self) -> None:
-        self._offset_ms = 0.0
+    Once it follows one it does not look at the machine's any more, which somebody may set: what is due only by that
+    must not run. It counts on from what the server said by `steady`, as `monotonic` does. That may stand still while
+    the machine is suspended: then it is late, until it is told again.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.perf_counter) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._told: tuple[float, float] | None = None  # what the server said, and when
 
     def now(self) -> float:
-        return time.time() * 1000 + self._offset_ms
+        told = self._told  # read once: other threads ask, too
+        return self._wall() * 1000 if told is None else told[0] + (self._steady() - told[1]) * 1000
 
     def follow(self, server_ms: float, asked: float) -> None:
-        then = self.now() - (monotonic() - asked) * 1000
-        if abs(server_ms - then) > CLOCK_TOLERANCE_MS:  # what is less is the time that the answer took
-            self._offset_ms += server_ms - then
+        then = self.now() - (self._steady() - asked) * 1000
+        # What is less than the tolerance is the time that the answer took.
+        if self._told is None or abs(server_ms - then) > CLOCK_TOLERANCE_MS:
+            self._told = server_ms, asked
 
     async def sleep_until(self, time_ms: float) -> None:
         """Return when the wall clock has reached `time_ms`, also when it is set forward or back meanwhile."""

@@ -181,6 +181,34 @@ async def test_neither_clocks_nor_runs_are_scheduled_functions_of_the_applicatio
         assert (stats.due, stats.running) == (0, 0)
 
 
+async def test_scheduled_functions_are_found_behind_any_number_of_clocks_which_count_as_read() -> None:
+    declared = interval(60)
+    for n in range(1_199):
+        declared.interval(f"c{n}", {"minutes": 1}, note)
+    found = list[Any]()
+
+    async def look_in_all_ways(ctx: MutationCtx) -> None:
+        jobs, usage = ctx.db.system.query("_scheduled_functions"), ctx.transaction.usage
+        filtered = jobs.filter(lambda q: q.field("name") == "app:note")
+
+        async def iterate() -> Any:
+            return [job async for job in jobs]
+
+        async def turn_a_page() -> Any:
+            return (await jobs.paginate(num_items=1))["page"]
+
+        ways = [jobs.collect, lambda: jobs.take(1), filtered.collect, lambda: filtered.take(1), iterate, turn_a_page]
+        for read in ways:
+            before = usage.documents_read
+            [job] = await read()
+            found.append((job["args"], usage.documents_read - before))
+
+    async with deployed(declared) as d:
+        await d.t.transaction(lambda ctx: ctx.scheduler.run_after(3_600_000, note, {"text": "e"}))
+        await d.t.transaction(look_in_all_ways)
+    assert found == 6 * [([{"text": "e"}], 1_201)]
+
+
 async def test_the_tables_of_crons_are_live_in_subscriptions() -> None:
     async with deployed(calendar("* * * * *")) as d:
         live_names, live_slots = d.t.subscribe(names), d.t.subscribe(slots)

@@ -230,6 +230,22 @@ async def test_list_has_all_in_the_order_of_their_creation() -> None:
             assert await do(d, crons.list, function) == expected
 
 
+async def test_list_is_live_in_subscriptions() -> None:
+    async def names_of_those_that_go_on(ctx: QueryCtx) -> list[str]:
+        return [row["name"] for row in await crons.list(ctx) if not row["paused"]]
+
+    async with deployed(interval(3_600, name="declared")) as d, asyncio.timeout(20):
+        steps.append(names_of_those_that_go_on)
+        live = d.t.subscribe(reads)
+        assert await anext(live) == ["declared"]
+        await d.t.transaction(register())
+        assert await anext(live) == ["declared", "r"]
+        await d.t.transaction(lambda ctx: crons.pause(ctx, "declared"))
+        assert await anext(live) == ["r"]
+        await d.t.transaction(lambda ctx: crons.delete(ctx, "r"))
+        assert await anext(live) == []
+
+
 async def test_get_and_list_see_what_their_transaction_has_done() -> None:
     async def steps_of_one(ctx: MutationCtx) -> list[Any]:
         id = await crons.register(ctx, MINUTE, "app:note", name="r")

@@ -16,6 +16,7 @@ from duly import (
     Limits,
     MutationCtx,
     QueryCtx,
+    SyncActionCtx,
     action,
     define_schema,
     define_table,
@@ -220,6 +221,34 @@ async def test_an_action_that_takes_too_long_is_stopped_and_failed(blocking: boo
         assert job["state"]["kind"] == "failed"
         assert "action_seconds_max" in job["state"]["error"]
         release.set()
+
+
+async def test_an_action_that_gets_no_thread_in_its_time_says_who_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.functions.threads.BLOCKING_ACTIONS_MAX", 2)
+    release, ran = threading.Event(), list[str]()
+
+    @action
+    def block(ctx: SyncActionCtx) -> None:
+        release.wait(10)
+
+    @action
+    def run(ctx: SyncActionCtx) -> None:
+        ran.append("run")
+
+    functions = SimpleNamespace(block=block, run=run)
+    async with Harness({"app": functions}, limits=Limits(action_seconds_max=0.3)) as t:
+        given_up = await asyncio.gather(t.action("app:block"), t.action("app:block"), return_exceptions=True)
+        assert all("its thread cannot be stopped and goes on" in str(error) for error in given_up)
+        with pytest.raises(LimitError) as raised:
+            await t.action("app:run")
+        assert str(raised.value).startswith(
+            "app:run: it did not begin, for it got none of the 2 threads of `def` actions (BLOCKING_ACTIONS_MAX) within"
+            " 0.3 s (action_seconds_max): 2 of them are held by actions that ran out of time"
+        )
+        assert ran == []
+        release.set()
+        await t.action("app:run")  # it waits for one
+        assert ran == ["run"]
 
 
 async def test_an_actions_own_timeout_is_not_mistaken_for_the_limit() -> None:

@@ -27,6 +27,7 @@ from duly import (
     v,
 )
 from duly.storage.postgres.address import parse
+from tests.scheduler.held import Held
 
 
 @mutation
@@ -237,6 +238,30 @@ async def test_nodes_that_register_or_declare_the_same_crons_at_once_make_each_o
     finally:
         for node in nodes:
             await node.close()
+
+
+async def test_who_decides_by_the_list_of_crons_knows_of_one_that_another_node_registers_meanwhile(store: str) -> None:
+    held = list[Held]()
+
+    @mutation
+    async def registers_the_first(ctx: MutationCtx) -> None:
+        there_is_none = not await duly.crons.list(ctx)
+        held[0].stand()
+        if there_is_none:
+            await duly.crons.register(ctx, {"kind": "interval", "ms": HOUR}, news, {"n": 1}, name="first")
+
+    app = with_crons()
+    app["app"].registers_the_first = registers_the_first
+    async with App(app, store, executor=False) as one, App(app, store, executor=False) as other:
+        async with Held(one) as decides:
+            held.append(decides)
+            deciding = asyncio.ensure_future(one.mutation(registers_the_first))
+            await decides.arrived()
+            await other.runner.transaction(
+                lambda ctx: duly.crons.register(ctx, {"kind": "interval", "ms": HOUR}, news, {"n": 2}, name="other")
+            )
+        await deciding
+        assert await other.query(crons) == [["other", HOUR]]
 
 
 async def test_a_node_with_older_code_ticks_the_crons_of_the_newer_and_leaves_their_runs_to_it(store: str) -> None:

@@ -198,14 +198,62 @@ async def test_a_clock_that_is_off_is_set_by_the_server_and_a_manual_one_is_not(
         assert manual.now() == 5_000.0
 
 
+class Machine:
+    """What a system clock looks at."""
+
+    def __init__(self, wall: float = 1_000.0, uptime: float = 50.0) -> None:
+        self.wall = wall
+        self.uptime = uptime
+        self.clock = SystemClock(lambda: self.wall, lambda: self.uptime)
+
+    def work(self, seconds: float) -> None:
+        self.wall += seconds
+        self.uptime += seconds
+
+    def is_suspended(self, seconds: float) -> None:
+        self.wall += seconds
+
+
 @pytest.mark.parametrize("off_ms", [-60_000.0, 60_000.0])
 def test_a_clock_follows_a_server_but_not_within_the_time_that_an_answer_takes(off_ms: float) -> None:
-    clock = SystemClock()
-    clock.follow(time.time() * 1000 + off_ms, time.perf_counter())
-    assert abs(clock.now() - time.time() * 1000 - off_ms) < 100
-    before = clock.now() - time.time() * 1000
-    clock.follow(clock.now() + 2.0, time.perf_counter())
-    assert abs(clock.now() - time.time() * 1000 - before) < 1.5
+    machine = Machine()
+    machine.work(2.0)
+    assert machine.clock.now() == 1_002_000.0
+    machine.clock.follow(1_001_000.0 + off_ms, asked=51.0)
+    assert machine.clock.now() == 1_002_000.0 + off_ms
+    machine.clock.follow(1_002_004.0 + off_ms, asked=52.0)
+    assert machine.clock.now() == 1_002_000.0 + off_ms
+
+
+@pytest.mark.parametrize("step", [-7_200.0, 7_200.0])
+def test_a_clock_that_follows_a_server_does_not_see_that_of_the_machine_being_set(step: float) -> None:
+    machine = Machine()
+    machine.clock.follow(1_000_000.0, asked=50.0)  # they agree
+    machine.wall += step
+    machine.work(0.5)
+    assert machine.clock.now() == 1_000_500.0
+
+
+def test_a_clock_of_a_machine_that_was_suspended_is_late_until_it_hears_of_the_server_again() -> None:
+    machine = Machine()
+    machine.clock.follow(1_000_000.0, asked=50.0)
+    machine.is_suspended(3_600.0)
+    assert machine.clock.now() == 1_000_000.0
+    machine.clock.follow(4_600_000.0, asked=50.0)
+    machine.work(1.0)
+    assert machine.clock.now() == 4_601_000.0
+
+
+async def test_nothing_runs_early_on_a_machine_whose_clock_is_set_ahead(store: str) -> None:
+    ahead = [0.0]
+    async with App(source(), store, clock=SystemClock(lambda: time.time() + ahead[-1])) as app:
+        later = await app.runner.transaction(lambda ctx: ctx.scheduler.run_after(3_600_000, "app:add", {"n": 1}))
+        ahead.append(7_200.0)
+        now = await app.mutation("app:schedule", {"name": "app:add", "args": {"n": 2}})
+        async for state in app.subscribe("app:state", {"id": now}):
+            if state != "pending":
+                break
+        assert await app.query("app:state", {"id": later}) == "pending"
 
 
 async def test_a_lost_message_delays_what_is_scheduled_elsewhere_by_a_beat(store: str) -> None:

@@ -105,6 +105,11 @@ def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
     return key
 
 
+def name_of(index: Index | None) -> str:
+    """The name by which queries and read sets know an index; None is the one by creation."""
+    return BY_CREATION_TIME if index is None else index.name
+
+
 def index_named(table: Table, name: str) -> Index | None:
     """The index, None for the one by creation. KeyError where there is none."""
     if name == BY_CREATION_TIME:

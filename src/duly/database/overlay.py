@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from duly.database.catalog import key_in
+from duly.database.catalog import key_in, name_of
 from duly.storage.engine import Row, Scan, Write
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import Index, Table
 
 
 class Overlay:
@@ -86,7 +86,7 @@ def overlay_of(
 ) -> Overlay:
     """That of a table in one order, among those known by table and index; made when it is first asked for."""
     overlays = known.setdefault(table.name, {})
-    name = BY_CREATION_TIME if order is None else order.name
+    name = name_of(order)
     if name not in overlays:
         overlays[name] = Overlay(table, order, writes.items())
     return overlays[name]

@@ -12,9 +12,9 @@ from collections.abc import Generator
 from typing import Any
 
 from duly.database.asking import ask
-from duly.database.catalog import Catalog, keys_of
+from duly.database.catalog import Catalog, keys_of, name_of
 from duly.database.overlay import Overlay, overlay_of
-from duly.database.reads import ReadSet
+from duly.database.reads import Range, ReadSet
 from duly.database.usage import Usage
 from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
 from duly.values.ids import IdSource
@@ -99,7 +99,14 @@ class Transaction:
         return rows[key]
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
-        """At most `scan.limit` rows of an interval, in its order. Who reads by it (`Walk`) notes what was read."""
+        """At most `scan.limit` rows of an interval, in its order. All of the interval counts as read."""
+        if self.reads is not None:
+            lower, upper = scan.interval
+            self.reads.ranges.append(Range(scan.table.name, name_of(scan.order), lower.key(), upper.key()))
+        return await self.scan_unnoted(scan)
+
+    async def scan_unnoted(self, scan: Scan) -> list[tuple[int, Row]]:
+        """The same for who has other means against what changes meanwhile: nothing counts as read."""
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
@@ -108,7 +115,7 @@ class Transaction:
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
-            return await self.parent.scan(scan)
+            return await self.parent.scan_unnoted(scan)
         return await ask(scan) if self._answered(scan.table.name) else []
 
     def _answered(self, table: str) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from duly.database.catalog import key_in, values_in
+from duly.database.catalog import key_in, name_of, values_in
 from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
 from duly.storage.engine import JOBS, Job, Row, Scan
 from duly.values.keys import Cut, Interval
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import Index, Table
 from duly.values.value import size
 
 Found = tuple[int, Row]
@@ -54,7 +54,7 @@ class Walk:
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
         self._changes = transaction.changes
         self.size = 0
-        """Bytes of the rows handed out so far."""
+        """Bytes of the rows that were read so far."""
         transaction.usage.begin_read()
         if transaction.reads is not None:
             transaction.reads.walks.append(self)
@@ -62,32 +62,40 @@ class Walk:
     async def rows(self, limit: int) -> list[Found]:
         """The next rows, at most `limit`; fewer only where the interval ends."""
         found: list[Found] = []
+        if self._table is JOBS:  # between two that are shown there may be any number that are not
+            while len(found) < limit and (row := await self.step()) is not None:
+                found.append(row)
+            return found
         while not self._ended and len(found) < limit:
             rows = await self._read(min(limit - len(found), SCAN_ROWS_MAX))
             self._count(len(rows), sum([_size(row) for _, row in rows]))
             if rows:
                 self._last = rows[-1]
-                found += rows if self._table is not JOBS else [row for row in rows if not _is_hidden(row)]
+                found += rows
         return found
 
     async def step(self) -> Found | None:
-        """The next row, None at the end."""
-        if self._changes != self._transaction.changes:
-            self._changes = self._transaction.changes
-            self._ended = False
-            if self._ahead:  # what was read ahead may have changed; if that happens often, read less ahead
-                self._ahead_size = max(1, len(self._ahead) // 2)
-                self._ahead.clear()
-        if not self._ahead and not self._ended:
-            self._ahead = (await self._read(self._ahead_size))[::-1]
-            self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
-        if not self._ahead:
-            return None
-        self._last = self._ahead.pop()
-        if self._table is JOBS and _is_hidden(self._last):
-            return await self.step()
-        self._count(1, _size(self._last[1]))  # what is only read ahead does not count
-        return self._last
+        """The next row, None at the end. Hidden ones on the way there count as read, too."""
+        while True:
+            if self._changes != self._transaction.changes:
+                self._forget_ahead()
+            if not self._ahead and not self._ended:
+                self._ahead = (await self._read(self._ahead_size))[::-1]
+                self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
+            if not self._ahead:
+                return None
+            self._last = self._ahead.pop()
+            self._count(1, _size(self._last[1]))  # what is only read ahead does not count
+            if self._table is not JOBS or not _is_hidden(self._last):
+                return self._last
+
+    def _forget_ahead(self) -> None:
+        """What was read ahead may have changed; if that happens often, read less ahead."""
+        self._changes = self._transaction.changes
+        self._ended = False
+        if self._ahead:
+            self._ahead_size = max(1, len(self._ahead) // 2)
+            self._ahead.clear()
 
     def _count(self, rows: int, length: int) -> None:
         self.size += length
@@ -96,7 +104,7 @@ class Walk:
     async def _read(self, limit: int) -> list[Found]:
         """The rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
-        rows = await self._transaction.scan(scan)
+        rows = await self._transaction.scan_unnoted(scan)  # `span` tells what was read
         self._ended = len(rows) < limit
         return rows
 
@@ -111,8 +119,7 @@ class Walk:
         if self._last is not None and (self._ahead or not self._ended):
             last = key_in(self._table, self._index, *self._last)
             lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
-        name = BY_CREATION_TIME if self._index is None else self._index.name
-        return Range(self._table.name, name, lower, upper)
+        return Range(self._table.name, name_of(self._index), lower, upper)
 
 
 def _is_hidden(found: Found) -> bool:

@@ -197,7 +197,7 @@ class Runner:
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
         most = self.limits.action_seconds_max
-        timeout = asyncio.timeout(most)
+        timeout, ended = asyncio.timeout(most), None
         try:
             async with timeout:
                 if not function.blocking:
@@ -205,10 +205,13 @@ class Runner:
                     ctx.calls.check(function.name)
                     return value
                 call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
-                return await self._threads.run(call)
+                ended = await self._threads.begin(call)
+                return await ended
         except TimeoutError:
             if not timeout.expired():
                 raise  # its own
+            if function.blocking and ended is None:
+                raise self._threads.none_free(function.name, most) from None
             goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
             raise LimitError(
                 f"{function.name}: it ran longer than {most:g} s (action_seconds_max){goes_on}; do a part and"

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from duly.database.committer import closed
-from duly.errors import StoreError
+from duly.errors import LimitError, StoreError
 from duly.limits import BLOCKING_ACTIONS_MAX
 
 T = TypeVar("T")
@@ -27,13 +27,18 @@ class Threads:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._free = asyncio.Semaphore(BLOCKING_ACTIONS_MAX)
+        self._begun: set[asyncio.Future[Any]] = set()
+        """What is done when the calls are that hold a thread; or earlier, where nobody waits for them any more."""
         self._asking = threading.Lock()
         self._asked: set[Future[Any]] = set()
         """What threads wait for."""
         self._is_closed = False
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run a call, which raises nothing but an Exception, in a thread of its own."""
+    async def begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Wait for a free thread, and begin a call in it, which raises nothing but an Exception.
+
+        Returns a future that is done when the call is. Who cancels it gives the call up, which goes on in its thread.
+        """
         await self._free.acquire()
         ended: asyncio.Future[T] = self._loop.create_future()
         try:
@@ -45,7 +50,18 @@ class Threads:
         except BaseException:
             self._free.release()
             raise
-        return await ended
+        self._begun.add(ended)
+        return ended
+
+    def none_free(self, name: str, seconds: float) -> LimitError:
+        """What an action has failed with that waited so long for a thread."""
+        given_up = sum(ended.done() for ended in self._begun)
+        return LimitError(
+            f"{name}: it did not begin, for it got none of the {BLOCKING_ACTIONS_MAX:,} threads of `def` actions"
+            f" (BLOCKING_ACTIONS_MAX) within {seconds:g} s (action_seconds_max): {given_up:,} of them are held by"
+            " actions that ran out of time or were interrupted, and go on. Call fewer at once, give what they wait for"
+            " a time limit of its own, or make them `async def`; what is stuck ends with its process"
+        )
 
     def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop, for a thread that waits for its result. StoreError after `close`."""
@@ -90,8 +106,9 @@ class Threads:
 
     def _end(self, ended: asyncio.Future[Any], value: object, error: Exception | None) -> None:
         self._free.release()
+        self._begun.discard(ended)
         if ended.done():
-            return  # the action was interrupted
+            return  # the action was given up
         if error is not None:
             ended.set_exception(error)
         else:

@@ -17,7 +17,6 @@ from random import Random
 from typing import Any, Final, NamedTuple, cast
 
 from duly import faults
-from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.errors import InvalidScheduleError
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_RUNS_MAX, OF_ANY_SIZE
@@ -92,9 +91,6 @@ async def find(transaction: Transaction, name: object) -> tuple[int, Cron] | Non
     if not is_name(name):
         return None  # nor can a store look for all that is a str
     named = Keys(Cut((name,), after=False), Cut((name,), after=True))
-    if transaction.reads is not None:
-        [order], (lower, upper) = CRONS.indexes, named
-        transaction.reads.ranges.append(Range(CRONS.name, order.name, lower.key(), upper.key()))
     rows = await transaction.scan(Scan(CRONS, CRONS.indexes[0], named, False, 1))
     return (rows[0][0], loads(cast("str", rows[0][1]))) if rows else None
 

@@ -207,7 +207,8 @@ async def recover(
 
     Returns them, and those it has not looked at yet.
     """
-    rows = await transaction.scan(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
+    # Who moves a function compares its state, and any other that is written meanwhile would be a conflict.
+    rows = await transaction.scan_unnoted(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     running = [cast("Job", row) for _, row in rows]
     lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]
     for job in lost:
