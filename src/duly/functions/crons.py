@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError
+from duly.functions.absent import lacks
 from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
 from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
@@ -44,6 +45,11 @@ def _must_be_awaited(
     return call
 
 
+@lacks(
+    "got crons.{name} of `from duly import crons`: in crons.py write `crons = cron_jobs()`; functions have"
+    " await crons.register(ctx, …)",
+    *("interval", "hourly", "daily", "weekly", "monthly", "cron"),
+)
 class Crons:
     """Crons at run time. In a mutation all of it is part of its transaction; in an action each call is a commit.
 

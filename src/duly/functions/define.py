@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
+from duly.functions.absent import lacks
 from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
 from duly.values.checks import Validator
 from duly.values.containers import ObjectValidator
@@ -32,6 +33,11 @@ Fields = Mapping[str, Declared]
 """Declared arguments: names and validators, `{"order_id": v.id("orders")}`."""
 
 
+@lacks(
+    "got {name} of a function: in a mutation or an action schedule it, await ctx.scheduler.run_after(0, …)",
+    "delay",
+    "apply_async",
+)
 class Function(Generic[P, R]):
     """A decorated function. It is a reference to itself, and calling it calls the plain function.
 
