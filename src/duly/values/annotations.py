@@ -43,6 +43,7 @@ __all__ = [
     "Id",
     "arguments_of",
     "check_handler_accepts",
+    "ctx_of",
     "is_model",
     "returns_of",
     "to_plain",
@@ -193,9 +194,23 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
 
 def _is_ctx(parameter: inspect.Parameter) -> bool:
     """Whether it is meant to be that, by its name or its annotation, which nobody may be able to evaluate."""
+    by_name = parameter.name.strip("_") in ("", "c", "ctx", "context")
+    return by_name or _text_of(parameter).endswith(("Ctx", "Context"))
+
+
+def ctx_of(handler: Handler) -> tuple[str, str]:
+    """The name of a handler's first parameter, and of the class it is annotated with; "" if that is no plain name."""
+    # What wraps a function may hand it another ctx: what counts is what itself is given.
+    for parameter in inspect.signature(handler, follow_wrapped=False).parameters.values():
+        text = _text_of(parameter)
+        return parameter.name, text.rpartition(".")[2] if text.replace(".", "").isidentifier() else ""
+    return "", ""
+
+
+def _text_of(parameter: inspect.Parameter) -> str:
     annotation = parameter.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return parameter.name.strip("_") in ("", "c", "ctx", "context") or text.strip("'\"").endswith(("Ctx", "Context"))
+    text: str = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("'\"")
 
 
 def _name(handler: Handler) -> str:
