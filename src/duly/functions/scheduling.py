@@ -17,7 +17,7 @@ from duly.limits import SCHEDULE_WINDOW_MS
 from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
-from duly.values.ids import IdCodec
+from duly.values.ids import IdCodec, hint_of
 from duly.values.value import check_size, size
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def job_number(ids: IdCodec, id: object) -> int:
     """The number of an id of `_scheduled_functions`."""
     decoded = ids.decode(id)
     if decoded is None or decoded[0] != JOBS.number:
-        raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected an id of {JOBS.name!r}")
+        raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected an id of {JOBS.name!r}")
     return decoded[1]
 
 
