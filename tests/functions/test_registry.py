@@ -97,6 +97,29 @@ def test_a_function_is_registered_wherever_it_is_an_attribute() -> None:
         Registry.load({}).find(here)
 
 
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("orders.hidden", "got the function 'orders.hidden', which does not exist; did you mean 'orders:hidden'?"),
+        ("orders/hidden", "got the function 'orders/hidden', which does not exist; did you mean 'orders:hidden'?"),
+        ("admin.users.hidden", "did you mean 'admin/users:hidden'?"),
+        (internal.hidden, "got the function api.hidden, which does not exist; did you mean 'orders:hidden' or"),
+        (
+            internal.orders.hiden,
+            "got the function api.orders.hiden, which does not exist; did you mean 'orders:hidden'",
+        ),
+        ("orders", "got the function 'orders', expected one of this app: admin/users:hidden, "),
+        ("nonsense:x", "many:there10 and 3 more"),
+    ],
+)
+def test_a_name_that_no_function_has_is_told_with_those_that_it_may_mean(ref: Any, message: str) -> None:
+    many = SimpleNamespace(**{f"there{number:02}": there for number in range(13)})
+    modules = {"orders": SimpleNamespace(hidden=here), "admin/users": SimpleNamespace(hidden=here), "many": many}
+    with pytest.raises(FunctionNotFoundError) as caught:
+        Registry.load(modules).find(ref)
+    assert message in str(caught.value)
+
+
 def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_place(folder: Path) -> None:
     Registry.load(folder)
     before = sys.modules["shop_backend.greetings"]
