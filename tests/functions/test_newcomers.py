@@ -191,6 +191,15 @@ async def test_a_query_without_its_end_is_told() -> None:
                 await t.transaction(act)
 
 
+async def test_a_value_in_the_place_of_a_range_is_told() -> None:
+    rooms: Any = "rooms"
+    async with Harness({"schema": ROOMS}) as t:
+        with pytest.raises(
+            QueryError, match=r"rooms.by_floor: got the range 1 \(int\), expected a function such as lambda q"
+        ):
+            await t.transaction(lambda ctx: ctx.db.query(rooms).with_index("by_floor", 1).collect())
+
+
 async def test_a_mutation_that_sleeps_is_told_at_which_line() -> None:
     @mutation
     async def sleeps(ctx: MutationCtx) -> None:
