@@ -217,9 +217,9 @@ _DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday"
 _UNITS_MS: Final = {"seconds": 1_000, "minutes": 60_000, "hours": 3_600_000}
 
 
-def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float:
+def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float | timedelta:
     if isinstance(schedule, timedelta):
-        return schedule / timedelta(milliseconds=1)
+        return schedule
     given = [*schedule.items()] if isinstance(schedule, Mapping) else []  # pyright: ignore[reportUnnecessaryIsInstance]
     if len(given) != 1 or given[0][0] not in _UNITS_MS:
         raise InvalidScheduleError(
