@@ -23,7 +23,7 @@ STATEMENT = re.compile(r"```sql\n(.*?)```", re.DOTALL)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for page in ("README.md", "docs/deploying.md"):
+    for page in ("README.md", "docs/deploying.md", "docs/guide.md"):
         for name, program in PROGRAM.findall((ROOT / page).read_text()):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(program)
@@ -66,6 +66,23 @@ def test_the_program_of_the_readme_runs(project: Path) -> None:
 
 def test_the_test_of_the_readme_passes(project: Path) -> None:
     assert "1 passed" in run(project, "-m", "pytest", "-q", "test_orders.py").stdout
+
+
+def test_the_service_of_the_guide_answers(project: Path) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    (project / "asks.py").write_text(ASKS)
+    assert run(project, "asks.py").stdout == "200 new\n"
+
+
+ASKS = """
+from fastapi.testclient import TestClient
+from service import api, app
+
+with TestClient(api) as client:
+    answer = client.post("/orders", json=["tea"])
+    print(answer.status_code, client.portal.call(app.query, "orders:status", {"order_id": answer.json()}))
+"""
 
 
 def test_the_node_of_deploying_runs_until_it_is_told_to_end(project: Path) -> None:

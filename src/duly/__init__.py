@@ -39,6 +39,7 @@ from duly.functions.define import (
     mutation,
     query,
 )
+from duly.functions.pages import Page
 from duly.limits import Limits
 from duly.values.annotations import Id
 from duly.values.documents import id_of
@@ -64,6 +65,7 @@ __all__ = [
     "Limits",
     "LoadError",
     "MutationCtx",
+    "Page",
     "QueryCtx",
     "QueryError",
     "ReturnsValidationError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -100,6 +101,14 @@ async def test_an_interval_runs_first_after_one_interval_and_keeps_its_phase() -
         await d.advance(180)
         assert await d.noted() == ["x 67", "x 127", "x 187"]
         assert await d.logs() == ["r success 67", "r success 127", "r success 187"]
+
+
+async def test_an_interval_may_be_a_timedelta() -> None:
+    async with deployed() as d:
+        id = await do(d, register(schedule={"kind": "interval", "ms": timedelta(minutes=1)}))
+        assert (await d.crons())["r"]["schedule"] == MINUTE
+        await do(d, lambda ctx: crons.update(ctx, id, {"kind": "interval", "ms": timedelta(minutes=2)}))
+        assert (await d.crons())["r"]["schedule"] == {"kind": "interval", "ms": 120_000}
 
 
 @pytest.mark.parametrize("field", ["cron", "cronspec"])

@@ -229,6 +229,22 @@ async def test_an_id_of_another_table_is_refused() -> None:
             await t.transaction(lambda ctx: ctx.db.get("abc"))
 
 
+async def test_an_id_of_another_store_is_told_from_what_is_no_id() -> None:
+    async with Harness(APP) as t:
+        foreign = await t.mutation(other)
+    told = f"'{foreign}' \\(str\\), which is no id of this store \\(of another one\\?\\), expected"
+    async with Harness(APP) as t:
+        with pytest.raises(
+            ArgumentValidationError,
+            match=f'expected an id of table "notes", got "{foreign}", which is no id of this store .of another one',
+        ):
+            await t.mutation(touch, {"id": foreign})
+        with pytest.raises(InvalidIdError, match=f"{told} the id of a document"):
+            await t.transaction(lambda ctx: ctx.db.get(foreign))
+        with pytest.raises(InvalidIdError, match=f"{told} an id of '_scheduled_functions'"):
+            await t.transaction(lambda ctx: ctx.scheduler.cancel(foreign))
+
+
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from duly import (
     QueryError,
     SchemaValidationError,
     action,
+    cron_jobs,
+    crons,
     define_schema,
     define_table,
     mutation,
@@ -80,33 +83,85 @@ def test_an_index_of_a_field_that_some_document_may_have_is_fine(document: Any, 
     assert define_table(document).index("by_it", [path]).indexes == {"by_it": (path,)}
 
 
+async def added(ctx: MutationCtx, n: int) -> int:
+    return n
+
+
+def in_range(ctx: Any, reach: Any) -> Any:
+    return ctx.db.query("rooms").with_index("by_floor", reach)
+
+
 @pytest.mark.parametrize(
     ("kind", "reach", "message"),
     [
-        (query, lambda ctx: ctx.db.insert, "a query only reads; make this function a mutation"),
-        (query, lambda ctx: ctx.scheduler, "a query schedules nothing; do it in a mutation or an action"),
-        (query, lambda ctx: ctx.db.system.patch, "only the system writes its tables"),
-        (query, lambda ctx: ctx.nonsense, None),
+        (query, lambda ctx: ctx.db.insert, "got ctx.db.insert in a query, which only reads: make it a @mutation"),
+        (query, lambda ctx: ctx.scheduler, "got ctx.scheduler in a query, which only reads: schedule from a @mutation"),
+        (query, lambda ctx: ctx.run_mutation, "got ctx.run_mutation in a query, which only reads: make it a @mutation"),
+        (query, lambda ctx: ctx.run_action, "got ctx.run_action in a query, which only reads: run it from an @action"),
+        (query, lambda ctx: ctx.db.system.patch, "got ctx.db.system.patch, but only the system writes its tables"),
+        (mutation, lambda ctx: ctx.db.system.delete, "got ctx.db.system.delete, but only the system writes its tables"),
         (
             mutation,
             lambda ctx: ctx.run_action,
-            "a mutation may run again; schedule it: ctx.scheduler.run_after(0, action",
+            "got ctx.run_action in a mutation, which may run again: schedule it, await ctx.scheduler.run_after(0, …)",
         ),
-        (action, lambda ctx: ctx.db, "an action has no database of its own; call ctx.run_query and ctx.run_mutation"),
+        (
+            mutation,
+            lambda ctx: mutation(added).delay,
+            "got delay of a function: in a mutation or an action schedule it, await",
+        ),
+        (
+            mutation,
+            lambda ctx: in_range(ctx, lambda q: q.field("floor") == 1),
+            "got q.field in the range of an index, which",
+        ),
+        (action, lambda ctx: ctx.db, "got ctx.db in an action: read with ctx.run_query, write with ctx.run_mutation"),
     ],
 )
-async def test_what_a_ctx_does_not_have_is_told_with_what_to_use_instead(
-    kind: Any, reach: Any, message: str | None
-) -> None:
+async def test_what_a_ctx_does_not_have_is_told_with_what_to_use_instead(kind: Any, reach: Any, message: str) -> None:
     async def act(ctx: Any) -> None:
         reach(ctx)
 
-    async with Harness({"app": SimpleNamespace(act=kind(act))}) as t:
-        with pytest.raises(AttributeError) as caught:
+    async with Harness({"app": SimpleNamespace(act=kind(act)), "schema": ROOMS}) as t:
+        with pytest.raises(AttributeError, match=re.escape(message)) as caught:
             await t.app.run("app:act")
-        text = describe(caught.value)
-        assert message is None or message in text
-        assert text.startswith("AttributeError: ") and " at act (test_newcomers.py:" in text
+        assert describe(caught.value).startswith(f"AttributeError: {caught.value}\n  at ")
+
+
+async def test_an_action_in_a_thread_is_told_what_its_ctx_does_not_have() -> None:
+    def act(ctx: Any) -> Any:
+        return [hasattr(ctx, "db"), hasattr(ctx, "scheduler"), ctx.db]
+
+    async with Harness({"app": SimpleNamespace(act=action(act))}) as t:
+        with pytest.raises(AttributeError, match="got ctx.db in an action: read with ctx.run_query, write with"):
+            await t.action("app:act")
+
+
+async def test_one_may_ask_what_a_ctx_has() -> None:
+    def told(ctx: Any) -> list[bool]:
+        return [hasattr(ctx, name) for name in ("db", "scheduler", "run_mutation", "run_action", "nonsense")]
+
+    async def act(ctx: Any) -> list[bool]:
+        return [*told(ctx), hasattr(ctx, "db") and hasattr(ctx.db, "insert")]
+
+    async with Harness({"app": SimpleNamespace(a=query(act), b=mutation(act), c=action(act), d=action(told))}) as t:
+        assert await t.query("app:a") == [True, False, False, False, False, False]
+        assert await t.mutation("app:b") == [True, True, True, False, False, True]
+        assert await t.action("app:c") == [False, True, True, True, False, False]
+        assert await t.action("app:d") == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("reach", "message"),
+    [
+        (lambda: cron_jobs().every, 'got crons.every: write crons.interval("name", {"minutes": 5}, function)'),
+        (lambda: cron_jobs().register, "got crons.register of cron_jobs(): functions have `from duly import crons`"),
+        (lambda: crons.daily, "got crons.daily of `from duly import crons`: in crons.py write `crons = cron_jobs()`"),
+    ],
+)
+def test_what_crons_do_not_have_is_told_with_what_to_use_instead(reach: Any, message: str) -> None:
+    with pytest.raises(AttributeError, match=re.escape(message)):
+        reach()
 
 
 @pytest.mark.parametrize("kind", [query, mutation, action])
@@ -134,6 +189,15 @@ async def test_a_query_without_its_end_is_told() -> None:
         for act, word in ((waits, "await"), (loops, "for")):
             with pytest.raises(QueryError, match=f"got `{word}` of a query of 'rooms', expected its documents: end it"):
                 await t.transaction(act)
+
+
+async def test_a_value_in_the_place_of_a_range_is_told() -> None:
+    rooms: Any = "rooms"
+    async with Harness({"schema": ROOMS}) as t:
+        with pytest.raises(
+            QueryError, match=r"rooms.by_floor: got the range 1 \(int\), expected a function such as lambda q"
+        ):
+            await t.transaction(lambda ctx: ctx.db.query(rooms).with_index("by_floor", 1).collect())
 
 
 async def test_a_mutation_that_sleeps_is_told_at_which_line() -> None:

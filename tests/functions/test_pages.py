@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
-from duly import AppError, Limits, MutationCtx, QueryCtx, QueryError, define_schema, define_table, mutation, query, v
+from duly import (
+    AppError,
+    Limits,
+    MutationCtx,
+    Page,
+    QueryCtx,
+    QueryError,
+    ReturnsValidationError,
+    define_schema,
+    define_table,
+    mutation,
+    query,
+    v,
+)
 from duly.functions.queries import Query
 from duly.testing import Harness
 
@@ -278,6 +291,36 @@ async def test_options_that_are_none_are_refused(options: Any, message: str) -> 
     async with harness() as t:
         with pytest.raises(QueryError, match=message):
             await t.transaction(lambda ctx: ctx.db.query("notes").paginate(options))
+
+
+class Note(TypedDict):
+    rank: int
+
+
+@query
+async def notes(ctx: QueryCtx, cursor: str | None = None) -> Page[Note]:
+    return await ctx.db.query(Note).paginate(num_items=1, cursor=cursor)
+
+
+@query
+async def wrong_notes(ctx: QueryCtx) -> Page[Note]:
+    return {"page": [{"rank": "high"}], "isDone": True, "continueCursor": ""}  # pyright: ignore[reportReturnType]
+
+
+@query
+async def any_notes(ctx: QueryCtx) -> Page[Any]:
+    return await notes(ctx)
+
+
+async def test_a_query_may_say_that_it_returns_a_page_of_what() -> None:
+    functions = SimpleNamespace(notes=notes, any_notes=any_notes, wrong_notes=wrong_notes)
+    async with Harness({"app": functions, "schema": define_schema({"notes": define_table(Note)})}) as t:
+        await t.transaction(lambda ctx: ctx.db.insert(Note, {"rank": 1}))
+        page = await t.query(notes)
+        assert [note["rank"] for note in page["page"]] == [1]
+        assert page == await t.query(any_notes)
+        with pytest.raises(ReturnsValidationError, match=r'at \.page\[0\]\.rank: expected an integer, got "high"'):
+            await t.query(wrong_notes)
 
 
 async def test_options_may_be_spelled_like_the_keywords() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Protocol
 
 import pytest
 
-from duly import MutationCtx, QueryCtx, api, internal, mutation, query
+import duly
+from duly import MutationCtx, QueryCtx, action, api, internal, mutation, query
 from duly.errors import FunctionNotFoundError, LoadError
 from duly.functions.registry import Registry
 
@@ -94,6 +97,29 @@ def test_a_function_is_registered_wherever_it_is_an_attribute() -> None:
         Registry.load({}).find(here)
 
 
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("orders.hidden", "got the function 'orders.hidden', which does not exist; did you mean 'orders:hidden'?"),
+        ("orders/hidden", "got the function 'orders/hidden', which does not exist; did you mean 'orders:hidden'?"),
+        ("admin.users.hidden", "did you mean 'admin/users:hidden'?"),
+        (internal.hidden, "got the function api.hidden, which does not exist; did you mean 'orders:hidden' or"),
+        (
+            internal.orders.hiden,
+            "got the function api.orders.hiden, which does not exist; did you mean 'orders:hidden'",
+        ),
+        ("orders", "got the function 'orders', expected one of this app: admin/users:hidden, "),
+        ("nonsense:x", "many:there10 and 3 more"),
+    ],
+)
+def test_a_name_that_no_function_has_is_told_with_those_that_it_may_mean(ref: Any, message: str) -> None:
+    many = SimpleNamespace(**{f"there{number:02}": there for number in range(13)})
+    modules = {"orders": SimpleNamespace(hidden=here), "admin/users": SimpleNamespace(hidden=here), "many": many}
+    with pytest.raises(FunctionNotFoundError) as caught:
+        Registry.load(modules).find(ref)
+    assert message in str(caught.value)
+
+
 def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_place(folder: Path) -> None:
     Registry.load(folder)
     before = sys.modules["shop_backend.greetings"]
@@ -126,6 +152,22 @@ def test_a_changed_module_is_loaded_anew_and_a_broken_one_leaves_the_old_in_plac
         ("from duly import query\n@query\nasync def f(items: list[str]): ...\n", "bad:f: .*expected ctx before it"),
         ("from duly import query\n@query\ndef f(ctx): ...\n", "bad.py:2: TypeError: @query: got the plain function f"),
         (
+            "from duly import *\n@mutation\nasync def f(ctx: ActionCtx): ...\n",
+            r"bad:f: f\(\) has ctx: ActionCtx, expected ctx: MutationCtx, which a mutation gets",
+        ),
+        (
+            "import duly\n@duly.query\nasync def f(c: 'duly.MutationCtx', n: int): ...\n",
+            r"bad:f: f\(\) has c: MutationCtx, expected c: QueryCtx, which a query gets",
+        ),
+        (
+            "from duly import *\n@internal_action\nasync def f(ctx: SyncActionCtx): ...\n",
+            r"bad:f: f\(\) has ctx: SyncActionCtx, expected ctx: ActionCtx, which an `async def` action gets",
+        ),
+        (
+            "from duly import *\n@action(args={})\ndef f(ctx: ActionCtx): ...\n",
+            r"bad:f: f\(\) has ctx: ActionCtx, expected ctx: SyncActionCtx, which a `def` action gets",
+        ),
+        (
             "from duly import query, v\n@query(args={'x': v.string()})\nasync def f(ctx): ...\n",
             "bad:f: .*x",
         ),
@@ -135,6 +177,38 @@ def test_what_cannot_be_loaded_names_the_place_and_the_cause(folder: Path, sourc
     (folder / "bad.py").write_text(source)
     with pytest.raises(LoadError, match=message):
         Registry.load(folder)
+
+
+def test_a_ctx_may_be_annotated_with_anything_that_it_is() -> None:
+    class Reads(Protocol):
+        @property
+        def now(self) -> float: ...
+
+    @mutation
+    async def base(ctx: QueryCtx) -> None: ...
+
+    @mutation
+    async def either(ctx: duly.QueryCtx | duly.ActionCtx) -> None: ...
+
+    @query
+    async def protocol(ctx: Reads) -> None: ...
+
+    def adapted(handler: Callable[[QueryCtx], int]) -> Any:
+        @wraps(handler)
+        async def adapt(*args: Any) -> int:
+            return handler(*args)
+
+        return adapt
+
+    @action
+    @adapted
+    def wrapped(ctx: QueryCtx) -> int:
+        return 5
+
+    functions = {"base": base, "either": either, "protocol": protocol, "wrapped": wrapped}
+    assert sorted(Registry.load({"app": SimpleNamespace(**functions)}).functions) == [
+        f"app:{name}" for name in functions
+    ]
 
 
 def test_a_folder_that_was_loaded_and_is_gone_is_no_application_without_functions(

@@ -136,6 +136,11 @@ BAD_TIMES: list[tuple[Any, str]] = [
     (NOW + FIVE_YEARS + 1, "got a time 1,830.1 days in the future, expected at most 1,830 days"),
     (NOW - FIVE_YEARS - 1, "got a time 1,830.1 days in the past, expected at most 1,830 days"),
     (
+        NOW / 1000 + 60,
+        "got a time 21,893.1 days in the past, expected at most 1,830 days, five years (SCHEDULE_WINDOW_MS); it looks like"
+        " seconds since 1970, expected milliseconds (multiply by 1000) or an aware datetime",
+    ),
+    (
         datetime(2030, 1, 1, 0, 0, 0, 1, tzinfo=UTC) + timedelta(days=1_830),
         "got a time 1,830.1 days in the future, expected at most 1,830 days",
     ),

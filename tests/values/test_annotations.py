@@ -6,7 +6,7 @@ import enum
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NewType, NotRequired, Optional, Required, TypedDict, Union
+from typing import Annotated, Any, Generic, Literal, NewType, NotRequired, Optional, Required, TypedDict, TypeVar, Union
 
 import pytest
 import typing_extensions
@@ -17,6 +17,7 @@ from tests.values.refusals import STORE, complaint, refusal
 
 # ---- types
 
+T = TypeVar("T")
 UserName = NewType("UserName", str)
 
 
@@ -141,6 +142,18 @@ def test_a_typed_dict_says_itself_which_fields_are_required() -> None:
     partial = {"a": v.string(), "b": v.optional(v.int64()), "c": v.int64()}
     assert validator_of(Partial) == v.object(partial)
     assert validator_of(Child) == v.object({**partial, "d": v.boolean()})
+
+
+def test_a_generic_typed_dict_has_what_its_variables_stand_for() -> None:
+    class Pair(TypedDict, Generic[T]):
+        one: T
+        rest: NotRequired[list[T | None]]
+
+    text = v.object({"one": v.string(), "rest": v.optional(v.array(v.union(v.string(), v.null())))})
+    anything = v.object({"one": v.any(), "rest": v.optional(v.array(v.union(v.any(), v.null())))})
+    assert validator_of(Pair[str]) == text
+    assert validator_of(Pair) == anything
+    assert validator_of(list[Pair[int]]).describe() == "array of Pair"
 
 
 def test_the_typed_dict_of_typing_extensions_is_one_too() -> None:

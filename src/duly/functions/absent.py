@@ -1,30 +1,43 @@
-"""What some `ctx` does not have, and what to use instead: a note on the AttributeError."""
+"""Names that people look for where they are not: an AttributeError that says what to do instead."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
-_WRITES: Final = "a query only reads; make this function a mutation"
-_SYSTEM: Final = "only the system writes its tables"
-_NO_DATABASE: Final = "an action has no database of its own; call ctx.run_query and ctx.run_mutation"
-_WRITERS: Final = ("insert", "patch", "replace", "delete")
+T = TypeVar("T")
 
-_INSTEAD: Final = {
-    ("QueryCtx", "scheduler"): "a query schedules nothing; do it in a mutation or an action",
-    ("QueryCtx", "run_mutation"): _WRITES,
-    ("QueryCtx", "run_action"): "a query has no effects; call the action from an action, or schedule it in a mutation",
-    ("MutationCtx", "run_action"): "a mutation may run again; schedule it: ctx.scheduler.run_after(0, action, args)",
-    ("ActionCtx", "db"): _NO_DATABASE,
-    ("SyncActionCtx", "db"): _NO_DATABASE,
-    **{("DatabaseReader", name): _WRITES for name in _WRITERS},
-    **{("SystemReader", name): _SYSTEM for name in _WRITERS},
-}
+
+def lacks(message: str, *names: str) -> Callable[[type[T]], type[T]]:
+    """Make a class say what to do instead of using one of `names`, which it does not have. `{name}` is that name.
+
+    It stays an AttributeError, so that `hasattr` is False, and type checkers see nothing of it. Not a `__getattr__`:
+    that would slow down whatever the class does have, on the way of every call.
+
+        @lacks("got ctx.{name} in a mutation, which may run again: schedule it", "run_action")
+        class MutationCtx: ...
+    """
+
+    def mark(lacking: type[T]) -> type[T]:
+        for name in names:
+            setattr(lacking, name, _Absent(message.format(name=name)))
+        return lacking
+
+    return mark
+
+
+class _Absent:
+    """An attribute that is not there."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        # Without `name`, or a traceback would go on to guess at one that is spelled alike.
+        raise AttributeError(self._message, obj=owner if instance is None else instance)
 
 
 def advise(error: BaseException) -> None:
-    """Note on an AttributeError of a handler what to use instead."""
-    if isinstance(error, AttributeError):
-        instead = _INSTEAD.get((type(error.obj).__name__, error.name or ""))
-        # It may pass by here again, on its way through functions that call each other.
-        if instead is not None and instead not in getattr(error, "__notes__", ()):
-            error.add_note(instead)
+    """Nothing: the errors say it themselves. To go with its one call, in runner.py."""

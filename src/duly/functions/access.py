@@ -10,7 +10,7 @@ from duly.model import crons
 from duly.model.jobs import document_of
 from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
 from duly.values.checks import Mismatch
-from duly.values.ids import IdCodec, creation_time
+from duly.values.ids import IdCodec, creation_time, hint_of
 from duly.values.models import with_system_fields, without_system_fields
 from duly.values.schema import Table
 from duly.values.value import Document, loads
@@ -37,7 +37,7 @@ class Access:
         """The table (None: it does not exist) and the number of an id."""
         decoded = self.ids.decode(id)
         if decoded is None:
-            raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected the id of a document")
+            raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected the id of a document")
         table = self.transaction.catalog.by_number.get(decoded[0])
         if table is not None and (table.name in SYSTEM_TABLES) != system:
             where, instead = ("ctx.db.system", "ctx.db") if system else ("ctx.db", "ctx.db.system")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import LimitError
+from duly.functions.absent import lacks
 from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.call_log import CallLog
@@ -72,6 +73,8 @@ class Caller:
 
 
 NOBODY: Final = Caller()
+
+_NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, write with ctx.run_mutation"
 
 
 class _Ctx:
@@ -139,6 +142,9 @@ class _Ctx:
         return list(await asyncio.gather(*awaitables))
 
 
+@lacks("got ctx.{name} in a query, which only reads: schedule from a @mutation or an @action", "scheduler")
+@lacks("got ctx.{name} in a query, which only reads: make it a @mutation", "run_mutation")
+@lacks("got ctx.{name} in a query, which only reads: run it from an @action", "run_action")
 class QueryCtx(_Ctx):
     """The context of a query: one snapshot to read."""
 
@@ -196,6 +202,9 @@ class QueryCtx(_Ctx):
                     awaitable.close()
 
 
+@lacks(
+    "got ctx.{name} in a mutation, which may run again: schedule it, await ctx.scheduler.run_after(0, …)", "run_action"
+)
 class MutationCtx(QueryCtx):
     """The context of a mutation: one transaction to read, write and schedule in."""
 
@@ -222,6 +231,7 @@ class MutationCtx(QueryCtx):
         return await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
 
 
+@lacks(_NO_DATABASE, "db")
 class ActionCtx(_Ctx):
     """The context of an `async def` action: each call is a transaction of its own."""
 
@@ -289,6 +299,7 @@ class SyncAuth:
         return deepcopy(self._identity)
 
 
+@lacks(_NO_DATABASE, "db")
 class SyncActionCtx:
     """The context of a `def` action, which runs in a thread: what is awaited elsewhere blocks here."""
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast
 
 from duly.errors import InvalidScheduleError
+from duly.functions.absent import lacks
 from duly.functions.define import Ref
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_INTERVAL_MS_MAX
 from duly.model import schedule as schedules
@@ -46,6 +47,11 @@ class Declaration(NamedTuple):
     options: Options
 
 
+@lacks('got crons.{name}: write crons.interval("name", {{"minutes": 5}}, function)', "every")
+@lacks(
+    "got crons.{name} of cron_jobs(): functions have `from duly import crons` to register and change crons",
+    *("register", "get", "list", "pause", "resume", "update", "delete"),
+)
 class CronJobs:
     """The crons of an application. Made by `cron_jobs()`.
 
@@ -211,9 +217,9 @@ _DAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday"
 _UNITS_MS: Final = {"seconds": 1_000, "minutes": 60_000, "hours": 3_600_000}
 
 
-def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float:
+def _interval_ms(schedule: Mapping[str, int] | timedelta) -> float | timedelta:
     if isinstance(schedule, timedelta):
-        return schedule / timedelta(milliseconds=1)
+        return schedule
     given = [*schedule.items()] if isinstance(schedule, Mapping) else []  # pyright: ignore[reportUnnecessaryIsInstance]
     if len(given) != 1 or given[0][0] not in _UNITS_MS:
         raise InvalidScheduleError(

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    NotRequired,
+    ParamSpec,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+)
 
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError
+from duly.functions.absent import lacks
 from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
 from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
@@ -27,6 +40,25 @@ C = TypeVar("C")
 P = ParamSpec("P")
 
 
+class EveryInterval(TypedDict):
+    """A schedule that comes round after so many milliseconds, or a timedelta."""
+
+    kind: Literal["interval"]
+    ms: float | timedelta
+
+
+class ByExpression(TypedDict):
+    """A schedule by a cron expression, in UTC or in a zone."""
+
+    kind: Literal["cron"]
+    cron: str
+    tz: NotRequired[str]
+
+
+GivenSchedule: TypeAlias = EveryInterval | ByExpression | dict[str, Any]
+"""Any dict will do for type checkers, one that is given a name first; editors complete the others."""
+
+
 def _must_be_awaited(
     method: Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]:
@@ -44,6 +76,11 @@ def _must_be_awaited(
     return call
 
 
+@lacks(
+    "got crons.{name} of `from duly import crons`: in crons.py write `crons = cron_jobs()`; functions have"
+    " await crons.register(ctx, …)",
+    *("interval", "hourly", "daily", "weekly", "monthly", "cron"),
+)
 class Crons:
     """Crons at run time. In a mutation all of it is part of its transaction; in an action each call is a commit.
 
@@ -60,7 +97,7 @@ class Crons:
     async def register(
         self,
         ctx: MutationCtx | ActionCtx,
-        schedule: dict[str, Any],
+        schedule: GivenSchedule,
         ref: Ref[Any],
         args: dict[str, Any] | None = None,
         name: str | None = None,
@@ -121,7 +158,7 @@ class Crons:
         self,
         ctx: MutationCtx | ActionCtx,
         id_or_name: str,
-        schedule: dict[str, Any] | None = None,
+        schedule: GivenSchedule | None = None,
         args: dict[str, Any] | None = None,
     ) -> None:
         """Change its schedule, which then counts from now, or its arguments. Where the schedule is another one, what

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Mapping
-from typing import Any, cast, overload
+from typing import Any, Final, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.errors import DocumentNotFoundError, QueryError, SchemaValidationError
+from duly.functions.absent import lacks
 from duly.functions.access import Access
 from duly.functions.queries import Query
 from duly.functions.reading import Reading
@@ -18,6 +19,8 @@ from duly.values.documents import D, M
 from duly.values.ids import creation_time
 from duly.values.schema import Table, check_table_name
 from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads, size
+
+_WRITES: Final = ("insert", "patch", "replace", "delete")
 
 
 class _Reader:
@@ -51,6 +54,7 @@ class _Reader:
         return id if self._access.table_of(id) == table else None
 
 
+@lacks("got ctx.db.system.{name}, but only the system writes its tables", *_WRITES)
 class SystemReader(_Reader):
     """`ctx.db.system`: the tables that the system writes, such as `_scheduled_functions`."""
 
@@ -73,6 +77,7 @@ class SystemReader(_Reader):
         return self._normalize_id(table, id)
 
 
+@lacks("got ctx.db.{name} in a query, which only reads: make it a @mutation", *_WRITES)
 class DatabaseReader(_Reader):
     """`ctx.db` of a query: get, query, normalize_id, and `system`."""
 

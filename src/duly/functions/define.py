@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from duly.values.annotations import arguments_of, check_handler_accepts, returns_of
+from duly.functions.absent import lacks
+from duly.values.annotations import arguments_of, check_handler_accepts, ctx_of, returns_of
 from duly.values.checks import Validator
 from duly.values.containers import ObjectValidator
 from duly.values.validators import Declared, as_validator
@@ -32,6 +33,11 @@ Fields = Mapping[str, Declared]
 """Declared arguments: names and validators, `{"order_id": v.id("orders")}`."""
 
 
+@lacks(
+    "got {name} of a function: in a mutation or an action schedule it, await ctx.scheduler.run_after(0, …)",
+    "delay",
+    "apply_async",
+)
 class Function(Generic[P, R]):
     """A decorated function. It is a reference to itself, and calling it calls the plain function.
 
@@ -64,10 +70,12 @@ class Function(Generic[P, R]):
     def takes(self) -> ObjectValidator:
         """What its arguments must look like. TypeError where the handler takes others."""
         if self.args is None:
-            return arguments_of(self.handler)
-        declared = as_validator(self.args)
-        assert isinstance(declared, ObjectValidator)
-        check_handler_accepts(self.handler, declared)
+            declared = arguments_of(self.handler)
+        else:
+            declared = as_validator(self.args)
+            assert isinstance(declared, ObjectValidator)
+            check_handler_accepts(self.handler, declared)
+        _check_ctx(self.handler, self.kind)
         return declared
 
     @cached_property
@@ -180,6 +188,24 @@ def _check_handler(handler: object, kind: str) -> None:
         raise TypeError(
             f"@{kind}: got the plain function {handler.__qualname__}, expected `async def {handler.__name__}(ctx, …)`"
         )
+
+
+_CTX: Final = {
+    QUERY: ("QueryCtx", "a query"),
+    MUTATION: ("MutationCtx", "a mutation"),
+    ACTION: ("ActionCtx", "an `async def` action"),
+}
+_BLOCKING_CTX: Final = ("SyncActionCtx", "a `def` action")
+_CTX_CLASSES: Final = {*(name for name, _ in _CTX.values()), _BLOCKING_CTX[0]}
+
+
+def _check_ctx(handler: Callable[..., Any], kind: str) -> None:
+    """Refuse the class of another ctx. By its name, for a string may name what only type checkers import."""
+    wanted, who = _CTX[kind] if inspect.iscoroutinefunction(handler) else _BLOCKING_CTX
+    name, given = ctx_of(handler)
+    is_base = kind == MUTATION and given == _CTX[QUERY][0]  # a mutation can do all that a query can
+    if given in _CTX_CLASSES and given != wanted and not is_base:
+        raise TypeError(f"{handler.__name__}() has {name}: {given}, expected {name}: {wanted}, which {who} gets")
 
 
 query: Final[Decorator[QueryCtx]] = Decorator(QUERY, True)

@@ -42,6 +42,11 @@ class Query(Generic[M]):
 
         .with_index("by_author", lambda q: q.eq("author", "ada").gte("at", yesterday))
         """
+        if range is not None and not callable(range):
+            raise QueryError(
+                f"{self._reading.table_name}.{name}: got the range {show(range)}, expected a function such as"
+                ' lambda q: q.eq("author", "ada")'
+            )
         reading = self._reading._replace(index_name=name)
         index = reading.order
         whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)

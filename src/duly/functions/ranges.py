@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from duly.errors import QueryError
+from duly.functions.absent import lacks
 from duly.limits import OF_ANY_SIZE
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
@@ -15,6 +16,11 @@ CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
 
 
+@lacks(
+    'got q.{name} in the range of an index, which is made of q.eq("field", value) and q.gt, gte, lt, lte; expected'
+    " that, or .filter(lambda q: …), whose q has fields and more operators",
+    *("field", "neq", "and_", "or_", "not_"),
+)
 class IndexRange:
     """A range of an index: `eq` on its leading fields in order, then a lower and an upper bound on the next.
 

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from duly.errors import (
     ArgumentValidationError,
@@ -201,18 +201,30 @@ class Registry:
             )
         found = self.functions.get(canonical(str(ref)))
         if found is None:
-            raise FunctionNotFoundError(self._unknown(canonical(str(ref))))
+            raise FunctionNotFoundError(self._unknown(ref))
         return found
 
-    def _unknown(self, name: str) -> str:
-        # A name without its module, or with a slash for the colon, is meant as it sounds.
-        last = name.removesuffix(":default").replace(":", "/").rpartition("/")[2]
+    def _unknown(self, ref: str | Reference) -> str:
+        given = f"got the function {ref!r}"
+        # A name without its module, or with another sign for the colon, is meant as it sounds.
+        sound = _sound(canonical(str(ref)).removesuffix(":default"))
+        sounds = {_sound(known): known for known in self.functions}
+        last = sound.rpartition(".")[2]
         same = [known for known in self.functions if known.rpartition(":")[2] == last]
-        close = same[:3] or difflib.get_close_matches(name, self.functions, n=3, cutoff=0.75)
-        if close:
-            return f"got the function {name!r}, which does not exist; did you mean {' or '.join(map(repr, close))}?"
-        known = ", ".join(sorted(self.functions)[:12]) or "none: its modules hold no decorated function"
-        return f"got the function {name!r}, expected one of this app: {known}"
+        alike = [sounds[one] for one in difflib.get_close_matches(sound, sounds, n=3, cutoff=0.75)]
+        meant = [sounds[sound]] if sound in sounds else same[:3] or alike
+        if meant:
+            return f"{given}, which does not exist; did you mean {' or '.join(map(repr, meant))}?"
+        known = ", ".join(sorted(self.functions)[:_SHOWN_MAX]) or "none: its modules hold no decorated function"
+        more = len(self.functions) - _SHOWN_MAX
+        return f"{given}, expected one of this app: {known}{f' and {more} more' if more > 0 else ''}"
+
+
+_SHOWN_MAX: Final = 12
+
+
+def _sound(name: str) -> str:
+    return name.replace("/", ".").replace(":", ".").strip(".")
 
 
 def _with_article(kind: str) -> str:

@@ -17,7 +17,7 @@ from duly.limits import SCHEDULE_WINDOW_MS
 from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
-from duly.values.ids import IdCodec
+from duly.values.ids import IdCodec, hint_of
 from duly.values.value import check_size, size
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def job_number(ids: IdCodec, id: object) -> int:
     """The number of an id of `_scheduled_functions`."""
     decoded = ids.decode(id)
     if decoded is None or decoded[0] != JOBS.number:
-        raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}), expected an id of {JOBS.name!r}")
+        raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected an id of {JOBS.name!r}")
     return decoded[1]
 
 
@@ -164,10 +164,17 @@ def moment_ms(when: object) -> float:
     return float(max(-_FOREVER_MS, min(when, _FOREVER_MS)))
 
 
+def _is_near(when: float, now: float) -> bool:
+    return abs(when - now) <= SCHEDULE_WINDOW_MS + _ROUNDING_MS
+
+
 def check_window(when: float, now: float) -> None:
-    if abs(when - now) > SCHEDULE_WINDOW_MS + _ROUNDING_MS:
+    """Raise unless a time is at most five years away."""
+    if not _is_near(when, now):
         days = math.ceil(abs(when - now) / 8_640_000) / 10  # rounded up: it is more than what is allowed
+        seconds = "; it looks like seconds since 1970, expected milliseconds (multiply by 1000) or an aware datetime"
         raise InvalidScheduleError(
             f"got a time {days:,.1f} days in the {'future' if when > now else 'past'}, expected at most"
             f" {SCHEDULE_WINDOW_MS // 86_400_000:,} days, five years (SCHEDULE_WINDOW_MS)"
+            f"{seconds if _is_near(when * 1000, now) else ''}"
         )

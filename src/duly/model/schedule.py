@@ -49,8 +49,10 @@ Schedule = Interval | Calendar
 
 def interval(ms: object) -> Interval:
     """An interval. InvalidScheduleError unless it is at least a second, and at most five years."""
+    if isinstance(ms, timedelta):
+        ms = ms / timedelta(milliseconds=1)
     if isinstance(ms, bool) or not isinstance(ms, int | float) or ms != ms:
-        raise InvalidScheduleError(f"got an interval of {ms!r:.80}, expected milliseconds")
+        raise InvalidScheduleError(f"got an interval of {ms!r:.80}, expected milliseconds or a timedelta")
     if not CRON_INTERVAL_MS_MIN <= ms <= CRON_INTERVAL_MS_MAX:
         shown = f"{ms:,.15g}" if abs(ms) < _FOREVER_MS else f"{'more' if ms > 0 else 'less'} than {_FOREVER_MS:,.0f}"
         raise InvalidScheduleError(

@@ -7,6 +7,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeGuard, cast
 
 from duly.values.checks import (
@@ -43,6 +44,7 @@ __all__ = [
     "Id",
     "arguments_of",
     "check_handler_accepts",
+    "ctx_of",
     "is_model",
     "returns_of",
     "to_plain",
@@ -193,9 +195,23 @@ def _parameters(handler: Handler) -> list[inspect.Parameter]:
 
 def _is_ctx(parameter: inspect.Parameter) -> bool:
     """Whether it is meant to be that, by its name or its annotation, which nobody may be able to evaluate."""
+    by_name = parameter.name.strip("_") in ("", "c", "ctx", "context")
+    return by_name or _text_of(parameter).endswith(("Ctx", "Context"))
+
+
+def ctx_of(handler: Handler) -> tuple[str, str]:
+    """The name of a handler's first parameter, and of the class it is annotated with; "" if that is no plain name."""
+    # What wraps a function may hand it another ctx: what counts is what itself is given.
+    for parameter in inspect.signature(handler, follow_wrapped=False).parameters.values():
+        text = _text_of(parameter)
+        return parameter.name, text.rpartition(".")[2] if text.replace(".", "").isidentifier() else ""
+    return "", ""
+
+
+def _text_of(parameter: inspect.Parameter) -> str:
     annotation = parameter.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    return parameter.name.strip("_") in ("", "c", "ctx", "context") or text.strip("'\"").endswith(("Ctx", "Context"))
+    text: str = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return text.strip("'\"")
 
 
 def _name(handler: Handler) -> str:
@@ -284,6 +300,8 @@ def _read_generic(origin: Any, args: tuple[Any, ...], annotation: object, within
         return ArrayValidator(_read(args[0], within))
     if origin is dict and args:
         return RecordValidator(_read(args[0], within), _read(args[1], within))
+    if is_model(origin) and _is_typed_dict(origin):
+        return _read_model(origin, within, args)
     if origin in _PLAIN:  # typing.List and typing.Dict, bare
         return _PLAIN[origin]
     raise _not_understood(annotation)
@@ -304,11 +322,11 @@ def _not_understood(annotation: object) -> TypeError:
     return TypeError(f"got the annotation {text}, expected {_UNDERSTOOD}{'; ' if instead else ''}{instead}")
 
 
-def _read_model(model: type[object], within: _Within) -> Validator:
+def _read_model(model: type[object], within: _Within, args: tuple[Any, ...] = ()) -> Validator:
     if model in within:
         raise TypeError(f"{model.__name__} contains itself, expected dict for the inner one")
     if _is_typed_dict(model):
-        return _read_typed_dict(model, (*within, model))
+        return _read_typed_dict(model, (*within, model), args)
     if dataclasses.is_dataclass(model):
         return _read_dataclass(model, (*within, model))
     return _read_pydantic(model, (*within, model))
@@ -318,16 +336,26 @@ def _is_typed_dict(model: type[object]) -> bool:
     return hasattr(model, "__required_keys__") and issubclass(model, dict)
 
 
-def _read_typed_dict(model: Any, within: _Within) -> Validator:
+def _read_typed_dict(model: Any, within: _Within, args: tuple[Any, ...]) -> Validator:
+    """`args` are what its own type variables stand for, as in `Page[Order]`; those of a bare `Page` for anything."""
+    given = dict(zip_longest(getattr(model, "__parameters__", ()), args, fillvalue=Any))
     fields: dict[str, Validator] = {}
     for name, hint in _hints(model).items():
         annotation, needed = hint, name in model.__required_keys__
         while (qualifier := _qualifier(annotation)) in ("Required", "NotRequired", "ReadOnly"):
             needed = needed if qualifier == "ReadOnly" else qualifier == "Required"
             annotation = typing.get_args(annotation)[0]
-        validator = _read_field(model, name, annotation, within)
+        validator = _read_field(model, name, _filled(annotation, given), within)
         fields[name] = validator if needed else OptionalValidator(validator)
     return ObjectValidator(fields, name=model.__name__, model=model)
+
+
+def _filled(annotation: Any, given: Mapping[Any, Any]) -> Any:
+    """An annotation with what its type variables stand for in their places."""
+    if isinstance(annotation, typing.TypeVar):
+        return given.get(annotation, annotation)
+    variables = getattr(annotation, "__parameters__", ())
+    return annotation[tuple(given.get(one, one) for one in variables)] if variables else annotation
 
 
 def _qualifier(annotation: object) -> str:

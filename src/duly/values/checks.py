@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 
 from duly.errors import ValidationError
 from duly.limits import VALUE_DEPTH_CEILING
+from duly.values.ids import hint_of
 
 Kinds: TypeAlias = frozenset[type] | None
 """The exact Python types a validator may accept; None stands for every type."""
@@ -244,7 +245,7 @@ class IdValidator(Validator):
             raise self.mismatch(value)
         table = ids.table_of(value)
         if table is None:
-            raise self.mismatch(value)
+            raise self.mismatch(value, hint_of(value))
         if table != self.table and self.table is not None:
             raise Mismatch(f"expected {self.expected()}, got an id of table {show(table)} ({show(value)})")
         return value

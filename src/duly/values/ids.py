@@ -29,6 +29,16 @@ _KNOWN_MAX: Final = 16_384
 _head = struct.Struct(">HQ")
 
 
+def hint_of(text: object) -> str:
+    """What a message adds about what is no id of a store: that it has the form of one, if so.
+
+    >>> hint_of("0064" * 8)
+    ', which is no id of this store (of another one?)'
+    """
+    is_like_one = isinstance(text, str) and len(text) == _STRING_LENGTH and not text.strip("0123456789abcdef")
+    return ", which is no id of this store (of another one?)" if is_like_one else ""
+
+
 class IdSource:
     """Makes the ids of one node, each larger than all before."""
 
