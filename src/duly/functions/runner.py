@@ -17,7 +17,6 @@ from duly.database.database import Database, Read
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota
 from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
-from duly.functions.absent import advise
 from duly.functions.acting import contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
@@ -408,8 +407,6 @@ class Runner:
         job: Job | None = None,
     ) -> None:
         """Tell the log of a run, which was that of `job` if it was scheduled."""
-        if error is not None:
-            advise(error)
         # Nobody else hears of a scheduled function that failed.
         level = logging.ERROR if error is not None and job is not None else logging.INFO
         if _log.isEnabledFor(level):
