@@ -37,7 +37,3 @@ class _Absent:
     def __get__(self, instance: object, owner: type) -> NoReturn:
         # Without `name`, or a traceback would go on to guess at one that is spelled alike.
         raise AttributeError(self._message, obj=owner if instance is None else instance)
-
-
-def advise(error: BaseException) -> None:
-    """Nothing: the errors say it themselves. To go with its one call, in runner.py."""

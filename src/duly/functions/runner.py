@@ -17,7 +17,6 @@ from duly.database.database import Database, Read
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota
 from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
-from duly.functions.absent import advise
 from duly.functions.acting import contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
@@ -411,8 +410,6 @@ class Runner:
         batch: Batch | None = None,
     ) -> None:
         """Tell the log of a run, which was that of `job` if it was scheduled; if in a batch, once that is durable."""
-        if error is not None:
-            advise(error)
         # Nobody else hears of a scheduled function that failed.
         level = logging.ERROR if error is not None and job is not None else logging.INFO
         if _log.isEnabledFor(level):
