@@ -64,6 +64,17 @@ async def ignoring_it(ctx: ActionCtx) -> None:
         except asyncio.CancelledError:
             pass
 
+@internal_action
+async def computing(ctx: ActionCtx) -> None:
+    ctx.log.info("runs computing")
+    while True:
+        pass
+
+@internal_action
+async def blocking(ctx: ActionCtx) -> None:
+    ctx.log.info("runs blocking")
+    time.sleep(600)
+
 @mutation
 async def start(ctx: MutationCtx, names: list[str]) -> None:
     for name in names:
@@ -136,6 +147,18 @@ class Dev:
         while text not in (line := self.next()):
             pass
         return line
+
+    def interrupt_until(self, text: str) -> str:
+        """Press Ctrl-C now and then, until there is a line that has this text in it."""
+        while True:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                line = self._lines.get(timeout=1)
+            except queue.Empty:
+                continue
+            self.seen.append(line)
+            if text in line:
+                return line
 
 
 @contextmanager
@@ -393,6 +416,32 @@ def test_dev_ends_though_a_call_ignores_its_interruption(project: Path) -> None:
             running.wait_for("stopped")
             assert running.process.wait(30) == 0
             assert caller.wait(30) == 1
+
+
+@pytest.mark.parametrize("name", ["computing", "blocking"])
+def test_dev_ends_though_an_action_holds_up_the_event_loop_and_says_where(project: Path, name: str) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", json.dumps({"names": [name]})).returncode == 0
+        running.wait_for(f"runs {name}")
+        assert running.interrupt_until("ended at once in the middle of slow.py:").endswith(
+            ", which held up the event loop: await what it waits for, or write the action as `def`, which runs in a"
+            " thread"
+        )
+        assert running.process.wait(30) == 1
+
+
+def test_dev_ends_at_once_when_it_is_told_so_three_times(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", '{"names": ["ignoring_it"]}').returncode == 0
+        running.wait_for("runs ignoring it")
+        running.interrupt_until("waiting up to 10 s for 1 running action")
+        running.process.send_signal(signal.SIGINT)
+        assert running.interrupt_until("ended at once") == "ended at once"
+        assert running.process.wait(30) == 1
 
 
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:

@@ -226,6 +226,8 @@ DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
 # Processes and threads.
 CALL_TOLD_SECONDS: Final = 3.0
 """How long `duly run` waits for the owner of a store before it says that it waits, in seconds: most calls take less."""
+LOOP_HELD_UP_SECONDS: Final = 0.5
+"""How long the event loop may not answer until it counts as held up, in seconds: what is shorter, nobody feels."""
 BLOCKING_ACTIONS_MAX: Final = 512
 """Threads for actions that are plain functions: as many as 64 scheduled ones can occupy by calling each other 8
 levels deep, so that none waits for a thread that waits for it."""
