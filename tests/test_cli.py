@@ -413,9 +413,43 @@ def test_dev_ends_though_a_call_ignores_its_interruption(project: Path) -> None:
         with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL) as caller:
             running.wait_for("runs ignoring it")
             running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            running.process.send_signal(signal.SIGINT)
             running.wait_for("stopped")
             assert running.process.wait(30) == 0
             assert caller.wait(30) == 1
+    assert not any("Exception" in line for line in running.seen)
+
+
+def test_dev_waits_for_an_action_that_was_called_and_answers(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        command = [sys.executable, "-m", "duly", "run", "slow:until_told"]
+        with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as caller:
+            running.wait_for("runs until told")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            (project / "told").touch()
+            running.wait_for("✓ action   slow:until_told")
+            assert running.next() == "stopped"
+            assert caller.communicate(timeout=30) == ("null\n", None)
+
+
+def test_dev_interrupts_an_action_that_was_called_and_tells_the_caller(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        command = [sys.executable, "-m", "duly", "run", "slow:until_told"]
+        with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as caller:
+            running.wait_for("runs until told")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("✗ action   slow:until_told")
+            running.wait_for("stopped")
+            assert "FunctionError: interrupted: the app was closed before" in caller.communicate(timeout=30)[1]
+    assert not any("Exception" in line for line in running.seen)
 
 
 @pytest.mark.parametrize("name", ["computing", "blocking"])

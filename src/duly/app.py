@@ -21,7 +21,7 @@ from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AppError, DulyError, LoadError, StoreError
-from duly.functions.context import Caller, Identity
+from duly.functions.context import NOBODY, Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
@@ -135,10 +135,10 @@ class App:
         await self.close()
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Start nothing more, let the scheduled actions that run end, commit what is queued, close the store.
+        """Start nothing more, let the actions that run end, commit what is queued, close the store.
 
-        Actions that still run after `grace_seconds` are interrupted, and recorded as such; if this is cancelled,
-        they are at once.
+        Actions that still run after `grace_seconds` are interrupted; that is recorded of those that were scheduled, and
+        raised where others were called. If this is cancelled, they are at once.
         """
         if self._open is not None:
             opened, self._open = self._opened, None
@@ -167,8 +167,8 @@ class App:
         return await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
-        """Run an action here and now, and return its value."""
-        return await self.runner.action(self._find(ref, ACTION), args, Caller(identity))
+        """Run an action here and now, and return its value. FunctionError if the app is closed meanwhile."""
+        return await self._act(self._find(ref, ACTION), args, Caller(identity))
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
@@ -188,7 +188,10 @@ class App:
             return await self.runner.query(function, args)
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args)
-        return await self.runner.action(function, args)
+        return await self._act(function, args)
+
+    async def _act(self, function: Registered, args: Args | None, caller: Caller = NOBODY) -> Any:
+        return await self.executor.called.run(self.runner.action(function, args, caller))
 
     # Operating.
 

@@ -155,8 +155,8 @@ async def _close(app: App, ending: _Ending) -> None:
         return
     executor, task = app.executor, asyncio.current_task()
     assert task is not None
-    if running := executor.running:
-        ending.then(lambda: executor.running and task.cancel())
+    if running := executor.running + len(executor.called):
+        ending.then(lambda: (executor.running or executor.called) and task.cancel())
         actions, them = ("1 running action", "it") if running == 1 else (f"{running} running actions", "them")
         click.echo(f"waiting up to {GRACE_SECONDS:g} s for {actions}; Ctrl-C again interrupts {them}")
     try:

@@ -23,6 +23,7 @@ from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.model import executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
+from duly.workers.called import Called
 
 _log: Final = logging.getLogger("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
@@ -68,6 +69,8 @@ class Executor:
         self._regrouped = database.regrouped
         self._last = Drained()
         self._freed: asyncio.Future[None] | None = None
+        self.called = Called()
+        """Actions that somebody has called, which it does not run, but ends as it does its own."""
         self._chance = chance
         self._claimed_max = DUE_BATCH_MAX
         self._batches_more = 0
@@ -162,22 +165,27 @@ class Executor:
         return self._last
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
-        """Let the running actions end, for so long; then interrupt the others and record it.
+        """Let the actions that run end, also those that were called, for so long; then interrupt the others.
 
-        Those that ignore it are still `running` afterwards: their end is queued to be recorded.
+        That is recorded of those that were scheduled. Those that ignore it are still `running` afterwards: their end is
+        queued to be recorded.
         """
         try:
-            if self._running and grace_seconds > 0:
-                await asyncio.wait(self._running, timeout=grace_seconds)
+            if grace_seconds > 0:
+                await self._have_ended(grace_seconds)
         finally:
             await self._interrupt()
+
+    async def _have_ended(self, seconds: float) -> None:
+        if running := [*self._running, *self.called.ends]:
+            await asyncio.wait(running, timeout=seconds)
 
     async def _interrupt(self) -> None:
         for task in tuple(self._running):
             task.cancel()
+        self.called.interrupt()
         try:
-            if self._running:
-                await asyncio.wait(self._running, timeout=INTERRUPT_SECONDS)
+            await self._have_ended(INTERRUPT_SECONDS)
         finally:
             for job, epoch in self._running.values():
                 self._runner.give_up(job, epoch)
