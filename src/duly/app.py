@@ -191,7 +191,7 @@ class App:
         return await self._act(function, args)
 
     async def _act(self, function: Registered, args: Args | None, caller: Caller = NOBODY) -> Any:
-        return await self.executor.called.run(self.runner.action(function, args, caller))
+        return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
 

@@ -185,6 +185,8 @@ SWEEP_CHECK_MS: Final = 3_600_000.0
 GRACE_SECONDS: Final = 10.0
 """How long running actions may go on when an app is closed, in seconds. A container is given 30 by default, systemd
 gives 90."""
+CLOSING_TOLD_SECONDS: Final = 1.0
+"""How long an app that is closed waits for running actions before it says so, in seconds: most end sooner."""
 INTERRUPT_SECONDS: Final = 5.0
 """How long an action may take to end once it is interrupted, in seconds: enough to clean up. One that ignores it is
 recorded as interrupted nevertheless, and holds up no closing."""

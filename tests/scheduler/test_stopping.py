@@ -144,6 +144,24 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
     assert error.startswith("interrupted: the process that ran this action ended before the action did.")
 
 
+async def test_a_closing_that_waits_says_for_what(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("duly.workers.executor.CLOSING_TOLD_SECONDS", 0.05)
+    app = await running(store, "hang")
+    executor, call = app.executor, asyncio.create_task(app.action("app:wait"))
+    await until(lambda: len(executor.called) == 1)
+    closing = asyncio.create_task(app.close(grace_seconds=60))
+    await until(lambda: len(caplog.records) == 1)
+    assert caplog.records[0].message.startswith(
+        "closing waits up to 60 s more for 2 running actions: app:hang, app:wait;"
+    )
+    gates[-1].set()
+    await call
+    closing.cancel()
+    await asyncio.wait((closing,))
+
+
 @pytest.mark.parametrize("seconds", [0, 0.05])  # the executor and the sweeper are about to stop, or have stopped
 async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, seconds: float) -> None:
     app = await running(store, "hang")

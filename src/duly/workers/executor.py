@@ -19,7 +19,7 @@ from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
-from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
+from duly.limits import CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.model import executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
@@ -27,6 +27,7 @@ from duly.workers.called import Called
 
 _log: Final = logging.getLogger("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
+_NAMED_MAX: Final = 8  # actions, in one line of the log
 
 
 class Drained(NamedTuple):
@@ -172,13 +173,27 @@ class Executor:
         """
         try:
             if grace_seconds > 0:
-                await self._have_ended(grace_seconds)
+                told = min(grace_seconds, CLOSING_TOLD_SECONDS)
+                await self._have_ended(told)
+                self._tell_waits(grace_seconds - told)
+                await self._have_ended(grace_seconds - told)
         finally:
             await self._interrupt()
 
     async def _have_ended(self, seconds: float) -> None:
         if running := [*self._running, *self.called.ends]:
             await asyncio.wait(running, timeout=seconds)
+
+    def _tell_waits(self, seconds: float) -> None:
+        names = sorted([*(job.name for job, _ in self._running.values()), *self.called.names])
+        if names and seconds > 0:
+            these = ", ".join(names[:_NAMED_MAX]) + ("" if len(names) <= _NAMED_MAX else ", …")
+            _log.warning(
+                "closing waits up to %.3g s more for %s: %s; cancelling it, as Ctrl-C does, interrupts them",
+                seconds,
+                "a running action" if len(names) == 1 else f"{len(names)} running actions",
+                these,
+            )
 
     async def _interrupt(self) -> None:
         for task in tuple(self._running):
