@@ -37,6 +37,7 @@ from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.executor import Executor
+from duly.workers.heartbeat import Heartbeat
 from duly.workers.sweeper import Sweeper
 
 Args = dict[str, Any]
@@ -69,7 +70,8 @@ class App:
     `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
     functions but runs none. With `development=True` clients learn the text of errors, and each mutation runs twice:
-    what its two runs do not write alike is reported in the log `duly.run`. `limits` are those of `duly.limits`.
+    what its two runs do not write alike is reported in the log `duly.run`, and who holds up the event loop in
+    `duly.loop`. `limits` are those of `duly.limits`.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -127,7 +129,7 @@ class App:
             await database.close()
             raise
         workers: list[alarm.Worker] = [executor, Sweeper(database, self._clock)] if self._executes else []
-        return _Open(database, runner, executor, workers, self._clock)
+        return _Open(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -297,7 +299,13 @@ class _Open:
     """What an open app holds."""
 
     def __init__(
-        self, database: Database, runner: Runner, executor: Executor, workers: list[alarm.Worker], clock: Clock
+        self,
+        database: Database,
+        runner: Runner,
+        executor: Executor,
+        workers: list[alarm.Worker],
+        clock: Clock,
+        heartbeat: Heartbeat | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.database = database
@@ -305,6 +313,7 @@ class _Open:
         self.executor = executor
         self.reloading = asyncio.Lock()
         """Schemas are applied one after the other."""
+        self._heartbeat = heartbeat
         self._stop: asyncio.Future[None] = self.loop.create_future()
         self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
 
@@ -324,14 +333,19 @@ class _Open:
                 try:
                     await self.database.close()
                 finally:
-                    self.runner.close()  # last, for it refuses what threads wait for
+                    self._end()
 
     async def crash(self) -> None:
         for task in self._tasks:
             task.cancel()
         await self.database.abandon()
         await self.executor.stop()
-        self.runner.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.runner.close()  # last, for it refuses what threads wait for
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
 class Subscription(Generic[R]):

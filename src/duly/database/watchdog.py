@@ -242,6 +242,12 @@ def line_of(frame: FrameType | None) -> str:
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
+def line_in(thread: int) -> str:
+    """The innermost line of the application that a thread is at; "" if there is none."""
+    with _no_collection():
+        return line_of(_frames().get(thread))
+
+
 HELD_UP_ADVICE: Final = "await what it waits for, or write the action as `def`, which runs in a thread"
 """What to do about code that holds up the event loop."""
 
@@ -272,4 +278,4 @@ _raise_in.restype = ctypes.c_int
 _NOTHING: Final[Any] = ctypes.py_object()  # NULL, which takes back what has not arrived
 
 
-__all__ = ["HELD_UP_ADVICE", "UNWATCHED", "Interruption", "Watchdog", "Watched", "is_application", "line_of"]
+__all__ = ["HELD_UP_ADVICE", "UNWATCHED", "Interruption", "Watchdog", "Watched", "is_application", "line_in", "line_of"]
