@@ -204,6 +204,26 @@ def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args:
     assert "Traceback" not in failed.stderr
 
 
+def test_run_takes_arguments_from_its_standard_input(project: Path) -> None:
+    text = "tea" * 100_000  # more than one argument of a command may have
+    command = [sys.executable, "-m", "duly", "run", "notes:add", "-"]
+    given = json.dumps({"text": text})
+    added = subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, timeout=60)
+    assert (added.returncode, added.stderr) == (0, "")
+    assert duly(project, "run", "notes:count").stdout == "1\n"
+    refused = subprocess.run(command, cwd=project, input=text, capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, "got 'teatea" in refused.stderr, len(refused.stderr) < 1000) == (2, True, True)
+
+
+def test_what_a_function_prints_is_no_part_of_the_json(project: Path) -> None:
+    (project / "backend" / "loud.py").write_text(
+        "print('imported')\nfrom duly import SyncActionCtx, action\n@action\n"
+        "def speak(ctx: SyncActionCtx) -> list[int]:\n    print('spoken')\n    return [1]\n"
+    )
+    said = duly(project, "run", "loud:speak")
+    assert (json.loads(said.stdout), said.stderr) == ([1], "imported\nspoken\n")
+
+
 def test_dev_executes_what_run_has_scheduled_and_reloads(configured: Path, engine: str) -> None:
     module = configured / "backend" / "notes.py"
     with dev(configured) as running:
