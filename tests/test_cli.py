@@ -377,6 +377,29 @@ def test_dev_keeps_the_last_good_code_while_its_folder_is_gone(project: Path, lo
     assert not any("reloaded 0" in line for line in running.seen)
 
 
+def test_dev_reloads_what_its_folder_imports_from_beside_it(project: Path) -> None:
+    lib, more = project / "lib.py", project / "backend" / "more.py"
+    lib.write_text("def broken(:\n")
+    more.write_text(
+        "from duly import QueryCtx, query\nfrom lib import NAME\n@query\n"
+        "async def name(ctx: QueryCtx) -> str:\n    return NAME\n"
+    )
+    with dev(project) as running:
+        running.wait_for("cannot start; waiting for a change")
+        lib.write_text("NAME = 'one'\n")
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "more:name").stdout == '"one"\n'
+        lib.write_text("NAME = 'another'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(project, "run", "more:name").stdout == '"another"\n'
+        lib.write_text("import nothing_of_that_name\n")
+        running.wait_for("not reloaded, the last good code goes on")
+        assert duly(project, "run", "more:name").stdout == '"another"\n'
+        lib.write_text("NAME = 'a third'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(project, "run", "more:name").stdout == '"a third"\n'
+
+
 def test_dev_ends_when_its_store_is_gone(project: Path) -> None:
     with dev(project) as running:
         running.wait_for("Ctrl-C ends this")

@@ -227,12 +227,13 @@ _LIBRARIES: Final = (
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib", "scripts")),
     "<frozen",
 )
+_ELSEWHERE: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
 _NEVER: Final = (_DULY, str(Path(logging.__file__).parent) + os.sep, threading.__file__, "<frozen")
 
 
 def is_application(file: str) -> bool:
     """Whether a file of source is the application's, and not one of Python, of a library or of duly."""
-    return not file.startswith(_LIBRARIES)
+    return not file.startswith(_LIBRARIES) and _ELSEWHERE.isdisjoint(file.split(os.sep))
 
 
 def line_of(frame: FrameType | None) -> str:
