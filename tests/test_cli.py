@@ -524,7 +524,22 @@ def test_dev_ends_at_once_when_it_is_told_so_three_times(project: Path) -> None:
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
     failed = duly(tmp_path, "dev")
     assert failed.returncode == 1
-    assert "got the folder 'backend', which does not exist; name one: duly dev FOLDER" in failed.stderr
+    assert f"'backend', which does not exist ({tmp_path}/backend); name one: duly dev FOLDER" in failed.stderr
+    (tmp_path / "orders.py").touch()
+    failed = duly(tmp_path, "dev", "orders.py")
+    assert f"'orders.py', which is a file ({tmp_path}/orders.py); name one: duly dev FOLDER" in failed.stderr
+
+
+def test_dev_of_a_folder_without_functions_says_so(tmp_path: Path) -> None:
+    (tmp_path / "backend").mkdir()
+    with dev(tmp_path) as running:
+        running.wait_for("runs 0 functions of backend")
+        assert running.next().startswith(f"There is no decorated function in {tmp_path}/backend yet: ")
+
+
+def test_a_store_that_is_not_there_is_named_with_its_whole_path(project: Path) -> None:
+    failed = duly(project, "jobs", "list", "--store", "sqlite:///other.db")
+    assert f"there is no store at sqlite:///other.db ({project}/other.db); duly dev makes one" in failed.stderr
 
 
 def test_a_number_in_json_with_an_integral_value_is_an_int(project: Path) -> None:

@@ -410,6 +410,13 @@ def test_a_preview_of_what_makes_no_sense_says_why(args: list[str], message: str
 # What cannot be done.
 
 
+@pytest.mark.parametrize("command", ["show", "pause", "trigger"])
+def test_a_name_that_is_unknown_is_answered_with_those_there_are(shop: Shop, command: str) -> None:
+    shop.passes(timedelta())
+    assert "expected the id or the name of one there is: did you mean 'report'?" in shop.fails(command, "rapport")
+    assert "one there is: clear presence, wake up, report, bill" in shop.fails(command, "x")
+
+
 @pytest.mark.parametrize("args", [["list"], ["show", "x"], ["pause", "x"], ["resume", "x"], ["trigger", "x"]])
 def test_a_store_that_does_not_exist_is_an_error_and_is_not_made(shop: Shop, tmp_path: Path, args: list[str]) -> None:
     for _ in range(2):

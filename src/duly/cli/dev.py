@@ -44,7 +44,10 @@ def dev(folder: str, store: str) -> None:
     with `duly run`.
     """
     if not Path(folder).is_dir():
-        raise click.ClickException(f"got the folder {folder!r}, which does not exist; name one: duly dev FOLDER")
+        there = "which is a file" if Path(folder).is_file() else "which does not exist"
+        raise click.ClickException(
+            f"got the folder {folder!r}, {there} ({Path(folder).absolute()}); name one: duly dev FOLDER"
+        )
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_dev(folder, store))
     click.echo("stopped")
@@ -64,6 +67,8 @@ async def _dev(folder: str, store: str) -> None:
             await changes.next()
         # At once: what is due starts while others wait for something.
         click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
+        if not app.runner.registry.functions:
+            click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
         if not is_postgres(store):

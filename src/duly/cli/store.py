@@ -42,7 +42,10 @@ def _in_use(store: str, owner: int | None) -> str:
 async def check_exists(store: str) -> None:
     """Raise a StoreError where there is no store, which to open it would make: its address may be mistyped."""
     if not await asyncio.to_thread(_exists, store):
-        raise StoreError(f"there is no store at {options.shown(store)}; duly dev makes one, --store names another")
+        where = "" if is_postgres(store) else f" ({Path(sqlite_path(store)).absolute()})"  # noqa: ASYNC240
+        raise StoreError(
+            f"there is no store at {options.shown(store)}{where}; duly dev makes one, --store names another"
+        )
 
 
 def _exists(store: str) -> bool:
