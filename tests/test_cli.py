@@ -64,6 +64,17 @@ async def ignoring_it(ctx: ActionCtx) -> None:
         except asyncio.CancelledError:
             pass
 
+@internal_action
+async def computing(ctx: ActionCtx) -> None:
+    ctx.log.info("runs computing")
+    while True:
+        pass
+
+@internal_action
+async def blocking(ctx: ActionCtx) -> None:
+    ctx.log.info("runs blocking")
+    time.sleep(600)
+
 @mutation
 async def start(ctx: MutationCtx, names: list[str]) -> None:
     for name in names:
@@ -137,6 +148,18 @@ class Dev:
             pass
         return line
 
+    def interrupt_until(self, text: str) -> str:
+        """Press Ctrl-C now and then, until there is a line that has this text in it."""
+        while True:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                line = self._lines.get(timeout=1)
+            except queue.Empty:
+                continue
+            self.seen.append(line)
+            if text in line:
+                return line
+
 
 @contextmanager
 def dev(project: Path, environment: dict[str, str] | None = None) -> Iterator[Dev]:
@@ -179,6 +202,26 @@ def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args:
     assert failed.returncode != 0
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_run_takes_arguments_from_its_standard_input(project: Path) -> None:
+    text = "tea" * 100_000  # more than one argument of a command may have
+    command = [sys.executable, "-m", "duly", "run", "notes:add", "-"]
+    given = json.dumps({"text": text})
+    added = subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, timeout=60)
+    assert (added.returncode, added.stderr) == (0, "")
+    assert duly(project, "run", "notes:count").stdout == "1\n"
+    refused = subprocess.run(command, cwd=project, input=text, capture_output=True, text=True, timeout=60)
+    assert (refused.returncode, "got 'teatea" in refused.stderr, len(refused.stderr) < 1000) == (2, True, True)
+
+
+def test_what_a_function_prints_is_no_part_of_the_json(project: Path) -> None:
+    (project / "backend" / "loud.py").write_text(
+        "print('imported')\nfrom duly import SyncActionCtx, action\n@action\n"
+        "def speak(ctx: SyncActionCtx) -> list[int]:\n    print('spoken')\n    return [1]\n"
+    )
+    said = duly(project, "run", "loud:speak")
+    assert (json.loads(said.stdout), said.stderr) == ([1], "imported\nspoken\n")
 
 
 def test_dev_executes_what_run_has_scheduled_and_reloads(configured: Path, engine: str) -> None:
@@ -334,6 +377,29 @@ def test_dev_keeps_the_last_good_code_while_its_folder_is_gone(project: Path, lo
     assert not any("reloaded 0" in line for line in running.seen)
 
 
+def test_dev_reloads_what_its_folder_imports_from_beside_it(project: Path) -> None:
+    lib, more = project / "lib.py", project / "backend" / "more.py"
+    lib.write_text("def broken(:\n")
+    more.write_text(
+        "from duly import QueryCtx, query\nfrom lib import NAME\n@query\n"
+        "async def name(ctx: QueryCtx) -> str:\n    return NAME\n"
+    )
+    with dev(project) as running:
+        running.wait_for("cannot start; waiting for a change")
+        lib.write_text("NAME = 'one'\n")
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "more:name").stdout == '"one"\n'
+        lib.write_text("NAME = 'another'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(project, "run", "more:name").stdout == '"another"\n'
+        lib.write_text("import nothing_of_that_name\n")
+        running.wait_for("not reloaded, the last good code goes on")
+        assert duly(project, "run", "more:name").stdout == '"another"\n'
+        lib.write_text("NAME = 'a third'\n")
+        running.wait_for("reloaded 4 functions")
+        assert duly(project, "run", "more:name").stdout == '"a third"\n'
+
+
 def test_dev_ends_when_its_store_is_gone(project: Path) -> None:
     with dev(project) as running:
         running.wait_for("Ctrl-C ends this")
@@ -390,15 +456,90 @@ def test_dev_ends_though_a_call_ignores_its_interruption(project: Path) -> None:
         with subprocess.Popen(command, cwd=project, stderr=subprocess.DEVNULL) as caller:
             running.wait_for("runs ignoring it")
             running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            running.process.send_signal(signal.SIGINT)
             running.wait_for("stopped")
             assert running.process.wait(30) == 0
             assert caller.wait(30) == 1
+    assert not any("Exception" in line for line in running.seen)
+
+
+def test_dev_waits_for_an_action_that_was_called_and_answers(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        command = [sys.executable, "-m", "duly", "run", "slow:until_told"]
+        with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as caller:
+            running.wait_for("runs until told")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            (project / "told").touch()
+            running.wait_for("✓ action   slow:until_told")
+            assert running.next() == "stopped"
+            assert caller.communicate(timeout=30) == ("null\n", None)
+
+
+def test_dev_interrupts_an_action_that_was_called_and_tells_the_caller(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        command = [sys.executable, "-m", "duly", "run", "slow:until_told"]
+        with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as caller:
+            running.wait_for("runs until told")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("waiting up to 10 s for 1 running action; Ctrl-C again interrupts it")
+            running.process.send_signal(signal.SIGINT)
+            running.wait_for("✗ action   slow:until_told")
+            running.wait_for("stopped")
+            assert "FunctionError: interrupted: the app was closed before" in caller.communicate(timeout=30)[1]
+    assert not any("Exception" in line for line in running.seen)
+
+
+@pytest.mark.parametrize("name", ["computing", "blocking"])
+def test_dev_ends_though_an_action_holds_up_the_event_loop_and_says_where(project: Path, name: str) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", json.dumps({"names": [name]})).returncode == 0
+        running.wait_for(f"runs {name}")
+        assert running.interrupt_until("ended at once in the middle of slow.py:").endswith(
+            ", which held up the event loop: await what it waits for, or write the action as `def`, which runs in a"
+            " thread"
+        )
+        assert running.process.wait(30) == 1
+
+
+def test_dev_ends_at_once_when_it_is_told_so_three_times(project: Path) -> None:
+    (project / "backend" / "slow.py").write_text(SLOW)
+    with dev(project) as running:
+        running.wait_for("Ctrl-C ends this")
+        assert duly(project, "run", "slow:start", '{"names": ["ignoring_it"]}').returncode == 0
+        running.wait_for("runs ignoring it")
+        running.interrupt_until("waiting up to 10 s for 1 running action")
+        running.process.send_signal(signal.SIGINT)
+        assert running.interrupt_until("ended at once") == "ended at once"
+        assert running.process.wait(30) == 1
 
 
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
     failed = duly(tmp_path, "dev")
     assert failed.returncode == 1
-    assert "got the folder 'backend', which does not exist; name one: duly dev FOLDER" in failed.stderr
+    assert f"'backend', which does not exist ({tmp_path}/backend); name one: duly dev FOLDER" in failed.stderr
+    (tmp_path / "orders.py").touch()
+    failed = duly(tmp_path, "dev", "orders.py")
+    assert f"'orders.py', which is a file ({tmp_path}/orders.py); name one: duly dev FOLDER" in failed.stderr
+
+
+def test_dev_of_a_folder_without_functions_says_so(tmp_path: Path) -> None:
+    (tmp_path / "backend").mkdir()
+    with dev(tmp_path) as running:
+        running.wait_for("runs 0 functions of backend")
+        assert running.next().startswith(f"There is no decorated function in {tmp_path}/backend yet: ")
+
+
+def test_a_store_that_is_not_there_is_named_with_its_whole_path(project: Path) -> None:
+    failed = duly(project, "jobs", "list", "--store", "sqlite:///other.db")
+    assert f"there is no store at sqlite:///other.db ({project}/other.db); duly dev makes one" in failed.stderr
 
 
 def test_a_number_in_json_with_an_integral_value_is_an_int(project: Path) -> None:

@@ -21,7 +21,7 @@ from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AppError, DulyError, LoadError, StoreError
-from duly.functions.context import Caller, Identity
+from duly.functions.context import NOBODY, Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
@@ -37,6 +37,7 @@ from duly.storage.sqlite import SqliteEngine
 from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.executor import Executor
+from duly.workers.heartbeat import Heartbeat
 from duly.workers.sweeper import Sweeper
 
 Args = dict[str, Any]
@@ -69,7 +70,8 @@ class App:
     `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
     functions but runs none. With `development=True` clients learn the text of errors, and each mutation runs twice:
-    what its two runs do not write alike is reported in the log `duly.run`. `limits` are those of `duly.limits`.
+    what its two runs do not write alike is reported in the log `duly.run`, and who holds up the event loop in
+    `duly.loop`. `limits` are those of `duly.limits`.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -127,7 +129,7 @@ class App:
             await database.close()
             raise
         workers: list[alarm.Worker] = [executor, Sweeper(database, self._clock)] if self._executes else []
-        return _Open(database, runner, executor, workers, self._clock)
+        return _Open(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -135,10 +137,10 @@ class App:
         await self.close()
 
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Start nothing more, let the scheduled actions that run end, commit what is queued, close the store.
+        """Start nothing more, let the actions that run end, commit what is queued, close the store.
 
-        Actions that still run after `grace_seconds` are interrupted, and recorded as such; if this is cancelled,
-        they are at once.
+        Actions that still run after `grace_seconds` are interrupted; that is recorded of those that were scheduled, and
+        raised where others were called. If this is cancelled, they are at once.
         """
         if self._open is not None:
             opened, self._open = self._opened, None
@@ -167,8 +169,8 @@ class App:
         return await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
-        """Run an action here and now, and return its value."""
-        return await self.runner.action(self._find(ref, ACTION), args, Caller(identity))
+        """Run an action here and now, and return its value. FunctionError if the app is closed meanwhile."""
+        return await self._act(self._find(ref, ACTION), args, Caller(identity))
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
@@ -188,7 +190,10 @@ class App:
             return await self.runner.query(function, args)
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args)
-        return await self.runner.action(function, args)
+        return await self._act(function, args)
+
+    async def _act(self, function: Registered, args: Args | None, caller: Caller = NOBODY) -> Any:
+        return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
 
@@ -294,7 +299,13 @@ class _Open:
     """What an open app holds."""
 
     def __init__(
-        self, database: Database, runner: Runner, executor: Executor, workers: list[alarm.Worker], clock: Clock
+        self,
+        database: Database,
+        runner: Runner,
+        executor: Executor,
+        workers: list[alarm.Worker],
+        clock: Clock,
+        heartbeat: Heartbeat | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.database = database
@@ -302,6 +313,7 @@ class _Open:
         self.executor = executor
         self.reloading = asyncio.Lock()
         """Schemas are applied one after the other."""
+        self._heartbeat = heartbeat
         self._stop: asyncio.Future[None] = self.loop.create_future()
         self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
 
@@ -321,14 +333,19 @@ class _Open:
                 try:
                     await self.database.close()
                 finally:
-                    self.runner.close()  # last, for it refuses what threads wait for
+                    self._end()
 
     async def crash(self) -> None:
         for task in self._tasks:
             task.cancel()
         await self.database.abandon()
         await self.executor.stop()
-        self.runner.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.runner.close()  # last, for it refuses what threads wait for
+        if self._heartbeat is not None:
+            self._heartbeat.close()
 
 
 class Subscription(Generic[R]):

@@ -185,6 +185,8 @@ SWEEP_CHECK_MS: Final = 3_600_000.0
 GRACE_SECONDS: Final = 10.0
 """How long running actions may go on when an app is closed, in seconds. A container is given 30 by default, systemd
 gives 90."""
+CLOSING_TOLD_SECONDS: Final = 1.0
+"""How long an app that is closed waits for running actions before it says so, in seconds: most end sooner."""
 INTERRUPT_SECONDS: Final = 5.0
 """How long an action may take to end once it is interrupted, in seconds: enough to clean up. One that ignores it is
 recorded as interrupted nevertheless, and holds up no closing."""
@@ -226,6 +228,8 @@ DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
 # Processes and threads.
 CALL_TOLD_SECONDS: Final = 3.0
 """How long `duly run` waits for the owner of a store before it says that it waits, in seconds: most calls take less."""
+LOOP_HELD_UP_SECONDS: Final = 0.5
+"""How long the event loop may not answer until it counts as held up, in seconds: what is shorter, nobody feels."""
 BLOCKING_ACTIONS_MAX: Final = 512
 """Threads for actions that are plain functions: as many as 64 scheduled ones can occupy by calling each other 8
 levels deep, so that none waits for a thread that waits for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -194,11 +195,37 @@ def test_all_there_is_to_know_of_a_cron_is_shown(shop: Shop) -> None:
     }
 
 
-def test_the_next_ten_runs_are_shown_with_the_changes_of_the_clock(shop: Shop) -> None:
+def it_is(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    monkeypatch.setattr("duly.cli.store.SystemClock", lambda: ManualClock(now.timestamp() * 1000))
+
+
+def test_the_next_runs_begin_with_what_becomes_of_the_slots_that_have_passed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = cron_jobs()
+    for missed in ("once", "skip", "all"):
+        declared.interval(missed, {"hours": 1}, "app:note", missed=missed)
+    shop.passes(timedelta(minutes=1), declared=declared)
+    it_is(monkeypatch, START + timedelta(hours=3, minutes=30))
+    assert {name: shop.shown(name)["next runs"][0] for name in ("once", "skip", "all")} == {
+        "once": "1 as soon as an application executes, for the 3 slots that have passed",
+        "skip": "none for the 3 slots that have passed",
+        "all": "3 as soon as an application executes, for the 3 slots that have passed",
+    }
+    assert [run[:20] for run in shop.shown("skip")["next runs"][1:3]] == [
+        "Fri 2025-03-28 16:00",
+        "Fri 2025-03-28 17:00",
+    ]
+    it_is(monkeypatch, START + timedelta(hours=1, seconds=30))
+    in_time = "1 as soon as an application executes, for the slot that has passed"
+    assert [shop.shown(name)["next runs"][0] for name in ("once", "skip", "all")] == [in_time] * 3
+
+
+def test_the_next_ten_runs_are_shown_with_the_changes_of_the_clock(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.passes(timedelta(hours=1))
+    it_is(monkeypatch, START + timedelta(hours=1))
     runs = shop.shown("wake up")["next runs"]
     assert len(runs) == 10
-    # The clock of the operator is years ahead: in his summer or winter.
     assert runs[0].startswith("Sat 2025-03-29 02:30:00+01:00  2025-03-29T01:30:00Z  ")
     assert runs[1].startswith("Sun 2025-03-30 03:00:00+02:00  2025-03-30T01:00:00Z  ")
     assert runs[1].endswith("  ← the clock was set ahead by 1 h")
@@ -207,8 +234,9 @@ def test_the_next_ten_runs_are_shown_with_the_changes_of_the_clock(shop: Shop) -
     assert [run for run in runs[2:] if "←" in run] == []
 
 
-def test_the_next_runs_of_an_interval_keep_its_phase(shop: Shop) -> None:
+def test_the_next_runs_of_an_interval_keep_its_phase(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.passes(timedelta(minutes=40))
+    it_is(monkeypatch, START + timedelta(minutes=40))
     runs = shop.shown("clear presence")["next runs"]
     assert [run[:29] for run in runs[:2]] == ["Fri 2025-03-28 13:00:00+00:00", "Fri 2025-03-28 13:30:00+00:00"]
 
@@ -382,6 +410,13 @@ def test_a_preview_of_what_makes_no_sense_says_why(args: list[str], message: str
 # What cannot be done.
 
 
+@pytest.mark.parametrize("command", ["show", "pause", "trigger"])
+def test_a_name_that_is_unknown_is_answered_with_those_there_are(shop: Shop, command: str) -> None:
+    shop.passes(timedelta())
+    assert "expected the id or the name of one there is: did you mean 'report'?" in shop.fails(command, "rapport")
+    assert "one there is: clear presence, wake up, report, bill" in shop.fails(command, "x")
+
+
 @pytest.mark.parametrize("args", [["list"], ["show", "x"], ["pause", "x"], ["resume", "x"], ["trigger", "x"]])
 def test_a_store_that_does_not_exist_is_an_error_and_is_not_made(shop: Shop, tmp_path: Path, args: list[str]) -> None:
     for _ in range(2):
@@ -395,7 +430,9 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
         async with App({"app": APP, "crons": DECLARED}, shop.store, executor=False):
             return await asyncio.to_thread(shop.fails, "pause", "clear presence")
 
-    assert "is owned by this process, by another App" in asyncio.run(scenario())
+    said = asyncio.run(scenario())
+    assert f"is owned by process {os.getpid()}, and this needs it while nobody owns it" in said
+    assert "app.pause()" in said
 
 
 def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -467,7 +468,9 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
         async with App({"app": APP}, shop.store):
             return await asyncio.to_thread(shop.fails, "list")
 
-    assert "is owned by this process, by another App" in asyncio.run(scenario())
+    said = asyncio.run(scenario())
+    assert f"is owned by process {os.getpid()}, and this needs it while nobody owns it" in said
+    assert "app.pause()" in said
 
 
 def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> None:

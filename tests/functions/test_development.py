@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from contextlib import suppress
@@ -262,3 +263,29 @@ async def test_data_that_is_no_value_does_not_reach_a_client() -> None:
         told = t.app.client_error(AppError({"when": {1, 2}}))
         assert told.data is UNSET
         assert told.message == f"[Request ID: {told.request_id}] Server Error"
+
+
+@action
+async def blocks(ctx: ActionCtx) -> None:
+    while not told:
+        pass
+
+
+told: list[str] = []
+"""What the log has, at once: the event loop stands still."""
+
+
+async def test_what_holds_up_the_event_loop_is_reported_with_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    told.clear()
+    monkeypatch.setattr(logging.getLogger("duly.loop"), "handle", lambda record: told.append(record.getMessage()))
+    async with Harness({"app": SimpleNamespace(blocks=blocks)}, development=True) as t:
+        await t.action("app:blocks")
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+    [first, second] = told
+    assert re.fullmatch(
+        r"test_development.py:\d+ holds up the event loop: calls and other actions wait; await what it waits for, or"
+        r" write the action as `def`, which runs in a thread",
+        first,
+    )
+    assert re.fullmatch(r"test_development.py:\d+ has held up the event loop for [0-9.]+ s", second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from duly import (
     ActionCtx,
     App,
+    FunctionError,
     MutationCtx,
     QueryCtx,
     StoreError,
@@ -142,6 +144,24 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
     assert error.startswith("interrupted: the process that ran this action ended before the action did.")
 
 
+async def test_a_closing_that_waits_says_for_what(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("duly.workers.executor.CLOSING_TOLD_SECONDS", 0.05)
+    app = await running(store, "hang")
+    executor, call = app.executor, asyncio.create_task(app.action("app:wait"))
+    await until(lambda: len(executor.called) == 1)
+    closing = asyncio.create_task(app.close(grace_seconds=60))
+    await until(lambda: len(caplog.records) == 1)
+    assert caplog.records[0].message.startswith(
+        "closing waits up to 60 s more for 2 running actions: app:hang, app:wait;"
+    )
+    gates[-1].set()
+    await call
+    closing.cancel()
+    await asyncio.wait((closing,))
+
+
 @pytest.mark.parametrize("seconds", [0, 0.05])  # the executor and the sweeper are about to stop, or have stopped
 async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, seconds: float) -> None:
     app = await running(store, "hang")
@@ -157,20 +177,75 @@ async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, second
     assert error.startswith("interrupted")
 
 
+@pytest.mark.parametrize("name", ["wait", "wait_in_a_thread"])
+async def test_an_action_that_was_called_gets_time_to_end(store: str, name: str) -> None:
+    app = await App(MODULES, store).__aenter__()
+    executor, call = app.executor, asyncio.create_task(app.action(f"app:{name}"))
+    await until(lambda: len(executor.called) == 1)
+    closing = asyncio.create_task(app.close(grace_seconds=60))
+    await asyncio.sleep(0)
+    gates[-1].set()
+    doors[-1].set()
+    await closing
+    assert call.done()
+    await call
+    assert len(executor.called) == 0
+    found, _ = await looked_up(store)
+    assert found == {"wait": ["pending"], "wait_in_a_thread": []}[name]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_an_action_that_was_called_and_takes_longer_is_interrupted_and_its_caller_told(
+    store: str, is_cancelled: bool
+) -> None:
+    app = await App(MODULES, store).__aenter__()
+    executor = app.executor
+    calls = [asyncio.create_task(app.run("app:hang")), asyncio.create_task(app.action(wait_in_a_thread))]
+    await until(lambda: len(executor.called) == 2)
+    closing = asyncio.create_task(app.close(grace_seconds=60 if is_cancelled else 0))
+    if is_cancelled:
+        await asyncio.sleep(0.05)
+        closing.cancel()
+    await asyncio.wait((closing,), timeout=10)
+    assert closing.cancelled() == is_cancelled
+    for call in calls:
+        assert not call.cancelled()
+        with pytest.raises(FunctionError, match="interrupted: the app was closed before this action ended"):
+            await call
+    doors[-1].set()
+
+
+async def test_a_caller_that_is_cancelled_is_so_while_the_app_is_open(
+    store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "duly.run")
+    async with App(MODULES, store) as app:
+        call = asyncio.create_task(app.action("app:hang"))
+        await until(lambda: len(app.executor.called) == 1)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert len(app.executor.called) == 0
+    [record] = caplog.records
+    assert "FunctionError: interrupted: the app was closed before this action ended, or its caller" in record.message
+
+
 async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("duly.workers.executor.INTERRUPT_SECONDS", 0.1)
     app = await running(store, "ignore", "hang")
-    executor = app.executor
+    executor, call = app.executor, asyncio.create_task(app.action("app:ignore"))
+    await until(lambda: len(executor.called) == 1)
     await asyncio.wait_for(app.close(grace_seconds=0), 20)
-    assert executor.running == 1
+    assert (executor.running, len(executor.called)) == (1, 1)
     found, [one, other] = await looked_up(store)
     assert found == ["failed", "failed"]
     assert one == other
     assert one.startswith("interrupted")
     gates[-1].set()
     await until(lambda: executor.running == 0)
+    await call
 
 
 async def test_a_thread_that_waits_for_the_app_is_told_when_it_is_closed(store: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 import click
@@ -15,7 +15,8 @@ from duly.clock import to_milliseconds
 from duly.limits import OF_ANY_SIZE
 from duly.model import schedule as schedules
 from duly.model.cron_log import SKIPPED, Log
-from duly.model.crons import CODE, Cron, document_of
+from duly.model.cron_slots import admitted, come
+from duly.model.crons import CODE, Cron, document_of, options_of
 from duly.model.schedule import Interval, Schedule, Slot
 from duly.storage.engine import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
@@ -143,7 +144,14 @@ def _next_runs(cron: Cron, schedule: Schedule, now: float) -> Iterator[str]:
         return iter(["none: its clock could not go on, until it is changed or resumed", *cron["error"].split("\n")])
     if "nextRunTime" not in cron:
         return iter(["none while it is paused"])
-    return upcoming(schedule, cron["nextRunTime"], now)
+    if cron["nextRunTime"] > now:
+        return upcoming(schedule, cron["nextRunTime"], now)
+    passed = come(schedule, cron["nextRunTime"], now)
+    started, waiting = admitted(options_of(cron), passed, now, len(cron["runs"]), len(cron["queue"]))
+    slots = "the slot that has passed" if passed.total == 1 else f"the {passed.total:,} slots that have passed"
+    count = len(started) + len(waiting)
+    first = f"{count} as soon as an application executes, for {slots}" if count else f"none for {slots}"
+    return chain([first], upcoming(schedule, passed.next, now))
 
 
 def _past(log: Log, now: float) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Final
 
@@ -16,6 +17,7 @@ from duly.cli.store import opened
 from duly.cli.times import both, off
 from duly.clock import SystemClock
 from duly.database.transaction import Transaction
+from duly.errors import InvalidScheduleError
 from duly.limits import CRON_LOGS_MAX
 from duly.model import cron_log, executor_state, operating
 from duly.model import crons as model
@@ -24,6 +26,7 @@ from duly.model.crons import Cron
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
 
+_NAMED_MAX: Final = 12  # where the name of one is unknown
 _name: Final = click.argument("name", metavar="NAME")
 
 
@@ -95,10 +98,20 @@ async def _show(store: str, name: str, history: int) -> None:
 
 
 async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
-    id, cron = await model.must_find(transaction, ids, name)
+    id, cron = await _must_find(transaction, ids, name)
     rows = [await transaction.get(JOBS, int(run)) for run in cron["runs"]]
     logs = await cron_log.history(transaction, cron, history) if history else []
     return Known(id, cron, logs, [row for row in rows if isinstance(row, Job)]), transaction.now
+
+
+async def _must_find(transaction: Transaction, ids: IdCodec, name: str) -> tuple[int, Cron]:
+    found = await model.look_up(transaction, ids, name)
+    if found is not None:
+        return found
+    names = [cron["name"] for _, cron in await model.everything(transaction)]
+    close = get_close_matches(name, names)
+    meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ", ".join(names[:_NAMED_MAX]) or "no crons"
+    raise InvalidScheduleError(f"got the cron {name!r:.80}, expected the id or the name of one there is: {meant}")
 
 
 # pause, resume, trigger
@@ -142,7 +155,7 @@ async def _act(store: str, name: str, act: model.Act) -> tuple[Cron, Cron]:
 
 
 async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.Act) -> tuple[Cron, Cron]:
-    id, before = await model.must_find(transaction, ids, name)
+    id, before = await _must_find(transaction, ids, name)
     await act(transaction, id, before)
     return before, await model.load(transaction, id) or before
 

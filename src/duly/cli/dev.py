@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import click
@@ -19,14 +20,18 @@ from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.times import both
 from duly.cli.watching import Changes, identity_of, until_gone
+from duly.clock import monotonic
+from duly.database.watchdog import HELD_UP_ADVICE, line_of
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
 from duly.functions.registry import Registry
-from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS
+from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_HELD_UP_SECONDS
 from duly.model import executor_state
 from duly.server import door
 from duly.storage.postgres.address import is_postgres
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS_HEEDED: Final = 2
+"""How many have an orderly end: who asks a third time wants it at any price."""
 
 
 @click.command()
@@ -39,7 +44,10 @@ def dev(folder: str, store: str) -> None:
     with `duly run`.
     """
     if not Path(folder).is_dir():
-        raise click.ClickException(f"got the folder {folder!r}, which does not exist; name one: duly dev FOLDER")
+        there = "which is a file" if Path(folder).is_file() else "which does not exist"
+        raise click.ClickException(
+            f"got the folder {folder!r}, {there} ({Path(folder).absolute()}); name one: duly dev FOLDER"
+        )
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_dev(folder, store))
     click.echo("stopped")
@@ -49,7 +57,8 @@ async def _dev(folder: str, store: str) -> None:
     task = asyncio.current_task()
     assert task is not None
     terminal.print_runs()
-    _on_signal(task.cancel)
+    ending = _Ending()
+    ending.then(task.cancel)
     app = App(folder, store, development=True)
     changes, beside = Changes(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
@@ -58,6 +67,8 @@ async def _dev(folder: str, store: str) -> None:
             await changes.next()
         # At once: what is due starts while others wait for something.
         click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
+        if not app.runner.registry.functions:
+            click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
         if not is_postgres(store):
@@ -69,7 +80,7 @@ async def _dev(folder: str, store: str) -> None:
                 await _reload(app)
     finally:
         changes.close()
-        await _close(app)
+        await _close(app, ending)
         for each in beside:
             each.cancel()
 
@@ -103,26 +114,54 @@ async def _tell_pauses(app: App, store: str) -> None:
         await app.database.changed(paused.reads, paused.version)
 
 
-def _on_signal(act: Callable[[], object]) -> None:
-    """Do this at the next Ctrl-C or SIGTERM, and nothing at those after it."""
-    loop = asyncio.get_running_loop()
+class _Ending:
+    """What Ctrl-C and SIGTERM do: the first ends this, the second interrupts what runs, the third waits for nothing.
 
-    def once() -> None:
+    Nor does the second where the first one was not even heard, for an action holds up the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._acts: list[Callable[[], object]] = []
+        self._count = 0
+        self._unheard_since: float | None = None
         for number in _SIGNALS:
-            loop.add_signal_handler(number, lambda: None)
-        act()
+            # Not `loop.add_signal_handler`: that is called when the loop is free again.
+            signal.signal(number, self._signalled)
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, once)
+    def then(self, act: Callable[[], object]) -> None:
+        """Do this at the next signal, instead of what was to be done. Those after it do nothing."""
+        self._acts = [act]
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._unheard_since is None:
+            self._count += 1
+            if self._count > _SIGNALS_HEEDED or self._loop.is_closed():
+                _end_at_once()
+            self._unheard_since = monotonic()
+            self._loop.call_soon_threadsafe(self._hear)
+        elif monotonic() - self._unheard_since > LOOP_HELD_UP_SECONDS:
+            _end_at_once(f" in the middle of {line_of(frame)}, which held up the event loop: {HELD_UP_ADVICE}")
+
+    def _hear(self) -> None:
+        self._unheard_since = None
+        if self._acts:
+            self._acts.pop()()
 
 
-async def _close(app: App) -> None:
+def _end_at_once(why: str = "") -> None:
+    """End as a crash does."""
+    click.echo(f"ended at once{why}", err=True)
+    _exit(1)
+
+
+async def _close(app: App, ending: _Ending) -> None:
     if not app.is_open:
         return
     executor, task = app.executor, asyncio.current_task()
     assert task is not None
-    if running := executor.running:
-        _on_signal(lambda: executor.running and task.cancel())
+    if running := executor.running + len(executor.called):
+        ending.then(lambda: (executor.running or executor.called) and task.cancel())
         actions, them = ("1 running action", "it") if running == 1 else (f"{running} running actions", "them")
         click.echo(f"waiting up to {GRACE_SECONDS:g} s for {actions}; Ctrl-C again interrupts {them}")
     try:
@@ -143,9 +182,13 @@ async def _have_ended() -> bool:
 def _end_now() -> None:
     """End though something ignores its interruption, for which asyncio would wait without end."""
     click.echo("stopped")
+    _exit(0)
+
+
+def _exit(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 async def _opened(app: App) -> bool:

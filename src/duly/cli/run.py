@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any, Final, cast
 
 import click
@@ -30,6 +32,9 @@ from duly.values.value import dumps
 def run(function: str, args: str, folder: str, store: str) -> None:
     """Run FUNCTION, such as orders:create_order, with the arguments in JSON, and print what it returns.
 
+    With - for JSON, the arguments are read from the standard input. What the function itself prints goes to the
+    standard error.
+
     While `duly dev` runs on the same store, it is the one that runs the function.
 
     In arguments as in what is printed, bytes are {"$bytes": "aGk="} (base64), and floats that JSON lacks are
@@ -40,7 +45,8 @@ def run(function: str, args: str, folder: str, store: str) -> None:
         try:
             value = door.call(_file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _say_waits)
         except door.NobodyThereError:
-            value = asyncio.run(_run(function, arguments, folder, store))
+            with redirect_stdout(sys.stderr):  # what the function prints is no part of the JSON
+                value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
 
 
@@ -50,13 +56,15 @@ def _say_waits(owner: int | None) -> None:
 
 
 def _arguments(text: str) -> dict[str, Any]:
+    if text == "-":
+        text = sys.stdin.read()
     try:
         # As from every client: a number with an integral value is an int, 3.0 as well as 3.
         value = json.loads(text, parse_float=_number, object_pairs_hook=_object)
     except ValueError as error:
-        raise click.BadParameter(f'got {text!r}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
+        raise click.BadParameter(f'got {text!r:.99}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
     if not isinstance(value, dict):
-        raise click.BadParameter(f'got {text!r}, expected a JSON object such as \'{{"items": ["tea"]}}\'')
+        raise click.BadParameter(f'got {text!r:.99}, expected a JSON object such as \'{{"items": ["tea"]}}\'')
     return cast("dict[str, Any]", value)
 
 

@@ -1,4 +1,4 @@
-"""What `duly dev` watches: the Python files of a folder, and whether its store is still where it was."""
+"""What `duly dev` watches: the Python files of a folder and those they import, and whether its store is still there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from duly.functions.modules import have_changed_beside
+
 _LOOK_SECONDS: Final = 1.0
 """How often to look whether a folder or a file is still the same one: nobody is told of that."""
 
@@ -14,7 +16,8 @@ _LOOK_SECONDS: Final = 1.0
 class Changes:
     """Changes of the Python files of a folder, none of them missed while others are looked at.
 
-    That the folder is gone is one, and that there is one again.
+    That the folder is gone is one, and that there is one again. The files that they import from elsewhere are few, and
+    what else changes around those is nobody's affair: they are looked at now and then.
     """
 
     def __init__(self, folder: str) -> None:
@@ -38,9 +41,9 @@ class Changes:
 
     async def next(self) -> None:
         if not self._is_lost:
-            changed = None
+            changed = False
             while not changed and self._is_there:
-                changed = await self._next
+                changed = bool(await self._next) or have_changed_beside()
                 self._next = asyncio.ensure_future(anext(self._changes))
             self._is_lost = not self._is_there
             return

@@ -224,15 +224,16 @@ class Watchdog:
 _DULY: Final = str(Path(__file__).parent.parent) + os.sep
 _LIBRARIES: Final = (
     _DULY,
-    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")),
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib", "scripts")),
     "<frozen",
 )
+_ELSEWHERE: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
 _NEVER: Final = (_DULY, str(Path(logging.__file__).parent) + os.sep, threading.__file__, "<frozen")
 
 
 def is_application(file: str) -> bool:
     """Whether a file of source is the application's, and not one of Python, of a library or of duly."""
-    return not file.startswith(_LIBRARIES)
+    return not file.startswith(_LIBRARIES) and _ELSEWHERE.isdisjoint(file.split(os.sep))
 
 
 def line_of(frame: FrameType | None) -> str:
@@ -240,6 +241,16 @@ def line_of(frame: FrameType | None) -> str:
     while frame is not None and not is_application(frame.f_code.co_filename):
         frame = frame.f_back
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def line_in(thread: int) -> str:
+    """The innermost line of the application that a thread is at; "" if there is none."""
+    with _no_collection():
+        return line_of(_frames().get(thread))
+
+
+HELD_UP_ADVICE: Final = "await what it waits for, or write the action as `def`, which runs in a thread"
+"""What to do about code that holds up the event loop."""
 
 
 @contextmanager
@@ -268,4 +279,4 @@ _raise_in.restype = ctypes.c_int
 _NOTHING: Final[Any] = ctypes.py_object()  # NULL, which takes back what has not arrived
 
 
-__all__ = ["UNWATCHED", "Interruption", "Watchdog", "Watched", "is_application", "line_of"]
+__all__ = ["HELD_UP_ADVICE", "UNWATCHED", "Interruption", "Watchdog", "Watched", "is_application", "line_in", "line_of"]

@@ -10,16 +10,23 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any, cast
 
+from duly.database.watchdog import is_application
 from duly.errors import LoadError
 
 Source = str | os.PathLike[str] | ModuleType | Mapping[str, Any]
 """A folder, the dotted name of a package, a package, or `{"orders": orders_module}`."""
 
-_ours: set[str] = set()
-"""The packages that were imported for an application: those are imported anew each time."""
+_ours: dict[str, set[str]] = {}
+"""The packages that were imported for an application, and the modules of its own elsewhere that this has imported, too:
+those are imported anew each time."""
+_beside: dict[str, dict[str, object]] = {}
+"""Of each, the files of these, and those for which it could not be imported, as they were then."""
+_at_fault: set[str] = set()
+"""Files for which the last package could not be imported."""
 
 
 _PACKAGE = "__init__"
@@ -89,13 +96,15 @@ def _folder_modules(folder: Path) -> dict[str, ModuleType]:
 @contextmanager
 def _imported(package: str, folder: Path) -> Generator[None]:
     """Forget what was imported of a package; remember it again if it cannot be imported now."""
-    before = {name: module for name, module in sys.modules.items() if name.split(".")[0] == package}
+    along = _ours.get(package, set())
+    before = {name: module for name, module in sys.modules.items() if _is_in(package, name) or name in along}
     if before and package not in _ours:
         _check_is_of(package, before.get(package), folder)  # the program has imported it: it holds these functions
     else:
         for name in before:
             del sys.modules[name]
-    _ours.add(package)
+    others = set(sys.modules)
+    _at_fault.clear()
     if str(folder.parent) not in sys.path:
         sys.path.insert(0, str(folder.parent))
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is stale within a second
@@ -103,12 +112,39 @@ def _imported(package: str, folder: Path) -> Generator[None]:
     try:
         yield
     except BaseException:
-        for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        for name in [name for name in sys.modules if _is_in(package, name)]:
             del sys.modules[name]
         sys.modules.update(before)
         raise
     finally:
+        new = {name for name in set(sys.modules) - others if not _is_in(package, name) and _file_of(name)}
+        _ours[package] = along | new
+        files = _at_fault.union(filter(None, map(_file_of, _ours[package])))
+        _beside[package] = {file: _stamp(file) for file in files if not Path(file).is_relative_to(folder)}
         sys.dont_write_bytecode = writes_bytecode
+
+
+def _is_in(package: str, module: str) -> bool:
+    return module.split(".")[0] == package
+
+
+def _file_of(module: str) -> str | None:
+    """The file of an imported module, if it is source of the application."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file if isinstance(file, str) and file.endswith(".py") and is_application(file) else None
+
+
+def have_changed_beside() -> bool:
+    """Whether files that a folder has imported from elsewhere are not what they were, libraries left out."""
+    return any(_stamp(file) != stamp for files in _beside.values() for file, stamp in files.items())
+
+
+def _stamp(file: str) -> object:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
@@ -136,7 +172,9 @@ def _not_loaded(error: BaseException, place: str) -> LoadError:
 
 
 def _line_of(error: BaseException, place: str) -> str:
+    _at_fault.update(frame.filename for frame in extract_tb(error.__traceback__) if is_application(frame.filename))
     if isinstance(error, SyntaxError) and error.filename:
+        _at_fault.add(error.filename)
         return f"{error.filename}:{error.lineno}"
     traceback, line = error.__traceback__, None
     while traceback is not None:

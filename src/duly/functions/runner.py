@@ -44,6 +44,10 @@ _log: Final = logging.getLogger("duly.run")
 """One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that has failed at ERROR.
 
 What was interrupted, or could not even begin, has a line as well: of 0 ms, where nobody knows how long it took."""
+CALL_INTERRUPTED: Final = (
+    "interrupted: the app was closed before this action ended, or its caller was cancelled. It may have done all, some"
+    " or nothing of its work"
+)
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
 
 
@@ -179,6 +183,9 @@ class Runner:
             value = await contained(self._acted(function, args, caller))
         except Exception as error:
             self._told(function.name, ACTION, started, error)
+            raise
+        except asyncio.CancelledError:
+            self._told(function.name, ACTION, started, FunctionError(CALL_INTERRUPTED))
             raise
         self._told(function.name, ACTION, started)
         return value

@@ -59,8 +59,8 @@ async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamW
         while line := await reader.readline():
             writer.write((await _answer(app, line)).encode() + b"\n")
             await writer.drain()
-    except (ConnectionError, ValueError):
-        pass  # the caller left, or sent a line without end
+    except (ConnectionError, ValueError, asyncio.CancelledError):
+        pass  # the caller left, or sent a line without end, or this process ends: asyncio would print a traceback
     finally:
         writer.close()
 

@@ -32,13 +32,10 @@ def own(path: str) -> IO[str]:
     except OSError:
         file.close()
         pid = owner_of(path)
-        if pid == os.getpid():
-            who, cure = "this process, by another App", "Close that App"
-        else:
-            who, cure = f"process {pid or '(unknown)'}", f"Stop that process (`kill {pid or 'PID'}`)"
+        who = "this process, by another App" if pid == os.getpid() else f"process {pid or '(unknown)'}"
         raise StoreInUseError(
-            f"{path} is owned by {who}; a SQLite store has one owner at a time. {cure}, or give this one a store"
-            " of its own",
+            f"{path} is owned by {who}; a SQLite store has one owner at a time. Close it there first. Several"
+            " processes, such as the workers of uvicorn or gunicorn, share a store only in PostgreSQL",
             pid,
         ) from None
     file.truncate(0)

@@ -19,15 +19,17 @@ from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
-from duly.limits import DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
+from duly.limits import CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.model import executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
+from duly.workers.called import Called
 
 _log: Final = logging.getLogger("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
 """So many are claimed at first, and later by so many more than have run: the arguments of many might fill the memory,
 or take the store longer than anybody waits for an answer."""
+_NAMED_MAX: Final = 8  # actions, in one line of the log
 
 
 class Drained(NamedTuple):
@@ -70,6 +72,8 @@ class Executor:
         self._regrouped = database.regrouped
         self._last = Drained()
         self._freed: asyncio.Future[None] | None = None
+        self.called = Called()
+        """Actions that somebody has called, which it does not run, but ends as it does its own."""
         self._chance = chance
         self._claimed_max = _BATCH_SIZE_MIN
         self._batches_more = 0
@@ -165,22 +169,41 @@ class Executor:
         return self._last
 
     async def stop(self, grace_seconds: float = 0.0) -> None:
-        """Let the running actions end, for so long; then interrupt the others and record it.
+        """Let the actions that run end, also those that were called, for so long; then interrupt the others.
 
-        Those that ignore it are still `running` afterwards: their end is queued to be recorded.
+        That is recorded of those that were scheduled. Those that ignore it are still `running` afterwards: their end is
+        queued to be recorded.
         """
         try:
-            if self._running and grace_seconds > 0:
-                await asyncio.wait(self._running, timeout=grace_seconds)
+            if grace_seconds > 0:
+                told = min(grace_seconds, CLOSING_TOLD_SECONDS)
+                await self._have_ended(told)
+                self._tell_waits(grace_seconds - told)
+                await self._have_ended(grace_seconds - told)
         finally:
             await self._interrupt()
+
+    async def _have_ended(self, seconds: float) -> None:
+        if running := [*self._running, *self.called.ends]:
+            await asyncio.wait(running, timeout=seconds)
+
+    def _tell_waits(self, seconds: float) -> None:
+        names = sorted([*(job.name for job, _ in self._running.values()), *self.called.names])
+        if names and seconds > 0:
+            these = ", ".join(names[:_NAMED_MAX]) + ("" if len(names) <= _NAMED_MAX else ", …")
+            _log.warning(
+                "closing waits up to %.3g s more for %s: %s; cancelling it, as Ctrl-C does, interrupts them",
+                seconds,
+                "a running action" if len(names) == 1 else f"{len(names)} running actions",
+                these,
+            )
 
     async def _interrupt(self) -> None:
         for task in tuple(self._running):
             task.cancel()
+        self.called.interrupt()
         try:
-            if self._running:
-                await asyncio.wait(self._running, timeout=INTERRUPT_SECONDS)
+            await self._have_ended(INTERRUPT_SECONDS)
         finally:
             for job, epoch in self._running.values():
                 self._runner.give_up(job, epoch)
