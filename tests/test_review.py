@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -479,7 +480,9 @@ async def test_a_query_of_an_action_that_outlives_the_app_is_told_that_it_is_clo
 
     @action
     async def late(ctx: ActionCtx) -> int:
-        await closed.wait()
+        while not closed.is_set():  # whoever interrupts it
+            with suppress(asyncio.CancelledError):
+                await closed.wait()
         return await ctx.run_query("app:one")
 
     async with Harness({"app": SimpleNamespace(one=one, late=late)}) as t:

@@ -84,3 +84,21 @@ async def test_functions_that_are_claimed_together_run_once_and_in_order_but_tho
     assert canceled == [ids[CANCELED_ELSEWHERE]]
     left_out = (CANCELED, CANCELED_ELSEWHERE)
     assert ran == [*(n for n in range(COUNT) if n not in left_out), *range(COUNT, COUNT + 10)]
+
+
+async def test_functions_that_several_batches_share_are_counted_once(store_of: Callable[[str], str]) -> None:
+    @mutation
+    async def nothing(ctx: MutationCtx) -> None: ...
+
+    @mutation
+    async def schedule_nothing(ctx: MutationCtx) -> None:
+        for _ in range(COUNT):
+            await ctx.scheduler.run_after(0, "app:nothing")
+
+    source = {"app": SimpleNamespace(nothing=nothing, schedule_nothing=schedule_nothing)}
+    async with App(source, store_of("postgres"), executor=False) as app:
+        await app.mutation("app:schedule_nothing")
+        counts: list[int] = []
+        while (drained := await app.executor.drain()).ran:
+            counts.append(drained.ran)
+        assert sum(counts) == COUNT

@@ -156,6 +156,15 @@ def test_a_generic_typed_dict_has_what_its_variables_stand_for() -> None:
     assert validator_of(list[Pair[int]]).describe() == "array of Pair"
 
 
+def test_an_id_in_a_typed_dict_may_be_one_of_any_table() -> None:
+    class Message(TypedDict):
+        job: Id | None
+        others: list[Id]
+
+    any_id = IdValidator(None)
+    assert validator_of(Message) == v.object({"job": v.union(any_id, v.null()), "others": v.array(any_id)})
+
+
 def test_the_typed_dict_of_typing_extensions_is_one_too() -> None:
     assert validator_of(Extended) == v.object({"a": v.string(), "b": v.optional(v.int64())})
 

@@ -355,7 +355,9 @@ def _filled(annotation: Any, given: Mapping[Any, Any]) -> Any:
     if isinstance(annotation, typing.TypeVar):
         return given.get(annotation, annotation)
     variables = getattr(annotation, "__parameters__", ())
-    return annotation[tuple(given.get(one, one) for one in variables)] if variables else annotation
+    if not any(one in given for one in variables):  # a class such as `Id` has variables of its own
+        return annotation
+    return annotation[tuple(given.get(one, one) for one in variables)]
 
 
 def _qualifier(annotation: object) -> str:

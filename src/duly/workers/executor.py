@@ -241,7 +241,10 @@ class Executor:
     def _go_on(self, batch: Batch) -> Drained:
         """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""
         paused = batch.attempt(executor_state.paused_since) is not None
-        ran = 0 if paused else self._run(batch, tuple(batch.claimed.values()), [])
+        left = tuple(batch.claimed.values())
+        ran = 0 if paused else self._run(batch, left, [])
+        for job in left[:ran]:
+            del batch.claimed[job.id]  # now, for there may be another one like this in the batch
         return Drained(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
 
     def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
