@@ -400,15 +400,14 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     lanes text[] := ARRAY['mutation', 'action'];
     newest bigint;
-    since_due double precision := '-infinity';  -- the first of what has come since
+    since_due double precision;  -- the first of what has come since
     first_due double precision;
     next_due double precision;
     coming double precision[] := '{}';
 BEGIN
-    SELECT log.version INTO newest FROM duly.log ORDER BY log.version DESC LIMIT 1;
-    IF EXISTS (SELECT FROM duly.log WHERE log.version = since_version) THEN  -- else some of the log is gone
-        SELECT coalesce(min(log.due), 'infinity') INTO since_due FROM duly.log WHERE log.version > since_version;
-    END IF;
+    SELECT coalesce(max(log.version), 0), CASE WHEN min(log.version) = since_version  -- else some of the log is gone
+            THEN coalesce(min(log.due) FILTER (WHERE log.version > since_version), 'infinity') ELSE '-infinity' END
+        INTO newest, since_due FROM duly.log WHERE log.version >= since_version;
     FOR n IN 1 .. 2 LOOP
         first_due := least(firsts[n], since_due);
         next_due := least(nexts[n], since_due);
