@@ -25,6 +25,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ from tests import postgres
 
 pytest.importorskip("asyncpg")
 
+from asyncpg import Connection
+
+from duly import MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
@@ -40,7 +44,8 @@ from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, J
 from duly.storage.postgres import commits, layout, lock
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.link import _ARRAYS, Link
+from duly.testing import Harness
 from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.nodes.serializable import connect
@@ -52,6 +57,21 @@ NOTES = Table("notes", 100, (BY_N,))
 STATE, NAME = JOBS.indexes
 
 Open = Callable[..., PostgresEngine]
+
+NUMBERED = define_schema({"notes": define_table({"text": v.string(), "more": v.int64()}).index("by_more", ["more"])})
+
+
+@mutation
+async def add(ctx: MutationCtx, text: str, more: int) -> None:
+    note = await ctx.db.insert("notes", {"text": text, "more": more})
+    await ctx.db.patch(note, {"text": text})
+    if more:
+        await ctx.scheduler.run_after(5, "notes:add", {"text": text, "more": more - 1})
+
+
+@query
+async def texts(ctx: QueryCtx) -> list[str]:
+    return [note["text"] for note in await ctx.db.query("notes").with_index("by_more").collect()]
 
 
 @pytest.fixture
@@ -443,6 +463,29 @@ def test_work_goes_on_beside_an_old_snapshot(store: str, engine: PostgresEngine)
 
 
 # Text.
+
+
+async def test_the_driver_asks_the_server_for_no_type(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    ask_for_types = Connection._introspect_types
+
+    def note(connection: Any, types: Any, *more: Any) -> Any:
+        asked.append(types)
+        return ask_for_types(connection, types, *more)
+
+    monkeypatch.setattr(Connection, "_introspect_types", note)
+    async with Harness({"notes": SimpleNamespace(add=add, texts=texts), "schema": NUMBERED}, store=store) as t:
+        await t.mutation("notes:add", {"text": "tea", "more": 2})
+        await t.advance(10)
+        assert ["tea", "tea", "tea"] == await t.query("notes:texts")
+
+    assert asked == []
+
+
+def test_the_types_that_the_driver_is_told_of_are_those_of_the_server(store: str) -> None:
+    found = ask(store, f"SELECT oid, typname, typelem FROM pg_type WHERE oid IN ({', '.join(map(str, _ARRAYS))})")
+
+    assert sorted((oid, f"_{name}", of) for oid, (name, of) in _ARRAYS.items()) == sorted(found)
 
 
 def test_an_error_may_hold_any_text(engine: PostgresEngine) -> None:

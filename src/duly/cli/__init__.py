@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import click
 
 from duly.cli import crons, dev, jobs, migrate, run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("duly"), prog_name="duly")
+@click.version_option(package_name="duly")  # which is looked up when it is asked for
 def main() -> None:
     """Functions that run when they should, exactly once."""
 

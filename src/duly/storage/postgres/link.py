@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -23,10 +23,43 @@ _LOST: Final = ("08", "57P", "53300", "25P03", "25P04", "25006", "57014")
 
 So it is when a table has changed that a statement was prepared for: another duly migrates the store.
 """
+_ARRAYS: Final = {
+    1000: ("bool", 16),
+    1001: ("bytea", 17),
+    1007: ("int4", 23),
+    1016: ("int8", 20),
+    1022: ("float8", 701),
+}
+"""The arrays that are sent or answered, by the OID of their type, the same on every server: what they hold, its OID."""
 _UNPREPARED: Final = ("26000", "42P05")
 """Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
 _CONFLICTS: Final = ("40001", "40P01", "55P03")
 """Those of what another node has done meanwhile, or is about to do, such as to keep the lock for long."""
+
+
+class _Connection(asyncpg.Connection):
+    """One that knows the arrays that are used here.
+
+    asyncpg asks the server for each, anew on every connection, by a statement that takes longer than all others of a
+    start together (its issue 1272). An asyncpg that does not come by here asks as ever.
+    """
+
+    async def _introspect_types(self, typeoids: Iterable[int], timeout: Any) -> Any:  # noqa: ASYNC109
+        if not _ARRAYS.keys() >= set(typeoids):
+            return await super()._introspect_types(typeoids, timeout)
+        return [_array(oid, *_ARRAYS[oid]) for oid in typeoids], _Named
+
+
+class _Named:
+    """In place of the statement that asks: nothing has to be prepared anew because of it."""
+
+    name = "none"
+
+
+def _array(oid: int, element: str, element_oid: int) -> dict[str, Any]:
+    array = {"oid": oid, "ns": "pg_catalog", "name": f"_{element}", "kind": b"b"}
+    holds = {"elemtype": element_oid, "elemtype_name": element, "elemdelim": ","}
+    return {**array, **holds, "basetype": None, "range_subtype": None, "attrtypoids": None, "attrnames": None}
 
 
 class Link:
@@ -159,7 +192,7 @@ class Link:
 
     def _connect(self) -> asyncpg.Connection:
         options: dict[str, Any] = {"timeout": self._connect_seconds, "statement_cache_size": 256}
-        connecting = asyncpg.connect(self._dsn, **options)
+        connecting = asyncpg.connect(self._dsn, connection_class=_Connection, **options)
         try:
             return self._await(connecting)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
