@@ -128,21 +128,26 @@ class Proxy:
         return order
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, HOST, 0)
+        return await asyncio.start_server(self._accept, HOST, 0)
 
     async def _close(self) -> None:
         self._listener.close()
-        await asyncio.sleep(0.01)  # a task that is cancelled before it has begun would leave its connection open
+        await _rounds(10)  # what is being accepted becomes a connection
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)  # the connections are closed in the loop
+        for connection in self._connections:  # whose task was cancelled before it began
+            connection.cut()
+        await _rounds(10)  # the connections are closed in the loop
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _Side(reader, writer)
         connection = _Connection(self, client, client)
         self._connections.add(connection)
+        connection.task = asyncio.create_task(self._serve(connection))
+
+    async def _serve(self, connection: _Connection) -> None:
         try:
             if self._silent:
                 connection.fall_silent()
@@ -154,6 +159,12 @@ class Proxy:
         finally:
             self._connections.discard(connection)
             connection.cut()
+
+
+async def _rounds(count: int) -> None:
+    """Let the loop go round: unlike a time, as many rounds as are needed on a machine that is busy too."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 class _Order(NamedTuple):
@@ -189,6 +200,7 @@ class _Connection:
 
     def __init__(self, proxy: Proxy, client: _Side, server: _Side) -> None:
         self.server = server
+        self.task: asyncio.Task[None] | None = None
         self._silent = False
         self._client = client
         self._proxy = proxy
