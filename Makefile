@@ -13,6 +13,9 @@ READY := .venv/.installed
 # Otherwise pyright asks the network, at every run, whether there is a newer pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# Where it is set, in some containers, each of the hundreds of processes that tests start would compile duly anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test check fix bench bench-postgres crash soak clean
 

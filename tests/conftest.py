@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,22 @@ import pytest
 from tests import postgres
 
 ENGINES = ("sqlite", "postgres")
+_files = pytest.StashKey[str]()
 only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the files of tests in memory where there is room: what they are for is not how long a disk takes."""
+    if "TMPDIR" not in os.environ:  # which the workers inherit
+        folder = tempfile.mkdtemp(prefix="duly-tests-", dir=postgres.place())
+        os.environ["TMPDIR"], tempfile.tempdir = folder, folder
+        config.stash[_files] = folder
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    folder = session.config.stash.get(_files, None)
+    if folder is not None and exitstatus == 0:  # else somebody may want to look at them
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -264,7 +265,7 @@ class Game:
 
     # A program.
 
-    async def play(self, steps: Sequence[Step]) -> None:
+    async def play(self, steps: Iterable[Step]) -> None:
         async with self.stage:
             self.ids[FOREIGN] = await self.stage.transaction(lambda ctx: ctx.db.insert("other", {}))
             for step in steps:
@@ -533,7 +534,18 @@ class Program:
             patch.setattr(logging.getLogger("duly.run"), "disabled", True)  # much fails, on purpose
             if IN_MEMORY.is_dir():  # no power is cut here
                 patch.setattr("tempfile.tempdir", str(IN_MEMORY))
-            # In the end everybody may go on, and time passes until nothing is left to do.
-            await Game(self).play(
-                [*self.steps, Pause(resumes=True), Idle(), *[Tell(0)] * 6, Idle(), *[Advance(FIVE_YEARS_MS)] * 5]
-            )
+            game = Game(self)
+            await game.play(chain(self.steps, ending(game.model)))
+
+
+def ending(model: Model) -> Iterator[Step]:
+    """Everybody may go on, and time passes, until nothing is left to do."""
+    yield Pause(resumes=True)
+    yield Idle()
+    for _ in range(6):
+        if model.hanging:
+            yield Tell(0)
+    yield Idle()
+    for _ in range(5):
+        if model.jobs:
+            yield Advance(FIVE_YEARS_MS)
