@@ -31,7 +31,7 @@ dev: $(READY) ## Serve the example shop, reloading on every change
 	@$(BIN)/duly dev examples/orders/backend
 
 test: $(READY) ## Run the tests
-	@$(BIN)/pytest -n 3 --dist worksteal
+	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
 
 check: $(READY) ## Lint, check the format and check the types
 	@$(BIN)/ruff check

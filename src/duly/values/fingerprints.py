@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final, cast
 from warnings import catch_warnings, simplefilter
+from weakref import WeakKeyDictionary
 
 from duly.values.checks import Validator, is_pydantic
 from duly.values.models import ModelValidator
@@ -47,15 +48,27 @@ def _text(part: object) -> str:
     return part.__qualname__ if isinstance(part, type) else repr(part)
 
 
+_known: Final = WeakKeyDictionary[type[Any], str]()
+"""Of classes whose source was read: Python parses all of a file to find one class in it."""
+
+
+def _source(kind: type[Any]) -> str:
+    source = _known.get(kind)
+    if source is None:
+        try:
+            source = inspect.getsource(kind)
+        except (OSError, TypeError, SyntaxError):  # made at run time, or its file has changed
+            source = ""
+        _known[kind] = source
+    return source
+
+
 def _sources(model: type[Any]) -> Iterator[str]:
     """The source of a class and of those it inherits from, as far as it can be read."""
     for kind in model.__mro__:
         package = kind.__module__.partition(".")[0]
         if package not in sys.stdlib_module_names and package != "pydantic":
-            try:
-                yield inspect.getsource(kind)
-            except (OSError, TypeError, SyntaxError):  # made at run time, or its file has changed
-                continue
+            yield _source(kind)
     if is_pydantic(model):
         with suppress(Exception), catch_warnings():  # not everything can be said in JSON
             simplefilter("ignore")
