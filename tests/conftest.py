@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import math
 import os
 import shutil
 import tempfile
@@ -33,6 +34,18 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     folder = session.config.stash.get(_files, None)
     if folder is not None and exitstatus == 0:  # else somebody may want to look at them
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("crash")]
+        known = set(slow)
+        quick = [item for item in items if item not in known]
+        each = math.ceil(len(quick) / workers)
+        shares = [(*slow[n::workers], *quick[n * each : (n + 1) * each]) for n in range(workers)]
+        items[:] = [item for share in shares for item in share]
 
 
 def pytest_collection_finish() -> None:
