@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -86,19 +87,46 @@ async def test_functions_that_are_claimed_together_run_once_and_in_order_but_tho
     assert ran == [*(n for n in range(COUNT) if n not in left_out), *range(COUNT, COUNT + 10)]
 
 
+@mutation
+async def nothing(ctx: MutationCtx) -> None: ...
+
+
+@mutation
+async def schedule_nothing(ctx: MutationCtx) -> None:
+    for _ in range(COUNT):
+        await ctx.scheduler.run_after(0, "app:nothing")
+
+
+NOTHING = {"app": SimpleNamespace(nothing=nothing, schedule_nothing=schedule_nothing)}
+
+
 async def test_functions_that_several_batches_share_are_counted_once(store_of: Callable[[str], str]) -> None:
-    @mutation
-    async def nothing(ctx: MutationCtx) -> None: ...
-
-    @mutation
-    async def schedule_nothing(ctx: MutationCtx) -> None:
-        for _ in range(COUNT):
-            await ctx.scheduler.run_after(0, "app:nothing")
-
-    source = {"app": SimpleNamespace(nothing=nothing, schedule_nothing=schedule_nothing)}
-    async with App(source, store_of("postgres"), executor=False) as app:
+    async with App(NOTHING, store_of("postgres"), executor=False) as app:
         await app.mutation("app:schedule_nothing")
         counts: list[int] = []
         while (drained := await app.executor.drain()).ran:
             counts.append(drained.ran)
         assert sum(counts) == COUNT
+
+
+@pytest.mark.parametrize(("calls", "expected"), [(0, COUNT), (1, 5)], ids=["nobody waits", "a call waits"])
+async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_waits(
+    store_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, calls: int, expected: int
+) -> None:
+    monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_ALONE_MAX", 60.0)
+    held = threading.Event()
+    async with App(NOTHING, store_of("postgres"), executor=False) as app:
+        await app.mutation("app:schedule_nothing")
+        monkeypatch.setattr(app.executor, "_batches_more", 4)
+        monkeypatch.setattr(app.executor, "_claimed_max", COUNT)
+        app.database._committer._caution.conflicted()  # pyright: ignore[reportPrivateUsage]
+
+        holding = app.database.commit(lambda batch: held.wait(60.0), is_awaited=False)  # until all of this is queued
+        draining = asyncio.create_task(app.executor.drain())
+        await asyncio.sleep(0)
+        waiting = [app.mutation("app:nothing") for _ in range(calls)]
+        held.set()
+        await asyncio.gather(holding, *waiting)
+
+        assert (await draining).ran == expected

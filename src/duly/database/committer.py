@@ -20,6 +20,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from operator import attrgetter
 from queue import Empty, SimpleQueue
 from random import Random
@@ -101,17 +103,19 @@ class Committer:
         """The one whose commit is under way."""
         self._thread.start()
 
-    def submit(self, work: Work[T], exclusive: bool = False, args: str = "") -> asyncio.Future[T]:
+    def submit(
+        self, work: Work[T], exclusive: bool = False, args: str = "", is_awaited: bool = True
+    ) -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
         Cancelling the future does not take the work back. What changes tables or indexes must be `exclusive`: it
         comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
-        that it will probably read.
+        that it will probably read; `is_awaited` is false of what an executor or the store does by itself.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Queued(work, future, exclusive, args))
+        self._queue.put(_Queued(work, future, exclusive, args, is_awaited))
         return future
 
     @property
@@ -269,8 +273,18 @@ class Committer:
             self._tracked,
             ReadSet() if self._engine.is_shared and not turn.exclusive else None,
             self._claimed,
-            lambda: len(turn.taken) > 1 or bool(self._left) or not self._queue.empty(),
+            partial(self._is_awaited, turn),
         )
+
+    def _is_awaited(self, turn: _Turn) -> bool:
+        """Whether others wait for a batch, or behind it.
+
+        Not an executor with more that is due, where the batch is exclusive: it would only wait for the lock once more.
+        """
+        self._receive()
+        if turn.exclusive:
+            return any(queued.is_awaited for queued in chain(turn.taken, self._left))
+        return len(turn.taken) > 1 or bool(self._left)
 
     def _run(self, batch: Batch, taken: list[_Queued], is_new: bool) -> list[_Outcome]:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
@@ -296,18 +310,17 @@ class Committer:
     def _take(self, taken: list[_Queued]) -> bool:
         """Take one more call into the batch, if one waits that may join it."""
         if not self._left:
-            try:
-                queued = self._queue.get_nowait()
-            except Empty:
-                return False
-            if queued is None:
-                self._ended = True
-                return False
-            self._left.append(queued)
-        if self._left[0].exclusive:
+            self._receive()
+        if not self._left or self._left[0].exclusive:
             return False
         taken.append(self._left.popleft())
         return True
+
+    def _receive(self) -> None:
+        with suppress(Empty):
+            while (queued := self._queue.get_nowait()) is not None:
+                self._left.append(queued)
+            self._ended = True
 
     def _commit(self, batch: Batch) -> Commit | None:
         if not batch.changed:
@@ -427,6 +440,7 @@ class _Queued(NamedTuple):
     future: asyncio.Future[Any]
     exclusive: bool
     args: str
+    is_awaited: bool
 
 
 _Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]

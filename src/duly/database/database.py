@@ -98,13 +98,15 @@ class Database:
         table = None if decoded is None else self.catalog.by_number.get(decoded[0])
         return None if table is None else table.name
 
-    def commit(self, work: Work[T], exclusive: bool = False, args: str = "") -> asyncio.Future[T]:
+    def commit(
+        self, work: Work[T], exclusive: bool = False, args: str = "", is_awaited: bool = True
+    ) -> asyncio.Future[T]:
         """Queue work for the next batch; the future is done once it is durable.
 
         Work that changes tables must be `exclusive`; other work may be run again. The documents whose ids stand in
-        `args` may be read beforehand.
+        `args` may be read beforehand. What nobody waits for may take longer.
         """
-        return self._committer.submit(work, exclusive, args)
+        return self._committer.submit(work, exclusive, args, is_awaited)
 
     # Other nodes.
 
@@ -135,7 +137,7 @@ class Database:
         """Learn what other nodes have committed."""
         if self._refreshing is None or self._refreshing.done() or self._is_learning:
             self._is_learning = False
-            self._refreshing = self.commit(self._learn)
+            self._refreshing = self.commit(self._learn, is_awaited=False)
             self._refreshing.add_done_callback(lambda done: done.cancelled() or done.exception())  # it comes again
         return self._refreshing
 

@@ -118,8 +118,8 @@ class Executor:
         others = self._batches_more
         self._batches_more = 0
         self._taken = []  # those of the batch before have nothing to do with what this one is refused
-        first = self._database.commit(self._drain)
-        going_on = [self._database.commit(self._go_on) for _ in range(others)]
+        first = self._database.commit(self._drain, is_awaited=False)
+        going_on = [self._database.commit(self._go_on, is_awaited=False) for _ in range(others)]
         rest = asyncio.gather(*going_on, return_exceptions=True) if others else None
         try:
             drained = await first
