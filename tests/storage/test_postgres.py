@@ -427,6 +427,27 @@ def test_news_that_came_while_a_batch_was_under_way_come_again(engine: PostgresE
     assert not other.listen(True).has_news
 
 
+def test_a_node_learns_of_the_commits_of_others_by_one_statement(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = new_engine()
+    with_notes(other, 5)
+    learn(engine)
+    engine.news()
+    put(other, 1, 5, 6)
+    asked: list[str] = []
+    for way in ("fetch", "execute"):
+        act = getattr(Link, way)
+        monkeypatch.setattr(Link, way, lambda link, sql, *more, act=act: asked.append(sql) or act(link, sql, *more))
+
+    engine.begin()
+    engine.refresh()
+    engine.rollback()
+
+    assert [news.version for news in engine.news()] == [engine.position]
+    assert len(asked) == 1
+
+
 def test_a_snapshot_outlives_an_index_that_another_node_drops(engine: PostgresEngine, new_engine: Open) -> None:
     with_notes(engine, 5)
     other = new_engine()

@@ -6,8 +6,7 @@ the position, under one lock, and either writes everything or nothing. Only that
 that had a conflict takes it before it reads.
 
 While that statement is under way, the next batch may already run on what is in memory, which then is as the statement
-will leave it. Whatever else the next batch wants waits for the answer (`_link`), so that the server is only asked when
-it has the commit, too. Where memory turns out to be wrong, the next batch is run again.
+will leave it. Whatever else it wants waits for the answer (`_link`). Where memory was wrong, it is run again.
 """
 
 # asyncpg is not typed as strictly as this package.
@@ -211,10 +210,7 @@ class PostgresEngine:
     def _open_snapshot(self) -> None:
         if not self._is_open:
             self._begin_snapshot()
-            before = self._tables_version
-            stale = self._pull()
-            if self._tables_version > before or not self._answered.isdisjoint(stale):
-                raise Conflict("what the batch has read was changed before its snapshot")
+            self.refresh()
 
     def get(self, table: Table, id: int) -> Row | None:
         is_known, row = self._cache.get(id)
@@ -337,10 +333,8 @@ class PostgresEngine:
 
     def _catch_up(self, version: int, last_id: int) -> None:
         """Learn what others have committed before the last batch, and whether the next one should have known."""
-        before = self._tables_version
         try:
-            stale = self._pull(version)
-            self._is_overtaken = self._tables_version > before or not self._answered.isdisjoint(stale)
+            self._is_overtaken = self._is_left_behind(version)
         except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
             self._connection = 0
             self._cache.clear()
@@ -383,8 +377,9 @@ class PostgresEngine:
 
     # Other nodes.
 
-    def refresh(self) -> None:
-        self._open_snapshot()
+    def refresh(self) -> None:  # by one statement: all nodes do so after the commits of each
+        if self._is_left_behind():
+            raise Conflict("what the batch has read was changed meanwhile")
 
     def news(self) -> list[News]:
         news, self._news = self._news, []
@@ -400,6 +395,11 @@ class PostgresEngine:
 
     def is_lost(self, epoch: int) -> bool:
         return self.nodes.is_lost(epoch)
+
+    def _is_left_behind(self, last: int | None = None) -> bool:
+        """Whether others have changed, up to now or to a version, what this batch knows of tables or was answered."""
+        before, stale = self._tables_version, self._pull(last)
+        return self._tables_version > before or not self._answered.isdisjoint(stale)
 
     def _pull(self, last: int | None = None) -> set[int]:
         """Move to the newest version, or to `last`. Returns the ids whose rows are no longer what they were."""
