@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from duly import (
     QueryError,
     SchemaValidationError,
     StoreError,
+    StoreLostError,
     action,
     define_schema,
     define_table,
@@ -34,8 +36,11 @@ from duly import (
     v,
 )
 from duly.app import App
+from duly.clock import ManualClock
+from duly.database.batch import ALL_IDS
 from duly.limits import CATALOGS_MAX, Limits
 from duly.testing import Harness
+from duly.workers import alarm
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -491,3 +496,119 @@ async def test_a_query_of_an_action_that_outlives_the_app_is_told_that_it_is_clo
     closed.set()
     with pytest.raises(StoreError, match="after the app was closed"):
         await task
+
+
+async def test_a_schema_that_could_not_follow_what_others_wrote_can_be_applied_again() -> None:
+    async with Harness({"app": SimpleNamespace(one=one)}) as t:
+        commit = t.app.database.commit
+        await commit(lambda batch: batch.track("notes"))
+        await commit(lambda batch: batch.tracked["notes"].add(ALL_IDS))  # as after a lost connection
+
+        with pytest.raises(StoreLostError, match="apply the schema again"):
+            await commit(lambda batch: batch.track("notes"))
+
+        assert await commit(lambda batch: batch.track()) == {"notes": set()}
+
+
+class Raises(logging.Handler):
+    """A handler of an application that fails on a full disk, some times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.times:
+            self.times -= 1
+            raise OSError(28, "No space left on device")
+
+
+async def test_an_action_whose_run_the_log_cannot_take_has_ended_nevertheless(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, handler = logging.getLogger("duly.run"), Raises(2)
+    monkeypatch.setattr(log, "handlers", [handler])
+    caplog.set_level(logging.INFO, "duly.run")
+
+    @action
+    async def act(ctx: ActionCtx) -> None: ...
+
+    async with Harness({"app": SimpleNamespace(act=act)}) as t:
+        await t.action("app:act")
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, "app:act"))
+        await t.run_until_idle()
+        [job] = await t.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
+
+    assert handler.times == 0
+    assert job["state"] == {"kind": "success"}
+
+
+async def test_work_that_failed_is_tried_again_though_the_log_cannot_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, handler, clock = logging.getLogger("duly.worker"), Raises(1), ManualClock(0.0)
+    monkeypatch.setattr(log, "handlers", [handler])
+    stop = asyncio.get_running_loop().create_future()
+    steps: list[int] = []
+
+    class Refused:
+        async def step(self) -> float | None:
+            steps.append(1)
+            if len(steps) == 1:
+                raise StoreError("full")
+            stop.set_result(None)
+            return None
+
+        def wakers(self) -> list[asyncio.Future[Any]]:
+            return []
+
+    running = asyncio.create_task(alarm.run(Refused(), clock, Random(0), stop))
+    await asyncio.sleep(0)
+    clock.set(10_000.0)
+    async with asyncio.timeout(5):
+        await running
+
+    assert len(steps) == 2
+
+
+async def test_the_harness_has_no_limits_for_what_a_test_itself_schedules() -> None:
+    @mutation
+    async def nothing(ctx: MutationCtx) -> None: ...
+
+    async def schedule_many(ctx: MutationCtx) -> None:
+        for _ in range(1_001):
+            await ctx.scheduler.run_after(1_000, "app:nothing")
+
+    async with Harness({"app": SimpleNamespace(nothing=nothing)}) as t:
+        await t.transaction(schedule_many)
+
+
+async def test_an_action_takes_the_same_chances_in_every_run_of_a_test() -> None:
+    @action
+    async def draw(ctx: ActionCtx) -> float:
+        return ctx.random.random()
+
+    drawn: list[tuple[float, float]] = []
+    for _ in range(2):
+        async with Harness({"app": SimpleNamespace(draw=draw)}) as t:
+            drawn.append((await t.action("app:draw"), await t.action("app:draw")))
+
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[0][1]
+
+
+async def test_a_subscription_that_could_not_read_the_store_reads_again_when_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Harness({"app": SimpleNamespace(one=one)}) as t:
+        subscription = t.app.subscribe("app:one")
+        read = t.app.database.read
+
+        async def refused(*args: object) -> Any:
+            raise StoreLostError("too many clients")
+
+        monkeypatch.setattr(t.app.database, "read", refused)
+        with pytest.raises(StoreLostError):
+            await anext(subscription)
+        monkeypatch.setattr(t.app.database, "read", read)
+
+        async with asyncio.timeout(5):
+            assert await anext(subscription) == 1

@@ -117,12 +117,12 @@ class App:
         return self
 
     async def _opening(self) -> _Open:
-        registry = Registry.load(self._source, self._limits)
+        registry, chance = Registry.load(self._source, self._limits), Random(self._random.getrandbits(64))
         database = await Database.open(self._new_engine(), self._clock, self._limits, self._random)
         try:
             mark, crons = registry.mark, registry.crons
             await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
-            runner = Runner(database, registry, self._clock, self.development)
+            runner = Runner(database, registry, self._clock, self.development, chance)
             executor = Executor(database, runner, self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
@@ -386,6 +386,9 @@ class Subscription(Generic[R]):
             function = runner.registry.find(self._ref, (QUERY,))
             outcome = await runner.read(function, self._args, Caller(self._identity))
             reads, version = outcome.reads, outcome.version
+        except StoreError:
+            self._watch = None  # who asks again wants to know whether the store is back
+            raise
         except DulyError as error:  # it did not even begin, and only other code can change that
             outcome = Read[Any](None, error, reads, version)
         self._watch = database.changed(reads, version)

@@ -257,4 +257,6 @@ def unlimited(limits: Limits) -> Limits:
         bytes_read_max=sys.maxsize,
         documents_written_max=sys.maxsize,
         bytes_written_max=sys.maxsize,
+        scheduled_functions_max=sys.maxsize,
+        scheduled_arguments_bytes_max=sys.maxsize,
     )

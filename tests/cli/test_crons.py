@@ -264,6 +264,25 @@ def test_a_cron_that_gave_up_is_told_from_a_paused_one_and_says_why(shop: Shop) 
     assert "resumed, and runs next at" in shop.duly("resume", "report")
 
 
+def test_a_cron_whose_zone_this_machine_does_not_know_is_shown_as_it_is_written(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.passes(timedelta())
+    parse = model.schedules.parse
+
+    def parse_here(schedule: dict[str, Any]) -> Any:
+        return parse({**schedule, "tz": "My/Zone"} if schedule.get("tz") == "Europe/Berlin" else schedule)
+
+    monkeypatch.setattr(
+        "duly.cli.cron_text.schedules", SimpleNamespace(**{**vars(model.schedules), "parse": parse_here})
+    )
+    lines = {line[:14].strip(): line for line in shop.duly("list").splitlines()}
+    assert re.search(" 30 2 \\* \\* \\* +Europe/Berlin  2025-03-29 ", lines["wake up"])
+    assert "At " in lines["report"]
+    [run] = shop.shown("wake up")["next runs"]
+    assert "those after it are not known here: got the time zone 'My/Zone'" in run
+
+
 def test_a_list_cuts_names_that_are_very_long(shop: Shop) -> None:
     declared = cron_jobs()
     declared.cron("n" * 256, ",".join(map(str, range(0, 60, 7))) + " 1,3,5 * * *", "app:note")

@@ -12,6 +12,7 @@ import orjson
 
 from duly.cli.times import both, duration, local, off
 from duly.clock import to_milliseconds
+from duly.errors import InvalidScheduleError
 from duly.limits import OF_ANY_SIZE
 from duly.model import schedule as schedules
 from duly.model.cron_log import SKIPPED, Log
@@ -68,22 +69,34 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
+def _schedule_of(cron: Cron) -> Schedule | InvalidScheduleError:
+    """Its schedule, or what is wrong with it here: the machine that runs it may know a zone that this one does not."""
+    try:
+        return schedules.parse(cron["schedule"])
+    except InvalidScheduleError as error:
+        return error
+
+
 def _cells(known: Known, now: float) -> tuple[str, ...]:
-    cron, schedule = known.cron, schedules.parse(known.cron["schedule"])
+    cron, schedule = known.cron, _schedule_of(known.cron)
     last = f"{_outcome(known.logs[0])}, {off(known.logs[0]['completedTime'], now)}" if known.logs else "none yet"
     if known.logs and (why := _why(known.logs[0])):
         last += f"  {why}"
     running = "runs now; " if cron["runs"] else ""
-    name, words = _cut(cron["name"], _CELL_LENGTH_MAX), _cut(schedules.words(schedule), _CELL_LENGTH_MAX)
-    return name, words, _zone(schedule), _next_run(cron, now), f"{running}{last}"
+    name, words = _cut(cron["name"], _CELL_LENGTH_MAX), _cut(_words(cron, schedule), _CELL_LENGTH_MAX)
+    return name, words, _zone(cron), _next_run(cron, now), f"{running}{last}"
 
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _zone(schedule: Schedule) -> str:
-    return "" if isinstance(schedule, Interval) else schedule.tz
+def _words(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
+    return cron["schedule"]["cron"] if isinstance(schedule, InvalidScheduleError) else schedules.words(schedule)
+
+
+def _zone(cron: Cron) -> str:
+    return cron["schedule"].get("tz", "")
 
 
 def _next_run(cron: Cron, now: float) -> str:
@@ -113,11 +126,11 @@ def whole(known: Known, ids: IdCodec, now: float) -> Iterator[str]:
 
 
 def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Iterable[str]]]:
-    cron, schedule = known.cron, schedules.parse(known.cron["schedule"])
+    cron, schedule = known.cron, _schedule_of(known.cron)
     yield "name", [cron["name"]]
     yield "id", [_id(known.id, ids)]
     yield "function", [f"{cron['function']} ({cron['lane']})"]
-    yield "schedule", [_schedule(schedule)]
+    yield "schedule", [_schedule(cron, schedule)]
     yield "missed", [cron["missed"]]
     yield "overlap", [cron["overlap"]]
     if cron["jitter"]:
@@ -133,17 +146,21 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
     yield "history", [line for log in known.logs for line in _past(log, now)] or ["none yet"]
 
 
-def _schedule(schedule: Schedule) -> str:
+def _schedule(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
+    if isinstance(schedule, InvalidScheduleError):
+        return f"{_words(cron, schedule)}, {_zone(cron)}"
     if isinstance(schedule, Interval):
         return schedules.words(schedule)
     return f"{schedules.words(schedule)} ({schedule.cron}), {schedule.tz}"
 
 
-def _next_runs(cron: Cron, schedule: Schedule, now: float) -> Iterator[str]:
+def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
     if "error" in cron:
         return iter(["none: its clock could not go on, until it is changed or resumed", *cron["error"].split("\n")])
     if "nextRunTime" not in cron:
         return iter(["none while it is paused"])
+    if isinstance(schedule, InvalidScheduleError):
+        return iter([f"{_next_run(cron, now)}; those after it are not known here: {schedule}"])
     if cron["nextRunTime"] > now:
         return upcoming(schedule, cron["nextRunTime"], now)
     passed = come(schedule, cron["nextRunTime"], now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from typing import TYPE_CHECKING, TextIO, cast
 
 import click
 
@@ -11,9 +13,15 @@ from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
 from duly.functions.runner import Run
 
+if TYPE_CHECKING:
+    from io import TextIOWrapper
+
 
 def print_runs() -> None:
     """Print every run, its log lines and its errors from here on."""
+    stdout: TextIO = sys.stdout
+    if hasattr(stdout, "reconfigure"):
+        cast("TextIOWrapper", stdout).reconfigure(errors="replace")  # not every terminal knows every sign
     for name in ("duly", APP_LOG, "duly.run"):
         logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("duly").addHandler(_Terminal())
@@ -24,6 +32,14 @@ class _Terminal(logging.Handler):
     """Prints what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._print(record)
+        except OSError:
+            pass  # nobody reads it any more
+        except Exception:
+            self.handleError(record)
+
+    def _print(self, record: logging.LogRecord) -> None:
         time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
         run = getattr(record, "run", None)
         if isinstance(run, Run):

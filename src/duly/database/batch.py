@@ -285,9 +285,9 @@ class Batch:
         Returns those kept so far, with all that this batch has written.
         """
         kept = {name: ids | self._writes.get(name, _NOTHING).keys() for name, ids in self.tracked.items()}
+        self.tracked = {name: set[int]() for name in tables}  # first: whoever applies the schema again begins anew
         if any(ALL_IDS in ids for ids in kept.values()):
             raise StoreLostError("other nodes have written more than this one could follow; apply the schema again")
-        self.tracked = {name: set[int]() for name in tables}
         return kept
 
     def refresh(self) -> None:

@@ -100,7 +100,7 @@ class _Ctx:
         return self._random
 
     def _new_random(self) -> Random:
-        return Random()
+        return Random(self._runner.chance.getrandbits(64))
 
     @property
     def log(self) -> logging.Logger:

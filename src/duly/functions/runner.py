@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import Any, Final, TypeVar
 
 from duly import faults
@@ -80,11 +81,13 @@ class Run:
 class Runner:
     """Runs the functions of a registry against a database."""
 
-    def __init__(self, database: Database, registry: Registry, clock: Clock, development: bool) -> None:
+    def __init__(self, database: Database, registry: Registry, clock: Clock, development: bool, chance: Random) -> None:
         self.registry = registry
         """Replaced as a whole when the application is loaded anew."""
         self.limits = registry.limits
         self.clock = clock
+        self.chance = chance
+        """Where actions get theirs from; transactions have seeds of their own."""
         self.ids: IdCodec = database.ids
         self._database = database
         self._development = development
@@ -385,9 +388,11 @@ class Runner:
             except StoreError:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one will know
-                _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+                with suppress(Exception):
+                    _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
             except Exception as unfit:  # then without what cannot be recorded
-                _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
+                with suppress(Exception):
+                    _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
@@ -424,7 +429,10 @@ class Runner:
             run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error)
             tell = partial(_log.log, level, "%s", run, extra={"run": run})
             if batch is None:
-                tell()
+                with suppress(
+                    Exception
+                ):  # of the application's own logging, which must not keep an end from being recorded
+                    tell()
             else:
                 batch.afterwards.append(tell)
 
