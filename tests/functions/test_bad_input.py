@@ -348,17 +348,18 @@ async def test_a_scheduled_mutation_cannot_cancel_itself() -> None:
 
 
 async def test_a_mutation_schedules_a_thousand_functions_and_not_one_more() -> None:
+    @mutation
     async def schedule(ctx: MutationCtx, count: int, size: int = 0) -> None:
         for _ in range(count):
             await ctx.scheduler.run_after(0, note, {"text": "x" * size})
 
-    async with Harness(APP) as t:
+    async with Harness({**APP, "other": SimpleNamespace(schedule=schedule)}) as t:
         with pytest.raises(LimitError, match=r"got 1,001 functions .* \(scheduled_functions_max\)"):
-            await t.transaction(lambda ctx: schedule(ctx, 1001))
+            await t.mutation("other:schedule", {"count": 1001})
         with pytest.raises(LimitError, match=r"bytes of arguments.* \(scheduled_arguments_bytes_max\)"):
-            await t.transaction(lambda ctx: schedule(ctx, 9, 1 << 20))
+            await t.mutation("other:schedule", {"count": 9, "size": 1 << 20})
         assert await t.jobs() == []
-        await t.transaction(lambda ctx: schedule(ctx, 1000))
+        await t.mutation("other:schedule", {"count": 1000})
         assert len(await t.jobs()) == 1000
 
 

@@ -145,3 +145,34 @@ async def test_a_misspelled_function_is_guessed(name: str) -> None:
     async with Harness(APP) as t:
         with pytest.raises(Exception, match="did you mean 'app:create'"):
             await t.app.run(name)
+
+
+async def add_coffee(ctx: MutationCtx) -> None:
+    await ctx.db.insert("orders", {"item": "coffee"})
+
+
+@mutation
+async def forgets_a_function_of_its_own(ctx: MutationCtx) -> None:
+    await ctx.db.insert("orders", {"item": "tea"})
+    add_coffee(ctx)  # pyright: ignore
+
+
+@mutation
+async def forgets_a_read(ctx: MutationCtx) -> str:
+    if ctx.db.query("orders").first():  # pyright: ignore
+        return "there is one"
+    return "there is none"
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), [("forgets_a_function_of_its_own", "add_coffee"), ("forgets_a_read", "first")]
+)
+async def test_in_development_whatever_is_not_awaited_is_an_error_each_time(name: str, call: str) -> None:
+    source = {"app": SimpleNamespace(**{name: globals()[name]}, all_orders=all_orders)}
+    async with Harness(source, development=True) as t:
+        for _ in range(2):
+            with pytest.raises(
+                FunctionError, match=rf"which did nothing: {call}\(\) at test_forgotten.py:\d+; expected"
+            ):
+                await t.mutation(f"app:{name}")
+        assert await t.query("app:all_orders") == []

@@ -188,7 +188,8 @@ async def test_a_function_whose_whole_module_is_gone_fails() -> None:
         app.modules["elsewhere"] = app.modules.pop("app")
         await app.t.app.reload()
         await app.t.advance(timedelta(seconds=1))
-        assert await app.states() == [{"kind": "failed", "error": GONE}]
+        moved = f"{GONE}; did you mean 'elsewhere:changing'?"
+        assert await app.states() == [{"kind": "failed", "error": moved}]
 
 
 async def test_a_function_that_is_gone_after_a_restart_fails_too() -> None:

@@ -237,7 +237,8 @@ def _check_fields(schedule: Mapping[str, object], *names: str) -> None:
         raise InvalidScheduleError(f"got the schedule {schedule!r:.80}, expected a dict of {expected}")
     unknown = ", ".join(repr(name) for name in schedule if name not in names)
     if unknown:
-        raise InvalidScheduleError(f"got {unknown} in the schedule, expected {expected}")
+        zone = "; with tz= they are those of that zone" if {"hour", "minute"} & schedule.keys() else ""
+        raise InvalidScheduleError(f"got {unknown} in the schedule, expected {expected}{zone}")
 
 
 def _time(schedule: Mapping[str, Any]) -> str:

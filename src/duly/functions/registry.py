@@ -204,17 +204,21 @@ class Registry:
             raise FunctionNotFoundError(self._unknown(ref))
         return found
 
-    def _unknown(self, ref: str | Reference) -> str:
-        given = f"got the function {ref!r}"
+    def meant(self, name: str) -> str:
+        """A question for who may have meant another function; empty where there is none like it."""
         # A name without its module, or with another sign for the colon, is meant as it sounds.
-        sound = _sound(canonical(str(ref)).removesuffix(":default"))
+        sound = _sound(canonical(name).removesuffix(":default"))
         sounds = {_sound(known): known for known in self.functions}
         last = sound.rpartition(".")[2]
         same = [known for known in self.functions if known.rpartition(":")[2] == last]
         alike = [sounds[one] for one in difflib.get_close_matches(sound, sounds, n=3, cutoff=0.75)]
         meant = [sounds[sound]] if sound in sounds else same[:3] or alike
+        return f"did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+
+    def _unknown(self, ref: str | Reference) -> str:
+        given, meant = f"got the function {ref!r}", self.meant(str(ref))
         if meant:
-            return f"{given}, which does not exist; did you mean {' or '.join(map(repr, meant))}?"
+            return f"{given}, which does not exist; {meant}"
         known = ", ".join(sorted(self.functions)[:_SHOWN_MAX]) or "none: its modules hold no decorated function"
         more = len(self.functions) - _SHOWN_MAX
         return f"{given}, expected one of this app: {known}{f' and {more} more' if more > 0 else ''}"

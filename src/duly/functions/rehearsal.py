@@ -8,12 +8,15 @@ stays; both get the same ids, the same time and the same seeds.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from warnings import WarningMessage, catch_warnings, showwarning, simplefilter
 
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
-from duly.errors import LimitError
+from duly.errors import FunctionError, LimitError
 from duly.storage.engine import CRON_LOGS, Job, Row
 from duly.values.checks import show
 from duly.values.value import loads
@@ -31,12 +34,15 @@ _WHY: Final = (
 def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
     """Attempt a unit after a rehearsal of it, and warn if they differ in what they wrote."""
     first, second = _Trace(), _Trace()
-    try:
-        batch.rehearse(first.of(unit), *args, handler=name)
-    except LimitError:
-        raise  # the run would take as long again, to the same end
-    except Exception as error:
-        first.error = error
+    with catch_warnings(record=True) as caught:
+        simplefilter("always", RuntimeWarning)
+        try:
+            batch.rehearse(first.of(unit), *args, handler=name)
+        except LimitError:
+            raise  # the run would take as long again, to the same end
+        except Exception as error:
+            first.error = error
+    _check_awaited(name, caught)
     try:
         return batch.attempt(second.of(unit), *args, handler=name)
     except Exception as error:
@@ -46,6 +52,29 @@ def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
         difference = _difference(first, second)
         if difference is not None:
             _log.warning("%s is not repeatable: of two runs, %s%s", name, difference, _WHY)
+
+
+def _check_awaited(name: str, caught: list[WarningMessage]) -> None:
+    """FunctionError for a coroutine that was thrown away, of which Python only warns.
+
+    It was a read, and the function took it for what it reads; or a function of the application, with all it writes.
+    """
+    forgotten: list[str] = []
+    for warning in caught:
+        match = _never_awaited.match(str(warning.message))
+        if match is None:
+            showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        else:
+            call, place = match[1].rpartition(".")[2].lstrip("_"), Path(warning.filename).name
+            forgotten.append(f"{call}() at {place}:{warning.lineno}")
+    if forgotten:
+        raise FunctionError(
+            f"{name}: got a call without `await`, which did nothing: {', '.join(forgotten)}; expected `await …`."
+            " Nothing of this function is stored (in development; elsewhere Python only warns)"
+        )
+
+
+_never_awaited: Final = re.compile("coroutine '(.+)' was never awaited")
 
 
 class _Trace:

@@ -312,7 +312,7 @@ class Runner:
             # A newer version of the application may know it: a node that runs that gets it, or this one asks again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
-            error = _not_runnable(job.name, function)
+            error = _not_runnable(job.name, function, self.registry.meant(job.name))
             self._told(job.name, job.lane, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
@@ -442,9 +442,8 @@ def _caller_of(job: Job) -> Caller:
     return Caller(None, job.id) if job.cron is None else Caller(lines=[])
 
 
-def _not_runnable(name: str, function: Registered | None) -> FunctionNotFoundError:
+def _not_runnable(name: str, function: Registered | None, meant: str) -> FunctionNotFoundError:
+    expected = "expected the mutation or action that was scheduled"
     if function is None:
-        return FunctionNotFoundError(
-            f"{name} does not exist (any more), expected the mutation or action that was scheduled"
-        )
-    return FunctionNotFoundError(f"{name} is a query now, expected the mutation or action that was scheduled")
+        return FunctionNotFoundError(f"{name} does not exist (any more), {expected}{meant and f'; {meant}'}")
+    return FunctionNotFoundError(f"{name} is a query now, {expected}")
