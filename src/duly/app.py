@@ -236,7 +236,7 @@ class App:
         """
         opened = self._opened
         async with opened.reloading:
-            registry = Registry.load(self._source, self._limits)
+            registry = Registry.load(self._source, self._limits, anew=True)
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.

@@ -147,9 +147,9 @@ class Registry:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @staticmethod
-    def load(source: Source, limits: Limits = DEFAULTS) -> Registry:
+    def load(source: Source, limits: Limits = DEFAULTS, *, anew: bool = False) -> Registry:
         """The application in a folder, a package, or a mapping of names to modules."""
-        return Registry(load_modules(source), limits)
+        return Registry(load_modules(source, anew), limits)
 
     def _add(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
         try:
