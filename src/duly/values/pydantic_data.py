@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from duly.limits import VALUE_DEPTH_CEILING
 
 _LEAVES: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _IN_JSON: Final = (date, time, timedelta, Decimal, UUID, Enum)
 """What pydantic writes as JSON and reads back as the same. Not all is: of a SecretStr it would write asterisks."""
+_Field: TypeAlias = tuple[str, str, str, bool, bool]
+"""Its name, those it is dumped and taken under, whether it may be excluded, whether it takes anything."""
+
+_known: Final = WeakKeyDictionary[type[Any], list[_Field]]()
+"""The fields of classes of which there were instances, so that they will not change."""
 
 
 def is_pydantic(kind: type) -> bool:
@@ -58,18 +64,37 @@ def _data_of_model(instance: Any, dumped: Any) -> Any:
         return _data(dumped, dumped)
     left = dict(cast("dict[str, Any]", dumped))
     result: dict[str, Any] = {}
-    for name, info in model.model_fields.items():
-        value, shown_as = getattr(instance, name, None), info.serialization_alias or name
+    values: dict[str, Any] = instance.__dict__
+    for name, shown_as, taken_as, is_hidden, is_open in _fields(model):
         if shown_as in left:
             form = left.pop(shown_as)
-        elif info.exclude or getattr(info, "exclude_if", None) is not None:
-            form = value
+            if type(form) in _LEAVES:
+                result[taken_as] = form
+                continue
+        elif is_hidden:
+            form = values.get(name)
         else:  # one of a subclass, in a field of its base
             continue
+        value = values.get(name)
         # Nothing says of a text in such a field that it was something else before: that is refused, not changed.
-        is_open = info.annotation in (Any, object) and not _is_model(value)
-        result[input_name(model, name, info)] = form if is_open else _data(value, form)
-    return result | left
+        result[taken_as] = form if is_open and not _is_model(value) else _data(value, form)
+    return result | left if left else result
+
+
+def _fields(model: Any) -> list[_Field]:
+    fields = _known.get(model)
+    if fields is None:
+        fields = _known[model] = [
+            (
+                name,
+                info.serialization_alias or name,
+                input_name(name, info),
+                bool(info.exclude) or getattr(info, "exclude_if", None) is not None,
+                info.annotation in (Any, object),
+            )
+            for name, info in model.model_fields.items()
+        ]
+    return fields
 
 
 def _is_model(value: object) -> bool:
@@ -109,7 +134,7 @@ def _in_order(parts: list[Any]) -> list[Any]:
         return sorted(parts, key=repr)
 
 
-def input_name(model: Any, name: str, info: Any) -> str:
+def input_name(name: str, info: Any) -> str:
     """The name under which a model takes one of its fields, the first that is not the system's if there are some."""
     alias = info.validation_alias
     if isinstance(alias, str):
@@ -143,7 +168,7 @@ def _without_hidden_fields(instance: Any, plain: dict[str, Any], depth: int) -> 
     model: Any = instance.__class__
     result = dict(plain)
     for name, info in model.model_fields.items():
-        key, value = input_name(model, name, info), getattr(instance, name, None)
+        key, value = input_name(name, info), getattr(instance, name, None)
         condition = getattr(info, "exclude_if", None)
         if info.exclude or (condition is not None and condition(value)):
             result.pop(key, None)
