@@ -23,8 +23,9 @@ from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, Limits
 from duly.model.crons import Spec
-from duly.values.checks import Ids, Mismatch, Validator
+from duly.values.checks import Ids, Mismatch, Validator, to_plain
 from duly.values.fingerprints import fingerprint_of_schema
+from duly.values.pydantic_data import without_hidden
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
 from duly.values.value import NotAValueError, check_size, dumps, loads
 
@@ -76,8 +77,9 @@ class Registered:
         if inspect.isawaitable(value):
             raise FunctionError(f"{self.name}: it returned {_closed(value)}, expected its value; forgot `await`?")
         try:
-            if self._returns is not None:
-                value = self._returns.plain(value, ids)
+            plain = to_plain(value)
+            checked = plain if self._returns is None else self._returns.shape.check(plain, ids)
+            value = checked if plain is value else without_hidden(value, checked)
             text = dumps(value, self._limits)
         except (Mismatch, NotAValueError) as error:
             raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None

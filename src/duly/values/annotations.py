@@ -19,7 +19,6 @@ from duly.values.checks import (
     Mismatch,
     TypeValidator,
     Validator,
-    is_pydantic,
     to_plain,
 )
 from duly.values.containers import (
@@ -31,6 +30,7 @@ from duly.values.containers import (
     never_absent,
 )
 from duly.values.models import DataclassValidator, PydanticValidator, parses_itself, pydantic_keys
+from duly.values.pydantic_data import is_pydantic
 from duly.values.value import UNSET
 
 if TYPE_CHECKING:  # Python 3.11 has no defaults of type variables; type checkers bring this package themselves

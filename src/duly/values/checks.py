@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from duly.errors import ValidationError
 from duly.limits import VALUE_DEPTH_CEILING
 from duly.values.ids import hint_of
+from duly.values.pydantic_data import data_of, is_pydantic
 
 Kinds: TypeAlias = frozenset[type] | None
 """The exact Python types a validator may accept; None stands for every type."""
@@ -298,8 +299,8 @@ class LiteralValidator(Validator):
 def to_plain(value: Any) -> Any:
     """Dataclass instances and pydantic models, nested ones too, as dicts; the value itself if it has none.
 
-    Fields a dataclass computes (`init=False`) are left out, pydantic's aliases are kept: the result is what
-    the class can be built from again.
+    The result is what the class can be built from again: fields that a class computes are left out, pydantic's are
+    there under the names it takes them by, and excluded ones are there.
 
     >>> to_plain([Order(items=["tea"])])
     [{'items': ['tea']}]
@@ -319,7 +320,7 @@ def _to_plain(value: object, depth: int) -> Any:
     if dataclasses.is_dataclass(kind):
         return _to_plain(_with_system_fields(value, fields_of(value)), depth)
     if is_pydantic(kind):
-        return _to_plain(_with_system_fields(value, given.model_dump(by_alias=True, warnings=False)), depth)
+        return _to_plain(_with_system_fields(value, data_of(value)), depth)
     return value
 
 
@@ -328,7 +329,7 @@ def _with_system_fields(instance: object, fields: Any) -> Any:
     if not getattr(instance, "_id", None):
         return fields
     for name in SYSTEM_FIELDS:
-        if getattr(instance, name, None) is not None:
+        if name not in fields and getattr(instance, name, None) is not None:
             fields[name] = getattr(instance, name)
     return fields
 
@@ -343,11 +344,6 @@ def _to_plain_items(given: Any, pairs: Iterable[tuple[Any, Any]], depth: int) ->
             result = given.copy() if result is given else result
             result[key] = plain
     return result
-
-
-def is_pydantic(kind: type) -> bool:
-    """Whether a class is a pydantic model, told by what it can do: duly never imports pydantic."""
-    return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate")
 
 
 def fields_of(instance: Any) -> dict[str, Any]:

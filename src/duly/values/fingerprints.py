@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 from warnings import catch_warnings, simplefilter
 from weakref import WeakKeyDictionary
 
-from duly.values.checks import Validator, is_pydantic
+from duly.values.checks import Validator
 from duly.values.models import ModelValidator
+from duly.values.pydantic_data import is_pydantic
 from duly.values.schema import SchemaDefinition
 
 _DIGEST_BYTES: Final = 16

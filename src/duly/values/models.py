@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, cast
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, is_pydantic, show, step
+from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, show, step
 from duly.values.containers import ObjectValidator, UnionValidator
+from duly.values.pydantic_data import is_pydantic
 
 
 def stored(validator: Validator) -> Validator:
@@ -23,16 +25,16 @@ def stored(validator: Validator) -> Validator:
         return ObjectValidator(fields, validator.rest, validator.name, validator.model)
     if isinstance(validator, ModelValidator):
         for name in SYSTEM_FIELDS:
-            if name in _names_in_data(validator):
+            if name in _names_in_data(validator.model):
                 raise SchemaValidationError(_made_from(name, validator.model))
     return validator
 
 
-def _names_in_data(validator: ModelValidator) -> set[object]:
-    if isinstance(validator.fields, ObjectValidator):
-        return set(validator.fields.fields)
-    model: Any = validator.model
-    return {info.validation_alias for info in model.model_fields.values()}
+def _names_in_data(model: Any) -> set[object]:
+    """What a class is made from by name; of pydantic's choices of names, none must be given."""
+    if is_pydantic(model):
+        return {alias for info in model.model_fields.values() if isinstance(alias := info.validation_alias, str)}
+    return {field.name for field in dataclasses.fields(model) if field.init}
 
 
 def _made_from(name: str, model: type) -> str:
@@ -44,12 +46,12 @@ def _made_from(name: str, model: type) -> str:
     )
 
 
-def without_system_fields(fields: Any) -> Any:
-    """The same fields without `_id` and `_creationTime`."""
+def without_system_fields(fields: Any, names: Container[str] = SYSTEM_FIELDS) -> Any:
+    """The same fields without `_id` and `_creationTime`, or those of the two that are in `names`."""
     document = cast("dict[str, Any]", fields)
     if not isinstance(fields, dict) or not any(name in fields for name in SYSTEM_FIELDS):
         return document
-    return {name: value for name, value in document.items() if name not in SYSTEM_FIELDS}
+    return {name: value for name, value in document.items() if name not in names}
 
 
 def with_system_fields(instance: Any, fields: Mapping[str, Any]) -> Any:
@@ -64,11 +66,13 @@ def with_system_fields(instance: Any, fields: Mapping[str, Any]) -> Any:
 class ModelValidator(Validator):
     """Accepts dicts that fit the fields of a class, and its instances; what comes out is an instance."""
 
-    __slots__ = ("fields", "model")
+    __slots__ = ("fields", "left_to_system", "model")
 
     def __init__(self, model: type, fields: Validator) -> None:
         self.model = model
         self.fields = fields
+        taken = _names_in_data(model)
+        self.left_to_system = tuple(name for name in SYSTEM_FIELDS if name not in taken)
 
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
         fields = change(self.fields)
@@ -96,7 +100,7 @@ class DataclassValidator(ModelValidator):
         if isinstance(value, self.model) and fields is given:
             return value
         try:
-            instance = self.model(**without_system_fields(fields))
+            instance = self.model(**without_system_fields(fields, self.left_to_system))
         except ValueError as error:
             raise self.mismatch(value, f": {error}") from error
         return with_system_fields(instance, fields)
@@ -140,7 +144,7 @@ class PydanticValidator(ModelValidator):
     def _built(self, fields: Any) -> Any:
         model: Any = self.model
         try:
-            instance = model.model_validate(without_system_fields(fields))
+            instance = model.model_validate(without_system_fields(fields, self.left_to_system))
         except ValueError as error:
             raise _mismatch(error) from error
         return with_system_fields(instance, fields)

@@ -1,0 +1,177 @@
+"""Pydantic models as data: what a class can be built from again, under the names it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterable
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final, TypeAlias, cast
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from duly.limits import VALUE_DEPTH_CEILING
+
+_LEAVES: Final = frozenset((str, int, float, bool, bytes, type(None)))
+_IN_JSON: Final = (date, time, timedelta, Decimal, UUID, Enum)
+"""What pydantic writes as JSON and reads back as the same. Not all is: of a SecretStr it would write asterisks."""
+_Field: TypeAlias = tuple[str, str, str, bool, bool]
+"""Its name, those it is dumped and taken under, whether it may be excluded, whether it takes anything."""
+
+_known: Final = WeakKeyDictionary[type[Any], list[_Field]]()
+"""The fields of classes of which there were instances, so that they will not change."""
+
+
+def is_pydantic(kind: type) -> bool:
+    """Whether a class is a pydantic model, told by what it can do: duly never imports pydantic."""
+    return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate")
+
+
+def data_of(instance: Any) -> Any:
+    """What the class of a model can be built from again.
+
+    >>> class Order(BaseModel):
+    ...     at: datetime = Field(validation_alias="placedAt", serialization_alias="At", exclude=True)
+    >>> data_of(Order(placedAt=datetime(2030, 1, 1)))
+    {'placedAt': '2030-01-01T00:00:00'}
+    """
+    # Pydantic's own serializers count, so its result is taken and set right: beside each value goes its form in it.
+    return _data(instance, instance.model_dump(by_alias=True, round_trip=True, warnings=False))
+
+
+def _data(value: Any, dumped: Any) -> Any:
+    if type(dumped) in _LEAVES:
+        return dumped
+    if _is_model(value):
+        return data_of(value) if dumped is value else _data_of_model(value, dumped)
+    if isinstance(dumped, dict):
+        items = cast("dict[Any, Any]", dumped).items()
+        return {_in_json(key): _data(_part(value, key, item), item) for key, item in items}
+    if isinstance(dumped, list | tuple):
+        return [_data(one, part) for one, part in _pairs(value, cast("list[Any]", dumped))]
+    if isinstance(dumped, set | frozenset):
+        return _in_order([_data(part, part) for part in cast("set[Any]", dumped)])
+    return _in_json(dumped)
+
+
+def _data_of_model(instance: Any, dumped: Any) -> Any:
+    model: Any = instance.__class__
+    if _is_root(instance):
+        return _data(instance.root, dumped)
+    if model.__pydantic_decorators__.model_serializers or not isinstance(dumped, dict):
+        return _data(dumped, dumped)
+    left = dict(cast("dict[str, Any]", dumped))
+    result: dict[str, Any] = {}
+    values: dict[str, Any] = instance.__dict__
+    for name, shown_as, taken_as, is_hidden, is_open in _fields(model):
+        if shown_as in left:
+            form = left.pop(shown_as)
+            if type(form) in _LEAVES:
+                result[taken_as] = form
+                continue
+        elif is_hidden:
+            form = values.get(name)
+        else:  # one of a subclass, in a field of its base
+            continue
+        value = values.get(name)
+        # Nothing says of a text in such a field that it was something else before: that is refused, not changed.
+        result[taken_as] = form if is_open and not _is_model(value) else _data(value, form)
+    return result | left if left else result
+
+
+def _fields(model: Any) -> list[_Field]:
+    fields = _known.get(model)
+    if fields is None:
+        fields = _known[model] = [
+            (
+                name,
+                info.serialization_alias or name,
+                input_name(name, info),
+                bool(info.exclude) or getattr(info, "exclude_if", None) is not None,
+                info.annotation in (Any, object),
+            )
+            for name, info in model.model_fields.items()
+        ]
+    return fields
+
+
+def _is_model(value: object) -> bool:
+    return is_pydantic(type(value))
+
+
+def _is_root(instance: object) -> bool:
+    return getattr(instance, "__pydantic_root_model__", False)
+
+
+def _pairs(value: Any, parts: list[Any]) -> Iterable[tuple[Any, Any]]:
+    """The elements of a list beside what was made of them; beside themselves if the list was made of something else."""
+    given = cast("list[Any]", value) if isinstance(value, list | tuple) else parts
+    return zip(given if len(given) == len(parts) else parts, parts, strict=True)
+
+
+def _part(value: Any, key: Any, instead: Any) -> Any:
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value).get(key, instead)
+    return getattr(value, key, instead) if dataclasses.is_dataclass(value) else instead
+
+
+def _in_json(leaf: Any) -> Any:
+    if not isinstance(leaf, _IN_JSON):
+        return leaf
+    if isinstance(leaf, Enum):
+        return _in_json(leaf.value)
+    in_json: Callable[[Any], Any] = importlib.import_module("pydantic_core").to_jsonable_python  # loaded with the model
+    return in_json(leaf)
+
+
+def _in_order(parts: list[Any]) -> list[Any]:
+    """A set as a list that is the same in each process, for a document that did not change is not written."""
+    try:
+        return sorted(parts)
+    except TypeError:
+        return sorted(parts, key=repr)
+
+
+def input_name(name: str, info: Any) -> str:
+    """The name under which a model takes one of its fields, the first that is not the system's if there are some."""
+    alias = info.validation_alias
+    if isinstance(alias, str):
+        return alias
+    choices: Iterable[object] = getattr(alias, "choices", ())
+    names = [choice for choice in choices if isinstance(choice, str)]
+    return next((choice for choice in names if choice[:1] != "_"), names[0] if names else name)
+
+
+def without_hidden(value: Any, plain: Any, depth: int = 0) -> Any:
+    """`plain`, which was made of `value`, without the fields that pydantic is told to exclude: callers never see them.
+
+    >>> without_hidden([User(name="Ada", password="x")], [{"name": "Ada", "password": "x"}])
+    [{'name': 'Ada'}]
+    """
+    if depth > VALUE_DEPTH_CEILING:  # deeper is refused anyway, and may be a cycle
+        return plain
+    while _is_model(value) and _is_root(value):
+        value = value.root
+    if isinstance(plain, list):
+        return [without_hidden(one, part, depth + 1) for one, part in _pairs(value, cast("list[Any]", plain))]
+    if not isinstance(plain, dict):
+        return plain
+    fields = cast("dict[str, Any]", plain)
+    if _is_model(value):
+        return _without_hidden_fields(value, fields, depth)
+    return {key: without_hidden(_part(value, key, None), part, depth + 1) for key, part in fields.items()}
+
+
+def _without_hidden_fields(instance: Any, plain: dict[str, Any], depth: int) -> dict[str, Any]:
+    model: Any = instance.__class__
+    result = dict(plain)
+    for name, info in model.model_fields.items():
+        key, value = input_name(name, info), getattr(instance, name, None)
+        condition = getattr(info, "exclude_if", None)
+        if info.exclude or (condition is not None and condition(value)):
+            result.pop(key, None)
+        elif key in result:
+            result[key] = without_hidden(value, result[key], depth + 1)
+    return result
