@@ -76,7 +76,7 @@ KINDS: Final = [MUTATION, MUTATION, ACTION, ACTION, QUERY, GONE, STRICT + MUTATI
 STEPS_MIN: Final = 10
 """A program of fewer steps does not count; Hypothesis makes some in order to have simple ones."""
 STEPS_MAX: Final = 40
-STEPS_MAX_HERE: Final = 24  # where there is less time
+STEPS_MAX_HERE: Final = 20  # where there is less time
 
 
 class Author:
