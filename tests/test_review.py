@@ -28,6 +28,7 @@ from duly import (
     StoreError,
     StoreLostError,
     action,
+    cron_jobs,
     define_schema,
     define_table,
     internal,
@@ -39,6 +40,7 @@ from duly.app import App
 from duly.clock import ManualClock
 from duly.database.batch import ALL_IDS
 from duly.limits import CATALOGS_MAX, Limits
+from duly.logs import log_of
 from duly.testing import Harness
 from duly.workers import alarm
 
@@ -541,6 +543,53 @@ async def test_an_action_whose_run_the_log_cannot_take_has_ended_nevertheless(
 
     assert handler.times == 0
     assert job["state"] == {"kind": "success"}
+
+
+async def test_a_cron_that_cannot_go_on_is_paused_though_the_log_cannot_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def tick(*args: object) -> None:
+        raise ValueError("its zone has gone")
+
+    handler, declared = Raises(1), cron_jobs()
+    declared.interval("note", {"seconds": 30}, "app:nothing")
+    monkeypatch.setattr(logging.getLogger("duly.run"), "handlers", [handler])
+    monkeypatch.setattr("duly.model.crons.tick", tick)
+
+    @mutation
+    async def nothing(ctx: MutationCtx) -> None: ...
+
+    async with Harness({"app": SimpleNamespace(nothing=nothing), "crons": declared}) as t:
+        await t.advance(30_000)
+        [cron] = await t.transaction(lambda ctx: ctx.db.system.query("_cron_jobs").collect())
+
+    assert handler.times == 0
+    assert cron["paused"] and cron["error"].startswith("ValueError: its zone has gone")
+
+
+async def test_a_line_of_a_function_that_the_log_cannot_take_does_not_fail_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Raises(1)
+    monkeypatch.setattr(logging.getLogger("duly.app"), "handlers", [handler])
+
+    @mutation
+    async def says(ctx: MutationCtx) -> str:
+        ctx.log.warning("tea")
+        return "done"
+
+    async with Harness({"app": SimpleNamespace(says=says)}) as t:
+        assert await t.mutation("app:says") == "done"
+    assert handler.times == 0
+
+
+def test_a_line_of_duly_in_the_log_names_where_it_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    log_of("duly.run").warning("%s is full", "the disk", extra={"run": 1})
+
+    [record] = caplog.records
+    assert (record.getMessage(), record.funcName, record.__dict__["run"]) == (
+        "the disk is full",
+        "test_a_line_of_duly_in_the_log_names_where_it_comes_from",
+        1,
+    )
 
 
 async def test_work_that_failed_is_tried_again_though_the_log_cannot_take_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -29,6 +28,7 @@ from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
+from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
 from duly.storage.engine import Engine, Tallied, Tally
@@ -42,7 +42,7 @@ from duly.workers.sweeper import Sweeper
 
 Args = dict[str, Any]
 
-_log: Final = logging.getLogger("duly.run")
+_log: Final = log_of("duly.run")
 
 
 @dataclass(frozen=True)

@@ -215,8 +215,7 @@ class Committer:
         if not turn.exclusive:
             self._caution.succeeded()
         for act in turn.afterwards:
-            with suppress(Exception):  # of the application's own logging
-                act()
+            act()
         if commit is None:
             self._tell(self._all_heard(), turn.outcomes)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -11,9 +10,10 @@ from typing import Final
 from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
+from duly.logs import log_of
 from duly.storage.engine import Conflict, Engine, Heartbeat
 
-_log: Final = logging.getLogger("duly.nodes")
+_log: Final = log_of("duly.nodes")
 
 
 class Listener:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from traceback import format_exception_only
 from typing import Final
 
@@ -38,7 +39,8 @@ class CallLog(logging.Logger):
             self._kept.append(record.getMessage())
             if self.parent is not None and not self.parent.isEnabledFor(record.levelno):
                 return
-        super().handle(record)
+        with suppress(Exception):  # of handlers: what the function does must not depend on them
+            super().handle(record)
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -7,7 +7,6 @@ stays; both get the same ids, the same time and the same seeds.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -17,6 +16,7 @@ from warnings import WarningMessage, catch_warnings, showwarning, simplefilter
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError, LimitError
+from duly.logs import log_of
 from duly.storage.engine import CRON_LOGS, Job, Row
 from duly.values.checks import show
 from duly.values.value import loads
@@ -24,7 +24,7 @@ from duly.values.value import loads
 T = TypeVar("T")
 Unit = Callable[..., Coroutine[Any, Any, T]]
 
-_log: Final = logging.getLogger("duly.run")
+_log: Final = log_of("duly.run")
 _WHY: Final = (
     "; a mutation may be run again, so both runs must write the same: use ctx.now and ctx.random, and no state of"
     " the module"

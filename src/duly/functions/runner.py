@@ -32,6 +32,7 @@ from duly.limits import (
     WARNING_SECONDS,
     unlimited,
 )
+from duly.logs import log_of
 from duly.model import crons, jobs
 from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import SUCCESS
@@ -41,7 +42,7 @@ from duly.values.value import dumps, loads
 
 T = TypeVar("T")
 
-_log: Final = logging.getLogger("duly.run")
+_log: Final = log_of("duly.run")
 """One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that has failed at ERROR.
 
 What was interrupted, or could not even begin, has a line as well: of 0 ms, where nobody knows how long it took."""
@@ -388,11 +389,9 @@ class Runner:
             except StoreError:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one will know
-                with suppress(Exception):
-                    _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+                _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
             except Exception as unfit:  # then without what cannot be recorded
-                with suppress(Exception):
-                    _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
+                _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
@@ -429,10 +428,7 @@ class Runner:
             run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error)
             tell = partial(_log.log, level, "%s", run, extra={"run": run})
             if batch is None:
-                with suppress(
-                    Exception
-                ):  # of the application's own logging, which must not keep an end from being recorded
-                    tell()
+                tell()
             else:
                 batch.afterwards.append(tell)
 

@@ -7,7 +7,6 @@ maintains it, and the ids of what is written to a table under check are kept, to
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from duly.database.catalog import document_key
 from duly.database.database import Database
 from duly.errors import SchemaValidationError, StoreError, StoreLostError
 from duly.limits import APPLY_TRIES_MAX, SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
+from duly.logs import log_of
 from duly.model import crons
 from duly.model.crons import Spec
 from duly.storage.engine import SYSTEM_TABLES, Get, Scan
@@ -30,7 +30,7 @@ from duly.values.keys import EVERYTHING, FIRST, Cut, Interval
 from duly.values.schema import Index, SchemaDefinition, Table
 from duly.values.value import loads
 
-_log: Final = logging.getLogger("duly.schema")
+_log: Final = log_of("duly.schema")
 
 
 async def apply_schema(

@@ -7,7 +7,6 @@ A Unix socket beside the store. One line of JSON asks, `{"function": …, "args"
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import threading
@@ -19,10 +18,11 @@ from duly.app import App
 from duly.errors import DulyError, FunctionNotFoundError
 from duly.functions.failure import describe
 from duly.limits import CALL_TOLD_SECONDS, DEFAULTS, OF_ANY_SIZE
+from duly.logs import log_of
 from duly.storage.file import owner_of
 from duly.values.value import dumps, loads
 
-_log: Final = logging.getLogger("duly.door")
+_log: Final = log_of("duly.door")
 _LINE_BYTES_MAX: Final = DEFAULTS.arguments_bytes_max + 4096
 
 

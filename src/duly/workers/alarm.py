@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from random import Random
 from typing import Any, Final, Protocol
 
 from duly.clock import Clock
+from duly.logs import log_of
 
-_log: Final = logging.getLogger("duly.worker")
+_log: Final = log_of("duly.worker")
 _BACKOFF_SECONDS: Final = (
     0.5,
     4.0,
@@ -41,8 +40,7 @@ async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future
         except Exception:  # whatever it is, what is due must not wait for a restart
             pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
             failures += 1
-            with suppress(Exception):  # of the application's own logging
-                _log.exception("work failed, trying again in %.1f s", pause)
+            _log.exception("work failed, trying again in %.1f s", pause)
             await first((stop,), clock, clock.now() + pause * 1000)
         else:
             if wakers is not None:

@@ -7,7 +7,6 @@ single function: that one is postponed, and does not hold up the others any more
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from functools import partial
 from random import Random
@@ -20,12 +19,13 @@ from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
 from duly.limits import CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
+from duly.logs import log_of
 from duly.model import executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
 from duly.workers.called import Called
 
-_log: Final = logging.getLogger("duly.worker")
+_log: Final = log_of("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
 """So many are claimed at first, and later by so many more than have run: the arguments of many might fill the memory,
 or take the store longer than anybody waits for an answer."""

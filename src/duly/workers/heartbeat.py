@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from typing import Final
 
 from duly.clock import monotonic
 from duly.database.watchdog import HELD_UP_ADVICE, line_in
 from duly.limits import LOOP_HELD_UP_SECONDS
+from duly.logs import log_of
 
-_log: Final = logging.getLogger("duly.loop")
+_log: Final = log_of("duly.loop")
 _PAUSE_SECONDS: Final = 0.2  # from an answer of the loop to the next question
 _WAITS: Final = 10  # until it counts as held up
 

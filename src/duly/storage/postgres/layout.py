@@ -118,7 +118,7 @@ def channel(address: Address) -> str:
 # Not the view pg_tables: to plan it takes a new connection longer than all the rest.
 _STORE: Final = """
 SELECT FROM pg_catalog.pg_class AS relation JOIN pg_catalog.pg_namespace AS schema ON schema.oid = relation.relnamespace
-WHERE schema.nspname = $1 AND relation.relname = 'store'"""
+WHERE schema.nspname = $1 AND relation.relname = 'store' AND relation.relkind = 'r'"""
 # Not IF NOT EXISTS: that asks for the right to create schemas, though somebody else has created this one.
 _FIRST: Final = "DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;\n"
 _LAST: Final = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -47,13 +48,8 @@ class _Connection(asyncpg.Connection):
     async def _introspect_types(self, typeoids: Iterable[int], timeout: Any) -> Any:  # noqa: ASYNC109
         if not _ARRAYS.keys() >= set(typeoids):
             return await super()._introspect_types(typeoids, timeout)
-        return [_array(oid, *_ARRAYS[oid]) for oid in typeoids], _Named
-
-
-class _Named:
-    """In place of the statement that asks: nothing has to be prepared anew because of it."""
-
-    name = "none"
+        # In place of the statement that asks: nothing has to be prepared anew because of it.
+        return [_array(oid, *_ARRAYS[oid]) for oid in typeoids], SimpleNamespace(name="none")
 
 
 def _array(oid: int, element: str, element_oid: int) -> dict[str, Any]:

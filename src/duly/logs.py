@@ -1,0 +1,26 @@
+"""What duly itself has to say, in the loggers of the application.
+
+A handler of the application that raises, because its disk is full or nobody reads its pipe any more, must not stop what
+was about to be told of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any
+
+
+class _Contained(logging.LoggerAdapter[logging.Logger]):
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        return msg, kwargs  # with the `extra` of the call
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        with suppress(Exception):
+            super().log(level, msg, *args, stacklevel=2, **kwargs)  # the record names whoever calls this
+
+
+def log_of(name: str) -> logging.LoggerAdapter[logging.Logger]:
+    """The logger of a name, such as `duly.run`, which swallows what its handlers raise."""
+    return _Contained(logging.getLogger(name))
