@@ -6,7 +6,7 @@ import apsw
 
 from bench import stores
 from bench.product import HOUR_MS, open_app
-from duly.app import sqlite_path
+from duly.storage.open import sqlite_path
 
 SPREAD_MS = 30 * 24 * 3_600_000
 """They are due within this time from the far day on."""

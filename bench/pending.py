@@ -30,7 +30,7 @@ from bench.product import drain_counts, drain_noops, open_app, start_after_commi
 from bench.report import lined_up, percentiles
 from bench.scale import Compared
 from bench.workloads import Run, Stores, run_on
-from duly.app import sqlite_path
+from duly.storage.open import sqlite_path
 
 PENDING = 1_000_000
 ROUNDS = 5

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from duly.app import sqlite_path
+from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres, parse
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=2000")

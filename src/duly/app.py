@@ -27,17 +27,18 @@ from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
-from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, Limits
+from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
-from duly.storage.engine import Engine, Tallied, Tally
-from duly.storage.postgres.address import is_postgres, need_driver, parse, shown
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.engine import Tallied, Tally
+from duly.storage.open import engine_of
 from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.executor import Executor
 from duly.workers.heartbeat import Heartbeat
+from duly.workers.opened import Opened
+from duly.workers.store_watch import StoreWatch
 from duly.workers.sweeper import Sweeper
 
 Args = dict[str, Any]
@@ -71,7 +72,8 @@ class App:
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
     functions but runs none. With `development=True` clients learn the text of errors, and each mutation runs twice:
     what its two runs do not write alike is reported in the log `duly.run`, and who holds up the event loop in
-    `duly.loop`. `limits` are those of `duly.limits`.
+    `duly.loop`. `limits` are those of `duly.limits`. A process that owns the SQLite file is waited for until it has
+    closed it, if it is closing, and `wait_for_owner` seconds if not; the log `duly.store` says for whom.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -90,24 +92,28 @@ class App:
         executor: bool = True,
         development: bool = False,
         limits: Limits = DEFAULTS,
+        wait_for_owner: float = OWNER_WAIT_SECONDS,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
-        _check(source, limits)
+        _check(source, limits, wait_for_owner)
         self._source = source
         self._new_engine = partial(engine_of, store, limits, executor)
         self._new_engine()  # what is wrong with the address is told here
         self._executes = executor
         self.development = development
         self._limits = limits
+        self._wait_for_owner = wait_for_owner
         self._clock = clock or SystemClock()
         self._random = random or Random()
-        self._open: _Open | None = None
+        self._open: Opened | None = None
         self._is_held = False
         """Whether it is being opened, open or being closed."""
 
     async def __aenter__(self) -> Self:
         if self._is_held:
+            if self._open is not None and self._open.is_orphaned:
+                raise StoreError(_ORPHANED)
             raise StoreError("got an app that is open already, expected one that is closed: enter it once, share it")
         self._is_held = True
         try:
@@ -116,9 +122,11 @@ class App:
             self._is_held = self._open is not None
         return self
 
-    async def _opening(self) -> _Open:
+    async def _opening(self) -> Opened:
         registry, chance = Registry.load(self._source, self._limits), Random(self._random.getrandbits(64))
-        database = await Database.open(self._new_engine(), self._clock, self._limits, self._random)
+        database = await Database.open(
+            self._new_engine(), self._clock, self._limits, self._random, self._wait_for_owner
+        )
         try:
             mark, crons = registry.mark, registry.crons
             await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
@@ -128,8 +136,10 @@ class App:
         except BaseException:
             await database.close()
             raise
-        workers: list[alarm.Worker] = [executor, Sweeper(database, self._clock)] if self._executes else []
-        return _Open(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
+        workers: list[alarm.Worker] = []
+        if self._executes:
+            workers = [executor, Sweeper(database, self._clock), StoreWatch(database, self._clock)]
+        return Opened(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -141,22 +151,31 @@ class App:
 
         Actions that still run after `grace_seconds` are interrupted; that is recorded of those that were scheduled, and
         raised where others were called. If this is cancelled, they are at once.
+
+        Where the event loop that opened the app is closed, another one may free the store by this: what ran there
+        counts as interrupted.
         """
         if self._open is not None:
-            opened, self._open = self._opened, None
+            opened = self._taken()
             try:
-                await opened.close(grace_seconds)
+                await (opened.release() if opened.is_orphaned else opened.close(grace_seconds))
             finally:
                 self._is_held = False
 
     async def crash(self) -> None:
         """Lose everything that is not durable and stop, for tests of what survives."""
         if self._open is not None:
-            opened, self._open = self._opened, None
+            opened = self._taken()
             try:
-                await opened.crash()
+                await (opened.release() if opened.is_orphaned else opened.crash())
             finally:
                 self._is_held = False
+
+    def _taken(self) -> Opened:
+        """What is open, for whoever closes it."""
+        opened = self._open if self._open is not None and self._open.is_orphaned else self._opened
+        self._open = None
+        return opened
 
     # Calls.
 
@@ -284,68 +303,17 @@ class App:
         return self._opened.database
 
     @property
-    def _opened(self) -> _Open:
+    def _opened(self) -> Opened:
         if self._open is None:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
+        if self._open.is_orphaned:
+            raise StoreError(_ORPHANED)
         if _running_loop() not in (self._open.loop, None):
             raise StoreError(
                 "got a call from another event loop than the one that opened the app, expected it from that one; from"
                 " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"
             )
         return self._open
-
-
-class _Open:
-    """What an open app holds."""
-
-    def __init__(
-        self,
-        database: Database,
-        runner: Runner,
-        executor: Executor,
-        workers: list[alarm.Worker],
-        clock: Clock,
-        heartbeat: Heartbeat | None,
-    ) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.database = database
-        self.runner = runner
-        self.executor = executor
-        self.reloading = asyncio.Lock()
-        """Schemas are applied one after the other."""
-        self._heartbeat = heartbeat
-        self._stop: asyncio.Future[None] = self.loop.create_future()
-        self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
-
-    async def close(self, grace_seconds: float) -> None:
-        """Each step is taken whatever becomes of those before it: the store must not stay owned."""
-        if not self._stop.done():
-            self._stop.set_result(None)
-        try:
-            await asyncio.gather(*self._tasks)
-        except asyncio.CancelledError:
-            grace_seconds = 0.0
-            raise
-        finally:
-            try:
-                await self.executor.stop(grace_seconds)
-            finally:
-                try:
-                    await self.database.close()
-                finally:
-                    self._end()
-
-    async def crash(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await self.database.abandon()
-        await self.executor.stop()
-        self._end()
-
-    def _end(self) -> None:
-        self.runner.close()  # last, for it refuses what threads wait for
-        if self._heartbeat is not None:
-            self._heartbeat.close()
 
 
 class Subscription(Generic[R]):
@@ -409,30 +377,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
-    """The storage engine of a store's address."""
-    if not isinstance(store, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StoreError(f"got the store {store!r:.80} ({type(store).__name__}), expected {_STORES}")
-    if is_postgres(store):
-        need_driver()
-        from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
-
-        return PostgresEngine(parse(store), limits, executes)
-    return SqliteEngine(sqlite_path(store))
-
-
-def sqlite_path(store: str) -> str:
-    """The file of a `sqlite:///` address."""
-    prefix = "sqlite:///"
-    path = store.removeprefix(prefix)
-    if not store.startswith(prefix) or not path:
-        raise StoreError(f"got the store {shown(store) if '://' in store else store!r}, expected {_STORES}")
-    if path == ":memory:":
-        raise StoreError(f"got the store {store}, expected a file, which several threads open; in tests, use Harness")
-    return path
-
-
-def _check(source: object, limits: object) -> None:
+def _check(source: object, limits: object, wait_for_owner: object) -> None:
     """Raise where these are nothing that an app can be made of, whatever there is at the time when it is opened."""
     if not isinstance(source, str | os.PathLike | ModuleType | Mapping):
         raise LoadError(
@@ -442,8 +387,11 @@ def _check(source: object, limits: object) -> None:
         raise LoadError(f"got {source!r}, which is a part of Python, expected a folder or a package of your own")
     if not isinstance(limits, Limits):
         raise TypeError(f"got the limits {limits!r:.80} ({type(limits).__name__}), expected duly.Limits(…)")
+    if isinstance(wait_for_owner, bool) or not isinstance(wait_for_owner, int | float) or not wait_for_owner >= 0:
+        raise ValueError(f"got wait_for_owner={wait_for_owner!r:.80}, expected seconds from 0 on, such as 5.0")
 
 
-_STORES: Final = (
-    "sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user:password@host:port/database"
+_ORPHANED: Final = (
+    "got a call of an app whose event loop is closed, expected one that was closed before its loop: `await app.close()`"
+    " or `await app.crash()` in this one frees the store"
 )

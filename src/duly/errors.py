@@ -17,6 +17,7 @@ DulyError
 ├── LoadError                       the application's modules could not be loaded
 └── StoreError                      the store cannot be opened, or a commit failed
     ├── StoreInUseError             another process owns the SQLite file
+    ├── StoreGoneError              the SQLite file was deleted, moved or replaced
     └── StoreLostError              the store gave no answer for too long
 """
 
@@ -38,6 +39,7 @@ __all__ = [
     "ReturnsValidationError",
     "SchemaValidationError",
     "StoreError",
+    "StoreGoneError",
     "StoreInUseError",
     "StoreLostError",
     "ValidationError",
@@ -122,11 +124,22 @@ class StoreError(DulyError):
 
 
 class StoreInUseError(StoreError):
-    """Another process owns the SQLite file. `pid` is its process id, where it could be read."""
+    """Another process owns the SQLite file. `pid` is its process id, None where the system cannot name it.
 
-    def __init__(self, message: str, pid: int | None) -> None:
+    `closing_seconds` is how long its closing may take, in seconds, where it has said that it closes.
+    """
+
+    def __init__(self, message: str, pid: int | None, closing_seconds: float | None = None) -> None:
         super().__init__(message)
         self.pid = pid
+        self.closing_seconds = closing_seconds
+
+
+class StoreGoneError(StoreError):
+    """The SQLite file of an open store was deleted, moved, replaced or overwritten, so that nothing more is kept.
+
+    What was being committed when that was noticed counts as not stored. The app does nothing more: close it.
+    """
 
 
 class StoreLostError(StoreError):

@@ -226,6 +226,15 @@ DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
 """Documents that a node keeps in memory, in bytes (64 MiB), to read them without asking the store."""
 
 # Processes and threads.
+OWNER_WAIT_SECONDS: Final = 5.0
+"""How long an app waits for the process that owns its file, in seconds, unless it says otherwise: the old process of a
+restart may not have been told to end yet."""
+OWNER_LATE_SECONDS: Final = 5.0
+"""How much longer than it has said an owner that is closing is waited for, in seconds: it commits what is queued."""
+OWNER_LOOK_SECONDS: Final = 0.05
+"""How often to try to own a file that is owned, in seconds."""
+STORE_LOOK_MS: Final = 1_000.0
+"""How often to look whether the file of a store is still there, in milliseconds: nobody tells of that."""
 CALL_TOLD_SECONDS: Final = 3.0
 """How long `duly run` waits for the owner of a store before it says that it waits, in seconds: most calls take less."""
 LOOP_HELD_UP_SECONDS: Final = 0.5

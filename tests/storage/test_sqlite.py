@@ -9,7 +9,8 @@ import pytest
 
 from duly.errors import StoreError, StoreInUseError
 from duly.storage.engine import ACTION, JOBS, MUTATION, Changes, Job, Write
-from duly.storage.sqlite import _DUE, _NEXT_DUE, SqliteEngine  # pyright: ignore[reportPrivateUsage]
+from duly.storage.sqlite import SqliteEngine
+from duly.storage.sqlite_view import _DUE, _NEXT_DUE  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture

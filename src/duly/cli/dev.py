@@ -15,7 +15,7 @@ from typing import Final
 
 import click
 
-from duly.app import App, sqlite_path
+from duly.app import App
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.times import both
@@ -27,6 +27,7 @@ from duly.functions.registry import Registry
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_HELD_UP_SECONDS
 from duly.model import executor_state
 from duly.server import door
+from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)

@@ -13,13 +13,14 @@ from typing import Any, Final, cast
 import click
 import orjson
 
-from duly.app import App, sqlite_path
+from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.cli.store import check_exists
 from duly.functions.registry import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door
+from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 from duly.values.value import dumps
 

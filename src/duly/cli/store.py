@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from duly.app import engine_of, sqlite_path
 from duly.cli import options
 from duly.clock import SystemClock
 from duly.database.database import Database
 from duly.errors import StoreError, StoreInUseError
+from duly.storage.open import engine_of, sqlite_path
 from duly.storage.postgres.address import is_postgres, parse
 
 

@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from random import Random
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from duly.clock import Clock, monotonic
 from duly.database.asking import drive
@@ -20,12 +21,23 @@ from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
-from duly.errors import StoreError, StoreLostError
-from duly.limits import DEFAULTS, READERS_MAX, STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS, Limits
+from duly.errors import StoreError, StoreGoneError, StoreInUseError, StoreLostError
+from duly.limits import (
+    DEFAULTS,
+    OWNER_LATE_SECONDS,
+    OWNER_LOOK_SECONDS,
+    READERS_MAX,
+    STORE_LOST_SECONDS_MAX,
+    STORE_PAUSE_SECONDS,
+    Limits,
+)
+from duly.logs import log_of
 from duly.storage.engine import Conflict, Engine, Header, Heartbeat
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
+
+_log: Final = log_of("duly.store")
 
 
 class Read(NamedTuple, Generic[T]):
@@ -42,14 +54,22 @@ class Database:
 
     @classmethod
     async def open(
-        cls, engine: Engine, clock: Clock, limits: Limits = DEFAULTS, random: Random | None = None
+        cls,
+        engine: Engine,
+        clock: Clock,
+        limits: Limits = DEFAULTS,
+        random: Random | None = None,
+        wait_for_owner: float = 0.0,
     ) -> Database:
-        """Open the store of an engine. StoreError, StoreInUseError."""
-        return cls(engine, await asyncio.to_thread(engine.open), clock, limits, random or Random())
+        """Open the store of an engine. StoreError; StoreInUseError after so many seconds that another one owns it."""
+        return cls(engine, await _opened(engine, wait_for_owner), clock, limits, random or Random())
 
     def __init__(self, engine: Engine, header: Header, clock: Clock, limits: Limits, random: Random) -> None:
         self.ids = IdCodec(header.secret)
         self.log = Log(header.version)
+        self._loop = asyncio.get_running_loop()
+        self.gone: asyncio.Future[StoreGoneError] = self._loop.create_future()
+        """Done once it was noticed that the store is not there any more."""
         self._engine = engine
         self._clock = clock
         self._quota = Quota(limits)
@@ -69,7 +89,7 @@ class Database:
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
         self._nodes = Listener(engine, self._heard) if engine.is_shared else None
-        self._regrouped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._regrouped: asyncio.Future[None] = self._loop.create_future()
         self._refreshing: asyncio.Future[None] | None = None
         self._is_learning = False
         self._heard(header.heartbeat)
@@ -85,7 +105,22 @@ class Database:
 
     @property
     def is_open(self) -> bool:
-        return self._committer.is_open
+        """Whether anything can still be stored."""
+        return self._committer.is_open and not self.gone.done()
+
+    def check_present(self) -> None:
+        """Raise StoreGoneError if the store is not there any more, and let those know who wait for a change of it."""
+        try:
+            self._engine.check_present()
+        except StoreGoneError as error:
+            if not self.gone.done():
+                self.gone.set_result(error)
+                self.log.wake_all()
+            raise
+
+    def tell_closing(self, seconds: float) -> None:
+        """Let whoever waits for the store know that it is closed within so many seconds."""
+        self._engine.tell_closing(seconds)
 
     @property
     def catalog(self) -> Catalog:
@@ -158,7 +193,7 @@ class Database:
         With the name of a `handler`, whose code it runs, its time is limited.
         """
         loop, given_up = asyncio.get_running_loop(), monotonic() + STORE_LOST_SECONDS_MAX
-        while self.is_open:
+        while self._committer.is_open:
             try:
                 return await loop.run_in_executor(self._readers, self._read, unit, handler)
             except Conflict as conflict:
@@ -197,10 +232,42 @@ class Database:
         await self.close()
 
     async def close(self) -> None:
+        """Commit what is queued and close the store; also from another event loop, once its own is closed."""
         if self._nodes is not None:
             await asyncio.to_thread(self._nodes.close)
         await self._committer.close()
-        self.log.wake_all()
+        if not self._loop.is_closed():
+            self.log.wake_all()
         await asyncio.to_thread(self._readers.shutdown)
         self._watchdog.close()
         await asyncio.to_thread(self._engine.close)
+
+
+async def _opened(engine: Engine, wait_for_owner: float) -> Header:
+    """What an engine says that is opened, as soon as nobody else owns its store."""
+    given_up, told = monotonic() + wait_for_owner, None
+    while True:
+        try:
+            return await _open(engine)
+        except StoreInUseError as error:
+            if error.closing_seconds is not None and told != "closing":
+                given_up = max(given_up, monotonic() + error.closing_seconds + OWNER_LATE_SECONDS)
+            if monotonic() >= given_up:
+                raise
+            doing = "running" if error.closing_seconds is None else "closing"
+            if told != doing:
+                told = doing
+                _log.warning("waiting up to %.3g s, for it is %s: %s", given_up - monotonic(), doing, error)
+        await asyncio.sleep(OWNER_LOOK_SECONDS)
+
+
+async def _open(engine: Engine) -> Header:
+    opening = asyncio.get_running_loop().run_in_executor(None, engine.open)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Its thread goes on, and nobody else would close what it opens.
+        with suppress(StoreError):
+            await opening
+            await asyncio.to_thread(engine.close)
+        raise

@@ -19,7 +19,7 @@ from duly.errors import DulyError, FunctionNotFoundError
 from duly.functions.failure import describe
 from duly.limits import CALL_TOLD_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
-from duly.storage.file import owner_of
+from duly.storage.ownership import owner_of
 from duly.values.value import dumps, loads
 
 _log: Final = log_of("duly.door")

@@ -248,6 +248,14 @@ class Header(NamedTuple):
     """The newest declaration of the application; empty where there is none."""
 
 
+class OnServer:
+    """What an engine need not do whose store is on a server, which looks after its files."""
+
+    def tell_closing(self, seconds: float) -> None: ...
+
+    def check_present(self) -> None: ...
+
+
 class Engine(Protocol):
     """A store. From `begin` to `commit` or `rollback` it is called from one thread at a time."""
 
@@ -267,6 +275,14 @@ class Engine(Protocol):
     def open(self) -> Header: ...
 
     def close(self) -> None: ...
+
+    def tell_closing(self, seconds: float) -> None:
+        """Let whoever waits for the store know that it will be closed within so many seconds."""
+        ...
+
+    def check_present(self) -> None:
+        """Raise StoreGoneError if what was opened is not there any more."""
+        ...
 
     def snapshot(self) -> AbstractContextManager[View]:
         """A state of the store for reading, in the calling thread."""

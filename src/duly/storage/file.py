@@ -1,56 +1,23 @@
-"""The file of a store: its one owner, its layout, and what it says of itself when it is opened."""
+"""The file of a store: its layout, and what it says of itself when it is opened."""
 
 # The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
-from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import apsw
 import orjson
 
-from duly.errors import StoreError, StoreInUseError
+from duly.errors import StoreError
 from duly.storage.engine import SYSTEM_TABLES, Header
 from duly.values.ids import SECRET_BYTES
 from duly.values.schema import Index, Table
 
 FORMAT: Final = 3
 """The layout of the file. An older one is migrated when it is opened, a newer one is not opened."""
-
-
-def own(path: str) -> IO[str]:
-    """Lock the file `<path>-owner` for as long as it stays open; it holds the owner's process id."""
-    # Not "w": the file must keep its owner's process id until it is ours.
-    file = os.fdopen(os.open(f"{path}-owner", os.O_RDWR | os.O_CREAT, 0o644), "r+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        pid = owner_of(path)
-        who = "this process, by another App" if pid == os.getpid() else f"process {pid or '(unknown)'}"
-        raise StoreInUseError(
-            f"{path} is owned by {who}; a SQLite store has one owner at a time. Close it there first. Several"
-            " processes, such as the workers of uvicorn or gunicorn, share a store only in PostgreSQL",
-            pid,
-        ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-def owner_of(path: str) -> int | None:
-    """The process id of who owns the store in a file, or owned it last; None if that cannot be read."""
-    try:
-        owner = Path(f"{path}-owner").read_text().strip()
-    except OSError:
-        return None
-    return int(owner) if owner.isdigit() else None
 
 
 def prepare(writer: apsw.Connection, path: str) -> None:

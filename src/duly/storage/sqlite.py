@@ -16,43 +16,22 @@ from array import array
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import apsw
 import orjson
 
 from duly import faults
-from duly.errors import StoreError
-from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import (
-    ACTION,
-    JOBS,
-    MUTATION,
-    Changes,
-    Claim,
-    Claimed,
-    Completed,
-    Get,
-    Header,
-    Heartbeat,
-    Job,
-    News,
-    Reads,
-    Request,
-    Row,
-    Scan,
-    Tallied,
-    Tally,
-    View,
-    Write,
-    make_job,
-)
-from duly.storage.file import own, prepare, read_header
-from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
+from duly.errors import StoreError, StoreGoneError
+from duly.logs import log_of
+from duly.storage import opening, ownership
+from duly.storage.engine import JOBS, Changes, Header, Heartbeat, Job, News, Reads, View, Write
+from duly.storage.file import prepare, read_header
+from duly.storage.sqlite_view import JOB_COLUMNS, SqliteView, index_name, table_name
 from duly.values.schema import Index, Table
+
+_log: Final = log_of("duly.store")
 
 _WRITER_CACHE_KIB: Final = 65_536  # it stays, for nobody else writes
 _READER_CACHE_KIB: Final = 4_096
@@ -71,12 +50,17 @@ class SqliteEngine:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
-        self._owner: IO[str] | None = None
+        self._owned: ownership.Ownership | None = None
         self._writer: apsw.Connection | None = None
         self._view: SqliteView
         self._landed = 0
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
+        self._gone: str | None = None
+        """What has become of the file, once that was noticed."""
+        self._opening = 0
+        self._log_pages = 0
+        self._checkpoint_at = _CHECKPOINT_PAGES
 
     # Opening and closing.
 
@@ -84,64 +68,114 @@ class SqliteEngine:
         folder = Path(self.path).parent
         try:
             folder.mkdir(exist_ok=True)  # this one, such as .duly: a longer path of none that exist is mistyped
-            self._owner = own(self.path)
+            self._owned = owned = ownership.take(self.path)
         except OSError as error:
             reason = error.strerror if folder.parent.is_dir() else f"there is no folder {folder}, nor one to make it in"
             raise StoreError(f"{self.path}: the file cannot be made: {reason}") from error
         try:
+            head = opening.check_file(owned)
+            self._gone, self._log_pages, self._checkpoint_at = None, 0, _CHECKPOINT_PAGES
             self._writer = writer = self._connect(_WRITER_CACHE_KIB)
-            writer.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            opening.check_log(owned, head, writer)
             prepare(writer, self.path)
+            _use_log(writer)
+            writer.set_wal_hook(self._note_log)
+            self._opening = opening.begin(owned, head, writer)
             header, self.epoch = read_header(writer)
+            writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            owned.watch(self._opening)
             return header
         except apsw.Error as error:
             self.close()
-            raise StoreError(f"{self.path}: SQLite cannot open it: {error}") from error
+            raise StoreError(f"{self.path}: SQLite cannot open it: {error}{self._not_writable()}") from error
         except StoreError:
             self.close()
             raise
 
+    def _not_writable(self) -> str:
+        """Which of the files SQLite may not write to, for it blames the first one for all of them."""
+        files = [f"{self.path}{ending}" for ending in ("", "-wal", "-shm")]
+        refused = [file for file in files if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK)]
+        return f"; this process may not read and write {', '.join(refused)}" if refused else ""
+
     def close(self) -> None:
-        for connection in self._opened:
-            connection.close(force=True)
+        owned, self._owned = self._owned, None
+        if owned is not None and not owned.is_mine:  # a forked child has it from its parent, who goes on with it
+            _inherited.extend(self._opened)
+        else:
+            for connection in self._opened:
+                connection.close(force=True)
         self._opened.clear()
         self._writer = None
         self._readers = threading.local()
-        if self._owner is not None:
-            self._owner.close()
-            self._owner = None
+        if owned is not None:
+            owned.release()
 
     def _connect(self, cache_kib: int) -> apsw.Connection:
-        connection = apsw.Connection(self.path)
+        connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)  # it was made when it was locked
         self._opened.append(connection)
         connection.set_busy_timeout(_BUSY_MS)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"cache_size=-{cache_kib}"):
+        for pragma in ("synchronous=FULL", f"cache_size=-{cache_kib}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
+
+    def tell_closing(self, seconds: float) -> None:
+        if self._owned is not None:
+            self._owned.tell_closing(seconds)
+
+    def check_present(self) -> None:
+        if self._gone is None and self._owned is not None and (loss := self._owned.loss()):
+            self._gone = loss
+            if self._writer is not None and not self._owned.is_there:
+                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # another file is there by now
+            _log.error("%s while the store was open: nothing more is stored, and nothing more runs", loss)
+        if self._gone is not None:
+            raise StoreGoneError(
+                f"{self._gone} while the store was open, so nothing of this call is stored. Start this process again,"
+                " with the file that is to be used; `duly restore` puts a backup in its place"
+            )
 
     # Reading.
 
     @contextmanager
     def snapshot(self) -> Generator[View]:
+        connection = self._reader()
+        try:
+            connection.execute("BEGIN")
+            try:
+                yield SqliteView(connection)
+            finally:
+                connection.execute("COMMIT")
+        except apsw.Error as error:
+            self.check_present()  # which says more
+            raise StoreError(f"{self.path}: SQLite refused a read: {error}") from error
+
+    def _reader(self) -> apsw.Connection:
+        self.check_present()
         connection: apsw.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
-            connection = self._readers.connection = self._connect(_READER_CACHE_KIB)
-            connection.execute("PRAGMA query_only=1")
-        connection.execute("BEGIN")
-        try:
-            yield SqliteView(connection)
-        finally:
-            connection.execute("COMMIT")
+            try:
+                connection = self._readers.connection = self._connect(_READER_CACHE_KIB)
+                connection.execute("PRAGMA query_only=1")
+            except apsw.Error as error:
+                self.check_present()
+                raise StoreError(f"{self.path}: SQLite cannot open it once more: {error}") from error
+        return connection
 
     # Writing.
 
     def begin(self, exclusive: bool = False) -> View:  # they all are
+        self.check_present()
         self._run(_BEGIN)
         self._view = SqliteView(self._connection)
+        if self._view.epoch != self.epoch:  # by a process that no lock has kept out, such as on another machine
+            self._gone = f"another process has opened {self.path}"
+            self.check_present()
         return self._view
 
     def create_table(self, table: Table) -> None:
-        self._run(_CREATE_TABLE.format(table=_table(table)))
+        self._run(_CREATE_TABLE.format(table=table_name(table)))
         self._run(_INSERT_TABLE, (table.number, table.name, table.declared))
 
     def declare_table(self, table: Table) -> None:
@@ -149,17 +183,17 @@ class SqliteEngine:
 
     def create_index(self, table: Table, index: Index) -> None:
         fields = orjson.dumps(index.fields).decode()
-        self._run(_CREATE_INDEX.format(index=_index(index)))
+        self._run(_CREATE_INDEX.format(index=index_name(index)))
         self._run(_INSERT_INDEX, (index.number, table.number, index.name, fields, index.ready))
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        self._run_many(f"INSERT OR IGNORE INTO {_index(index)} (key, id) VALUES (?, ?)", keys)
+        self._run_many(f"INSERT OR IGNORE INTO {index_name(index)} (key, id) VALUES (?, ?)", keys)
 
     def finish_index(self, index: Index) -> None:
         self._run(_FINISH_INDEX, (index.number,))
 
     def drop_index(self, index: Index) -> None:
-        self._run(_DROP_INDEX.format(index=_index(index)))
+        self._run(_DROP_INDEX.format(index=index_name(index)))
         self._run(_DELETE_INDEX, (index.number,))
 
     def commit(self, changes: Changes) -> int:
@@ -172,9 +206,26 @@ class SqliteEngine:
                     self._write_index(index, position, writes)
         version = self._view.version + 1
         self._run(_SET_VERSION, (version, changes.last_id))
+        is_log_long = self._log_pages >= self._checkpoint_at
+        if is_log_long:
+            opening.write(self._connection, self._opening, needs_log=True)
         faults.at("commit.flushed")
         self._run("COMMIT")
+        self.check_present()
+        if is_log_long:
+            self._checkpoint()
         return version
+
+    def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        """What fails here is tried again: the commit before it is durable."""
+        with suppress(apsw.Error):
+            is_whole = opening.checkpoint(self._connection)
+            self._checkpoint_at = _CHECKPOINT_PAGES if is_whole else self._log_pages + _CHECKPOINT_PAGES
+            opening.write(self._connection, self._opening)
 
     def _write_jobs(self, writes: Mapping[int, Write]) -> None:
         inserted: list[Any] = []
@@ -208,7 +259,7 @@ class SqliteEngine:
                 inserted.append((id, write.new))
             else:
                 updated.append((write.new, id))
-        name = _table(table)
+        name = table_name(table)
         self._run_many(f"INSERT INTO {name} (id, document) VALUES (?, ?)", inserted)
         self._run_many(f"UPDATE {name} SET document = ? WHERE id = ?", updated)
         self._run_many(f"DELETE FROM {name} WHERE id = ?", deleted)
@@ -224,8 +275,8 @@ class SqliteEngine:
                     removed.append((old,))
                 if new is not None:
                     added.append((new, id))
-        self._run_many(f"DELETE FROM {_index(index)} WHERE key = ?", removed)
-        self._run_many(f"INSERT INTO {_index(index)} (key, id) VALUES (?, ?)", added)
+        self._run_many(f"DELETE FROM {index_name(index)} WHERE key = ?", removed)
+        self._run_many(f"INSERT INTO {index_name(index)} (key, id) VALUES (?, ?)", added)
 
     def rollback(self) -> None:
         if self._writer is not None and self._writer.in_transaction:
@@ -282,124 +333,18 @@ class SqliteEngine:
                 raise StoreError(f"{self.path}: SQLite refused a write: {error}") from error
 
 
-class SqliteView:
-    """What one connection sees."""
-
-    reshaped = 0
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._read = connection.execute
-        self._read_one = connection.cursor().execute  # for what is fetched at once: it spares a cursor each
-        self.version = cast("int", self._read(_GET_VERSION).get)
-
-    def answer(self, request: Request) -> Any:
-        try:
-            if type(request) is Get:
-                return self._get(*request)
-            if type(request) is Scan:
-                return self._scan(request)
-            if type(request) is Claim:
-                return self._claim(request)
-            if type(request) is Completed:
-                return list(map(make_job, self._read(_COMPLETED, request)))
-            assert isinstance(request, Tally)
-            return Tallied(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
-        except apsw.Error as error:
-            raise StoreError(f"SQLite refused a read: {error}") from error
-
-    def _claim(self, request: Claim) -> Claimed:
-        now, mutations, actions = request
-        next_dues: Any = [self._read(_NEXT_DUE, (lane, now)).get for lane in (MUTATION, ACTION)]
-        return Claimed(
-            list(map(make_job, self._read(_DUE, (MUTATION, now, mutations)))),
-            list(map(make_job, self._read(_DUE, (ACTION, now, actions)))),
-            min((due for due in next_dues if due is not None), default=None),
-        )
-
-    def _get(self, table: Table, id: int) -> Row | None:
-        if table is JOBS:
-            # `get` reads to the end: while a statement is open, no table can be dropped.
-            row: Any = self._read_one(_GET_JOB, (id,)).get
-            return row and make_job(row)
-        return self._read_one(_get_document(table.number, table.name), (id,)).get
-
-    def _scan(self, request: Scan) -> list[tuple[int, Row]]:
-        table, index, interval, descending, limit = request
-        direction = "DESC" if descending else "ASC"
-        if table is JOBS:
-            return [(row[0], make_job(row)) for row in self._scan_jobs(request)]
-        if index is not None:
-            sql = _SCAN_INDEX.format(table=_table(table), index=_index(index), direction=direction)
-            bounds = (interval.lower.key(), interval.upper.key())
-        else:
-            sql = _SCAN_TABLE.format(table=_table(table), direction=direction)
-            bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
-        return cast("list[tuple[int, Row]]", self._read(sql, (*bounds, limit)).fetchall())
-
-    def _scan_jobs(self, request: Scan) -> list[tuple[Any, ...]]:
-        columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
-        lower, upper = (native(cut, columns) for cut in request.interval)
-        begin = upper if request.descending else lower
-        if len(begin.values) < len(columns) or begin.id is None or not columns:
-            return self._scan_part(columns, lower, upper, request.descending, request.limit)
-        # Behind one row of many with equal values. SQLite would pass by all before it: it must be told that they equal.
-        rows = self._scan_part(columns, lower, upper, request.descending, request.limit, equal=True)
-        if len(rows) < request.limit:
-            rest = Cut(begin.values, after=not request.descending)
-            lower, upper = (lower, rest) if request.descending else (rest, upper)
-            rows += self._scan_part(columns, lower, upper, request.descending, request.limit - len(rows))
-        return rows
-
-    def _scan_part(
-        self, columns: tuple[str, ...], lower: Cut, upper: Cut, descending: bool, limit: int, equal: bool = False
-    ) -> list[tuple[Any, ...]]:
-        sql = _scan_jobs(columns, shape(lower), shape(upper), descending, equal)
-        below, above = bound(lower), bound(upper)
-        if equal and descending:  # the values come first, then both bounds; a lower one has them before its id
-            below, above = (*upper.values, *below), above[-1:]
-        return self._read(sql, (*below, *above, limit)).fetchall()
+_inherited: Final[list[apsw.Connection]] = []
+"""What a forked child got from its parent: to close them is the parent's affair."""
 
 
-# Names and bounds.
-
-
-def _table(table: Table) -> str:
-    return f"t{table.number}_{table.name}"
-
-
-def _index(index: Index) -> str:
-    return f"i{index.number}_{index.name}"
-
-
-@lru_cache(1024)
-def _get_document(number: int, name: str) -> str:
-    return f"SELECT document FROM t{number}_{name} WHERE id = ?"
-
-
-@lru_cache(256)
-def _scan_jobs(
-    columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], descending: bool, equal: bool
-) -> str:
-    names, direction = (*columns, "id"), "DESC" if descending else "ASC"
-    conditions = [f"{column} = ?" for column in columns] if equal else []
-    for (length, after), inside, outside, is_first in (
-        (lower, ">=", ">", not descending),
-        (upper, "<", "<=", descending),
-    ):
-        compared = ("id",) if equal and is_first else names[:length]
-        if compared:
-            left, right = ", ".join(compared), ", ".join("?" * len(compared))
-            conditions.append(f"({left}) {outside if after else inside} ({right})")
-        elif after == (inside == ">="):
-            conditions.append("false")  # behind everything, or before it
-    order = ", ".join(f"{name} {direction}" for name in names)
-    where = " AND ".join(conditions) or "true"
-    return f"SELECT {_JOB} FROM scheduled_functions WHERE {where} ORDER BY {order} LIMIT ?"
+def _use_log(connection: apsw.Connection) -> None:
+    """Keep commits in a log, that readers see a snapshot beside; the writer says when it is brought into the file."""
+    for pragma in ("journal_mode=WAL", "wal_autocheckpoint=0"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 # SQL.
 
-_GET_VERSION: Final = "SELECT version FROM duly_store"
 _SET_VERSION: Final = "UPDATE duly_store SET version = ?, last_id = ?"
 
 _CREATE_TABLE: Final = "CREATE TABLE {table} (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT"
@@ -412,32 +357,11 @@ _DROP_INDEX: Final = "DROP TABLE {index}"
 _DELETE_INDEX: Final = "DELETE FROM duly_indexes WHERE number = ?"
 
 _BEGIN: Final = "BEGIN IMMEDIATE"
-_SCAN_TABLE: Final = "SELECT id, document FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {direction} LIMIT ?"
-_SCAN_INDEX: Final = """
-SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
-WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
-"""
 
-_JOB: Final = ", ".join(Job._fields)
-_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({_JOB}) VALUES ({', '.join('?' * len(Job._fields))})"
+_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(Job._fields))})"
 _UPDATE_JOBS: Final = """
 UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?,
     attempts = ?
 WHERE id IN carray(?)
 """
 _DELETE_JOBS: Final = "DELETE FROM scheduled_functions WHERE id IN carray(?)"
-_GET_JOB: Final = f"SELECT {_JOB} FROM scheduled_functions WHERE id = ?"
-_COMPLETED: Final = f"""
-SELECT {_JOB.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL
-ORDER BY completed_time LIMIT ?
-"""
-_TALLY: Final = """
-SELECT count(*), min(due), (SELECT count(*) FROM scheduled_functions WHERE state = 'inProgress')
-FROM scheduled_functions WHERE lane IN ('mutation', 'action') AND due <= ?
-"""
-_DUE: Final = f"""
-SELECT {_JOB} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?
-"""
-_NEXT_DUE: Final = """
-SELECT due FROM scheduled_functions WHERE lane = ? AND due > ? ORDER BY due LIMIT 1
-"""

@@ -8,6 +8,7 @@ from random import Random
 from typing import Any, Final, Protocol
 
 from duly.clock import Clock
+from duly.errors import StoreGoneError
 from duly.logs import log_of
 
 _log: Final = log_of("duly.worker")
@@ -30,13 +31,15 @@ class Worker(Protocol):
 
 
 async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future[None]) -> None:
-    """Step until told to stop. What fails, such as a full disk, is tried again, ever later."""
+    """Step until told to stop, or until the store is gone. What else fails is tried again, ever later."""
     failures = 0
     while not stop.done():
         try:
             due = await worker.step()
             wakers = worker.wakers() if due is None or due > clock.now() else None
             failures = 0
+        except StoreGoneError:
+            return  # for good, which the log has been told
         except Exception:  # whatever it is, what is due must not wait for a restart
             pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
             failures += 1

@@ -33,6 +33,7 @@ from duly.storage.engine import (
     Heartbeat,
     News,
     NotExclusive,
+    OnServer,
     Overtaken,
     Reads,
     Request,
@@ -51,7 +52,7 @@ from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, NOWHERE,
 from duly.values.schema import Index, Table
 
 
-class PostgresEngine:
+class PostgresEngine(OnServer):
     """An `Engine` over the schema of a database, which is made where there is none."""
 
     is_shared = True
