@@ -213,7 +213,7 @@ async def test_a_store_that_another_process_opened_in_spite_of_the_lock_is_left_
     async with app_of(file) as app:
         await app.mutation("app:add", {"text": "tea"})
         shell = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('UPDATE duly_store SET epoch = 9')"
-        subprocess.run([sys.executable, "-c", f"{shell}; c.commit()"], check=True)
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", f"{shell}; c.commit()"], check=True)
         with pytest.raises(StoreError, match="another process has opened .*app.db while the store was open"):
             await app.mutation("app:add", {"text": "coffee"})
 
