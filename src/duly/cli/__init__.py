@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from duly.cli import crons, dev, jobs, migrate, run
+from duly.cli import backup, crons, dev, jobs, migrate, run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,5 +13,5 @@ def main() -> None:
     """Functions that run when they should, exactly once."""
 
 
-for command in (dev.dev, run.run, migrate.migrate, jobs.jobs, crons.crons):
+for command in (dev.dev, run.run, migrate.migrate, jobs.jobs, crons.crons, backup.backup, backup.restore):
     main.add_command(command)

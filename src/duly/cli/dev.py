@@ -19,7 +19,7 @@ from duly.app import App
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.times import both
-from duly.cli.watching import Changes, identity_of, until_gone
+from duly.cli.watching import Changes
 from duly.clock import monotonic
 from duly.database.watchdog import HELD_UP_ADVICE, line_of
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
@@ -74,7 +74,7 @@ async def _dev(folder: str, store: str) -> None:
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
-            beside.append(asyncio.create_task(_end_without(file, identity_of(file))))
+            beside.append(asyncio.create_task(_end_without(app, file)))
         async with nullcontext() if is_postgres(store) else door.open_door(app, sqlite_path(store)):
             while True:
                 await changes.next()
@@ -86,16 +86,15 @@ async def _dev(folder: str, store: str) -> None:
             each.cancel()
 
 
-async def _end_without(file: str, known: object) -> None:
+async def _end_without(app: App, file: str) -> None:
     """End when the file of the store is gone: what is written to a deleted file is lost."""
-    await until_gone(file, known)
+    await app.database.gone
     click.echo(
         f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
         " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",
         err=True,
     )
-    # Without closing it: SQLite would delete the log at that path, which may be that of another store by now.
-    os._exit(1)
+    os._exit(1)  # what runs has nowhere to record its end
 
 
 async def _tell_pauses(app: App, store: str) -> None:

@@ -1,4 +1,4 @@
-"""What `duly dev` watches: the Python files of a folder and those they import, and whether its store is still there."""
+"""What `duly dev` watches: the Python files of a folder and those they import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from duly.functions.modules import have_changed_beside
 
 _LOOK_SECONDS: Final = 1.0
-"""How often to look whether a folder or a file is still the same one: nobody is told of that."""
+"""How often to look whether a folder is still the same one: nobody is told of that."""
 
 
 class Changes:
@@ -28,7 +28,7 @@ class Changes:
         # Here: it costs the other commands their start.
         from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
 
-        self._watched = identity_of(self._folder)
+        self._watched = _identity_of(self._folder)
         self._is_lost = False
         self._changes = awatch(
             self._folder,
@@ -47,22 +47,17 @@ class Changes:
                 self._next = asyncio.ensure_future(anext(self._changes))
             self._is_lost = not self._is_there
             return
-        await _until(lambda: identity_of(self._folder) is not None)
+        await _until(lambda: _identity_of(self._folder) is not None)
         self.close()
         self._watch()  # what was watched is another folder
         await asyncio.sleep(0)
 
     @property
     def _is_there(self) -> bool:
-        return identity_of(self._folder) == self._watched
+        return _identity_of(self._folder) == self._watched
 
     def close(self) -> None:
         self._next.cancel()
-
-
-async def until_gone(file: str, known: object) -> None:
-    """Wait until no file is at a path any more, or another one than the known one."""
-    await _until(lambda: identity_of(file) != known)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -70,7 +65,7 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def identity_of(path: str) -> object:
+def _identity_of(path: str) -> object:
     """What tells a file or a folder from another one at the same path; None where there is none."""
     try:
         found = os.stat(path)

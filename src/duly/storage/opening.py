@@ -24,48 +24,49 @@ from urllib.parse import quote
 import apsw
 
 from duly.errors import StoreError
-from duly.storage.ownership import APPLICATION_ID, Head, Ownership
+from duly.storage.ownership import APPLICATION_ID, Head
 
 _NUMBER_MAX: Final = 2**30 - 1
 """The head of a file has room for twice that, and one more."""
 
 
-def check_file(owned: Ownership) -> Head:
+def check_file(path: str, head: Head) -> None:
     """Raise StoreError for a file without its log, or a log without its file. Before SQLite opens them."""
-    head, log_size = owned.head(), _size(owned.log_path)
+    log_size = _size(f"{path}-wal")
     if log_size is None and (head.needs_log or head.is_bare):
         raise StoreError(
-            f"{owned.path} is a copy of a store that was running, without its log, which has the latest of what it"
+            f"{path} is a copy of a store that was running, without its log, which has the latest of what it"
             " held. Use the backup that `duly backup` made, or copy the file while nothing runs; `duly restore"
             " --incomplete` takes what this copy has"
         )
     if log_size and not head.size:
         raise StoreError(
-            f"{owned.path} is empty or new, and {owned.log_path} beside it is the log of a store that was there before:"
+            f"{path} is empty or new, and {path}-wal beside it is the log of a store that was there before:"
             " with it, its file would be lost for good. Put the file back; or delete that log to begin anew"
         )
-    return head
 
 
-def check_log(owned: Ownership, head: Head, writer: apsw.Connection) -> None:
+def check_log(path: str, head: Head, connection: apsw.Connection) -> None:
     """Raise StoreError if the log is that of another file. The connection must not bring it into this one."""
+    if not _size(f"{path}-wal"):
+        return
     try:
-        seen = _opening(writer)
+        seen = _opening(connection)
         if seen == head.opening:
             return
         follows = head.opening == 0 or seen == _after(head.opening)
-        if follows and _store_version(writer) == _store_version_without_log(owned.path):
+        if follows and _store_version(connection) == _store_version_without_log(path):
             return  # the opening itself was interrupted, and the log has nothing but that
     except apsw.Error:
         pass  # pages of another file make no database with those of this one
     raise StoreError(
-        f"{owned.log_path} is the log of another file than {owned.path}, such as of the one that a backup was copied"
+        f"{path}-wal is the log of another file than {path}, such as of the one that a backup was copied"
         " over: with it, the backup would be undone. If the file is the one you want, delete the log and"
-        f" {owned.path}-shm; `duly restore` does so by itself"
+        f" {path}-shm; `duly restore` does so by itself"
     )
 
 
-def begin(owned: Ownership, head: Head, writer: apsw.Connection) -> int:
+def begin(head: Head, writer: apsw.Connection) -> int:
     """Write the number of a new opening into the file. Returns it; that of before where somebody reads just now."""
     number = _after(head.opening) if head.opening else _any_number()
     writer.execute(_SET_APPLICATION)

@@ -139,6 +139,15 @@ class Head(NamedTuple):
         return cls(size, version // 2, bool(version % 2), is_bare)
 
 
+def head_of(path: str) -> Head:
+    """What a file says that this process neither owns nor has opened."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return Head.read(file)
+    finally:
+        os.close(file)
+
+
 def take(path: str) -> Ownership:
     """Own the file at a path, which is made where there is none. StoreInUseError, StoreError, OSError."""
     for _ in range(_TRIES_MAX):

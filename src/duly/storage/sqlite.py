@@ -73,15 +73,16 @@ class SqliteEngine:
             reason = error.strerror if folder.parent.is_dir() else f"there is no folder {folder}, nor one to make it in"
             raise StoreError(f"{self.path}: the file cannot be made: {reason}") from error
         try:
-            head = opening.check_file(owned)
+            head = owned.head()
+            opening.check_file(self.path, head)
             self._gone, self._log_pages, self._checkpoint_at = None, 0, _CHECKPOINT_PAGES
             self._writer = writer = self._connect(_WRITER_CACHE_KIB)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            opening.check_log(owned, head, writer)
+            opening.check_log(self.path, head, writer)
             prepare(writer, self.path)
             _use_log(writer)
             writer.set_wal_hook(self._note_log)
-            self._opening = opening.begin(owned, head, writer)
+            self._opening = opening.begin(head, writer)
             header, self.epoch = read_header(writer)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             owned.watch(self._opening)

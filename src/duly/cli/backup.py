@@ -1,0 +1,50 @@
+"""`duly backup` and `duly restore`: whole copies of a store in a file."""
+
+from __future__ import annotations
+
+import click
+
+from duly.cli import options
+from duly.cli.errors import errors_as_text
+from duly.storage import backup as copies
+from duly.storage.open import sqlite_path
+from duly.storage.postgres.address import is_postgres
+
+
+@click.command()
+@click.argument("file")
+@options.store
+def backup(file: str, store: str) -> None:
+    """Copy the store into the new FILE, while it runs or not.
+
+    FILE has everything up to one commit, and is a store itself. A plain copy of a store that runs has not: its latest
+    commits are in another file beside it.
+    """
+    _check_is_file(store, "pg_dump --schema")
+    with errors_as_text():
+        size = copies.backup(sqlite_path(store), file)
+        click.echo(f"{options.shown(store)} is backed up in {file} ({size:,} bytes)")
+
+
+@click.command()
+@click.argument("file")
+@click.option("--incomplete", is_flag=True, help="Take a copy of a running store that lacks its log.")
+@options.store
+def restore(file: str, incomplete: bool, store: str) -> None:
+    """Put the backup FILE in the place of the store, which no process may own meanwhile.
+
+    What was there is kept beside it. What was pending when the backup was made is pending again.
+    """
+    _check_is_file(store, "pg_restore")
+    with errors_as_text():
+        aside = copies.restore(file, sqlite_path(store), incomplete)
+        click.echo(f"{file} is restored to {options.shown(store)}")
+        if aside is not None:
+            click.echo(f"What was there before is in {aside}")
+
+
+def _check_is_file(store: str, instead: str) -> None:
+    if is_postgres(store):
+        raise click.ClickException(
+            f"got the store {options.shown(store)}; PostgreSQL has tools of its own, such as {instead}"
+        )

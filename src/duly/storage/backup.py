@@ -1,0 +1,172 @@
+"""Backups of a store in a file: whole copies, made while it runs, and put in the place of what is there."""
+
+# The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from duly.errors import StoreError
+from duly.storage import opening, ownership
+from duly.storage.file import FORMAT
+
+_BUSY_MS: Final = 5_000  # a store that is just being made, or closed, is locked for a moment
+
+
+def backup(path: str, target: str) -> int:
+    """Copy the store at a path into a new file, as of one commit, while its owner goes on. Returns its bytes.
+
+    The copy is one file, without a log. StoreError if there is no store, or a file at `target` already.
+    """
+    if not os.path.isfile(path):
+        raise StoreError(f"{path}: there is no store to back up")
+    _check(path)
+    with _placed(target):
+        _copy(path, f"{target}-part")
+        os.replace(f"{target}-part", target)
+        _flush(Path(target).parent)
+    return os.path.getsize(target)
+
+
+def restore(source: str, path: str, incomplete: bool = False) -> str | None:
+    """Put a backup in the place of the store at a path. Returns where what was there is now, if there was something.
+
+    With `incomplete` a copy is taken that lacks its log. StoreInUseError while a process owns the store; StoreError if
+    the backup is none.
+    """
+    if not os.path.isfile(source):
+        raise StoreError(f"{source}: there is no such file to restore")
+    path = os.path.realpath(path)
+    if os.path.exists(path) and os.path.samefile(source, path):
+        raise StoreError(f"{source}: got the store itself, expected a backup of it")
+    if not incomplete:
+        _check(source)
+    part = f"{path}-restoring"
+    try:
+        _copy(source, part)
+        owned = ownership.take(path)
+        try:
+            aside = _put_aside(path)
+            os.replace(part, path)
+            _flush(Path(path).parent)
+        finally:
+            owned.release()
+    finally:
+        _remove(part)
+    return aside
+
+
+def _check(path: str) -> None:
+    """Raise StoreError for a file and a log that do not belong together. They are only looked at."""
+    for is_last in (False, True):  # somebody may open or close it in between
+        try:
+            head = ownership.head_of(path)
+            opening.check_file(path, head)
+            with _opened(path) as connection:
+                opening.check_log(path, head, connection)
+            return
+        except StoreError:
+            if is_last:
+                raise
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy what one commit has left, and flush it to the disk; nothing is left at `target` if that fails."""
+    try:
+        with _opened(source) as store:
+            _check_format(store, source)
+            copy = apsw.Connection(target)
+            try:
+                with copy.backup("main", store, "main") as copying:
+                    copying.step(-1)  # all of it in one transaction: each commit meanwhile would begin it anew
+                copy.execute("PRAGMA journal_mode=DELETE")
+                opening.mark_as_new_file(copy)
+                [damage] = copy.execute("PRAGMA quick_check(1)").fetchone() or ("",)
+                if damage != "ok":
+                    raise StoreError(f"{source}: the store is damaged: {damage}")
+            finally:
+                copy.close()
+        _flush(Path(target))
+    except apsw.Error as error:
+        _remove(target)
+        raise StoreError(f"{source}: SQLite cannot copy it: {error}") from error
+    except BaseException:
+        _remove(target)
+        raise
+
+
+@contextmanager
+def _opened(path: str) -> Generator[apsw.Connection]:
+    """A connection that leaves the file and its log as they are."""
+    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        yield connection
+    finally:
+        connection.close()
+
+
+def _check_format(connection: apsw.Connection, path: str) -> None:
+    try:
+        found: Any = connection.execute(_GET_FORMAT).get
+    except apsw.SQLError:
+        raise StoreError(f"{path}: got an SQLite database of something else, expected a store of duly") from None
+    except apsw.NotADBError:
+        raise StoreError(f"{path}: got a file of something else, expected a store of duly") from None
+    if found > FORMAT:
+        raise StoreError(f"{path}: got a store of format {found}, expected at most {FORMAT}: a newer duly made it")
+
+
+def _put_aside(path: str) -> str | None:
+    """Keep the file at a path and its log under another name. The file stays, too: there is no moment without one."""
+    log, shared_memory = f"{path}-wal", f"{path}-shm"
+    _remove(shared_memory)
+    if not os.path.getsize(path) and not os.path.exists(log):
+        return None  # it was made when it was locked
+    aside = next(name for number in count(1) if not os.path.exists(name := f"{path}-before-restore-{number}"))
+    os.link(path, aside)
+    with suppress(FileNotFoundError):
+        os.rename(log, f"{aside}-wal")
+    return aside
+
+
+@contextmanager
+def _placed(target: str) -> Generator[None]:
+    """A new file at a path, which is removed again if what follows fails."""
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        raise StoreError(f"{target}: got a file that is there already, expected the name of a new one") from None
+    except OSError as error:
+        raise StoreError(f"{target}: the backup cannot be written: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        _remove(target)
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Make what was written to a file, or the names in a folder, survive a power cut."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+_GET_FORMAT: Final = "SELECT format FROM duly_store"

@@ -1,0 +1,196 @@
+"""`duly backup` and `duly restore`, of a store that runs, was killed or is closed, and of files that are none."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.storage.test_ownership import owner
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "app.db"
+
+
+def duly(*arguments: object) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-m", "duly", *map(str, arguments)], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def backup(file: Path, target: Path) -> tuple[int, str]:
+    return duly("backup", target, "--store", f"sqlite:///{file}")
+
+
+def restore(source: Path, file: Path, *options: str) -> tuple[int, str]:
+    return duly("restore", source, "--store", f"sqlite:///{file}", *options)
+
+
+def notes(file: Path) -> str:
+    with owner(file) as opened:
+        assert opened.says() == "open"
+        found = opened.ask("notes")
+        assert opened.ask("close") == "None"
+    return found
+
+
+def test_a_backup_of_a_running_store_has_all_that_was_acknowledged_and_is_one_file(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+        code, said = backup(file, tmp_path / "backup.db")
+        assert (code, f"is backed up in {tmp_path}/backup.db (" in said) == (0, True)
+        assert running.ask("add coffee") == "None"
+        assert running.ask("notes") == "['tea', 'coffee']"
+        assert running.ask("close") == "None"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.db", "data"]
+    shutil.copyfile(tmp_path / "backup.db", tmp_path / "copy.db")
+    assert notes(tmp_path / "copy.db") == "['tea']"
+
+
+def test_a_restored_backup_takes_the_place_of_a_store_whose_owner_was_killed(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add old") == "None"
+        assert backup(file, tmp_path / "backup.db")[0] == 0
+        assert running.ask("add new") == "None"
+        code, said = restore(tmp_path / "backup.db", file)
+        assert (code, f"is owned by process {running.process.pid}" in said) == (1, True)
+        assert running.ask("notes") == "['old', 'new']"
+    code, said = restore(tmp_path / "backup.db", file)
+    assert (code, said) == (
+        0,
+        f"{tmp_path}/backup.db is restored to sqlite:///{file}\nWhat was there before is in {file}-before-restore-1\n",
+    )
+    assert notes(file) == "['old']"
+    assert notes(Path(f"{file}-before-restore-1")) == "['old', 'new']"
+
+
+def test_a_backup_that_was_copied_by_hand_over_a_killed_store_is_not_undone(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add old") == "None"
+        assert backup(file, tmp_path / "backup.db")[0] == 0
+        assert running.ask("add new") == "None"
+    shutil.copyfile(tmp_path / "backup.db", file)
+    with owner(file) as refused:
+        assert "is the log of another file" in refused.says()
+    code, said = backup(file, tmp_path / "second.db")
+    assert (code, "is the log of another file" in said) == (1, True)
+    assert restore(tmp_path / "backup.db", file)[0] == 0
+    assert notes(file) == "['old']"
+
+
+def test_a_backup_is_restored_where_there_is_nothing(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+    assert backup(file, tmp_path / "backup.db")[0] == 0  # of a store that was killed
+    other = tmp_path / "data" / "other.db"
+    assert restore(tmp_path / "backup.db", other) == (
+        0,
+        f"{tmp_path}/backup.db is restored to sqlite:///{other}\n",
+    )
+    assert notes(other) == "['tea']"
+    assert notes(file) == "['tea']"
+
+
+def test_a_closed_store_is_backed_up_and_left_as_it_was(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+        assert running.ask("close") == "None"
+    before = file.read_bytes()
+    assert backup(file, tmp_path / "backup.db")[0] == 0
+    assert file.read_bytes() == before
+    assert notes(file) == "['tea']"
+    assert notes(tmp_path / "backup.db") == "['tea']"
+
+
+def test_what_runs_was_pending_in_a_backup_runs_again_once_it_is_restored(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert "started" in (running.ask("slow"), running.says())
+        assert backup(file, tmp_path / "backup.db")[0] == 0
+        assert running.ask("close") == "None"
+    assert notes(file) == "['slow']"
+    assert restore(tmp_path / "backup.db", file)[0] == 0
+    assert notes(file) == "[]"
+    with closing(sqlite3.connect(file)) as restored:
+        # It was in progress: whether it has reached outside is unknown, so that it has failed and is not repeated.
+        assert restored.execute("SELECT state FROM scheduled_functions").fetchall() == [("failed",)]
+
+
+def test_a_copy_without_its_log_is_restored_only_if_that_is_asked_for(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+        shutil.copyfile(file, tmp_path / "copy.db")
+    code, said = restore(tmp_path / "copy.db", tmp_path / "data" / "other.db")
+    assert (code, "is a copy of a store that was running, without its log" in said) == (1, True)
+    assert restore(tmp_path / "copy.db", tmp_path / "data" / "other.db", "--incomplete")[0] == 0
+    assert notes(tmp_path / "data" / "other.db") == "[]"
+
+
+def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+        assert running.ask("close") == "None"
+    (tmp_path / "text.db").write_text("x" * 5_000)
+    (tmp_path / "empty.db").write_text("")
+    with closing(sqlite3.connect(tmp_path / "songs.db")) as other:
+        other.execute("CREATE TABLE songs (name)")
+    for source, expected in (
+        (tmp_path / "text.db", "got a file of something else, expected a store of duly"),
+        (tmp_path / "empty.db", "got an SQLite database of something else, expected a store of duly"),
+        (tmp_path / "songs.db", "got an SQLite database of something else, expected a store of duly"),
+        (tmp_path / "none.db", "there is no such file to restore"),
+        (tmp_path, "there is no such file to restore"),
+        (file, "got the store itself, expected a backup of it"),
+    ):
+        code, said = restore(source, file)
+        assert (code, expected in said) == (1, True), said
+    for target, expected in (
+        (tmp_path / "text.db", "got a file that is there already, expected the name of a new one"),
+        (tmp_path / "no" / "folder.db", "the backup cannot be written: No such file or directory"),
+    ):
+        code, said = backup(file, target)
+        assert (code, expected in said) == (1, True), said
+    assert backup(tmp_path / "none.db", tmp_path / "x.db")[0] == 1
+    assert notes(file) == "['tea']"
+    assert {path.name for path in tmp_path.rglob("*")} == {
+        *("data", "app.db", "app.db-owner", "text.db", "empty.db", "songs.db"),
+    }
+
+
+def test_a_damaged_backup_is_not_restored(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        for number in range(50):
+            assert running.ask(f"add {number}" + "x" * 500) == "None"
+        assert backup(file, tmp_path / "backup.db")[0] == 0
+    damaged = bytearray((tmp_path / "backup.db").read_bytes())
+    damaged[-4_096:] = b"\xff" * 4_096
+    (tmp_path / "backup.db").write_bytes(damaged)
+    code, said = restore(tmp_path / "backup.db", file)
+    assert (code, "the store is damaged" in said or "SQLite cannot copy it" in said) == (1, True), said
+    assert notes(file).startswith("['0x")
+
+
+def test_a_store_in_postgresql_is_backed_up_with_its_own_tools() -> None:
+    store = "postgresql://shop:secret@db.example/shop"
+    code, said = duly("backup", "x.db", "--store", store)
+    assert (code, "PostgreSQL has tools of its own, such as pg_dump --schema" in said, "secret" in said) == (
+        1,
+        True,
+        False,
+    )
