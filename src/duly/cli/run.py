@@ -109,7 +109,7 @@ def _file_of(store: str) -> str:
 
 
 async def _run(function: str, args: dict[str, Any], folder: str, store: str) -> Any:
-    app = App(folder, store, executor=False)
+    app = App(folder, store, executor=False, wait_for_owner=0)
     await check_exists(store)
     async with app:
         return await app.run(function, args)

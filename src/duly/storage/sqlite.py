@@ -70,8 +70,12 @@ class SqliteEngine:
             folder.mkdir(exist_ok=True)  # this one, such as .duly: a longer path of none that exist is mistyped
             self._owned = owned = ownership.take(self.path)
         except OSError as error:
-            reason = error.strerror if folder.parent.is_dir() else f"there is no folder {folder}, nor one to make it in"
-            raise StoreError(f"{self.path}: the file cannot be made: {reason}") from error
+            reason = error.strerror
+            if not folder.is_dir():
+                there = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+                reason = f"{there}, nor one to make it in" if not folder.parent.is_dir() else f"{there}: {reason}"
+            act = "opened for writing" if os.path.exists(self.path) else "made"
+            raise StoreError(f"{self.path}: the file cannot be {act}: {reason}") from error
         try:
             head = owned.head()
             opening.check_file(self.path, head)
