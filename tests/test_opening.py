@@ -113,7 +113,7 @@ async def test_calls_from_another_event_loop_are_refused_before_anything_has_hap
         ),
         ("app.db", "got the store 'app.db', expected sqlite:.* or postgresql://"),
         ("sqlite:///", "got the store 'sqlite:///', expected sqlite:///relative"),
-        ("sqlite:///:memory:", "got the store sqlite:///:memory:, expected a file, .* in tests, use Harness"),
+        ("sqlite:///:memory:", "got the store .sqlite:///:memory:., expected a file, .* in tests, use Harness"),
         (
             "postgresql://localhost/shop?client_encoding=latin1",
             "postgresql://localhost/shop: got client_encoding=latin1",
