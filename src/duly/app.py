@@ -321,6 +321,7 @@ class _Open:
         """Each step is taken whatever becomes of those before it: the store must not stay owned."""
         if not self._stop.done():
             self._stop.set_result(None)
+        self.database.hurry()
         try:
             await asyncio.gather(*self._tasks)
         except asyncio.CancelledError:

@@ -40,8 +40,8 @@ from duly import MutationCtx, QueryCtx, define_schema, define_table, mutation, q
 from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
-from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, View, Write
-from duly.storage.postgres import commits, layout, lock
+from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, Unsettled, View, Write
+from duly.storage.postgres import layout, lock
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import _ARRAYS, Link
@@ -249,15 +249,38 @@ def test_a_commit_is_done_though_the_connection_is_lost_right_after_it(
 def test_a_commit_that_is_settled_only_by_the_next_batch_is_known_to_its_cache(
     engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "STORE_LOST_SECONDS_MAX", 0.0)
     with_notes(engine, 5)
     lose(engine, monkeypatch, ("commit_1", "answer"), ("settle_1", "request"))
-    with pytest.raises(StoreError, match="whether it is stored is not known"):
+    with pytest.raises(Unsettled, match="whether it is stored is not known"):
         put(engine, 1, 5, 6)
     engine.rollback()
     assert engine.begin(exclusive=True).answer(Get(NOTES, 1)) == '{"n":6}'
     assert engine.commit(changes((NOTES, {1: update(1, 6, 7)}))) == 3
     assert put(engine, 1, 7, 8) == 4
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_commit_is_settled_once_the_store_answers_again(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    with_notes(engine, 5, 5)
+    other = new_engine()
+    put(other, 2, 5, 6)
+    lose(engine, monkeypatch, ("commit_1", "request" if exclusive else "answer"), *[("settle_1", "request")] * 3)
+    engine.begin(exclusive)
+    with pytest.raises(Unsettled):
+        engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
+    for _ in range(2):
+        with pytest.raises(StoreLostError):
+            engine.settle()
+
+    assert engine.settle() == (None if exclusive else 3)
+
+    assert [news.version for news in engine.news() if not news.is_known] == [3] * (not exclusive)
+    engine.rollback()
+    assert [note(engine, id) for id in (1, 2)] == ['{"n":5}' if exclusive else '{"n":6}', '{"n":6}']
+    assert put(other, 1, 5 if exclusive else 6, 7) == 4 - exclusive
+    assert put(engine, 1, 7, 8) == 5 - exclusive
 
 
 # What others do meanwhile.
@@ -730,7 +753,7 @@ def read_all(view: View) -> None:
 
 def touched_by_reads(engine: PostgresEngine) -> dict[str, int]:
     with engine.snapshot() as view:
-        link: Link = engine._readers.link  # pyright: ignore[reportPrivateUsage]
+        [link] = engine._readers._taken  # pyright: ignore[reportPrivateUsage]
         before = rows_read(engine, link)
         read_all(view)
         return many(rows_read(engine, link) - before)
