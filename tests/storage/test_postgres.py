@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
 
@@ -602,6 +604,11 @@ def test_a_name_may_be_as_long_as_a_name_may_be(engine: PostgresEngine) -> None:
         "postgresql://somebody:secret@top/secret@127.0.0.1/duly",
         "postgresql://127.0.0.1:1/duly?user=a@b&password=secret",
         "postgresql://somebody:secret@127.0.0.1:1/duly?client_encoding=LATIN1",
+        "postgresql://somebody:5432?secret@127.0.0.1/duly",
+        "postgresql://somebody:secret[top@127.0.0.1/duly",
+        "postgresql://somebody:secret\u2100top@127.0.0.1/duly",
+        "postgresql://somebody:secret@127.0.0.1/duly?schema",
+        "postgresql://somebody:secret@127.0.0.1/duly?listen=ada:secret@127.0.0.1:1",
     ],
 )
 def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address: str) -> None:
@@ -612,6 +619,36 @@ def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address:
     assert "secret" not in "".join(traceback.format_exception_only(error))
     assert re.match("postgresql://[^/@]*(/duly)?: ", str(error))
     assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize(
+    ("address", "wrong"),
+    [
+        ("postgresql://ada:p@ss@db/shop", "got an address with more than one @, expected one.* @ .* %40"),
+        ("postgresql://ada@tenant:pass@db/shop", "got an address with more than one @"),
+        ("postgresql://ada:p@ss@db/shop?schema=x", "got an address with more than one @"),
+        ("postgresql://ada:pa?ss@db/shop", r"got an address that cannot be read, expected .* \? .* %3F"),
+        ("postgresql://ada:pa#ss@db/shop", "got an address whose parts cannot be told apart, expected .* # .* %23"),
+        ("postgresql://ada:pa/ss@db/shop", "got an address whose parts cannot be told apart, expected .* / .* %2F"),
+        ("postgresql://ada:pa[ss@db/shop", r"got an address that cannot be read, expected .* \[ .* %5B"),
+        ("postgresql://ada:pass@db/shop\n", "postgresql://db/shop: got an address with a line break"),
+        ("postgresql://ada:pa\tss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pa\0ss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pa%00ss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pass@db/shop?schema", r"got an address that cannot be read, expected .* \?name=value"),
+        ("postgresql://ada:pass@db/shop?listen=x:y", "got listen=x:y, expected host:port"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told_before_anybody_connects(address: str, wrong: str) -> None:
+    for opened in (App, Harness):
+        with pytest.raises(StoreError, match=wrong) as raised:
+            opened({}, store=address)
+        assert "ss@" not in str(raised.value).partition(": got")[0]
+
+
+@pytest.mark.parametrize("password", ["p%40ss", "p:ss", "p%2Fss", "p ss", "pä", "p%ss"])
+def test_a_password_may_hold_any_character_that_is_escaped(password: str) -> None:
+    assert parse(f"postgresql://ada:{password}@db/shop?schema=x").schema == "x"
 
 
 def test_a_server_that_never_answers_is_an_error_soon() -> None:
@@ -643,6 +680,42 @@ def test_a_session_of_another_isolation_level_commits_nothing(store: str, new_en
 
 
 # The layout.
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a database of its own, in the encoding that the test is run for."""
+    server, name = postgres.new_store(postgres.shared_address()), f"test_{uuid4().hex}"
+    ask(server, f"CREATE DATABASE {name} ENCODING '{request.param}' LOCALE 'C' TEMPLATE template0")
+    yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    ask(server, f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize("database", ["LATIN1", "SQL_ASCII"], indirect=True)
+def test_a_database_that_does_not_hold_every_text_is_refused_by_name(database: str) -> None:
+    [(encoding,)] = ask(database, "SHOW server_encoding")
+    for opened in (lambda: engine_of(database).open(), lambda: layout.plan(parse(database))):
+        with pytest.raises(StoreError, match=rf"got a database whose encoding is {encoding}, expected UTF8.*ENCODING"):
+            opened()
+    with pytest.raises(StoreError, match="encoding"):
+        layout.bring_up_to_date(parse(database))
+    assert (
+        ask(database, f"SELECT FROM pg_namespace WHERE nspname = '{parse(database).schema}'") == []
+    )  # nothing was made
+
+
+@pytest.mark.parametrize(
+    "setting", ["standard_conforming_strings=off", "options=-c%20standard_conforming_strings%3Doff"]
+)
+def test_a_session_that_reads_texts_otherwise_is_refused_by_name(store: str, setting: str) -> None:
+    refused = pytest.raises(StoreError, match=r"got standard_conforming_strings = off, expected on")
+    with refused:
+        engine_of(f"{store}&{setting}").open()
+    engine = engine_of(store)
+    engine.open()  # nothing was made that is in the way
+    engine.close()
+    with refused:
+        engine_of(f"{store}&{setting}").open()
 
 
 def test_processes_that_come_at_once_make_one_store(store: str) -> None:
