@@ -38,7 +38,19 @@ pytest.importorskip("asyncpg")
 
 from asyncpg import Connection
 
-from duly import MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
+from duly import (
+    ActionCtx,
+    MutationCtx,
+    QueryCtx,
+    crons,
+    define_schema,
+    define_table,
+    internal_action,
+    internal_mutation,
+    mutation,
+    query,
+    v,
+)
 from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
@@ -702,6 +714,49 @@ def test_a_database_that_does_not_hold_every_text_is_refused_by_name(database: s
     assert (
         ask(database, f"SELECT FROM pg_namespace WHERE nspname = '{parse(database).schema}'") == []
     )  # nothing was made
+
+
+@mutation
+async def schedules_what_fails(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, runs_out)
+    await ctx.scheduler.run_after(0, runs_out_of_all)
+    await crons.register(ctx, {"kind": "interval", "ms": 1_000}, runs_out, name="c")
+    await crons.register(ctx, {"kind": "interval", "ms": 1_000}, runs_out_of_all, name="d")
+
+
+@internal_mutation
+async def runs_out(ctx: MutationCtx) -> None:
+    ctx.log.info("no more ☕")
+    raise ValueError("no more ☕")
+
+
+@internal_action
+async def runs_out_of_all(ctx: ActionCtx) -> None:
+    ctx.log.info("no more ☕")
+    raise ValueError("no more ☕")
+
+
+@query
+async def ends(ctx: QueryCtx) -> list[str]:
+    rows = await ctx.db.system.query("_scheduled_functions").collect()
+    logs = await ctx.db.system.query("_cron_job_logs").collect()
+    told = [row["state"].get("error", "") for row in rows] + [log["status"]["error"] for log in logs]
+    return sorted({error.partition("\n")[0] for error in told}) if len({log["name"] for log in logs}) == 2 else []
+
+
+@pytest.mark.parametrize("database", ["LATIN1"], indirect=True)
+async def test_an_end_whose_text_a_store_cannot_hold_is_recorded_nevertheless(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "check_settings", lambda link: None)  # pyright: ignore
+    functions = (schedules_what_fails, runs_out, runs_out_of_all, ends)
+    modules = {"app": SimpleNamespace(**{function.handler.__name__: function for function in functions})}
+    async with App(modules, database) as app:
+        await app.mutation(schedules_what_fails)
+        async with asyncio.timeout(20):
+            async for told in app.subscribe(ends):
+                if told == ["ValueError: no more \\u2615"]:
+                    break
 
 
 @pytest.mark.parametrize(
