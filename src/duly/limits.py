@@ -207,7 +207,9 @@ POSTPONED_MS: Final = 1_000.0
 """How long a due function waits that only a newer version of the application knows, in milliseconds. Each second
 another node has it in its part."""
 STORE_LOST_SECONDS_MAX: Final = 20.0
-"""How long calls wait for a store that gives no answer, in seconds, before they fail: a restart takes less."""
+"""How long a call waits for a store that gives no answer, in seconds, before it fails: a restart takes less."""
+STORE_LOST_CLOSING_SECONDS_MAX: Final = 10.0
+"""How long calls still wait for it once the app is being closed, in seconds: whoever ends it has not much longer."""
 CONNECT_SECONDS: Final = 2.0
 """How long a connection to the server may take, in seconds: one that is alive answers in milliseconds."""
 ANSWER_SECONDS: Final = 5.0
@@ -222,6 +224,12 @@ STORE_PAUSE_SECONDS: Final = 0.1
 """From one attempt to reach it to the next, in seconds."""
 CLOCK_TOLERANCE_MS: Final = 5.0
 """How far the clock of a node may be off that of the store's server before it is set right."""
+CLOCK_AHEAD_MS_MAX: Final = 10.0 * 366 * 24 * 3600 * 1000
+"""How far a clock may be ahead of all that a store knows of, in milliseconds (ten years): a store may lie idle for
+years, but what a clock that is wrong has stamped stays ahead of everything for as long."""
+CLOCK_BACK_MS: Final = 60_000.0
+"""How far a clock goes back, in milliseconds (a minute), until what was planned by it is looked at again: they are set
+right by less now and then."""
 DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
 """Documents that a node keeps in memory, in bytes (64 MiB), to read them without asking the store."""
 

@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from duly import ActionCtx, App, FunctionError, MutationCtx, QueryCtx, SyncActionCtx, internal_action, mutation, query
+from duly import (
+    ActionCtx,
+    App,
+    AppError,
+    FunctionError,
+    MutationCtx,
+    QueryCtx,
+    SyncActionCtx,
+    crons,
+    internal_action,
+    internal_mutation,
+    mutation,
+    query,
+)
+from duly.limits import ERROR_TEXT_LENGTH_MAX
 from duly.model import jobs
 from duly.testing import Harness
 
@@ -21,6 +36,37 @@ class OfItsOwn(BaseException):
     pass
 
 
+class OfNoModule(Exception):
+    __module__: Any = None
+
+
+class WithoutText(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def noted(error: Exception) -> Exception:
+    error.__notes__ = ["more", "caf\udce9 \0", WithoutText()]  # pyright: ignore
+    return error
+
+
+def of_an_odd_file() -> None:
+    code = compile("raise ValueError('in an odd file')", "file.py", "exec")
+    exec(code.replace(co_filename="caf\udce9 \0.py"), {})
+
+
+ODD: dict[str, tuple[Callable[[], Any], str]] = {
+    "of no module": (lambda: OfNoModule("no tea"), "OfNoModule (which cannot be shown: "),
+    "without text": (WithoutText, "tests.scheduler.test_ends.WithoutText: <exception str() failed>"),
+    "no text": (lambda: ValueError("caf\udce9 \0 \ufffe"), "ValueError: caf\\udce9 ? \ufffe"),
+    "noted": (lambda: noted(ValueError("no tea")), "ValueError: no tea\nmore\ncaf\\udce9 ?\n"),
+    "data": (lambda: AppError({"tea": "caf\udce9 \0"}), "AppError: {'tea': 'caf\\udce9 \\x00'}"),
+    "syntax": (lambda: SyntaxError("no tea", ("a", 2, 3, "caf\udce9 \0")), '  File "a", line 2\n'),
+    "odd syntax": (lambda: SyntaxError("no tea", (1, 2, 3, 4)), "SyntaxError (which cannot be shown: "),
+    "odd file": (of_an_odd_file, "ValueError"),
+    "long": (lambda: ValueError("☕" * 1_000_000), "ValueError: ☕☕☕"),
+}
+"""What makes an exception that is odd, or raises it itself; and how the error of whoever raises it begins."""
 RAISED = {"GeneratorExit": GeneratorExit, "SystemExit": SystemExit, "OfItsOwn": OfItsOwn, "Failed": pytest.fail}
 """What raises something that is no Exception, by its name."""
 CANCELLED = {"CancelledError": asyncio.CancelledError, **RAISED}
@@ -42,6 +88,35 @@ async def cries(ctx: ActionCtx, what: str) -> None:
 @internal_action
 def cries_in_a_thread(ctx: SyncActionCtx, what: str) -> None:
     cry(what)
+
+
+def cry_oddly(what: str) -> None:
+    raise ODD[what][0]()
+
+
+@internal_action
+async def cries_oddly(ctx: ActionCtx, what: str) -> None:
+    cry_oddly(what)
+
+
+@internal_action
+def cries_oddly_in_a_thread(ctx: SyncActionCtx, what: str) -> None:
+    cry_oddly(what)
+
+
+@internal_mutation
+async def changes_oddly(ctx: MutationCtx, what: str) -> None:
+    cry_oddly(what)
+
+
+@internal_mutation
+async def returns_oddly(ctx: MutationCtx, what: str) -> Any:
+    return {"surrogate": "caf\udce9", "name": {"caf\udce9": 1}, "object": WithoutText(), "int": 1 << 70}[what]
+
+
+@internal_action
+async def acts_and_returns_oddly(ctx: ActionCtx, what: str) -> Any:
+    return {"surrogate": "caf\udce9", "name": {"caf\udce9": 1}, "object": WithoutText(), "int": 1 << 70}[what]
 
 
 @internal_action
@@ -77,6 +152,33 @@ async def test_whatever_an_action_raises_it_has_failed(name: str, what: str) -> 
         await asyncio.wait_for(t.run_until_idle(), 10)
         [job] = await t.failures()
         assert job["state"]["error"].startswith(f"FunctionError: {expected}\n  at {name} (test_ends.py:")
+
+
+@pytest.mark.parametrize("what", ODD)
+@pytest.mark.parametrize("name", ["changes_oddly", "cries_oddly", "cries_oddly_in_a_thread"])
+async def test_whatever_is_odd_about_an_error_the_function_has_failed_and_others_go_on(name: str, what: str) -> None:
+    async with Harness(MODULES) as t:
+        await t.mutation(schedule, {"name": name, "args": {"what": what}})
+        await t.mutation(schedule, {"name": name, "args": {"what": "no text"}})
+        await asyncio.wait_for(t.run_until_idle(), 10)
+        first, second = await t.failures()
+        assert first["state"]["error"].startswith(ODD[what][1])
+        assert len(first["state"]["error"]) <= ERROR_TEXT_LENGTH_MAX
+        assert second["state"]["error"].startswith(ODD["no text"][1])
+
+
+@pytest.mark.parametrize("what", ["surrogate", "name", "object", "int"])
+@pytest.mark.parametrize("name", ["returns_oddly", "acts_and_returns_oddly"])
+async def test_who_returns_what_no_store_can_hold_has_failed(name: str, what: str) -> None:
+    async with Harness(MODULES) as t:
+        await t.mutation(schedule, {"name": name, "args": {"what": what}})
+        await t.transaction(
+            lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 1_000}, f"app:{name}", {"what": what})
+        )
+        await asyncio.wait_for(t.advance(1_000), 10)
+        found = [failure.get("state", failure.get("status"))["error"] for failure in await t.failures()]
+        assert len(found) == 2
+        assert all(error.startswith("ReturnsValidationError: app:") for error in found)
 
 
 async def test_an_action_may_catch_what_another_one_has_raised() -> None:

@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
 
@@ -36,12 +38,24 @@ pytest.importorskip("asyncpg")
 
 from asyncpg import Connection
 
-from duly import MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
+from duly import (
+    ActionCtx,
+    MutationCtx,
+    QueryCtx,
+    crons,
+    define_schema,
+    define_table,
+    internal_action,
+    internal_mutation,
+    mutation,
+    query,
+    v,
+)
 from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
-from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, View, Write
-from duly.storage.postgres import commits, layout, lock
+from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, Unsettled, View, Write
+from duly.storage.postgres import layout, lock
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import _ARRAYS, Link
@@ -249,15 +263,38 @@ def test_a_commit_is_done_though_the_connection_is_lost_right_after_it(
 def test_a_commit_that_is_settled_only_by_the_next_batch_is_known_to_its_cache(
     engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "STORE_LOST_SECONDS_MAX", 0.0)
     with_notes(engine, 5)
     lose(engine, monkeypatch, ("commit_1", "answer"), ("settle_1", "request"))
-    with pytest.raises(StoreError, match="whether it is stored is not known"):
+    with pytest.raises(Unsettled, match="whether it is stored is not known"):
         put(engine, 1, 5, 6)
     engine.rollback()
     assert engine.begin(exclusive=True).answer(Get(NOTES, 1)) == '{"n":6}'
     assert engine.commit(changes((NOTES, {1: update(1, 6, 7)}))) == 3
     assert put(engine, 1, 7, 8) == 4
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_commit_is_settled_once_the_store_answers_again(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch, exclusive: bool
+) -> None:
+    with_notes(engine, 5, 5)
+    other = new_engine()
+    put(other, 2, 5, 6)
+    lose(engine, monkeypatch, ("commit_1", "request" if exclusive else "answer"), *[("settle_1", "request")] * 3)
+    engine.begin(exclusive)
+    with pytest.raises(Unsettled):
+        engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
+    for _ in range(2):
+        with pytest.raises(StoreLostError):
+            engine.settle()
+
+    assert engine.settle() == (None if exclusive else 3)
+
+    assert [news.version for news in engine.news() if not news.is_known] == [3] * (not exclusive)
+    engine.rollback()
+    assert [note(engine, id) for id in (1, 2)] == ['{"n":5}' if exclusive else '{"n":6}', '{"n":6}']
+    assert put(other, 1, 5 if exclusive else 6, 7) == 4 - exclusive
+    assert put(engine, 1, 7, 8) == 5 - exclusive
 
 
 # What others do meanwhile.
@@ -579,6 +616,11 @@ def test_a_name_may_be_as_long_as_a_name_may_be(engine: PostgresEngine) -> None:
         "postgresql://somebody:secret@top/secret@127.0.0.1/duly",
         "postgresql://127.0.0.1:1/duly?user=a@b&password=secret",
         "postgresql://somebody:secret@127.0.0.1:1/duly?client_encoding=LATIN1",
+        "postgresql://somebody:5432?secret@127.0.0.1/duly",
+        "postgresql://somebody:secret[top@127.0.0.1/duly",
+        "postgresql://somebody:secret\u2100top@127.0.0.1/duly",
+        "postgresql://somebody:secret@127.0.0.1/duly?schema",
+        "postgresql://somebody:secret@127.0.0.1/duly?listen=ada:secret@127.0.0.1:1",
     ],
 )
 def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address: str) -> None:
@@ -589,6 +631,36 @@ def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address:
     assert "secret" not in "".join(traceback.format_exception_only(error))
     assert re.match("postgresql://[^/@]*(/duly)?: ", str(error))
     assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize(
+    ("address", "wrong"),
+    [
+        ("postgresql://ada:p@ss@db/shop", "got an address with more than one @, expected one.* @ .* %40"),
+        ("postgresql://ada@tenant:pass@db/shop", "got an address with more than one @"),
+        ("postgresql://ada:p@ss@db/shop?schema=x", "got an address with more than one @"),
+        ("postgresql://ada:pa?ss@db/shop", r"got an address that cannot be read, expected .* \? .* %3F"),
+        ("postgresql://ada:pa#ss@db/shop", "got an address whose parts cannot be told apart, expected .* # .* %23"),
+        ("postgresql://ada:pa/ss@db/shop", "got an address whose parts cannot be told apart, expected .* / .* %2F"),
+        ("postgresql://ada:pa[ss@db/shop", r"got an address that cannot be read, expected .* \[ .* %5B"),
+        ("postgresql://ada:pass@db/shop\n", "postgresql://db/shop: got an address with a line break"),
+        ("postgresql://ada:pa\tss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pa\0ss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pa%00ss@db/shop", "postgresql://db/shop: got an address with .* control character"),
+        ("postgresql://ada:pass@db/shop?schema", r"got an address that cannot be read, expected .* \?name=value"),
+        ("postgresql://ada:pass@db/shop?listen=x:y", "got listen=x:y, expected host:port"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told_before_anybody_connects(address: str, wrong: str) -> None:
+    for opened in (App, Harness):
+        with pytest.raises(StoreError, match=wrong) as raised:
+            opened({}, store=address)
+        assert "ss@" not in str(raised.value).partition(": got")[0]
+
+
+@pytest.mark.parametrize("password", ["p%40ss", "p:ss", "p%2Fss", "p ss", "pä", "p%ss"])
+def test_a_password_may_hold_any_character_that_is_escaped(password: str) -> None:
+    assert parse(f"postgresql://ada:{password}@db/shop?schema=x").schema == "x"
 
 
 def test_a_server_that_never_answers_is_an_error_soon() -> None:
@@ -620,6 +692,85 @@ def test_a_session_of_another_isolation_level_commits_nothing(store: str, new_en
 
 
 # The layout.
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a database of its own, in the encoding that the test is run for."""
+    server, name = postgres.new_store(postgres.shared_address()), f"test_{uuid4().hex}"
+    ask(server, f"CREATE DATABASE {name} ENCODING '{request.param}' LOCALE 'C' TEMPLATE template0")
+    yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    ask(server, f"DROP DATABASE {name}")
+
+
+@pytest.mark.parametrize("database", ["LATIN1", "SQL_ASCII"], indirect=True)
+def test_a_database_that_does_not_hold_every_text_is_refused_by_name(database: str) -> None:
+    [(encoding,)] = ask(database, "SHOW server_encoding")
+    for opened in (lambda: engine_of(database).open(), lambda: layout.plan(parse(database))):
+        with pytest.raises(StoreError, match=rf"got a database whose encoding is {encoding}, expected UTF8.*ENCODING"):
+            opened()
+    with pytest.raises(StoreError, match="encoding"):
+        layout.bring_up_to_date(parse(database))
+    assert (
+        ask(database, f"SELECT FROM pg_namespace WHERE nspname = '{parse(database).schema}'") == []
+    )  # nothing was made
+
+
+@mutation
+async def schedules_what_fails(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, runs_out)
+    await ctx.scheduler.run_after(0, runs_out_of_all)
+    await crons.register(ctx, {"kind": "interval", "ms": 1_000}, runs_out, name="c")
+    await crons.register(ctx, {"kind": "interval", "ms": 1_000}, runs_out_of_all, name="d")
+
+
+@internal_mutation
+async def runs_out(ctx: MutationCtx) -> None:
+    ctx.log.info("no more ☕")
+    raise ValueError("no more ☕")
+
+
+@internal_action
+async def runs_out_of_all(ctx: ActionCtx) -> None:
+    ctx.log.info("no more ☕")
+    raise ValueError("no more ☕")
+
+
+@query
+async def ends(ctx: QueryCtx) -> list[str]:
+    rows = await ctx.db.system.query("_scheduled_functions").collect()
+    logs = await ctx.db.system.query("_cron_job_logs").collect()
+    told = [row["state"].get("error", "") for row in rows] + [log["status"]["error"] for log in logs]
+    return sorted({error.partition("\n")[0] for error in told}) if len({log["name"] for log in logs}) == 2 else []
+
+
+@pytest.mark.parametrize("database", ["LATIN1"], indirect=True)
+async def test_an_end_whose_text_a_store_cannot_hold_is_recorded_nevertheless(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "check_settings", lambda link: None)  # pyright: ignore
+    functions = (schedules_what_fails, runs_out, runs_out_of_all, ends)
+    modules = {"app": SimpleNamespace(**{function.handler.__name__: function for function in functions})}
+    async with App(modules, database) as app:
+        await app.mutation(schedules_what_fails)
+        async with asyncio.timeout(20):
+            async for told in app.subscribe(ends):
+                if told == ["ValueError: no more \\u2615"]:
+                    break
+
+
+@pytest.mark.parametrize(
+    "setting", ["standard_conforming_strings=off", "options=-c%20standard_conforming_strings%3Doff"]
+)
+def test_a_session_that_reads_texts_otherwise_is_refused_by_name(store: str, setting: str) -> None:
+    refused = pytest.raises(StoreError, match=r"got standard_conforming_strings = off, expected on")
+    with refused:
+        engine_of(f"{store}&{setting}").open()
+    engine = engine_of(store)
+    engine.open()  # nothing was made that is in the way
+    engine.close()
+    with refused:
+        engine_of(f"{store}&{setting}").open()
 
 
 def test_processes_that_come_at_once_make_one_store(store: str) -> None:
@@ -730,7 +881,7 @@ def read_all(view: View) -> None:
 
 def touched_by_reads(engine: PostgresEngine) -> dict[str, int]:
     with engine.snapshot() as view:
-        link: Link = engine._readers.link  # pyright: ignore[reportPrivateUsage]
+        [link] = engine._readers._taken  # pyright: ignore[reportPrivateUsage]
         before = rows_read(engine, link)
         read_all(view)
         return many(rows_read(engine, link) - before)

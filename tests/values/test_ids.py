@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duly.errors import StoreError
 from duly.values.ids import EPOCH_MS, ID_MAX, IdCodec, IdSource, creation_time
 
 codec = IdCodec(b"secret" * 5)
@@ -39,8 +42,47 @@ def test_ids_go_on_above_the_last_one_stored_when_the_clock_was_set_back() -> No
 
 def test_ids_reach_to_the_year_2089_and_no_further() -> None:
     assert IdSource(0, 0).next(3_776_859_743_000) < ID_MAX  # 2089-09-06
-    with pytest.raises(OverflowError, match="beyond the year 2089"):
-        IdSource(0, 0).next(3_776_873_600_000)
+    source = IdSource(0, 0)
+    with pytest.raises(StoreError, match="beyond the year 2089"):
+        source.next(3_776_873_600_000)
+    assert creation_time(source.next(NOW)) == NOW  # what was refused has changed nothing
+
+
+YEAR = 365.25 * 86_400_000
+
+
+@pytest.mark.parametrize("years", [0.0, 1.0, 9.9, -60.0])
+def test_a_clock_may_be_some_years_ahead_of_what_is_known_or_any_time_behind(years: float) -> None:
+    source = IdSource(0, IdSource(0, 0).next(NOW))
+    source.check(NOW + years * YEAR)
+
+
+@pytest.mark.parametrize("wrong", [NOW + 11 * YEAR, NOW + 60 * YEAR, 7_258_118_400_000.0, 1e17, math.inf, math.nan])
+def test_a_clock_that_is_far_ahead_of_what_is_known_is_refused(wrong: float) -> None:
+    known = IdSource(0, IdSource(0, 0).next(NOW)), IdSource(0, 0)
+    known[1].check(NOW)  # a new store knows when it was made
+    for source in known:
+        with pytest.raises(
+            StoreError, match=r"got a clock that shows .*, expected at most 20(40|89)-.*nothing is stored"
+        ):
+            source.check(wrong)
+        source.check(NOW)
+        assert creation_time(source.next(NOW)) < NOW + 1
+
+
+def test_a_clock_that_was_never_set_may_be_set_to_what_is_right() -> None:
+    source = IdSource(0, 0)
+    source.check(0.0)
+    source.next(0.0)
+    source.check(NOW)
+
+
+def test_a_clock_is_known_to_be_right_that_has_come_there_step_by_step() -> None:
+    source = IdSource(0, 1)
+    for year in range(0, 55, 5):
+        source.check(NOW + year * YEAR)
+    with pytest.raises(StoreError, match="expected at most 2089-09-06"):
+        source.check(NOW + 60 * YEAR)
 
 
 @given(st.integers(0, 65_535), st.integers(0, ID_MAX))

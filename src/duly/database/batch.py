@@ -191,13 +191,12 @@ class Batch:
             self._engine.check(reads)
 
     def commit(self) -> Commit:
-        version = self._engine.commit(self._changes())
-        return self._committed()._replace(version=version)
+        return self.committed(self._engine.commit(self._changes()))
 
     def send(self) -> Commit:
         """Begin to commit; what the engine says when it has landed is the version that is still to be filled in."""
         self._engine.send(self._changes())
-        return self._committed()
+        return self.committed(self.version)
 
     def _changes(self) -> Changes:
         self._create_tables()
@@ -208,7 +207,8 @@ class Batch:
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
 
-    def _committed(self) -> Commit:
+    def committed(self, version: int) -> Commit:
+        """What was committed, as a version."""
         written = self._written()
         for table, writes in written:
             if table.name in self.tracked:
@@ -216,7 +216,7 @@ class Batch:
         for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
             del self.claimed[id]
         weight = sum(_weight(writes) for _, writes in written)
-        return Commit(self.version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
+        return Commit(version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
 
     def _mark_unchecked(self) -> None:
         """Note which tables hold documents now that the newest version of the application has not checked."""

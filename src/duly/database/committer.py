@@ -18,14 +18,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import MutableSequence, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 from operator import attrgetter
 from queue import Empty, SimpleQueue
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic, pause
@@ -33,6 +33,7 @@ from duly.database.batch import ALL_IDS, Batch, Tracked
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Heard, Log
 from duly.database.reads import ReadSet
+from duly.database.turns import Caution, Outcome, Patience, Queued, Turn, Work
 from duly.database.usage import Quota
 from duly.database.watchdog import Watchdog
 from duly.errors import StoreError, StoreLostError
@@ -40,17 +41,13 @@ from duly.limits import (
     BATCH_CALLS_MAX,
     CALLS_TOGETHER,
     CATALOGS_MAX,
-    CAUTIOUS_BATCHES_MAX,
-    CAUTIOUS_BATCHES_MIN,
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
 )
-from duly.storage.engine import Conflict, Engine, Job, NotExclusive, Overtaken, View
+from duly.storage.engine import Conflict, Engine, Job, NotExclusive, Overtaken, Unsettled, View
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
-Work = Callable[[Batch], T]
-"""What a caller queues: it makes attempts in a batch and returns a result, or raises. It may be run again."""
 
 
 def closed() -> StoreError:
@@ -88,18 +85,21 @@ class Committer:
         self._quota = quota
         self._random = random
         self._watchdog = watchdog
-        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
+        self._queue: SimpleQueue[Queued | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="duly-committer", daemon=True)
         self._open = True
         self._abandoned = False
         self._ended = False
         self._tracked: Tracked = {}
-        self._left: deque[_Queued] = deque()  # taken from the queue, for the next batch
+        self._left: deque[Queued] = deque()  # taken from the queue, for the next batch
         self._heard: list[Commit] = []
         self._caution = Caution()
+        self._patience = Patience()
+        self._turns: list[Turn] = []
+        """Those that are being run; before the last one, those that wait for it."""
         self._claimed: dict[int, Job] = {}
-        self._flying: _Turn | None = None
+        self._flying: Turn | None = None
         """The one whose commit is under way."""
         self._thread.start()
 
@@ -115,7 +115,7 @@ class Committer:
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Queued(work, future, exclusive, args, is_awaited))
+        self._queue.put(Queued(work, future, exclusive, args, is_awaited, monotonic()))
         return future
 
     @property
@@ -134,8 +134,13 @@ class Committer:
                 return catalog
         raise Conflict("the store has gone back to an older version than this node knows")
 
+    def hurry(self) -> None:
+        """The app is being closed: from now on calls wait for a store that gives no answer for a short time only."""
+        self._patience.hurry()
+
     async def close(self) -> None:
         """Commit what is queued and end."""
+        self.hurry()
         if self._open:
             self._open = False
             self._queue.put(None)
@@ -147,7 +152,7 @@ class Committer:
         self._abandoned = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        left: list[_Queued | None] = list(self._left)
+        left: list[Queued | None] = list(self._left)
         while not self._queue.empty():
             left.append(self._queue.get_nowait())
         self._deliver([], [(queued.future, None, _lost()) for queued in left if queued is not None])
@@ -159,19 +164,21 @@ class Committer:
             first = self._left.popleft() if self._left else self._queue.get()
             if first is None:
                 break
-            self._do(_Turn(first, first.exclusive or self._caution.is_due()))
+            self._do(Turn(first, first.exclusive or self._caution.is_due()))
         self._land()
 
-    def _do(self, turn: _Turn) -> None:
+    def _do(self, turn: Turn) -> None:
         """Run the calls of a batch until they are committed, about to be, or refused."""
-        while True:
+        self._turns.append(turn)
+        while turn.taken:
             try:
-                return self._attempt(turn)
+                self._attempt(turn)
+                break
             except Exception as error:
-                if not self._is_again(turn, error):
-                    return None
+                self._retreat(turn, error)
+        self._turns.pop()
 
-    def _attempt(self, turn: _Turn) -> None:
+    def _attempt(self, turn: Turn) -> None:
         if turn.exclusive:
             self._land()
         batch = self._begin(turn)
@@ -187,9 +194,9 @@ class Committer:
             turn.commit = batch.send()
             self._flying = turn
         else:
-            self._done(turn, self._commit(batch))
+            self._done(turn, self._commit(turn, batch))
 
-    def _may_fly(self, turn: _Turn, batch: Batch) -> bool:
+    def _may_fly(self, turn: Turn, batch: Batch) -> bool:
         """Whether the next batch may run while this one is committed: if calls wait for it, and the tables stay."""
         waits = self._left or not self._queue.empty()
         is_plain = batch.changed and batch.catalog is self.catalog and turn.is_new and not turn.exclusive
@@ -200,18 +207,22 @@ class Committer:
         turn, self._flying = self._flying, None
         if turn is None:
             return True
-        catalog = self.catalog
+        catalog, went_on = self.catalog, True
         assert turn.commit is not None
         try:
-            version = self._engine.landed()
+            try:
+                version = self._engine.landed()
+            except Unsettled as unsettled:
+                version, went_on = self._settled(turn, unsettled), False
         except Exception as error:
-            if self._is_again(turn, error):
-                self._do(turn)
+            self._retreat(turn, error)
+            self._do(turn)
             return False
         self._done(turn, turn.commit._replace(version=version))
-        return self.catalog is catalog
+        return went_on and self.catalog is catalog
 
-    def _done(self, turn: _Turn, commit: Commit | None) -> None:
+    def _done(self, turn: Turn, commit: Commit | None) -> None:
+        self._patience.answered()
         if not turn.exclusive:
             self._caution.succeeded()
         for act in turn.afterwards:
@@ -224,48 +235,79 @@ class Committer:
             self._tell(sorted([*self._all_heard(), commit], key=attrgetter("version")), turn.outcomes)
             faults.at("commit.told")
 
-    def _is_again(self, turn: _Turn, error: Exception) -> bool:
-        """Whether a batch that has failed is to be run again; if not, its calls are told."""
+    def _retreat(self, turn: Turn, error: Exception) -> None:
+        """Undo a batch that has failed. What is left of its calls is to be run again; the others are told."""
         self._engine.rollback()
         self._land()  # what comes before it
-        failure = self._failure(turn, error)
-        if failure is not None:
-            self._tell(self._all_heard(), [(queued.future, None, failure) for queued in turn.taken])
-        return failure is None
-
-    def _failure(self, turn: _Turn, error: Exception) -> StoreError | None:
-        """What the calls of a batch are told that has failed; None where it is to be run again."""
         turn.is_new = False
         self._claimed.clear()  # somebody else may have run it, or canceled it
-        is_late = turn.first.exclusive or self._abandoned or monotonic() > turn.given_up
         if isinstance(error, Overtaken):
             turn.exclusive = turn.exclusive or self._caution.is_due()
-            return None
-        if isinstance(error, Conflict):
-            if is_late:
-                return StoreLostError(f"the store was lost on the way: {error}")
+        elif isinstance(error, Conflict):
             if not isinstance(error, NotExclusive):
                 self._caution.conflicted()
+            self._wait(turn, StoreLostError(f"the store was lost on the way: {error}"))
             turn.exclusive = True
-            return None
-        if isinstance(error, StoreLostError) and not is_late:
-            pause(STORE_PAUSE_SECONDS)
-            return None
-        if isinstance(error, StoreError):
-            return error
-        return StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
+        elif isinstance(error, StoreLostError):
+            self._wait(turn, error)
+            if turn.taken:
+                pause(STORE_PAUSE_SECONDS)
+        else:
+            unknown = StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
+            self._refuse(turn.taken, error if isinstance(error, StoreError) else unknown)
+            turn.taken.clear()
 
-    def _begin(self, turn: _Turn) -> Batch:
+    def _wait(self, turn: Turn, error: StoreLostError) -> None:
+        """Tell those that have waited for long enough, wherever they wait; and who is never run again by itself."""
+        if turn.taken and turn.taken[0].exclusive:
+            self._refuse([turn.taken.pop(0)], error)
+        self._receive()
+        for calls in (*(turn.taken for turn in self._turns), turn.taken, self._left):
+            self._refuse(self._late(calls), error)
+
+    def _settled(self, turn: Turn, unsettled: Unsettled) -> int:
+        """The version that an unsettled commit has made. StoreLostError where it has made none, nor ever will.
+
+        Or where nobody waits for that any more: then the next batch finds out.
+        """
+        others = [other.taken for other in self._turns if other is not turn]
+        while turn.taken:
+            pause(STORE_PAUSE_SECONDS)
+            self._receive()
+            for calls in (*others, self._left):
+                self._refuse(self._late(calls), StoreLostError(str(unsettled.__cause__)))
+            self._refuse(self._late(turn.taken), StoreError(str(unsettled)))
+            try:
+                version = self._engine.settle()
+            except StoreLostError:
+                continue
+            if version is not None:
+                return version
+            break
+        raise StoreLostError(str(unsettled.__cause__)) from unsettled
+
+    def _late(self, calls: MutableSequence[Queued]) -> list[Queued]:
+        """Take away the calls that do not wait any longer for a store that gives no answer."""
+        return self._patience.late(calls, -1.0 if self._abandoned else STORE_LOST_SECONDS_MAX)
+
+    def _refuse(self, calls: Sequence[Queued], error: StoreError) -> None:
+        """Tell calls that they are not stored, or that nobody knows."""
+        if calls:
+            self._tell(self._all_heard(), [(queued.future, None, error) for queued in calls])
+
+    def _begin(self, turn: Turn) -> Batch:
         view = self._engine.begin(turn.exclusive)
         self._ids.node = self._engine.node
         self._hear()
+        now = self._clock.now()
+        self._ids.check(now)
         return Batch(
             self._engine,
             view,
             self.catalog,
             self._codec,
             self._ids,
-            self._clock.now(),
+            now,
             self._quota,
             self._random,
             self._watchdog.watched(),
@@ -275,7 +317,7 @@ class Committer:
             partial(self._is_awaited, turn),
         )
 
-    def _is_awaited(self, turn: _Turn) -> bool:
+    def _is_awaited(self, turn: Turn) -> bool:
         """Whether others wait for a batch, or behind it.
 
         Not an executor with more that is due, where the batch is exclusive: it would only wait for the lock once more.
@@ -285,9 +327,9 @@ class Committer:
             return any(queued.is_awaited for queued in chain(turn.taken, self._left))
         return len(turn.taken) > 1 or bool(self._left)
 
-    def _run(self, batch: Batch, taken: list[_Queued], is_new: bool) -> list[_Outcome]:
+    def _run(self, batch: Batch, taken: list[Queued], is_new: bool) -> list[Outcome]:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         if is_new and self._engine.is_shared:
             while len(taken) < CALLS_TOGETHER and self._take(taken):
                 pass
@@ -306,7 +348,7 @@ class Committer:
                 self._take(taken)
         return outcomes
 
-    def _take(self, taken: list[_Queued]) -> bool:
+    def _take(self, taken: list[Queued]) -> bool:
         """Take one more call into the batch, if one waits that may join it."""
         if not self._left:
             self._receive()
@@ -321,7 +363,7 @@ class Committer:
                 self._left.append(queued)
             self._ended = True
 
-    def _commit(self, batch: Batch) -> Commit | None:
+    def _commit(self, turn: Turn, batch: Batch) -> Commit | None:
         if not batch.changed:
             batch.check()
             self._engine.rollback()
@@ -332,7 +374,10 @@ class Committer:
             # Before it is committed: once it is, a snapshot may show it at any moment.
             self._remember(version, batch.catalog)
         try:
-            commit = batch.commit()
+            try:
+                commit = batch.commit()
+            except Unsettled as unsettled:
+                commit = batch.committed(self._settled(turn, unsettled))
         except BaseException:
             self._catalogs = [entry for entry in self._catalogs if entry[0] < version]
             raise
@@ -373,13 +418,13 @@ class Committer:
         heard, self._heard = self._heard, []
         return heard
 
-    def _tell(self, commits: list[Commit], outcomes: list[_Outcome]) -> None:
+    def _tell(self, commits: list[Commit], outcomes: list[Outcome]) -> None:
         try:
             self._loop.call_soon_threadsafe(self._deliver, commits, outcomes)
         except RuntimeError:  # the loop was closed without closing the app: nobody is left to tell
             self._ended = True
 
-    def _deliver(self, commits: list[Commit], outcomes: list[_Outcome]) -> None:
+    def _deliver(self, commits: list[Commit], outcomes: list[Outcome]) -> None:
         try:
             for commit in commits:
                 self._log.append(commit)
@@ -391,55 +436,3 @@ class Committer:
                     future.set_exception(error)
                 else:
                     future.set_result(value)
-
-
-class Caution:
-    """After a conflict batches are exclusive for a while: where there was one, there are more."""
-
-    def __init__(self) -> None:
-        self._left = 0
-        self._next = CAUTIOUS_BATCHES_MIN
-
-    def conflicted(self) -> None:
-        self._left = self._next
-        self._next = min(2 * self._next, CAUTIOUS_BATCHES_MAX)
-
-    def succeeded(self) -> None:
-        """A batch that was not exclusive had no conflict."""
-        self._next = CAUTIOUS_BATCHES_MIN
-
-    def is_due(self) -> bool:
-        """Whether the next batch is to be exclusive."""
-        if self._left == 0:
-            return False
-        self._left -= 1
-        return True
-
-
-class _Turn:
-    """The calls of one batch, however often they are run."""
-
-    __slots__ = ("afterwards", "commit", "exclusive", "first", "given_up", "is_new", "outcomes", "taken")
-
-    def __init__(self, first: _Queued, exclusive: bool) -> None:
-        self.first = first
-        self.exclusive = exclusive
-        self.taken = [first]
-        self.is_new = True
-        """Whether they have not been run yet; from then on they are the same."""
-        self.given_up = monotonic() + STORE_LOST_SECONDS_MAX
-        self.outcomes: list[_Outcome] = []
-        self.afterwards: list[Callable[[], None]] = []
-        self.commit: Commit | None = None
-        """What was sent, but for its version."""
-
-
-class _Queued(NamedTuple):
-    work: Work[Any]
-    future: asyncio.Future[Any]
-    exclusive: bool
-    args: str
-    is_awaited: bool
-
-
-_Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]

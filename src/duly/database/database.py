@@ -14,11 +14,12 @@ from duly.clock import Clock, monotonic
 from duly.database.asking import drive
 from duly.database.batch import Batch
 from duly.database.catalog import Catalog
-from duly.database.committer import Committer, Work, closed
+from duly.database.committer import Committer, closed
 from duly.database.listener import Listener
 from duly.database.log import Log, Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
+from duly.database.turns import Work
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
 from duly.errors import StoreError, StoreGoneError, StoreInUseError, StoreLostError
@@ -199,7 +200,9 @@ class Database:
             except Conflict as conflict:
                 if monotonic() > given_up:
                     raise StoreError(f"the tables changed whenever they were read: {conflict}") from conflict
-                await self.refresh()
+                await asyncio.wait((refreshed := self._refresh(),), timeout=max(given_up - monotonic(), 0.0))
+                if refreshed.done():
+                    refreshed.result()
             except StoreLostError:
                 if monotonic() > given_up:
                     raise
@@ -231,8 +234,13 @@ class Database:
         await self._committer.abandon()
         await self.close()
 
+    def hurry(self) -> None:
+        """The app is being closed: from now on calls wait for a store that gives no answer for a short time only."""
+        self._committer.hurry()
+
     async def close(self) -> None:
         """Commit what is queued and close the store; also from another event loop, once its own is closed."""
+        self.hurry()
         if self._nodes is not None:
             await asyncio.to_thread(self._nodes.close)
         await self._committer.close()

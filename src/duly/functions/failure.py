@@ -25,6 +25,13 @@ def describe(error: BaseException, length_max: int | None = None) -> str:
 
     What is longer than `length_max` loses the end of its message, not the lines that tell where.
     """
+    try:
+        return _described(error, length_max)
+    except Exception as unfit:  # of a class, a note or a file name that is odd: it has failed all the same
+        return f"{type(error).__name__} (which cannot be shown: {type(unfit).__name__})"
+
+
+def _described(error: BaseException, length_max: int | None) -> str:
     frames = [
         f"\n  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)

@@ -34,7 +34,7 @@ from duly.limits import (
 )
 from duly.logs import log_of
 from duly.model import crons, jobs
-from duly.model.cron_log import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_ACCOUNT, Account, plain
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -386,10 +386,12 @@ class Runner:
         while True:
             try:
                 return await self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account))
-            except StoreError:
+            except StoreError as refused:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one will know
                 _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+                if type(refused) is StoreError:  # it may be the text that it cannot hold
+                    error, account = error and plain(error), account.plain
             except Exception as unfit:  # then without what cannot be recorded
                 _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT

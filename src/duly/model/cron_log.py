@@ -31,6 +31,20 @@ class Account(NamedTuple):
     """When its first line ran; None where nobody is left who knows."""
     ended: float | None = None
 
+    @property
+    def plain(self) -> Account:
+        """The same for a store that cannot hold every character."""
+        return self._replace(result=self.result and plain(self.result), lines=[*map(plain, self.lines)])
+
+
+def plain(text: str) -> str:
+    """The text in ASCII, which every store can hold.
+
+    >>> plain("no more ☕")
+    'no more \\\\u2615'
+    """
+    return text.encode("ascii", "backslashreplace").decode()
+
 
 NO_ACCOUNT: Final = Account()
 

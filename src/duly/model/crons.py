@@ -254,6 +254,21 @@ async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
 # The clock.
 
 
+async def right(transaction: Transaction) -> None:
+    """Set right what is further away than schedules explain, once the clock of the machine was set back."""
+    for id, cron in await everything(transaction):
+        changed = await change(transaction, id, cron, {})
+        if "nextRunTime" in changed:
+            clock = await transaction.get(JOBS, id)
+            assert isinstance(clock, Job)
+            if (clock.due or 0.0) > changed["nextRunTime"] + changed["jitter"]:  # the store had refused it meanwhile
+                await _move_clock(transaction, id, changed)
+        for run in changed["runs"]:
+            job = await transaction.get(JOBS, int(run))
+            if isinstance(job, Job) and job.state == PENDING and (job.due or 0.0) > transaction.now:
+                transaction.write(JOBS, job.id, job, job._replace(due=transaction.now))
+
+
 def _from_now(transaction: Transaction, cron: Cron) -> float:
     """The first slot of a schedule that counts from now."""
     return schedules.next_after(schedules.parse(cron["schedule"]), transaction.now, transaction.now)

@@ -13,7 +13,7 @@ from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
 from duly.model import crons
-from duly.model.cron_log import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_ACCOUNT, Account, plain
 from duly.model.job_state import (
     CANCEL,
     CANCELED,
@@ -121,6 +121,8 @@ def succeed(transaction: Transaction, job: Job) -> None:
 async def fail(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
     # An error may hold any text, and no engine stores all of it.
     text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
+    if job.attempts:  # the store has refused what it did, and that may have been this
+        text, account = plain(text)[:ERROR_TEXT_LENGTH_MAX], account.plain
     if job.cron is not None:
         await crons.end(transaction, job, after(job.state, FAIL), text, account)
     else:

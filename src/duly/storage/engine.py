@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
+from duly.errors import StoreLostError
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
@@ -217,6 +218,10 @@ class Overtaken(Exception):
     """
 
 
+class Unsettled(StoreLostError):
+    """The answer to a commit was lost, and the store does not say yet what became of it: `Engine.settle` asks again."""
+
+
 class View(Protocol):
     """One consistent state of the store."""
 
@@ -318,7 +323,14 @@ class Engine(Protocol):
     def commit(self, changes: Changes) -> int:
         """Make the batch durable, with the keys of what it writes in all indexes of the tables.
 
-        Returns the version it makes. An index that is being built may lack old keys. Raises Conflict.
+        Returns the version it makes. An index that is being built may lack old keys. Raises Conflict or Unsettled.
+        """
+        ...
+
+    def settle(self) -> int | None:
+        """The version that a commit has made which was Unsettled; None if there is none, nor ever will be.
+
+        StoreLostError where the store still does not say. Who does not ask any more may begin the next batch.
         """
         ...
 

@@ -298,6 +298,8 @@ class SqliteEngine:
     def landed(self) -> int:
         return self._landed
 
+    def settle(self) -> None: ...
+
     def deploys(self) -> tuple[str, ...]:
         return ()
 

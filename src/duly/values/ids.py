@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from duly.errors import StoreError
+from duly.limits import CLOCK_AHEAD_MS_MAX
 
 EPOCH_MS: Final = 1_577_836_800_000  # 2020-01-01T00:00:00Z
 TICKS_PER_MS: Final = 4096
@@ -21,6 +25,8 @@ ID_MAX: Final = (1 << 63) - 1
 END_MS: Final = EPOCH_MS + (ID_MAX >> NODE_BITS) // TICKS_PER_MS
 """The last time that ids can tell, in milliseconds since 1970: in 2089."""
 SECRET_BYTES: Final = 32
+WRITTEN_MS: Final = 1_796_083_200_000
+"""When this was written, in milliseconds since 1970 (2026-12-01): a clock that shows less is not right yet."""
 
 TAG_BYTES: Final = 6
 _STRING_LENGTH: Final = 2 * (2 + 8 + TAG_BYTES)
@@ -42,25 +48,53 @@ def hint_of(text: object) -> str:
 class IdSource:
     """Makes the ids of one node, each larger than all before."""
 
-    __slots__ = ("_now_ms", "_now_tick", "last", "node")
+    __slots__ = ("_known_ms", "_now_ms", "_now_tick", "last", "node")
 
     def __init__(self, node: int, last: int) -> None:
         self.node = node
         self.last = last
         self._now_ms, self._now_tick = 0.0, 0  # the last time and its tick: time stands still in a batch
+        self._known_ms = 0.0
+
+    def check(self, now_ms: float) -> None:
+        """StoreError where a clock that shows this cannot be right. Nothing is made by it, which would stay for ever.
+
+        It can tell by what the store knows of: the last id, and the times that were right before. One that is new
+        knows nothing, and takes any time that ids can tell.
+        """
+        most, why = float(END_MS), "where ids end"
+        if self.last or self._known_ms:
+            known = max(self._known_ms, creation_time(self.last), WRITTEN_MS)
+            if known + CLOCK_AHEAD_MS_MAX < most:
+                most, why = known + CLOCK_AHEAD_MS_MAX, "ten years after the last that is known (CLOCK_AHEAD_MS_MAX)"
+        if not now_ms <= most:
+            raise StoreError(
+                f"got a clock that shows {_shown(now_ms)}, expected at most {_shown(most)}, {why}; nothing is stored"
+                " until it is set right"
+            )
+        self._known_ms = max(self._known_ms, now_ms)
 
     def next(self, now_ms: float) -> int:
         if now_ms != self._now_ms:
             self._now_ms, self._now_tick = now_ms, tick_of(now_ms)
         tick = max(self._now_tick, (self.last >> NODE_BITS) + 1)
-        self.last = id = tick << NODE_BITS | self.node
+        id = tick << NODE_BITS | self.node
         if id > ID_MAX:
-            raise OverflowError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
+            raise StoreError("got a clock beyond the year 2089, expected one that fits a 64-bit id")
+        self.last = id
         return id
 
     def copy(self) -> IdSource:
         """Another one that will make the same ids."""
         return IdSource(self.node, self.last)
+
+
+def _shown(time_ms: float) -> str:
+    """A time of a message, which may lie beyond all dates."""
+    try:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).isoformat(" ", "seconds")
+    except (OverflowError, ValueError):
+        return f"{time_ms:.15g} ms since 1970"
 
 
 def tick_of(time_ms: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -18,9 +19,9 @@ from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.functions.runner import Runner
-from duly.limits import CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
+from duly.limits import CLOCK_BACK_MS, CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.logs import log_of
-from duly.model import executor_state, jobs
+from duly.model import crons, executor_state, jobs
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
 from duly.workers.called import Called
@@ -75,6 +76,8 @@ class Executor:
         self.called = Called()
         """Actions that somebody has called, which it does not run, but ends as it does its own."""
         self._chance = chance
+        self._latest = -inf
+        """The latest time that the clock has shown, since it was set back last."""
         self._claimed_max = _BATCH_SIZE_MIN
         self._batches_more = 0
         """How many batches shall run what one has claimed, beside that one."""
@@ -212,6 +215,7 @@ class Executor:
 
     def _drain(self, batch: Batch) -> Drained:
         self._taken = []
+        self._look_at_clock(batch)
         if batch.attempt(executor_state.paused_since) is not None:
             return Drained(batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
@@ -237,6 +241,23 @@ class Executor:
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
         return Drained(batch.version, epoch, ran, started, next_due, len(claimed.actions) > free, is_more)
+
+    def _look_at_clock(self, batch: Batch) -> None:
+        """Have crons set right once the clock is found set back: by what it showed before, they are far ahead."""
+        now = batch.now
+        if now >= self._latest - CLOCK_BACK_MS:
+            self._latest = max(self._latest, now)
+            return
+        latest = self._latest
+
+        def told() -> None:
+            self._latest = now
+            _log.warning(
+                "the clock was set back by %.0f s; crons are set right where that is needed", (latest - now) / 1e3
+            )
+
+        batch.attempt(crons.right)
+        batch.afterwards.append(told)  # not before: a batch may be run again
 
     def _go_on(self, batch: Batch) -> Drained:
         """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""

@@ -53,6 +53,7 @@ class Opened:
         self.database.tell_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
+        self.database.hurry()
         try:
             await asyncio.gather(*self._tasks)
         except asyncio.CancelledError:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from importlib.util import find_spec
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from duly.errors import StoreError
 
@@ -15,6 +15,8 @@ SCHEMA: Final = "duly"
 """The schema of a store whose address names none."""
 
 _schema = re.compile(r"[a-z_][a-z0-9_]{0,47}")
+_control = re.compile(r"[\x00-\x1f\x7f]")
+_ESCAPED: Final = "/ ? # @ [ ] % in a user or a password as %2F %3F %23 %40 %5B %5D %25"
 
 
 class Address(NamedTuple):
@@ -62,8 +64,8 @@ def need_driver() -> None:
 
 
 def names_schema(store: str) -> bool:
-    """Whether an address says in which schema the store is."""
-    return "schema" in dict(parse_qsl(urlsplit(store).query))
+    """Whether an address says in which schema the store is. StoreError where it is none."""
+    return "schema" in _parts(store)[1]
 
 
 def with_schema(store: str, schema: str) -> str:
@@ -73,14 +75,7 @@ def with_schema(store: str, schema: str) -> str:
 
 def parse(store: str) -> Address:
     """The address of a store. StoreError, which shows no password, where it is none."""
-    try:
-        parts = urlsplit(store)
-    except ValueError:  # whose text may hold the password
-        raise _wrong(store, "an address that cannot be read", "brackets around IPv6 addresses only") from None
-    if "@" in parts.path or parts.fragment or not all(map(_has_port, parts.netloc.rpartition("@")[2].split(","))):
-        wanted = "host:port with a port below 65,536, and / ? # @ in a password as %2F %3F %23 %40"
-        raise _wrong(store, "an address whose parts cannot be told apart", wanted)
-    options = dict(parse_qsl(parts.query))
+    parts, options = _parts(store)
     schema, listen = options.pop("schema", SCHEMA), options.pop("listen", "")
     if not _schema.fullmatch(schema):
         raise _wrong(store, f"the schema {schema!r}", "at most 48 lower-case letters, digits and _")
@@ -88,9 +83,31 @@ def parse(store: str) -> Address:
     if encoding.lower().replace("-", "") not in ("utf8", "unicode"):
         raise _wrong(store, f"client_encoding={encoding}", "UTF8, which is that of all documents")
     dsn = urlunsplit(parts._replace(query=urlencode(options)))
+    if "@" in listen or not _has_port(listen):
+        raise _wrong(store, f"listen={listen.rpartition('@')[2]}", "host:port, without a user and a password")
     user = parts.netloc.rpartition("@")[0]
     there = parts._replace(netloc=f"{user}@{listen}" if user else listen, query=urlencode(options))
     return Address(dsn, schema, urlunsplit(there) if listen else dsn)
+
+
+def _parts(store: str) -> tuple[SplitResult, dict[str, str]]:
+    """An address taken apart, with its options."""
+    if _control.search(store) or "%00" in store:
+        wanted = "none; the file or the variable that it comes from may end with one"
+        raise _wrong(store, "an address with a line break or another control character", wanted)
+    try:
+        parts = urlsplit(store)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
+    except ValueError:  # whose text may hold the password
+        wanted = f"brackets around IPv6 addresses only, options as ?name=value&name=value, and {_ESCAPED}"
+        raise _wrong(store, "an address that cannot be read", wanted) from None
+    user, _, hosts = parts.netloc.rpartition("@")
+    if "@" in user:
+        raise _wrong(store, "an address with more than one @", f"one, before the host; {_ESCAPED}")
+    if "@" in parts.path or parts.fragment or not all(map(_has_port, hosts.split(","))):
+        wanted = f"host:port with a port below 65,536, and {_ESCAPED}"
+        raise _wrong(store, "an address whose parts cannot be told apart", wanted)
+    return parts, options
 
 
 def _has_port(host: str) -> bool:
@@ -100,4 +117,4 @@ def _has_port(host: str) -> bool:
 
 
 def _wrong(store: str, got: str, expected: str) -> StoreError:
-    return StoreError(f"{shown(store)}: got {got}, expected {expected}")
+    return StoreError(f"{_control.sub('', shown(store))}: got {got}, expected {expected}")

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from duly.clock import monotonic, pause
-from duly.errors import StoreError, StoreLostError
-from duly.limits import STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS
+from duly.errors import StoreLostError
+from duly.storage.engine import Unsettled
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.link import Link
 from duly.storage.postgres.nodes import Nodes
@@ -20,7 +19,7 @@ OUTLIVED: Final = -2
 
 
 class Commits:
-    """What a node asks `commit_1`. Where an answer is lost, it finds out whether the batch is committed."""
+    """What a node asks `commit_1`. Where an answer is lost, it finds out whether the batch is committed, if it can."""
 
     def __init__(self, link: Link, address: Address, nodes: Nodes, lost: Callable[[], None]) -> None:
         self._link = link
@@ -60,10 +59,10 @@ class Commits:
     def _found(self, ask: Callable[[], list[Any]]) -> int:
         try:
             [(version,)] = ask()
-        except StoreLostError:
+        except StoreLostError as lost:
             self._lost()
             self._doubted = self._number + 1
-            found = self._settled()
+            found = self._settled(lost)
             if found is None:
                 raise
             return found
@@ -71,19 +70,15 @@ class Commits:
             self._number += 1
         return version
 
-    def _settled(self) -> int | None:
-        """What `settle` finds, however long it takes the store to answer, within reason."""
-        given_up = monotonic() + STORE_LOST_SECONDS_MAX
-        while True:
-            try:
-                return self.settle()
-            except StoreLostError as lost:
-                if monotonic() > given_up:
-                    raise StoreError(
-                        f"{self._address.shown}: the connection was lost while a batch was committed, and did not come"
-                        " back: whether it is stored is not known"
-                    ) from lost
-            pause(STORE_PAUSE_SECONDS)
+    def _settled(self, lost: StoreLostError) -> int | None:
+        """What `settle` finds at once: most often only the connection was lost."""
+        try:
+            return self.settle()
+        except StoreLostError:
+            raise Unsettled(
+                f"{self._address.shown}: the connection was lost while a batch was committed, and did not come"
+                " back: whether it is stored is not known"
+            ) from lost
 
     def settle(self) -> int | None:
         """The version that the doubted batch has made; None if there is none: it will not be committed any more."""

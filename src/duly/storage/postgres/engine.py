@@ -14,7 +14,6 @@ will leave it. Whatever else it wants waits for the answer (`_link`). Where memo
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -48,6 +47,7 @@ from duly.storage.postgres.link import Link
 from duly.storage.postgres.lock import Patience
 from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
+from duly.storage.postgres.readers import Readers
 from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, NOWHERE, PostgresView
 from duly.values.schema import Index, Table
 
@@ -62,8 +62,7 @@ class PostgresEngine(OnServer):
         self.nodes = Nodes(address, limits.node_lost_seconds, executes)
         self._schema = address.schema
         self._wire = self._new_link()
-        self._readers = threading.local()
-        self._reader_links: list[Link] = []
+        self._readers = Readers(self._new_link)
         self._cache = DocumentCache(DOCUMENT_CACHE_BYTES_MAX)
         self._frontier = NOWHERE
         self._answered: set[int] = set()
@@ -115,6 +114,7 @@ class PostgresEngine(OnServer):
             now = self._learn_anew()
             self._end()
             self.nodes.begin_listening()  # before it is a node, which others rely on
+            self._readers.open()
             heartbeat = self._join()
             self._connection = self._link.connections
         except (StoreError, Conflict) as error:
@@ -126,36 +126,24 @@ class PostgresEngine(OnServer):
         with suppress(StoreError, Conflict):
             self.rollback()
             self.nodes.leave(self._wire)
-        for link in (self._wire, *self._reader_links):
-            link.close()
-        self._reader_links.clear()
-        self._readers = threading.local()
+        self._wire.close()
+        self._readers.close()
         self.nodes.close()
-
-    def _newest(self, link: Link) -> tuple[int, int, int]:
-        """The version of the store, the last id, and the version that changed its tables last."""
-        [row] = link.fetch(
-            f"SELECT version, last_id, (SELECT reshaped FROM {self._schema}.store) FROM {self._schema}.log"
-            " ORDER BY version DESC LIMIT 1"
-        )
-        return row[0], row[1], row[2]
 
     # Reading.
 
     @contextmanager
     def snapshot(self) -> Generator[View]:
-        link: Link | None = getattr(self._readers, "link", None)
-        if link is None:
-            link = self._readers.link = self._new_link()
-            self._reader_links.append(link)
-        link.execute(BEGIN_SNAPSHOT)
+        link = self._readers.take()
         try:
-            version, _, reshaped = self._newest(link)
+            link.execute(BEGIN_SNAPSHOT)
+            version, _, reshaped = tables.newest(link, self._schema)
             yield PostgresView(link.fetch, self._schema, version, self.nodes.part, reshaped)
         finally:
             if link.is_connected:
-                with suppress(StoreError):
+                with suppress(StoreError, Conflict):
                     link.execute("COMMIT")
+            self._readers.give(link)
 
     # A batch.
 
@@ -191,7 +179,7 @@ class PostgresEngine(OnServer):
 
     def _learn_anew(self) -> News:
         """All there is to know of a store whose changes were not followed."""
-        self._position, last_id, self._tables_version = self._newest(self._link)
+        self._position, last_id, self._tables_version = tables.newest(self._link, self._schema)
         self._frontier = NOWHERE
         self._cache.clear()
         found = tables.read(self._link, self._schema)
@@ -337,9 +325,19 @@ class PostgresEngine(OnServer):
         try:
             self._is_overtaken = self._is_left_behind(version)
         except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
-            self._connection = 0
-            self._cache.clear()
-            self._news.append(News(version, last_id, {}, {}, None, None, is_known=False))
+            self._lose_track(version, last_id)
+
+    def settle(self) -> int | None:
+        version = self._commits.settle()
+        if version is not None:
+            self._lose_track(version)
+        return version
+
+    def _lose_track(self, version: int, last_id: int = 0) -> None:
+        """Know nothing of what others have committed up to a version, until it has been learnt anew."""
+        self._connection = 0
+        self._cache.clear()
+        self._news.append(News(version, last_id, {}, {}, None, None, is_known=False))
 
     # Tables and indexes, in an exclusive batch.
 

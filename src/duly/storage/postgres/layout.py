@@ -36,6 +36,7 @@ def missing(link: Link, address: Address) -> list[int]:
 
 def migrate(link: Link, address: Address) -> None:
     """Give a store what it lacks. Others may do the same at the same time, and work on meanwhile."""
+    check_settings(link)
     if not missing(link, address):
         return
     # One transaction: what is interrupted leaves nothing behind. Of several that come at once, one does it.
@@ -57,6 +58,7 @@ def exists(address: Address) -> bool:
 def plan(address: Address) -> list[str]:
     """What `bring_up_to_date` would do, a line each."""
     with _linked(address) as link:
+        check_settings(link)
         lacking = missing(link, address)
     if not lacking:
         return [f"{address.shown}, schema {address.schema}: nothing to do"]
@@ -88,6 +90,21 @@ def _linked(address: Address) -> Generator[Link]:
         link.close()
 
 
+def check_settings(link: Link) -> None:
+    """StoreError where the database could not hold every text, or takes a text of duly's for another."""
+    [(encoding, conforming)] = link.fetch(_SETTINGS)
+    if encoding != "UTF8":
+        raise StoreError(
+            f"got a database whose encoding is {encoding}, expected UTF8, for a document may hold any text: make"
+            " another one, CREATE DATABASE … ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
+    if conforming != "on":
+        raise StoreError(
+            f"got standard_conforming_strings = {conforming}, expected on, which is PostgreSQL's own default: see"
+            " what sets it, postgresql.conf, the database, the role or the address"
+        )
+
+
 def check_format(link: Link, address: Address) -> None:
     [(needs,)] = link.fetch(f"SELECT needs FROM {address.schema}.store")
     if needs > FORMAT:
@@ -114,6 +131,7 @@ def channel(address: Address) -> str:
     return f"duly_{address.schema}"
 
 
+_SETTINGS: Final = "SELECT current_setting('server_encoding'), current_setting('standard_conforming_strings')"
 # Not to_regclass: within a transaction it may answer what was so before, also when another has made a store meanwhile.
 # Not the view pg_tables: to plan it takes a new connection longer than all the rest.
 _STORE: Final = """

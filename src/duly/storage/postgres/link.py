@@ -81,6 +81,10 @@ class Link:
     def is_connected(self) -> bool:
         return self._connection is not None and not self._connection.is_closed()
 
+    def connect(self) -> None:
+        """Make the connection now. StoreLostError where there can be none."""
+        self._connected()
+
     def fetch(self, sql: str, *values: object) -> list[Any]:
         """The rows of one statement. StoreLostError, Conflict or StoreError."""
         return self._run(lambda connection: connection.fetch(sql, *values, timeout=self._answer_seconds))
@@ -181,7 +185,7 @@ class Link:
             raise StoreError(f"PostgreSQL refused a statement: {error}") from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self.drop()
-            raise StoreLostError(f"PostgreSQL gave no answer: {error or type(error).__name__}") from error
+            raise StoreLostError(f"PostgreSQL gave no answer: {_why(error, self._answer_seconds)}") from error
         except BaseException:
             self.drop()
             raise
@@ -192,6 +196,11 @@ class Link:
         try:
             return self._await(connecting)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreLostError(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
+            raise StoreLostError(f"PostgreSQL cannot be reached: {_why(error, self._connect_seconds)}") from error
         except (ValueError, OverflowError) as error:
             raise StoreError(f"PostgreSQL cannot be reached, its address is wrong: {error}") from error
+
+
+def _why(error: Exception, seconds: float) -> str:
+    """What an error says, which may be nothing."""
+    return str(error) or (f"nothing within {seconds:g} s" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -64,6 +64,15 @@ def deploys(link: Link, schema: str) -> list[str]:
     return [mark for (mark,) in link.fetch(_GET_DEPLOYS.format(schema=schema))]
 
 
+def newest(link: Link, schema: str) -> tuple[int, int, int]:
+    """The version of the store, the last id, and the version that changed its tables last."""
+    [row] = link.fetch(
+        f"SELECT version, last_id, (SELECT reshaped FROM {schema}.store) FROM {schema}.log"
+        " ORDER BY version DESC LIMIT 1"
+    )
+    return row[0], row[1], row[2]
+
+
 def newest_deploy(link: Link, schema: str) -> str:
     return (deploys(link, schema) or [""])[-1]
 
