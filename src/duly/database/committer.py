@@ -108,9 +108,10 @@ class Committer:
     ) -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
-        Cancelling the future does not take the work back. What changes tables or indexes must be `exclusive`: it
-        comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
-        that it will probably read; `is_awaited` is false of what an executor or the store does by itself.
+        Cancelling the future takes back work that has not begun, and no other. What changes tables or indexes must be
+        `exclusive`: it comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with
+        ids of documents that it will probably read; `is_awaited` is false of what an executor or the store does by
+        itself.
         """
         if not self._open:
             raise closed()
@@ -294,7 +295,7 @@ class Committer:
         batch.prefetch([queued.args for queued in taken if queued.args])
         for work, future, *_ in taken:  # it grows
             try:
-                outcomes.append((future, work(batch), None))
+                outcomes.append((future, None if future.cancelled() else work(batch), None))
             except Exception as error:
                 outcomes.append((future, None, error))
             if batch.broken is not None:
