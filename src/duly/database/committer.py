@@ -35,6 +35,7 @@ from duly.database.log import Commit, Heard, Log
 from duly.database.reads import ReadSet
 from duly.database.usage import Quota
 from duly.database.watchdog import Watchdog
+from duly.database.withdrawn import withdrawable
 from duly.errors import StoreError, StoreLostError
 from duly.limits import (
     BATCH_CALLS_MAX,
@@ -108,15 +109,14 @@ class Committer:
     ) -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
-        Cancelling the future takes back work that has not begun, and no other. What changes tables or indexes must be
-        `exclusive`: it comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with
-        ids of documents that it will probably read; `is_awaited` is false of what an executor or the store does by
-        itself.
+        Cancelling the future withdraws work that has not begun. What changes tables or indexes must be `exclusive`: it
+        comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
+        that it will probably read; `is_awaited` is false of what an executor or the store does by itself.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Queued(work, future, exclusive, args, is_awaited))
+        self._queue.put(_Queued(withdrawable(work, future), future, exclusive, args, is_awaited))
         return future
 
     @property
@@ -295,7 +295,7 @@ class Committer:
         batch.prefetch([queued.args for queued in taken if queued.args])
         for work, future, *_ in taken:  # it grows
             try:
-                outcomes.append((future, None if future.cancelled() else work(batch), None))
+                outcomes.append((future, work(batch), None))
             except Exception as error:
                 outcomes.append((future, None, error))
             if batch.broken is not None:
