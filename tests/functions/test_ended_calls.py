@@ -73,7 +73,7 @@ async def keep_inner_mutation(ctx: MutationCtx) -> None:
 
 @mutation
 async def keep_failed_mutation(ctx: MutationCtx) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no more"):
         await ctx.run_mutation(keep_mutation, {"fails": True})
     await use_kept(ctx)
 
@@ -135,7 +135,7 @@ async def test_a_ctx_is_refused_after_a_failed_a_scheduled_and_a_run_of_the_test
     async with Harness(APP) as t:
         for item in ("tea", "cake", "milk"):
             await t.mutation(add, {"item": item})
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="no more"):
             await t.mutation(keep_mutation, {"fails": True})
         await t.mutation(use_kept)
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, keep_mutation))
@@ -262,7 +262,7 @@ async def test_what_is_kept_of_the_ctx_of_an_action_is_refused(how: str) -> None
 
 async def test_a_call_that_a_failed_action_has_made_and_not_begun_cannot_be_begun() -> None:
     async with Harness(APP) as t:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="no more"):
             await t.action(keep_action, {"fails": True})
         await use_kept_action()
         with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
