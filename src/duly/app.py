@@ -280,7 +280,7 @@ class App:
         """
         request_id = f"{self._random.getrandbits(64):016x}"
         if not isinstance(error, AppError):
-            _log.error("[Request ID: %s] %s", request_id, describe(error))
+            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
 
     def _find(self, ref: Any, kind: str) -> Registered:

@@ -11,7 +11,7 @@ import click
 from duly.clock import to_datetime
 from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
-from duly.functions.runner import Run
+from duly.functions.run import Run
 
 if TYPE_CHECKING:
     from io import TextIOWrapper

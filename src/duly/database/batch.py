@@ -108,17 +108,18 @@ class Batch:
         transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), seed, self._reads)
         try:
             value = drive(unit(transaction, *args), self.answer, self._watched, handler)
+            if transaction.writes:
+                self.catalog = transaction.catalog
+                for table, writes in transaction.writes.items():
+                    earlier = self._writes.get(table)
+                    if earlier is None:
+                        self._writes[table] = writes
+                    else:
+                        self._merge(table, earlier, writes)
         finally:
+            transaction.end()
             if self._reads is not None:
                 self._reads.seal()
-        if transaction.writes:
-            self.catalog = transaction.catalog
-            for table, writes in transaction.writes.items():
-                earlier = self._writes.get(table)
-                if earlier is None:
-                    self._writes[table] = writes
-                else:
-                    self._merge(table, earlier, writes)
         return value
 
     def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
@@ -133,7 +134,10 @@ class Batch:
         seed = self._seed + self._attempts
         transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), seed)
         transaction.is_rehearsal = True
-        drive(unit(transaction, *args), self.answer, self._watched, handler)
+        try:
+            drive(unit(transaction, *args), self.answer, self._watched, handler)
+        finally:
+            transaction.end()
 
     def prefetch(self, args: Iterable[str]) -> None:
         """Read in one go the documents whose ids stand in the arguments of calls: what they will probably read."""

@@ -36,6 +36,7 @@ from duly.database.reads import ReadSet
 from duly.database.turns import Caution, Outcome, Patience, Queued, Turn, Work
 from duly.database.usage import Quota
 from duly.database.watchdog import Watchdog
+from duly.database.withdrawn import withdrawable
 from duly.errors import StoreError, StoreLostError
 from duly.limits import (
     BATCH_CALLS_MAX,
@@ -108,14 +109,14 @@ class Committer:
     ) -> asyncio.Future[T]:
         """Queue work. The future is done once it is durable, or with what it raised.
 
-        Cancelling the future does not take the work back. What changes tables or indexes must be `exclusive`: it
+        Cancelling the future withdraws work that has not begun. What changes tables or indexes must be `exclusive`: it
         comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
         that it will probably read; `is_awaited` is false of what an executor or the store does by itself.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(Queued(work, future, exclusive, args, is_awaited, monotonic()))
+        self._queue.put(Queued(withdrawable(work, future), future, exclusive, args, is_awaited, monotonic()))
         return future
 
     @property

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
 from random import Random
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -123,6 +125,10 @@ class Database:
         """Let whoever waits for the store know that it is closed within so many seconds."""
         self._engine.tell_closing(seconds)
 
+    def drives_here(self) -> bool:
+        """Whether the thread that calls is one in which queries or mutations run."""
+        return self._watchdog.is_watched()
+
     @property
     def catalog(self) -> Catalog:
         """The tables as of the last commit."""
@@ -196,7 +202,7 @@ class Database:
         loop, given_up = asyncio.get_running_loop(), monotonic() + STORE_LOST_SECONDS_MAX
         while self._committer.is_open:
             try:
-                return await loop.run_in_executor(self._readers, self._read, unit, handler)
+                return await loop.run_in_executor(self._readers, partial(self._read, unit, handler, copy_context()))
             except Conflict as conflict:
                 if monotonic() > given_up:
                     raise StoreError(f"the tables changed whenever they were read: {conflict}") from conflict
@@ -209,19 +215,21 @@ class Database:
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
         raise closed()
 
-    def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str) -> Read[T]:
+    def _read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str, context: Context) -> Read[T]:
         reads = ReadSet()
         with self._engine.snapshot() as view:
             catalog = self._committer.catalog_of(view)
             usage, seed = Usage(self._quota), self._random.getrandbits(64)
             transaction = Transaction(catalog, self._clock.now(), self._source, usage, seed, reads)
             try:
-                value = drive(unit(transaction), view.answer, self._watchdog.watched(), handler)
+                watched = self._watchdog.watched()
+                value = context.run(lambda: drive(unit(transaction), view.answer, watched, handler))
             except (StoreLostError, Conflict):
                 raise
             except Exception as error:
                 return Read(None, error, reads, view.version)
             finally:
+                transaction.end()
                 reads.seal()
             return Read(value, None, reads, view.version)
 

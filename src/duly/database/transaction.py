@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import types
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from duly.database.asking import ask
 from duly.database.catalog import Catalog, keys_of, name_of
 from duly.database.overlay import Overlay, overlay_of
 from duly.database.reads import Range, ReadSet
 from duly.database.usage import Usage
+from duly.errors import FunctionError
 from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Table
@@ -70,7 +71,13 @@ class Transaction:
 
     def child(self) -> Transaction:
         """A sub-transaction: it sees this one's writes; `merge` keeps its own."""
-        return Transaction(self.catalog, self.now, self._ids, self.usage, self.new_seed(), self.reads, self)
+        seed = self.new_seed() ^ _CHILDS  # else its first is this one's next
+        return Transaction(self.catalog, self.now, self._ids, self.usage, seed, self.reads, self)
+
+    def end(self) -> None:
+        """Refuse all that is asked of a `ctx` that somebody has kept; what was written is still there."""
+        # As another class: so nobody has to look before each read and write whether it has ended.
+        self.__class__ = _Ended  # pyright: ignore[reportAttributeAccessIssue]
 
     def new_seed(self) -> int:
         """A seed for randomness: another one each time, the same ones if the transaction is run again."""
@@ -166,6 +173,29 @@ class Transaction:
                 for id, write in writes.items():
                     self._overlaid(table, id, own.get(id), write)
             merge_writes(own, writes)
+
+
+_CHILDS: Final = 0x9E37_79B9_7F4A_7C15  # any number does that has many bits
+
+
+class _Ended(Transaction):
+    """A transaction whose call has ended: it has neither tables nor rows."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ended()
+
+    catalog = property(_refuse)  # pyright: ignore[reportAssignmentType, reportIncompatibleUnannotatedOverride]
+    child = get = scan = scan_unnoted = new_id = create_table = write = merge = _refuse  # pyright: ignore
+
+
+def ended() -> FunctionError:
+    """What the use of a `ctx` is refused with whose call has ended."""
+    return FunctionError(
+        "got a use of `ctx` after its call had ended, expected it before: a `ctx` belongs to one call. A thread, a task"
+        " or a callback that goes on longer calls the app (app.mutation(…)), or an action that waits for it"
+    )
 
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:

@@ -203,6 +203,10 @@ class Watchdog:
             watched = self._watched[thread] = Watched(thread, self._seconds, self._wake)
         return watched
 
+    def is_watched(self) -> bool:
+        """Whether the thread that calls is one that drives handlers."""
+        return threading.get_ident() in self._watched
+
     def close(self) -> None:
         self._closed.set()
         self._wake.set()

@@ -15,6 +15,8 @@ from types import CoroutineType
 from typing import Any, Final, TypeVar
 
 from duly.database.asking import Method, forgotten, noting, uncontained
+from duly.database.transaction import ended
+from duly.errors import FunctionError
 
 T = TypeVar("T")
 
@@ -54,7 +56,7 @@ def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str
 
 
 class Calls:
-    """The calls of an action's `ctx` that must have been begun when it returns.
+    """The calls of an action's `ctx`: those that must have been begun when it returns, and where and until when.
 
     An action may make millions of them, so those that are done are forgotten now and then.
     """
@@ -62,8 +64,13 @@ class Calls:
     def __init__(self) -> None:
         self._calls: list[CoroutineType[Any, Any, Any]] = []
         self._most = _CALLS_KEPT
+        self._loop = asyncio.get_running_loop()
+        self._are_over = False
 
     def append(self, call: CoroutineType[Any, Any, Any]) -> None:
+        if self._are_over:
+            call.close()
+            raise ended()
         if len(self._calls) >= self._most:
             self._calls = [call for call in self._calls if call.cr_frame is not None]  # who is done has none
             self._most = 2 * len(self._calls) + _CALLS_KEPT
@@ -71,17 +78,46 @@ class Calls:
 
     def check(self, name: str) -> None:
         """Raise if a call was neither awaited nor handed to a task: those that a task still runs are its own affair."""
-        left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
-        if left:
-            tasks = {task.get_coro() for task in asyncio.all_tasks()}
-            left = [call for call in left if call not in tasks]
-        if left:
+        if left := self._left():
             raise forgotten(name, left, "What this action did before stays")
+
+    def _left(self) -> list[CoroutineType[Any, Any, Any]]:
+        left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
+        tasks = {task.get_coro() for task in asyncio.all_tasks()} if left else ()
+        return [call for call in left if call not in tasks]
+
+    def end(self) -> None:
+        """Refuse all that is made from now on, or that was made and left alone."""
+        self._are_over = True
+        for call in self._left():
+            call.close()
+
+    def check_open(self) -> None:
+        """Raise if the action has ended, or if this is not the app's event loop."""
+        if self._are_over:
+            raise ended()
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Raise if this is not the app's event loop."""
+        if running_loop() is not self._loop:
+            raise FunctionError(
+                "got a call of `ctx` in another event loop than the app's, expected it there: from a thread,"
+                " asyncio.run_coroutine_threadsafe(ctx.run_query(…), loop).result(), or write the action as `def`"
+            )
 
 
 def must_be_begun(method: Method) -> Method:
     """Note the calls of a method of an action's `ctx`: one that nobody awaits does nothing, and would say nothing."""
     return noting(method, attrgetter("calls"))
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _current_task() -> asyncio.Task[Any] | None:

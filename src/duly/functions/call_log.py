@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from functools import lru_cache
 from traceback import format_exception_only
 from typing import Final
 
@@ -14,16 +15,17 @@ APP_LOG: Final = "duly.app"
 
 
 class CallLog(logging.Logger):
-    """The logger of one call of the function `name`."""
+    """`ctx.log` of one call: the logger `duly.app.<function>`, with the limits of a call."""
 
-    def __init__(self, name: str, limits: Limits, kept: list[str] | None = None) -> None:
-        super().__init__(name)
-        self.parent = logging.getLogger(APP_LOG)
+    def __init__(self, function: str, limits: Limits, kept: list[str] | None = None) -> None:
+        self._shared = logger_of(function)
+        super().__init__(self._shared.name)
+        self.parent = self._shared
         self._limits = limits
         self._lines = 0
         self._kept = kept
         if kept is not None:
-            self.setLevel(logging.INFO)  # whatever the program wants to see
+            self.setLevel(min(logging.INFO, self._shared.getEffectiveLevel()))  # whatever the program wants to see
 
     def handle(self, record: logging.LogRecord) -> None:
         self._lines += 1
@@ -36,11 +38,25 @@ class CallLog(logging.Logger):
             left_out = len(text) - longest
             record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
         if self._kept is not None:
-            self._kept.append(record.getMessage())
-            if self.parent is not None and not self.parent.isEnabledFor(record.levelno):
+            if record.levelno >= logging.INFO:
+                self._kept.append(record.getMessage())
+            if not self._shared.isEnabledFor(record.levelno):
                 return
         with suppress(Exception):  # of handlers: what the function does must not depend on them
             super().handle(record)
+
+    def callHandlers(self, record: logging.LogRecord) -> None:
+        self._shared.handle(record)  # which has the filters and the handlers that the program has given it
+
+
+@lru_cache(1024)
+def logger_of(function: str) -> logging.Logger:
+    """`duly.app.orders:archive`, below `duly.app.orders`: the program may set up the one or the other."""
+    logger = logging.getLogger(f"{APP_LOG}.{function}")
+    module = function.rpartition(":")[0].replace("/", ".")
+    if module:
+        logger.parent = logging.getLogger(f"{APP_LOG}.{module}")
+    return logger
 
 
 def _text(record: logging.LogRecord) -> str:

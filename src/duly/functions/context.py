@@ -238,7 +238,7 @@ class ActionCtx(_Ctx):
     def __init__(self, runner: Runner, name: str, caller: Caller) -> None:
         super().__init__(runner, name, caller)
         self.calls = Calls()
-        """Those that it must not forget to await."""
+        """Those that it must not forget to await, and until when it may make them."""
 
     @property
     def now(self) -> float:
@@ -252,18 +252,21 @@ class ActionCtx(_Ctx):
 
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
+        self.calls.check_open()
         function = self._runner.registry.find(ref, ("query",))
         return await self._runner.query(function, args, self._caller.inner(self._name))
 
     @must_be_begun
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
+        self.calls.check_loop()
         function = self._runner.registry.find(ref, ("mutation",))
         return await self._runner.mutation(function, args, self._caller.inner(self._name))
 
     @must_be_begun
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
+        self.calls.check_loop()
         function = self._runner.registry.find(ref, ("action",))
         return await self._runner.action(function, args, self._caller.inner(self._name))
 
@@ -271,21 +274,24 @@ class ActionCtx(_Ctx):
 class SyncScheduler:
     """`ctx.scheduler` of a `def` action: the calls block."""
 
-    def __init__(self, ctx: SyncActionCtx, scheduler: ActionScheduler) -> None:
-        self._ctx = ctx
+    def __init__(self, scheduler: ActionScheduler, threads: Threads) -> None:
         self._scheduler = scheduler
+        self._threads = threads
 
     def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
-        return self._ctx.wait(self._scheduler.run_after(delay, ref, args))
+        self._threads.check()
+        return self._threads.ask(self._scheduler.run_after(delay, ref, args))
 
     def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
-        return self._ctx.wait(self._scheduler.run_at(when, ref, args))
+        self._threads.check()
+        return self._threads.ask(self._scheduler.run_at(when, ref, args))
 
     def cancel(self, id: str) -> None:
         """Cancel a scheduled function, as in a mutation; also the running action itself."""
-        self._ctx.wait(self._scheduler.cancel(id))
+        self._threads.check()
+        self._threads.ask(self._scheduler.cancel(id))
 
 
 class SyncAuth:
@@ -307,13 +313,17 @@ class SyncActionCtx:
         self._ctx = ctx
         self._threads = threads
         self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
-        self.scheduler = SyncScheduler(self, ctx.scheduler)
+        self.scheduler = SyncScheduler(ctx.scheduler, threads)
         self.random = ctx.random
         self.log = ctx.log
         self.scheduled_function_id = ctx.scheduled_function_id
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine in the app's event loop and return its result. StoreError after the app was closed."""
+        """Run a coroutine in the app's event loop and return its result.
+
+        FunctionError in that loop itself, which it would hold up for ever, and in a query or mutation. StoreError after
+        the app was closed.
+        """
         return self._threads.ask(coroutine)
 
     @property
@@ -323,12 +333,15 @@ class SyncActionCtx:
 
     def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
+        self._threads.check()
         return self.wait(self._ctx.run_query(ref, args))
 
     def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
+        self._threads.check()
         return self.wait(self._ctx.run_mutation(ref, args))
 
     def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
+        self._threads.check()
         return self.wait(self._ctx.run_action(ref, args))

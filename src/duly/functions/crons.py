@@ -16,6 +16,7 @@ from typing import (
     TypedDict,
     TypeVar,
     Unpack,
+    cast,
 )
 
 from duly.database.transaction import Transaction
@@ -62,15 +63,14 @@ GivenSchedule: TypeAlias = EveryInterval | ByExpression | dict[str, Any]
 def _must_be_awaited(
     method: Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]:
-    """Note the calls within a transaction: one that nobody awaits does nothing, and would say nothing."""
+    """Note the calls in the transaction or the action: one that nobody awaits does nothing, and would say nothing."""
 
     @wraps(method)
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         _runner(ctx)
         coroutine: Any = method(self, ctx, *args, **kwargs)
-        transaction = _transaction(ctx)
-        if transaction is not None:
-            transaction.calls.append(coroutine)
+        noted: Any = _transaction(ctx) or ctx
+        noted.calls.append(coroutine)
         return coroutine
 
     return call
@@ -193,7 +193,10 @@ async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) ->
 async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
     """In the transaction of a query or mutation, or in one of its own."""
     transaction = _transaction(ctx)
-    return await (_runner(ctx).commit(unit) if transaction is None else unit(transaction))
+    if transaction is not None:
+        return await unit(transaction)
+    cast("ActionCtx", ctx).calls.check_loop()
+    return await _runner(ctx).commit(unit)
 
 
 def _runner(ctx: object) -> Runner:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from warnings import WarningMessage, catch_warnings, showwarning, simplefilter
@@ -37,14 +38,14 @@ def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
     with catch_warnings(record=True) as caught:
         simplefilter("always", RuntimeWarning)
         try:
-            batch.rehearse(first.of(unit), *args, handler=name)
+            copy_context().run(batch.rehearse, first.of(unit), *args, handler=name)
         except LimitError:
             raise  # the run would take as long again, to the same end
         except Exception as error:
             first.error = error
     _check_awaited(name, caught)
     try:
-        return batch.attempt(second.of(unit), *args, handler=name)
+        return copy_context().run(batch.attempt, second.of(unit), *args, handler=name)
     except Exception as error:
         second.error = error
         raise

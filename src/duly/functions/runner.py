@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ from duly.functions.define import ACTION, MUTATION, QUERY, Ref
 from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
+from duly.functions.run import LOG, Run, shown
 from duly.functions.threads import Threads
 from duly.limits import (
     ERROR_TEXT_LENGTH_MAX,
@@ -32,7 +34,6 @@ from duly.limits import (
     WARNING_SECONDS,
     unlimited,
 )
-from duly.logs import log_of
 from duly.model import crons, jobs
 from duly.model.cron_log import NO_ACCOUNT, Account, plain
 from duly.model.job_state import SUCCESS
@@ -42,41 +43,11 @@ from duly.values.value import dumps, loads
 
 T = TypeVar("T")
 
-_log: Final = log_of("duly.run")
-"""One line for each run, with `run` (a Run) in the record: at level INFO, a scheduled one that has failed at ERROR.
-
-What was interrupted, or could not even begin, has a line as well: of 0 ms, where nobody knows how long it took."""
 CALL_INTERRUPTED: Final = (
     "interrupted: the app was closed before this action ended, or its caller was cancelled. It may have done all, some"
     " or nothing of its work"
 )
 _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end of an action is recorded again
-
-
-class Run:
-    """One run of a function, as the log of runs tells it."""
-
-    __slots__ = ("error", "function", "is_scheduled", "job", "kind", "milliseconds")
-
-    def __init__(
-        self,
-        function: str,
-        kind: str,
-        job: str | None,
-        is_scheduled: bool,
-        milliseconds: float,
-        error: Exception | None,
-    ) -> None:
-        self.function = function
-        self.kind = kind
-        self.job = job
-        self.is_scheduled = is_scheduled  # those of crons too, which have no job that anybody sees
-        self.milliseconds = milliseconds
-        self.error = error
-
-    def __str__(self) -> str:
-        outcome = "ok" if self.error is None else describe(self.error)
-        return f"{self.kind} {self.function} {self.milliseconds:.1f} ms {outcome}"
 
 
 class Runner:
@@ -94,7 +65,7 @@ class Runner:
         self._development = development
         self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
         self._unlimited = Quota(unlimited(registry.limits))
-        self._threads = Threads()
+        self._threads = Threads(database)
 
     def use(self, registry: Registry) -> None:
         """Find functions in this registry from now on."""
@@ -132,7 +103,7 @@ class Runner:
 
         started = monotonic()
         outcome = await self._database.read(unit, function.name)
-        self._told(function.name, QUERY, started, outcome.error)
+        self._told(function.name, QUERY, started, outcome.error, args=text)
         return outcome
 
     async def query(
@@ -160,7 +131,7 @@ class Runner:
             checked.append(function.arguments(text, self._database))
         except ArgumentValidationError as error:
             if not self._database.is_shared:
-                self._told(function.name, MUTATION, started, error)
+                self._told(function.name, MUTATION, started, error, args=text)
                 raise
             # It may name a table that another node has just made: the batch will know.
 
@@ -173,7 +144,11 @@ class Runner:
                 self._warn(function, transaction)
             return value
 
-        return self._database.commit(lambda batch: self._attempt(batch, function, unit), args=text)
+        def attempt(batch: Batch) -> Any:
+            return context.copy().run(self._attempt, batch, function, text, unit)  # run again, it begins with the same
+
+        context = copy_context()
+        return self._database.commit(attempt, args=text)
 
     async def action(
         self,
@@ -186,23 +161,28 @@ class Runner:
         try:
             value = await contained(self._acted(function, args, caller))
         except Exception as error:
-            self._told(function.name, ACTION, started, error)
+            self._told(function.name, ACTION, started, error, args=args)
             raise
         except asyncio.CancelledError:
-            self._told(function.name, ACTION, started, FunctionError(CALL_INTERRUPTED))
+            self._told(function.name, ACTION, started, FunctionError(CALL_INTERRUPTED), args=args)
             raise
-        self._told(function.name, ACTION, started)
+        self._told(function.name, ACTION, started, args=args)
         return value
 
     async def _acted(self, function: Registered, args: object, caller: Caller) -> Any:
         """What an action returns, whose code runs from here on: that of its types validates its arguments."""
         text = function.encode(args)
+        arguments: dict[str, Any] | None = None
+        with suppress(ArgumentValidationError):  # it may name a table that another node has just made
+            arguments = function.arguments(text, self._database)
+        if arguments is None:
+            await self._database.refresh()
+            arguments = function.arguments(text, self._database)
+        ctx = ActionCtx(self, function.name, caller)
         try:
-            arguments = function.arguments(text, self._database)
-        except ArgumentValidationError:
-            await self._database.refresh()  # it may name a table that another node has just made
-            arguments = function.arguments(text, self._database)
-        value = await self._act(function, ActionCtx(self, function.name, caller), arguments)
+            value = await self._act(function, ctx, arguments)
+        finally:
+            ctx.calls.end()  # also where a thread goes on, which nothing can stop
         return function.result(value, self._database)
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
@@ -237,15 +217,19 @@ class Runner:
             check_awaited(transaction, "transaction")
             return value
 
-        return await self.commit(run)
+        context = copy_context()
+        return await self._database.commit(lambda batch: context.copy().run(batch.attempt, run))
 
     # Calls within a transaction.
 
     async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
-        function = self.registry.find(ref, (QUERY,))
-        ctx = QueryCtx(self, function.name, transaction, caller)
-        arguments = function.arguments(function.encode(args), ctx.access)
-        return self._result(function, ctx, await function.handler(ctx, **arguments))
+        function, own = self.registry.find(ref, (QUERY,)), transaction.child()
+        try:
+            ctx = QueryCtx(self, function.name, own, caller)
+            arguments = function.arguments(function.encode(args), ctx.access)
+            return self._result(function, ctx, await function.handler(ctx, **arguments))
+        finally:
+            own.end()
 
     async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (MUTATION,))
@@ -254,10 +238,12 @@ class Runner:
             ctx = MutationCtx(self, function.name, transaction, caller)
             arguments = function.arguments(function.encode(args), ctx.access)
             value = self._result(function, ctx, await function.handler(ctx, **arguments))
+            parent.merge(transaction)
         except BaseException:
             parent.usage.written = written  # what is undone does not count
             raise
-        parent.merge(transaction)
+        finally:
+            transaction.end()
         return value
 
     def _result(self, function: Registered, ctx: QueryCtx, value: object) -> Any:
@@ -272,9 +258,11 @@ class Runner:
             now = monotonic()
             if now >= self._warned.get((function.name, limit), now):
                 self._warned[function.name, limit] = now + WARNING_SECONDS
-                _log.warning("%s is close to a limit: %s", function.name, text)
+                LOG.warning("%s is close to a limit: %s", function.name, text)
 
-    def _attempt(self, batch: Batch, function: Registered, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    def _attempt(
+        self, batch: Batch, function: Registered, args: str, unit: Callable[[Transaction], Coroutine[Any, Any, T]]
+    ) -> T:
         started = monotonic()
         try:
             if self._development:
@@ -282,9 +270,9 @@ class Runner:
             else:
                 value = batch.attempt(unit, handler=function.name)
         except Exception as error:
-            self._told(function.name, MUTATION, started, error, batch=batch)
+            self._told(function.name, MUTATION, started, error, batch=batch, args=args)
             raise
-        self._told(function.name, MUTATION, started, batch=batch)
+        self._told(function.name, MUTATION, started, batch=batch, args=args)
         return value
 
     # Scheduled functions.
@@ -324,7 +312,7 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            _log.error("a cron is paused, for its clock cannot go on: %s", describe(error))
+            LOG.error("a cron is paused, for its clock cannot go on: %s", describe(error), exc_info=error)
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
@@ -333,8 +321,8 @@ class Runner:
         try:
             if self._development:
                 attempt_twice(batch, function.name, self._job, function, job, caller, begun)
-            else:
-                batch.attempt(self._job, function, job, caller, begun, handler=function.name)
+            else:  # in a context of its own: what it sets there is not for those after it
+                copy_context().run(batch.attempt, self._job, function, job, caller, begun, handler=function.name)
         except Exception as error:
             if batch.broken is not None:
                 raise
@@ -385,15 +373,16 @@ class Runner:
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                return await self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account))
+                end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account)
+                return await asyncio.shield(self.commit(end))  # cancelled, it would be withdrawn
             except StoreError as refused:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one will know
-                _log.warning("%s has ended, which the store refuses to record; trying again", job.name)
+                LOG.warning("%s has ended, which the store refuses to record; trying again", job.name)
                 if type(refused) is StoreError:  # it may be the text that it cannot hold
                     error, account = error and plain(error), account.plain
             except Exception as unfit:  # then without what cannot be recorded
-                _log.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
+                LOG.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
@@ -421,14 +410,16 @@ class Runner:
         error: Exception | None = None,
         job: Job | None = None,
         batch: Batch | None = None,
+        args: object = None,
     ) -> None:
         """Tell the log of a run, which was that of `job` if it was scheduled; if in a batch, once that is durable."""
         # Nobody else hears of a scheduled function that failed.
         level = logging.ERROR if error is not None and job is not None else logging.INFO
-        if _log.isEnabledFor(level):
+        if LOG.isEnabledFor(level):
             id = None if job is None or job.cron is not None else self.job_id(job.id)
-            run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error)
-            tell = partial(_log.log, level, "%s", run, extra={"run": run})
+            text = shown(args) if job is None else job.args
+            run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error, text)
+            tell = partial(run.tell, level, copy_context())
             if batch is None:
                 tell()
             else:

@@ -104,10 +104,12 @@ class ActionScheduler:
     @must_be_begun
     async def cancel(self, id: str) -> None:
         """Cancel a scheduled function, as in a mutation; also the running action itself."""
+        self.calls.check_loop()
         number = job_number(self._runner.ids, id)
         await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None))
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
+        self.calls.check_loop()
         function = schedulable(self._runner, ref)
         text = function.encode(args)
         check_window(when, self._runner.clock.now())

@@ -15,7 +15,9 @@ from contextvars import copy_context
 from typing import Any, TypeVar
 
 from duly.database.committer import closed
-from duly.errors import LimitError, StoreError
+from duly.database.database import Database
+from duly.errors import FunctionError, LimitError, StoreError
+from duly.functions.acting import running_loop
 from duly.limits import BLOCKING_ACTIONS_MAX
 
 T = TypeVar("T")
@@ -24,8 +26,9 @@ T = TypeVar("T")
 class Threads:
     """Threads that belong to the event loop in which this was made."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
         self._loop = asyncio.get_running_loop()
+        self._database = database
         self._free = asyncio.Semaphore(BLOCKING_ACTIONS_MAX)
         self._begun: set[asyncio.Future[Any]] = set()
         """What is done when the calls are that hold a thread; or earlier, where nobody waits for them any more."""
@@ -64,18 +67,37 @@ class Threads:
         )
 
     def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop, for a thread that waits for its result. StoreError after `close`."""
+        """Run a coroutine in the event loop, for a thread that waits for its result.
+
+        FunctionError in a thread that the coroutine itself would need, StoreError after `close`.
+        """
         answer: Future[T] = Future()
         try:
+            self.check()
             with self._asking:
                 if self._is_closed:
                     raise closed()
                 self._asked.add(answer)
             self._call_soon(self._begin, coroutine, answer)
-        except StoreError:
+        except (FunctionError, StoreError):
             coroutine.close()
             raise
         return answer.result()
+
+    def check(self) -> None:
+        """Raise if a thread that waited for the event loop would wait for ever."""
+        if self._is_closed:
+            raise closed()
+        if running_loop() is self._loop:
+            where, instead = "the event loop of the app", "await ctx.run_query(…) of an `async def` action"
+        elif self._database.drives_here():
+            where, instead = "a query or mutation", "that of the query or mutation itself"
+        else:
+            return
+        raise FunctionError(
+            f"got a call of the `ctx` of a `def` action in {where}, which would wait for itself; expected it in the"
+            f" thread of the action, or {instead}"
+        )
 
     def close(self) -> None:
         """Begin nothing more, and refuse what threads wait for. Those that run go on."""
