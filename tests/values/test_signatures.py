@@ -116,7 +116,7 @@ def test_a_default_that_its_annotation_does_not_allow_is_a_type_error() -> None:
 
     def nothing(ctx, name: str = None): ...  # noqa: RUF013
 
-    def pair(ctx, sizes: list[int] = (1, 2)): ...
+    def pair(ctx, sizes: list[int] = (1, "b")): ...
 
     def kind(ctx, kind: Literal["a", "b"] = "c"): ...
 
@@ -132,6 +132,8 @@ def test_a_default_may_be_whatever_its_annotation_allows_and_a_mark_of_absence()
     def allowed(
         ctx,
         n: float = 1,
+        sizes: list[int] = (1, 2),
+        at: datetime.datetime = datetime.datetime(2030, 1, 1),
         line: Line = Line("a"),  # noqa: B008
         lines: list[Line] | None = None,
         order: Id[Line] = "known only in a store",
@@ -144,10 +146,10 @@ def test_a_default_may_be_whatever_its_annotation_allows_and_a_mark_of_absence()
 
 
 def test_an_annotation_that_is_not_understood_names_its_parameter() -> None:
-    def meet(ctx, at: datetime.datetime) -> set[int]: ...
+    def meet(ctx, at: datetime.tzinfo) -> set[int]: ...
 
     assert complaint(arguments_of, meet).startswith(
-        "parameter at of meet(): got the annotation datetime.datetime, expected str,"
+        "parameter at of meet(): got the annotation datetime.tzinfo, expected str,"
     )
     assert complaint(returns_of, meet).startswith("the result of meet(): got the annotation set[int], expected")
 

@@ -10,7 +10,7 @@ from duly.functions.absent import lacks
 from duly.limits import OF_ANY_SIZE
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
-from duly.values.value import UNSET, NotAValueError, dumps
+from duly.values.value import UNSET, NotAValueError, dumps, loads
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
@@ -39,7 +39,7 @@ class IndexRange:
 
     def eq(self, field: str, value: object) -> IndexRange:
         """Only documents whose next field has this value."""
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._lower, self._upper)
         if field == CREATION_TIME:
             return self.gte(field, value).lte(field, value)
@@ -76,14 +76,14 @@ class IndexRange:
         return Cut(self._equal, after=False, id=_first_id(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._lower)
         changed = self._copy()
         changed._lower = (value, inclusive)
         return changed
 
     def _with_upper(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._upper)
         changed = self._copy()
         changed._upper = (value, inclusive)
@@ -94,10 +94,11 @@ class IndexRange:
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
 
-    def _check_next(self, field: str, value: object) -> None:
+    def _next(self, field: str, value: object) -> object:
+        """The value, a plain one, to compare the next field with."""
         if value is not UNSET:
             try:
-                dumps(value, OF_ANY_SIZE)
+                value = loads(dumps(value, OF_ANY_SIZE))
             except NotAValueError as error:
                 raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
         position = len(self._equal)
@@ -107,6 +108,7 @@ class IndexRange:
                 f"{self._index}: got a comparison of {field!r}, expected one of {expected!r}; an index"
                 f" compares its fields in the order {', '.join(self._fields)}, bounds last"
             )
+        return value
 
     def _check_free(self, field: str, *bounds: object) -> None:
         if any(bound is not None for bound in bounds):

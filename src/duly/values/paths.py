@@ -23,6 +23,11 @@ def check_path(document: Validator, path: str, place: str) -> None:
         parts = held
 
 
+def declares(document: Validator, name: str) -> bool:
+    """Whether documents that fit have a field of exactly this name, dots included."""
+    return name in _names(document)
+
+
 def _held(validator: Validator, name: str) -> list[Validator]:
     """What a field may hold, by each of the alternatives; nothing if there is no such field."""
     validator = present_field(validator)
