@@ -20,6 +20,7 @@ from duly import (
     MutationCtx,
     Page,
     QueryCtx,
+    QueryError,
     ReturnsValidationError,
     SchemaValidationError,
     SyncActionCtx,
@@ -334,6 +335,32 @@ async def _stored(ctx: MutationCtx, table: str) -> list[Any]:
 
     found = ctx.transaction.catalog.tables[table]
     return [loads(str(row)) for _, row in await Walk(ctx.transaction, found, None, EVERYTHING, False, 8).rows(8)]
+
+
+async def test_ranges_and_filters_compare_with_what_the_class_names() -> None:
+    async def look(ctx: MutationCtx) -> None:
+        id = await ctx.db.insert(Event, EVENT)
+        await ctx.db.insert(Receipt, RECEIPT)
+        by_at = ctx.db.query(Event).with_index("by_at", lambda q: q.gt("at", AT - timedelta(1)).lte("at", AT))
+        assert [one["_id"] for one in await by_at.collect()] == [id]  # pyright: ignore
+        assert await ctx.db.query(Event).with_index("by_at", lambda q: q.gt("at", AT)).first() is None
+        for find in (
+            lambda q: q.field("at") == AT,
+            lambda q: q.and_(q.lte(AT, q.field("at")), q.neq(q.field("at"), AT + timedelta(1))),
+            lambda q: q.field("colour") == Colour.RED,
+            lambda q: q.field("keys") == (UUID(int=5),),
+            lambda q: q.field("who.joined") == ADA.joined,
+            lambda q: q.field("who") == ADA,
+        ):
+            assert await ctx.db.query(Event).filter(find).unique() is not None
+        assert await ctx.db.query(Receipt).filter(lambda q: q.field("at") == AT).unique() == RECEIPT
+        with pytest.raises(QueryError, match="a filter: an operand: got datetime.*; name it in an annotation"):
+            ctx.db.query("kept").filter(lambda q: q.field("at") == AT)
+        with pytest.raises(QueryError, match="events.by_at: comparing 'at': got datetime.date"):
+            ctx.db.query(Event).with_index("by_at", lambda q: q.gt("at", AT.date()))
+
+    async with Harness(APP) as t:
+        await t.transaction(look)
 
 
 async def test_arguments_with_times_are_scheduled_as_text() -> None:

@@ -31,7 +31,7 @@ from duly.values.containers import (
     never_absent,
 )
 from duly.values.forms import form_of, has_forms
-from duly.values.models import DataclassValidator, PydanticValidator, parses_itself, pydantic_keys
+from duly.values.models import DataclassValidator, LeftToPydantic, PydanticValidator, parses_itself, pydantic_keys
 from duly.values.pydantic_data import is_pydantic
 from duly.values.value import UNSET
 
@@ -435,4 +435,4 @@ def _read_pydantic_field(info: Any, within: _Within) -> Validator:
         validator = _read(info.annotation, within)
     except TypeError:
         return AnyValidator()
-    return AnyValidator() if has_forms(validator) else validator
+    return LeftToPydantic(validator) if has_forms(validator) else validator

@@ -8,7 +8,18 @@ from contextlib import suppress
 from typing import Any, cast
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, show, step, writers
+from duly.values.checks import (
+    SYSTEM_FIELDS,
+    AnyValidator,
+    Ids,
+    Kinds,
+    Mismatch,
+    Validator,
+    fields_of,
+    show,
+    step,
+    writers,
+)
 from duly.values.containers import ObjectValidator, UnionValidator
 from duly.values.forms import has_forms
 from duly.values.pydantic_data import is_pydantic
@@ -137,6 +148,18 @@ class _DataclassShape(ModelValidator):
 
     def shaped(self) -> Validator:
         return self
+
+
+class LeftToPydantic(AnyValidator):
+    """Of a field that pydantic alone reads, who knows more forms of a time; it is written as other classes have it."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self, named: Validator) -> None:
+        self._named = named
+
+    def written(self, value: Any) -> Any:
+        return self._named.written(value)
 
 
 class PydanticValidator(ModelValidator):
