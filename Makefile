@@ -56,7 +56,7 @@ soak: $(READY) ## Play random lives of the scheduler (COUNT=50000), compare next
 	@$(BIN)/python -m tests.model.cron_model --slots $(SLOTS)
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist bench/.peers
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml

@@ -20,20 +20,19 @@ from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AppError, DulyError, LoadError, StoreError
-from duly.functions.context import NOBODY, Caller, Identity
+from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
 from duly.functions.scheduling import job_number
-from duly.limits import DEFAULTS, GRACE_SECONDS, OF_ANY_SIZE, OWNER_WAIT_SECONDS, Limits
+from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
 from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
-from duly.values.value import dumps
 from duly.workers import alarm
 from duly.workers.executor import Executor
 from duly.workers.heartbeat import Heartbeat
@@ -203,15 +202,15 @@ class App:
         return Subscription(self, ref, args, identity)
 
     async def run(self, ref: Any, args: Args | None = None) -> Any:
-        """Run a function of any kind, as the command line does."""
-        function = self.runner.registry.find(ref)
+        """Run a function of any kind, as the command line does: its result is a plain value, as remote clients get."""
+        function, caller = self.runner.registry.find(ref), Caller(gets_plain=True)
         if function.kind == QUERY:
-            return await self.runner.query(function, args)
+            return await self.runner.query(function, args, caller)
         if function.kind == MUTATION:
-            return await self.runner.mutation(function, args)
-        return await self._act(function, args)
+            return await self.runner.mutation(function, args, caller)
+        return await self._act(function, args, caller)
 
-    async def _act(self, function: Registered, args: Args | None, caller: Caller = NOBODY) -> Any:
+    async def _act(self, function: Registered, args: Args | None, caller: Caller) -> Any:
         return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
@@ -336,24 +335,25 @@ class Subscription(Generic[R]):
                 await asyncio.wait((self._watch,))  # a caller that gives up waiting must not cancel it
             if not self._app.is_open:
                 raise StopAsyncIteration
-            outcome = await self._read()
+            outcome, seen = await self._read()
             if outcome.error is not None:
                 self._seen = None
                 raise outcome.error
-            seen = dumps(outcome.value, OF_ANY_SIZE)
             if seen != self._seen:
                 self._seen = seen
                 value: Any = outcome.value
                 return value
 
-    async def _read(self) -> Read[Any]:
+    async def _read(self) -> tuple[Read[Any], str | None]:
+        """The value now, and its text."""
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
-        reads, version = ReadSet(), database.log.version
+        reads, version, text = ReadSet(), database.log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))
             outcome = await runner.read(function, self._args, Caller(self._identity))
             reads, version = outcome.reads, outcome.version
+            text = None if outcome.error is not None else function.text_of(outcome.value)
         except StoreError:
             self._watch = None  # who asks again wants to know whether the store is back
             raise
@@ -362,7 +362,7 @@ class Subscription(Generic[R]):
         self._watch = database.changed(reads, version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this
-        return outcome
+        return outcome, text
 
     def __del__(self) -> None:
         if self._watch is not None:

@@ -393,11 +393,14 @@ async def prepare(ctx: MutationCtx) -> Id[Customer]:
     return await ctx.db.insert(Customer, ADA)
 
 
-async def test_an_instance_that_is_returned_reaches_the_caller_as_a_dict() -> None:
+async def test_an_instance_that_is_returned_reaches_the_caller_as_one_and_who_is_outside_as_a_dict() -> None:
     async with harness(first=first, maybe=maybe, several=several, page=page, declared=declared, prepare=prepare) as t:
         assert (await t.query(maybe), await t.query(declared), await t.query(several)) == (None, None, [])
         id = await t.mutation(prepare)
-        ada: Any = await t.query(first)
+        customer = await t.query(first)
+        assert customer == ADA and id_of(customer) == id
+        assert (await t.query(maybe), await t.query(declared), await t.query(several)) == (ADA, ADA, [ADA])
+        ada: Any = await t.app.run(first)
         assert ada == {
             "name": "Ada",
             "addresses": [{"city": "Berlin", "country": "DE"}],
@@ -406,16 +409,18 @@ async def test_an_instance_that_is_returned_reaches_the_caller_as_a_dict() -> No
             "_id": id,
             "_creationTime": pytest.approx(START_MS, abs=1),
         }
-        assert (await t.query(maybe), await t.query(declared), await t.query(several)) == (ada, ada, [ada])
+        assert (await t.app.run(maybe), await t.app.run(declared), await t.app.run(several)) == (ada, ada, [ada])
         assert (await t.query(page))["page"] == [ada]
 
 
-async def test_a_pydantic_model_that_is_returned_has_the_names_of_its_aliases() -> None:
+async def test_a_pydantic_model_that_is_returned_has_the_names_of_its_aliases_outside() -> None:
     async with harness(invoices=invoices, prepare=prepare) as t:
         await t.mutation(prepare)
-        [invoice] = await t.query(invoices)
+        [instance] = await t.query(invoices)
+        [invoice] = await t.app.run(invoices)
         order = await t.transaction(lambda ctx: ctx.db.query(Order).first())
         assert order is not None
+        assert (instance.order_id, instance.pence) == (id_of(order), 5)
         assert invoice == {
             "orderId": id_of(order),
             "pence": 5,
@@ -425,7 +430,7 @@ async def test_a_pydantic_model_that_is_returned_has_the_names_of_its_aliases() 
         }
 
 
-async def test_a_dict_that_was_read_becomes_an_argument_again_as_an_instance() -> None:
+async def test_what_was_returned_becomes_an_argument_again_as_an_instance() -> None:
     seen: list[Customer] = []
 
     @action
@@ -436,7 +441,8 @@ async def test_a_dict_that_was_read_becomes_an_argument_again_as_an_instance() -
     async with harness(first=first, prepare=prepare, greet=greet) as t:
         id = await t.mutation(prepare)
         assert await t.action(greet, {"customer": await t.query(first)}) == id
-        assert seen == [ADA]
+        assert await t.action(greet, {"customer": await t.app.run(first)}) == id
+        assert seen == [ADA, ADA]
 
 
 async def test_a_result_that_is_no_document_of_its_class_is_refused() -> None:

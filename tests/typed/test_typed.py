@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +27,12 @@ from duly import (
 from duly.testing import Harness
 from tests.typed import unchecked
 from tests.typed.shop import billing, customers, day, orders, schema
+from tests.typed.till import day as till_day
+from tests.typed.till import sales as till_sales
+from tests.typed.till import schema as till_schema
 
 HERE = Path(__file__).parent
+TILL = {"sales": till_sales, "schema": till_schema}
 MODULES = {"billing": billing, "customers": customers, "orders": orders, "schema": schema, "unchecked": unchecked}
 TEA = {"item": "tea", "pence": 350}
 
@@ -64,10 +70,36 @@ def planted(paths: list[Path]) -> list[Finding]:
 def test_a_type_checker_finds_each_mistake_at_its_line_and_nothing_else() -> None:
     if importlib.util.find_spec("pyright") is None:
         pytest.skip("pyright is not installed")
-    paths = [HERE / "mistakes.py", HERE / "unchecked.py", *(HERE / "shop").glob("*.py")]
+    folders = [*(HERE / "shop").glob("*.py"), *(HERE / "till").glob("*.py")]
+    paths = [HERE / "mistakes.py", HERE / "wrong_till.py", HERE / "unchecked.py", *folders]
     expected = planted(paths)
-    assert {"mistakes.py"} == {finding.file for finding in expected}
+    assert {"mistakes.py", "wrong_till.py"} == {finding.file for finding in expected}
     assert expected == findings(paths)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # mypy reads all of pydantic the first time
+def test_mypy_agrees_with_pyright_on_an_application_whose_results_are_models() -> None:
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed")
+    names = ["-p", "tests.typed.till", "-m", "tests.typed.wrong_till"]
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--no-error-summary", *names]
+    run = subprocess.run(command, cwd=HERE.parent.parent, capture_output=True, text=True, timeout=590)
+    assert run.returncode == 1, run.stderr
+    found = {tuple(line.split(":")[:2]) for line in run.stdout.splitlines() if ": error:" in line}
+    expected = {("tests/typed/wrong_till.py", str(one.line)) for one in planted([HERE / "wrong_till.py"])}
+    assert len(expected) == 6 and expected == found, run.stdout
+
+
+@pytest.mark.usefixtures("engine")
+async def test_the_till_runs_as_it_is_typed() -> None:
+    async with Harness(TILL) as t:
+        found = await till_day.spend(t)
+        assert found.by_kind == {till_schema.Kind.CASH: Decimal("3.50"), till_schema.Kind.CARD: Decimal("7.00")}
+        assert found.best is not None and found.best.at == till_day.NINE + timedelta(hours=1)
+        totals = await till_day.look(t.app, found.best.clerk)
+        assert totals == list(map(Decimal, ("7.00", "3.50", "7.00", "7.00", "10.50")))
+        assert await t.failures() == []
 
 
 @pytest.mark.usefixtures("engine")
@@ -81,6 +113,7 @@ async def test_the_typed_shop_runs() -> None:
         assert await t.query(orders.of_customer, {"customer_id": order["customer"]}) == [order]
         assert await t.mutation(customers.rename, {"email": "ada@example.com", "name": "Bea"})
         assert ["Bea"] == await day.watch(t.app, id_of(order))
+        assert await t.query(customers.first_name) == "Bea"
         [event] = await t.query(customers.events, {"since": 0})
         assert event["who"] == {"name": "Ada"}
 
@@ -104,7 +137,6 @@ NO_SUCH_FIELD = "not a declared field; declared are .customer, .lines, .status, 
         ("reads_a_table_that_is_not_there", QueryError, "define_table(Forgotten)"),
         ("misspells_an_index", QueryError, "expected one of by_creation_time, by_customer"),
         ("misspells_an_index_field", QueryError, "got a comparison of 'custmer', expected one of 'customer'"),
-        ("takes_a_result_for_an_instance", AttributeError, "'dict' object has no attribute 'name'"),
         ("waits_for_something_else", FunctionError, "expected only calls of `ctx`"),
         ("runs_an_action_as_a_query", FunctionNotFoundError, "billing:pay is an action, expected a query"),
     ],

@@ -85,18 +85,6 @@ async def misspells_a_filter_field(ctx: QueryCtx) -> list[Order]:
 
 
 @internal_query
-async def first_customer(ctx: QueryCtx) -> Customer | None:
-    return await ctx.db.query(Customer).first()
-
-
-@internal_query
-async def takes_a_result_for_an_instance(ctx: QueryCtx) -> str:
-    customer = await ctx.run_query(first_customer)
-    assert customer is not None
-    return customer.name
-
-
-@internal_query
 async def waits_for_something_else(ctx: QueryCtx) -> None:
     await asyncio.sleep(1)
 

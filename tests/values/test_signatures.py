@@ -1,8 +1,9 @@
 """What a handler's signature accepts and returns, and what it must accept."""
 
 import datetime
+import functools
 from dataclasses import dataclass
-from typing import Any, Literal, Optional, TypedDict
+from typing import Any, Literal, Optional, Required, TypedDict, Unpack
 
 from duly.values.annotations import Id, arguments_of, check_handler_accepts, returns_of, validator_of
 from duly.values.containers import OptionalValidator
@@ -53,6 +54,69 @@ def test_keyword_rest_takes_more_fields() -> None:
     assert arguments_of(anything).check({"x": None}, STORE) == {"x": None}
     assert repr(arguments_of(floats).check({"a": "s", "x": 1}, STORE)) == "{'a': 's', 'x': 1.0}"
     assert refusal(arguments_of(floats), {"a": "s", "x": "y"}) == 'at .x: expected a number, got "y"'
+
+
+class Options(TypedDict, total=False):
+    a: Required[int]
+    b: str
+
+
+def test_keyword_rest_may_take_the_fields_of_a_typed_dict() -> None:
+    def exact(ctx, x: str, **options: Unpack[Options]): ...
+
+    def text(ctx, **options: "Unpack[Options]"): ...
+
+    assert arguments_of(exact) == v.object({"x": v.string(), "a": v.int64(), "b": v.optional(v.string())})
+    assert arguments_of(text) == v.object({"a": v.int64(), "b": v.optional(v.string())})
+    assert refusal(arguments_of(text), {"a": 1, "c": 2}) == "at .c: not a declared field; declared are .a, .b"
+
+    def twice(ctx, a: int, **options: Unpack[Options]): ...
+
+    def other(ctx, **options: Unpack[Line]): ...
+
+    assert complaint(arguments_of, twice) == (
+        "parameter options of twice(): got the field a, expected one that is no parameter beside it"
+    )
+    assert "got the annotation Unpack of a Line, expected that of a TypedDict" in complaint(arguments_of, other)
+
+
+def test_nothing_takes_an_argument_that_python_would_take_for_ctx() -> None:
+    def more(ctx, **rest): ...
+
+    def free(ctx, /, **rest): ...
+
+    @functools.wraps(more)
+    def wrapper(context, **arguments): ...
+
+    taken = "this is the name of the first parameter, which is ctx; expected another name"
+    assert refusal(arguments_of(more), {"ctx": 1}) == f"at .ctx: {taken}"
+    assert refusal(arguments_of(wrapper), {"context": 1}) == f"at .context: {taken}"
+    assert arguments_of(free).check({"ctx": 1}, STORE) == {"ctx": 1}
+    check_handler_accepts(free, v.object({"ctx": v.any()}))
+    for handler in (more, wrapper):
+        assert complaint(check_handler_accepts, handler, v.object({"ctx": v.any()})) == (
+            "more() has the argument ctx, expected another name: its ctx bears that one"
+        )
+
+
+def test_what_wraps_a_handler_must_take_what_the_handler_takes() -> None:
+    def inner(ctx, a: str, b: int = 1): ...
+
+    @functools.wraps(inner)
+    def passes(ctx, *args, **kwargs): ...
+
+    @functools.wraps(inner)
+    def some(ctx, a): ...
+
+    @functools.wraps(inner)
+    def none(ctx, *args): ...
+
+    assert arguments_of(passes) == arguments_of(inner)
+    assert complaint(arguments_of, some).startswith("inner() takes the argument b, but what wraps it does not: give")
+    assert complaint(arguments_of, none).startswith("inner() takes the argument a, but what wraps it does not: give")
+    assert "but what wraps it does not" in complaint(
+        check_handler_accepts, some, v.object({"a": v.any(), "b": v.any()})
+    )
 
 
 def test_a_parameter_that_cannot_be_given_by_name_is_a_type_error() -> None:
@@ -116,7 +180,7 @@ def test_a_default_that_its_annotation_does_not_allow_is_a_type_error() -> None:
 
     def nothing(ctx, name: str = None): ...  # noqa: RUF013
 
-    def pair(ctx, sizes: list[int] = (1, 2)): ...
+    def pair(ctx, sizes: list[int] = (1, "b")): ...
 
     def kind(ctx, kind: Literal["a", "b"] = "c"): ...
 
@@ -132,6 +196,8 @@ def test_a_default_may_be_whatever_its_annotation_allows_and_a_mark_of_absence()
     def allowed(
         ctx,
         n: float = 1,
+        sizes: list[int] = (1, 2),
+        at: datetime.datetime = datetime.datetime(2030, 1, 1),
         line: Line = Line("a"),  # noqa: B008
         lines: list[Line] | None = None,
         order: Id[Line] = "known only in a store",
@@ -144,10 +210,10 @@ def test_a_default_may_be_whatever_its_annotation_allows_and_a_mark_of_absence()
 
 
 def test_an_annotation_that_is_not_understood_names_its_parameter() -> None:
-    def meet(ctx, at: datetime.datetime) -> set[int]: ...
+    def meet(ctx, at: datetime.tzinfo) -> set[int]: ...
 
     assert complaint(arguments_of, meet).startswith(
-        "parameter at of meet(): got the annotation datetime.datetime, expected str,"
+        "parameter at of meet(): got the annotation datetime.tzinfo, expected str,"
     )
     assert complaint(returns_of, meet).startswith("the result of meet(): got the annotation set[int], expected")
 

@@ -7,7 +7,7 @@ from typing import Final
 from duly.errors import LimitError
 from duly.limits import WARNING_SHARE, Limits
 from duly.storage.engine import Row
-from duly.values.value import size
+from duly.values.value import SPECIAL, size
 
 _WHAT: Final = {
     "reads_max": ("calls of get and queries", "read several documents with one query"),
@@ -83,7 +83,9 @@ class Usage:
         else:
             text = row if isinstance(row, str) else row.args
             self.documents_read = documents = self.documents_read + 1
-            self.bytes_read = length = self.bytes_read + (len(text) if text.isascii() else size(text))
+            self.bytes_read = length = self.bytes_read + (
+                len(text) if text.isascii() and SPECIAL not in text else size(text)
+            )
         if reads > quota.reads or documents > quota.documents_read or length > quota.bytes_read:
             self._look()
 

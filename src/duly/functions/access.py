@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError, SchemaValidationError
 from duly.model import crons
 from duly.model.jobs import document_of
 from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
-from duly.values.checks import Mismatch
+from duly.values.checks import SYSTEM_FIELDS, Mismatch
 from duly.values.ids import IdCodec, creation_time, hint_of
 from duly.values.models import with_system_fields, without_system_fields
 from duly.values.schema import Table
@@ -58,12 +58,15 @@ class Access:
         return name
 
     def present(self, table: str, document: Document) -> Any:
-        """A document as the application gets it: an instance of the table's class, where that is no kind of dict."""
+        """A document as the application gets it: what the table's class says, where that is more than a plain dict."""
         if not self.has_instances(table):
             return document
         definition = self.schema.tables[table]
         try:
-            return with_system_fields(definition.document.check(without_system_fields(document), self), document)
+            read = definition.document.check(without_system_fields(document), self)
+            if isinstance(read, dict):
+                return cast("Document", read) | {name: document[name] for name in SYSTEM_FIELDS}
+            return with_system_fields(read, document)
         except Mismatch as error:
             raise SchemaValidationError(f"{table}: the document {document['_id']} does not fit: {error}") from error
 
@@ -75,7 +78,7 @@ class Access:
         return [self.present(table, one) for one in found] if self.has_instances(table) else found
 
     def has_instances(self, table: str) -> bool:
-        """Whether the documents of a table are instances of its class, a dataclass or a pydantic model."""
+        """Whether the documents of a table are instances of its class, or hold some: a datetime, say."""
         return table in self.schema.with_instances
 
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:

@@ -60,6 +60,8 @@ class Caller:
     """How many functions have called each other to get here."""
     lines: list[str] | None = None
     """Where what is written to `ctx.log` is kept as well."""
+    gets_plain: bool = False
+    """Whether results are for somebody outside, who gets plain values instead of instances."""
 
     def inner(self, name: str) -> Caller:
         """The caller of what the function `name` calls."""

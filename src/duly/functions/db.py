@@ -17,6 +17,7 @@ from duly.values.annotations import Id
 from duly.values.checks import Mismatch, to_plain
 from duly.values.documents import D, M
 from duly.values.ids import creation_time
+from duly.values.paths import declares
 from duly.values.schema import Table, check_table_name
 from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads, size
 
@@ -165,6 +166,8 @@ class DatabaseWriter(DatabaseReader):
         table, number, row = await self._existing(id, "patch")
         document: Document = loads(row)
         for name, value in self._own_fields(id, number, fields, "patch").items():
+            if "." in name and name not in document:
+                self._check_is_field(table.name, name)
             if value is UNSET:
                 document.pop(name, None)
             else:
@@ -200,7 +203,7 @@ class DatabaseWriter(DatabaseReader):
     def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
         """The application's own fields; the system's may stand beside them if they are unchanged."""
         if type(fields) is not dict:
-            fields = to_plain(fields)
+            fields = dict(cast("Document", fields)) if isinstance(fields, dict) else to_plain(fields)
         given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
         if "_id" in given or "_creationTime" in given:
             system = {"_id": id, "_creationTime": creation_time(number)}
@@ -209,6 +212,17 @@ class DatabaseWriter(DatabaseReader):
                     raise SchemaValidationError(f"{act}: got {given[name]!r} as {name}, which never changes")
             fields = {name: value for name, value in given.items() if name not in system}
         return check_document(cast("object", fields), act)
+
+    def _check_is_field(self, table: str, name: str) -> None:
+        """Raise for what is meant as a path: a patch of it would make another field beside the one that is meant."""
+        definition = self._access.schema.tables.get(table)
+        if definition is None or not declares(definition.document, name):
+            outer, _, inner = name.partition(".")
+            raise SchemaValidationError(
+                f"{table}.patch: got the field {name!r}, which the document does not have, expected names of its own"
+                f" fields: patch puts whole fields in the place of others. To change {inner!r} in {outer!r}, read the"
+                f" document, and patch {outer!r} with all it is to hold"
+            )
 
     def _change(self, table: Table, number: int, row: str, document: Document, act: str) -> None:
         text = self._stored(table.name, document, act)
@@ -222,12 +236,12 @@ class DatabaseWriter(DatabaseReader):
             if definition is not None:
                 given: Any = document
                 if access.has_instances(table):  # as a whole, with its defaults: indexes and filters see them
-                    given = definition.document.check(document, access)
+                    given = definition.document.check(to_plain(document), access)
                 document = definition.document.plain(given, access)
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None
-        length = len(text) if text.isascii() else size(text)
+        length = size(text)
         if length > limits.document_bytes_max:
             check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
         usage.write(length)

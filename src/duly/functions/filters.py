@@ -6,14 +6,16 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 import orjson
 
 from duly.errors import LimitError, QueryError
 from duly.limits import FILTER_OPERATORS_MAX, OF_ANY_SIZE
-from duly.values.checks import show
+from duly.values.checks import Validator, show
 from duly.values.keys import compare, field_of
+from duly.values.paths import written_at
 from duly.values.value import INT_MAX, INT_MIN, UNSET, Document, NotAValueError, dumps, loads
 
 Evaluate: TypeAlias = Callable[[Document], Any]
@@ -32,15 +34,17 @@ class Predicate:
     """How many operators it has."""
 
 
-def predicate(build: Callable[[Filters], Expression | bool]) -> Predicate:
+def predicate(build: Callable[[Filters], Expression | bool], document: Validator | None = None) -> Predicate:
     """Compile a filter. QueryError if `build` returns no condition; what it raises itself passes through.
+
+    `document` says in which form documents have a datetime that a field is compared with.
 
     >>> predicate(lambda q: q.field("n") < 5).test({"n": 3})
     True
     """
     if not callable(build):
         raise QueryError(f'a filter: got {show(build)}, expected a function such as lambda q: q.field("n") < 5')
-    built: Any = build(Filters())
+    built: Any = build(Filters(document))
     if not isinstance(built, Expression | bool):
         hint = "; a def needs a return" if built is None else ""
         raise QueryError(
@@ -65,11 +69,14 @@ class Filters:
     is a QueryError.
     """
 
-    __slots__ = ()
+    __slots__ = ("_document",)
+
+    def __init__(self, document: Validator | None = None) -> None:
+        self._document = document
 
     def field(self, path: str) -> Expression:
         """A field of the document, or of an object in it: `q.field("address.city")`. UNSET where it is missing."""
-        return _field(path)
+        return _field(path, self._document)
 
     def eq(self, a: object, b: object) -> Expression:
         """Whether two values are equal. 1 equals 1.0, NaN equals itself, True equals no number."""
@@ -281,15 +288,22 @@ class Node(NamedTuple):
     operators: int = 0
     boolean: bool = False
     """Whether its value is certain to be True or False."""
+    write: Callable[[object], object] = lambda value: value
+    """What is compared with it, in the form that its values have."""
 
 
-def _node(operand: object) -> Node:
+def _node(operand: object, beside: object = None) -> Node:
     if isinstance(operand, Expression):
         return operand._node  # pyright: ignore[reportPrivateUsage]
     if operand is UNSET:
         return Node("UNSET", _constant(UNSET))
     try:
-        text = dumps(operand, OF_ANY_SIZE)
+        try:
+            text = dumps(operand, OF_ANY_SIZE)
+        except NotAValueError:  # it may be a datetime, of which documents have the text
+            if not isinstance(beside, Expression):
+                raise
+            text = dumps(_node(beside).write(operand), OF_ANY_SIZE)
     except NotAValueError as error:
         raise QueryError(f"a filter: an operand: {error}") from None
     value = loads(text)  # a copy of its own, plain where it was a model
@@ -311,7 +325,7 @@ def _operation(name: str, operands: list[Node], evaluate: Evaluate, boolean: boo
     return Expression(Node(f"{name}({','.join(operand.text for operand in operands)})", evaluate, operators, boolean))
 
 
-def _field(path: object) -> Expression:
+def _field(path: object, document: Validator | None) -> Expression:
     if not isinstance(path, str) or not all(path.split(".")):
         raise QueryError(f'a filter: got q.field({show(path)}), expected a name, or a path such as "address.city"')
 
@@ -321,7 +335,8 @@ def _field(path: object) -> Expression:
     def top(document: Document) -> object:
         return document.get(path, UNSET)
 
-    return Expression(Node(f"field({_node(path).text})", nested if "." in path else top))
+    evaluate = nested if "." in path else top
+    return Expression(Node(f"field({_node(path).text})", evaluate, write=partial(written_at, document, path)))
 
 
 _ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt": (1,), "gte": (0, 1)}
@@ -329,7 +344,7 @@ _ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt":
 
 def _comparison(name: str, a: object, b: object) -> Expression:
     wanted = _ORDERS[name]
-    operands = [_node(a), _node(b)]
+    operands = [_node(a, b), _node(b, a)]
     first, second = operands[0].evaluate, operands[1].evaluate
     return _operation(name, operands, lambda document: compare(first(document), second(document)) in wanted, True)
 

@@ -49,7 +49,7 @@ class Query(Generic[M]):
             )
         reading = self._reading._replace(index_name=name)
         index = reading.order
-        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)
+        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields, reading.declared)
         built: Any = whole if range is None else range(whole)
         if not isinstance(built, IndexRange):
             hint = "; a def needs a return" if built is None else ""
@@ -71,7 +71,7 @@ class Query(Generic[M]):
         .filter(lambda q: q.field("expiresAt") < ctx.now)
         .filter(lambda q: q.and_(q.eq(q.field("status"), "new"), q.gt(q.field("cart.items"), 3)))
         """
-        filters = (*self._reading.filters, predicate(build))
+        filters = (*self._reading.filters, predicate(build, self._reading.declared))
         operators = sum(one.operators for one in filters)
         if operators > FILTER_OPERATORS_MAX:
             raise LimitError(

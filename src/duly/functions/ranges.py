@@ -8,9 +8,11 @@ from typing import Final
 from duly.errors import QueryError
 from duly.functions.absent import lacks
 from duly.limits import OF_ANY_SIZE
+from duly.values.checks import Validator
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
-from duly.values.value import UNSET, NotAValueError, dumps
+from duly.values.paths import written_at
+from duly.values.value import UNSET, NotAValueError, dumps, loads
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
@@ -28,10 +30,11 @@ class IndexRange:
     bytes, arrays, objects.
     """
 
-    __slots__ = ("_equal", "_fields", "_index", "_lower", "_upper")
+    __slots__ = ("_document", "_equal", "_fields", "_index", "_lower", "_upper")
 
-    def __init__(self, index: str, fields: tuple[str, ...]) -> None:
+    def __init__(self, index: str, fields: tuple[str, ...], document: Validator | None = None) -> None:
         self._index = index
+        self._document = document
         self._fields = (*fields, CREATION_TIME)
         self._equal: tuple[object, ...] = ()
         self._lower: tuple[object, bool] | None = None
@@ -39,7 +42,7 @@ class IndexRange:
 
     def eq(self, field: str, value: object) -> IndexRange:
         """Only documents whose next field has this value."""
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._lower, self._upper)
         if field == CREATION_TIME:
             return self.gte(field, value).lte(field, value)
@@ -76,30 +79,27 @@ class IndexRange:
         return Cut(self._equal, after=False, id=_first_id(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._lower)
         changed = self._copy()
         changed._lower = (value, inclusive)
         return changed
 
     def _with_upper(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        self._check_next(field, value)
+        value = self._next(field, value)
         self._check_free(field, self._upper)
         changed = self._copy()
         changed._upper = (value, inclusive)
         return changed
 
     def _copy(self) -> IndexRange:
-        copy = IndexRange(self._index, self._fields[:-1])
+        copy = IndexRange(self._index, self._fields[:-1], self._document)
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
 
-    def _check_next(self, field: str, value: object) -> None:
-        if value is not UNSET:
-            try:
-                dumps(value, OF_ANY_SIZE)
-            except NotAValueError as error:
-                raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
+    def _next(self, field: str, value: object) -> object:
+        """The value, a plain one, to compare the next field with."""
+        value = self._plain(field, value)
         position = len(self._equal)
         expected = self._fields[position] if position < len(self._fields) else "no further field"
         if field != expected:
@@ -107,6 +107,19 @@ class IndexRange:
                 f"{self._index}: got a comparison of {field!r}, expected one of {expected!r}; an index"
                 f" compares its fields in the order {', '.join(self._fields)}, bounds last"
             )
+        return value
+
+    def _plain(self, field: str, value: object) -> object:
+        if value is UNSET:
+            return value
+        try:
+            try:
+                text = dumps(value, OF_ANY_SIZE)
+                return value if type(value) in (str, int, float) else loads(text)
+            except NotAValueError:  # it may be a datetime, of which documents have the text
+                return loads(dumps(written_at(self._document, field, value), OF_ANY_SIZE))
+        except NotAValueError as error:
+            raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
 
     def _check_free(self, field: str, *bounds: object) -> None:
         if any(bound is not None for bound in bounds):

@@ -11,6 +11,7 @@ from duly.errors import QueryError
 from duly.functions.access import Access
 from duly.functions.cursors import fingerprint
 from duly.functions.filters import Predicate
+from duly.values.checks import Validator
 from duly.values.keys import EVERYTHING, Interval
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 from duly.values.value import Document
@@ -31,6 +32,12 @@ class Reading(NamedTuple):
     @property
     def table(self) -> Table | None:
         return self.access.transaction.catalog.tables.get(self.table_name)
+
+    @property
+    def declared(self) -> Validator | None:
+        """What the schema says of the table's documents."""
+        definition = self.access.schema.tables.get(self.table_name)
+        return None if definition is None else definition.document
 
     @property
     def order(self) -> Index | None:

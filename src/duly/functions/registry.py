@@ -21,7 +21,7 @@ from duly.functions.cron_jobs import CronJobs, Declaration
 from duly.functions.define import ACTION, QUERY, Function, Ref, Reference, canonical
 from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
-from duly.limits import DEFAULTS, Limits
+from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.model.crons import Spec
 from duly.values.checks import Ids, Mismatch, Validator, to_plain
 from duly.values.fingerprints import fingerprint_of_schema
@@ -35,6 +35,7 @@ class Registered:
 
     __slots__ = (
         "_arguments",
+        "_builds",
         "_limits",
         "_returns",
         "blocking",
@@ -56,12 +57,21 @@ class Registered:
         self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
         self._arguments = function.takes.bind(models)
         self._returns = None if function.gives is None else function.gives.bind(models)
+        self._builds = self._returns is not None and self._returns.shape is not self._returns
+        """Whether its annotation names instances: of models, or of what is stored in another form."""
         # Most handlers return nothing: the runner asks this before it asks for `result`.
         self.returns_none = self._returns is None or _accepts_none(self._returns)
 
     def encode(self, args: object) -> str:
         """The arguments of a call as JSON; None is no arguments."""
-        return encode_arguments(self.name, args, self._limits)
+        try:
+            return encode_arguments(self.name, args, self._limits)
+        except ArgumentValidationError:
+            plain = to_plain(args)
+            written = self._arguments.written(plain)  # a datetime, where the function asks for one
+            if written is plain:
+                raise
+        return encode_arguments(self.name, written, self._limits)
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
@@ -70,21 +80,31 @@ class Registered:
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
 
-    def result(self, value: object, ids: Ids) -> Any:
-        """What the handler returned, as a plain value."""
+    def result(self, value: object, ids: Ids, as_plain: bool = False) -> Any:
+        """What the handler returned, as what its annotation says; `as_plain` for who is to get plain values."""
         if isinstance(value, Query):
             raise FunctionError(f"{self.name}: it returned a query, expected its documents: end it with .collect()")
         if inspect.isawaitable(value):
             raise FunctionError(f"{self.name}: it returned {_closed(value)}, expected its value; forgot `await`?")
         try:
             plain = to_plain(value)
+            if self._returns is not None and self._builds and not as_plain:
+                return self._returns.check(loads(self._result_text(self._returns.written(plain))), ids)
             checked = plain if self._returns is None else self._returns.shape.check(plain, ids)
             value = checked if plain is value else without_hidden(value, checked)
-            text = dumps(value, self._limits)
+            text = self._result_text(value)
         except (Mismatch, NotAValueError) as error:
             raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None
-        check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
         return value if value is None or type(value) is str else loads(text)
+
+    def _result_text(self, plain: object) -> str:
+        text = dumps(plain, self._limits)
+        return check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
+
+    def text_of(self, result: object) -> str:
+        """A result as JSON, to tell whether it is another one."""
+        plain = to_plain(result)
+        return dumps(plain if self._returns is None else self._returns.written(plain), OF_ANY_SIZE)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"

@@ -96,7 +96,7 @@ class Runner:
         async def unit(transaction: Transaction) -> Any:
             ctx = QueryCtx(self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.access)
-            value = self._result(function, ctx, await function.handler(ctx, **arguments))
+            value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.gets_plain)
             if transaction.usage.is_near:
                 self._warn(function, transaction)
             return value
@@ -139,7 +139,7 @@ class Runner:
             ctx = MutationCtx(self, function.name, transaction, caller)
             # A handler may change its arguments: a rehearsal, or another run after a conflict, gets its own.
             given = checked.pop() if checked else function.arguments(text, ctx.access)
-            value = self._result(function, ctx, await function.handler(ctx, **given))
+            value = self._result(function, ctx, await function.handler(ctx, **given), caller.gets_plain)
             if transaction.usage.is_near:
                 self._warn(function, transaction)
             return value
@@ -183,7 +183,7 @@ class Runner:
             value = await self._act(function, ctx, arguments)
         finally:
             ctx.calls.end()  # also where a thread goes on, which nothing can stop
-        return function.result(value, self._database)
+        return function.result(value, self._database, caller.gets_plain)
 
     async def _act(self, function: Registered, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
         most = self.limits.action_seconds_max
@@ -246,11 +246,11 @@ class Runner:
             transaction.end()
         return value
 
-    def _result(self, function: Registered, ctx: QueryCtx, value: object) -> Any:
+    def _result(self, function: Registered, ctx: QueryCtx, value: object, as_plain: bool = False) -> Any:
         """What a call returns whose handler returned `value`."""
         if ctx.transaction.calls and isinstance(ctx, MutationCtx):
             check_awaited(ctx.transaction, function.name)
-        return None if value is None and function.returns_none else function.result(value, ctx.access)
+        return None if value is None and function.returns_none else function.result(value, ctx.access, as_plain)
 
     def _warn(self, function: Registered, transaction: Transaction) -> None:
         """Say that a call came close to a limit, now and then: a function that does so often does it always."""
@@ -339,7 +339,8 @@ class Runner:
         if caller.lines:
             caller.lines.clear()  # those of a rehearsal
         ctx = MutationCtx(self, function.name, transaction, caller)
-        value = self._result(function, ctx, await function.handler(ctx, **function.arguments(job.args, ctx.access)))
+        arguments = function.arguments(job.args, ctx.access)
+        value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.gets_plain)
         if transaction.usage.is_near:
             self._warn(function, transaction)
         faults.at("job.ran")
@@ -428,7 +429,7 @@ class Runner:
 
 def _caller_of(job: Job) -> Caller:
     """Runs of crons have no row that anybody may see, but a log."""
-    return Caller(None, job.id) if job.cron is None else Caller(lines=[])
+    return Caller(None, job.id, gets_plain=True) if job.cron is None else Caller(lines=[], gets_plain=True)
 
 
 def _not_runnable(name: str, function: Registered | None, meant: str) -> FunctionNotFoundError:

@@ -23,7 +23,7 @@ from duly.storage.ownership import owner_of
 from duly.values.value import dumps, loads
 
 _log: Final = log_of("duly.door")
-_LINE_BYTES_MAX: Final = DEFAULTS.arguments_bytes_max + 4096
+_LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # in a line, bytes take a third more than they count
 
 
 @asynccontextmanager

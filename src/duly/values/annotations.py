@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeGuard, cast
 
+from duly.values.calls import CtxValidator, check_called, names_of_ctx
 from duly.values.checks import (
     AnyValidator,
     FloatValidator,
@@ -29,7 +30,8 @@ from duly.values.containers import (
     UnionValidator,
     never_absent,
 )
-from duly.values.models import DataclassValidator, PydanticValidator, parses_itself, pydantic_keys
+from duly.values.forms import form_of, has_forms
+from duly.values.models import DataclassValidator, LeftToPydantic, PydanticValidator, parses_itself, pydantic_keys
 from duly.values.pydantic_data import is_pydantic
 from duly.values.value import UNSET
 
@@ -57,14 +59,12 @@ _Within: TypeAlias = tuple[type[object], ...]
 
 _UNDERSTOOD: Final = (
     "str, int, float, bool, bytes, None, Any, list[T], dict[str, T], X | None, Literal[…], Id, Id[Model],"
-    " a TypedDict, a dataclass, a pydantic model or a validator"
+    " datetime, date, time, timedelta, UUID, Decimal, an Enum, a TypedDict, a dataclass, a pydantic model or a"
+    " validator"
 )
 _INSTEAD: Final = {
-    **dict.fromkeys(("datetime", "date", "time"), "a time is a float: milliseconds since 1970"),
-    "timedelta": "a duration is a float of milliseconds",
     **dict.fromkeys(("tuple", "set", "frozenset", "Sequence", "Iterable"), "use list[T]"),
-    **dict.fromkeys(("Mapping", "MutableMapping"), "use dict[str, T]"),
-    "Decimal": "use str, or int for the smallest unit",
+    **dict.fromkeys(("Mapping", "MutableMapping", "OrderedDict", "defaultdict"), "use dict[str, T]"),
 }
 
 
@@ -103,7 +103,8 @@ def is_model(annotation: object) -> TypeGuard[type]:
 def arguments_of(handler: Handler) -> ObjectValidator:
     """What a handler takes besides its first parameter, `ctx`.
 
-    A parameter without annotation takes anything, one with a default may be absent, `**rest` takes more.
+    A parameter without annotation takes anything, one with a default may be absent, `**rest` takes more: whatever
+    has another name, or with `**rest: Unpack[Options]` the fields of a TypedDict.
 
     >>> async def greet(ctx, name: str, times: int = 1): ...
     >>> arguments_of(greet) == v.object({"name": v.string(), "times": v.optional(v.int64())})
@@ -113,15 +114,34 @@ def arguments_of(handler: Handler) -> ObjectValidator:
     rest: Validator | None = None
     for parameter in _parameters(handler):
         place = f"parameter {parameter.name} of {_name(handler)}()"
-        validator = _declared(parameter.annotation, handler, place)
         if parameter.kind is parameter.VAR_KEYWORD:
-            rest = validator
-        else:
-            optional = parameter.default is not parameter.empty
-            if optional and parameter.default is not UNSET:
-                _check_default(validator, parameter.default, place)
-            fields[parameter.name] = OptionalValidator(validator) if optional else validator
-    return ObjectValidator(fields, rest)
+            fields, rest = _with_rest(fields, parameter.annotation, handler, place)
+            continue
+        validator = _declared(parameter.annotation, handler, place)
+        optional = parameter.default is not parameter.empty
+        if optional and parameter.default is not UNSET:
+            _check_default(validator, parameter.default, place)
+        fields[parameter.name] = OptionalValidator(validator) if optional else validator
+    arguments = ObjectValidator(fields, rest)
+    check_called(handler, arguments)
+    return arguments
+
+
+def _with_rest(
+    fields: dict[str, Validator], annotation: object, handler: Handler, place: str
+) -> tuple[dict[str, Validator], Validator | None]:
+    """The fields with those that `**rest` stands for, and what it says of others."""
+    evaluated = None if annotation is inspect.Parameter.empty else _evaluated(annotation, handler, place)
+    if _qualifier(evaluated) != "Unpack":
+        taken = {name: OptionalValidator(CtxValidator()) for name in names_of_ctx(handler)}
+        return {**taken, **fields}, _declared(annotation, handler, place)
+    [model] = typing.get_args(evaluated)
+    options = _declared(model, handler, place)
+    if not isinstance(options, ObjectValidator):
+        raise TypeError(f"{place}: got the annotation Unpack of {options.expected()}, expected that of a TypedDict")
+    if twice := fields.keys() & options.fields.keys():
+        raise TypeError(f"{place}: got the field {min(twice)}, expected one that is no parameter beside it")
+    return {**fields, **options.fields}, options.rest
 
 
 def _check_default(validator: Validator, default: object, place: str) -> None:
@@ -171,6 +191,7 @@ def check_handler_accepts(handler: Handler, arguments: ObjectValidator) -> None:
         needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
         if needed and name not in arguments.fields:
             raise TypeError(f"parameter {name} of {_name(handler)}() has no default and no declared argument")
+    check_called(handler, arguments)
 
 
 def _parameters(handler: Handler) -> list[inspect.Parameter]:
@@ -262,6 +283,8 @@ def _read(annotation: Any, within: _Within) -> Validator:
         return _read_generic(origin, typing.get_args(annotation), annotation, within)
     if isinstance(annotation, Hashable) and annotation in _PLAIN:
         return _PLAIN[annotation]
+    if (form := form_of(annotation)) is not None:
+        return form
     if is_model(annotation):
         return _read_model(annotation, within)
     for alias in ("__value__", "__supertype__"):  # `type Name = …` and NewType
@@ -405,10 +428,11 @@ def _read_pydantic(model: Any, within: _Within) -> Validator:
 
 
 def _read_pydantic_field(info: Any, within: _Within) -> Validator:
-    """What duly understands of a field it checks itself; the rest is left to pydantic."""
+    """What duly understands of a field it checks itself; the rest is left to pydantic, so are its forms of times."""
     if any(hasattr(extra, "__get_pydantic_core_schema__") for extra in info.metadata):
         return AnyValidator()
     try:
-        return _read(info.annotation, within)
+        validator = _read(info.annotation, within)
     except TypeError:
         return AnyValidator()
+    return LeftToPydantic(validator) if has_forms(validator) else validator

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, cast
 
 from duly.values.checks import (
+    AnyValidator,
     FloatValidator,
     Ids,
     IdValidator,
@@ -53,6 +54,12 @@ class ArrayValidator(Validator):
         element = change(self.element)
         return self if element is self.element else ArrayValidator(element)
 
+    def written(self, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        given = cast("list[Any]", value)
+        return _changed(given, ((index, self.element.written(item)) for index, item in enumerate(given)))
+
     def kinds(self) -> Kinds:
         return frozenset((list,))
 
@@ -73,6 +80,9 @@ class OptionalValidator(Validator):
 
     def check(self, value: Any, ids: Ids) -> Any:
         return self.member.check(value, ids)
+
+    def written(self, value: Any) -> Any:
+        return self.member.written(value)
 
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
         member = change(self.member)
@@ -147,6 +157,12 @@ class ObjectValidator(Validator):
                 result = given.copy() if result is given else result
                 result[key] = checked
         return result
+
+    def written(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given, rest = cast("dict[str, Any]", value), self.rest or AnyValidator()
+        return _changed(given, ((key, self.fields.get(key, rest).written(item)) for key, item in given.items()))
 
     def _missing(self, key: str, given: dict[str, Any]) -> Mismatch:
         others = [] if self.rest else [step(name) for name in given if name not in self.fields]
@@ -241,6 +257,12 @@ class RecordValidator(Validator):
                 result[key] = checked
         return result
 
+    def written(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        given = cast("dict[str, Any]", value)
+        return _changed(given, ((key, self.values.written(item)) for key, item in given.items()))
+
     def _check_key(self, key: Any, ids: Ids) -> None:
         if type(key) is not self.keys.sure:
             try:
@@ -295,6 +317,10 @@ class UnionValidator(Validator):
                 continue
         raise self.mismatch(value)
 
+    def written(self, value: Any) -> Any:
+        written = (member.written(value) for member in self.members)
+        return next((one for one in written if one is not value), value)
+
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
         members = tuple(change(member) for member in self.members)
         same = all(new is old for new, old in zip(members, self.members, strict=True))
@@ -339,6 +365,16 @@ def never_absent(validator: Validator, place: str) -> Validator:
 def _many(element: Validator) -> str:
     words = element.describe()
     return f"({words})" if isinstance(element, UnionValidator) and len(element.members) > 1 else words
+
+
+def _changed(given: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
+    """A list or a dict with these items, which is itself if they are its own."""
+    result = given
+    for key, item in pairs:
+        if item is not given[key]:
+            result = given.copy() if result is given else result
+            result[key] = item
+    return result
 
 
 def _check_item(validator: Validator, given: Any, key: Any, ids: Ids) -> Any:

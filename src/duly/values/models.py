@@ -8,8 +8,20 @@ from contextlib import suppress
 from typing import Any, cast
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import SYSTEM_FIELDS, Ids, Kinds, Mismatch, Validator, fields_of, show, step
+from duly.values.checks import (
+    SYSTEM_FIELDS,
+    AnyValidator,
+    Ids,
+    Kinds,
+    Mismatch,
+    Validator,
+    fields_of,
+    show,
+    step,
+    writers,
+)
 from duly.values.containers import ObjectValidator, UnionValidator
+from duly.values.forms import has_forms
 from duly.values.pydantic_data import is_pydantic
 
 
@@ -78,6 +90,9 @@ class ModelValidator(Validator):
         fields = change(self.fields)
         return self if fields is self.fields else type(self)(self.model, fields)
 
+    def written(self, value: Any) -> Any:
+        return self.fields.written(value)
+
     def kinds(self) -> Kinds:
         kinds = self.fields.kinds()
         return None if kinds is None else kinds | {self.model}
@@ -93,6 +108,11 @@ class DataclassValidator(ModelValidator):
     """A `ValueError` of the class, say in `__post_init__`, is a mismatch like any other."""
 
     __slots__ = ()
+
+    def __init__(self, model: type, fields: Validator) -> None:
+        super().__init__(model, fields)
+        if has_forms(fields):
+            writers[model] = fields.written
 
     def check(self, value: Any, ids: Ids) -> Any:
         given = fields_of(value) if isinstance(value, self.model) else value
@@ -128,6 +148,18 @@ class _DataclassShape(ModelValidator):
 
     def shaped(self) -> Validator:
         return self
+
+
+class LeftToPydantic(AnyValidator):
+    """Of a field that pydantic alone reads, who knows more forms of a time; it is written as other classes have it."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self, named: Validator) -> None:
+        self._named = named
+
+    def written(self, value: Any) -> Any:
+        return self._named.written(value)
 
 
 class PydanticValidator(ModelValidator):

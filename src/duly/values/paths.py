@@ -1,9 +1,9 @@
-"""Which fields the values that fit a validator may have."""
+"""Which fields the values that fit a validator may have, and what they hold."""
 
 from __future__ import annotations
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import AnyValidator, Validator
+from duly.values.checks import AnyValidator, Validator, to_plain
 from duly.values.containers import ObjectValidator, RecordValidator, UnionValidator, present_field
 from duly.values.models import ModelValidator
 
@@ -12,7 +12,7 @@ def check_path(document: Validator, path: str, place: str) -> None:
     """Raise a SchemaValidationError that names `place` if no document that fits can have the field `a.b.c`."""
     parts: list[Validator] = [document]
     for name in path.split("."):
-        held = [part for whole in parts for part in _held(whole, name)]
+        held = _held_by(parts, name)
         if not held:
             names = sorted({name for part in parts for name in _names(part)})
             known = f"one of {', '.join(names)}" if names else "no field below it, for it is no object"
@@ -21,6 +21,27 @@ def check_path(document: Validator, path: str, place: str) -> None:
                 f" expected {known}"
             )
         parts = held
+
+
+def written_at(document: Validator | None, path: str, value: object) -> object:
+    """A value to compare the field `a.b.c` with, in the form in which documents have such a one there.
+
+    >>> written_at(validator_of(Order), "at", datetime(2030, 1, 31))
+    '2030-01-31T00:00:00'
+    """
+    parts: list[Validator] = [] if document is None else [document]
+    for name in path.split("."):
+        parts = _held_by(parts, name)
+    return UnionValidator(*map(present_field, parts)).written(to_plain(value))
+
+
+def _held_by(parts: list[Validator], name: str) -> list[Validator]:
+    return [part for whole in parts for part in _held(whole, name)]
+
+
+def declares(document: Validator, name: str) -> bool:
+    """Whether documents that fit have a field of exactly this name, dots included."""
+    return name in _names(document)
 
 
 def _held(validator: Validator, name: str) -> list[Validator]:

@@ -111,8 +111,9 @@ class SchemaDefinition:
 
     @cached_property
     def with_instances(self) -> frozenset[str]:
-        """The tables whose documents are instances of a class, a dataclass or a pydantic model."""
-        return frozenset(name for model, name in self.models.items() if not issubclass(model, dict))
+        """The tables whose class says that documents are instances, or hold some, such as a datetime."""
+        documents = {name: self.tables[name].document for name in self.models.values()}
+        return frozenset(name for name, document in documents.items() if document.shape is not document)
 
     def table_of(self, model: type) -> str | None:
         """The table whose documents a class describes; also a class from before its module was loaded anew."""

@@ -54,3 +54,15 @@ async def names(ctx: QueryCtx, visits: int = 0) -> list[str]:
 async def events(ctx: QueryCtx, since: float) -> list[dict[str, Any]]:
     recent = ctx.db.query("events").filter(lambda q: q.and_(q.gte(q.field("at"), since), q.field("who.name") != ""))
     return [event for event in await recent.take(10) if event["what"]]
+
+
+@query
+async def first(ctx: QueryCtx) -> Customer | None:
+    return await ctx.db.query(Customer).first()
+
+
+@query
+async def first_name(ctx: QueryCtx) -> str:
+    customer = await ctx.run_query(first)
+    assert_type(customer, Customer | None)
+    return "nobody" if customer is None else customer.name
