@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -62,6 +63,9 @@ class Batch:
         """What earlier batches have written to the tables that are tracked."""
         self.claimed = claimed
         """Due functions that an earlier batch has found and left to the next ones. What a batch writes leaves it."""
+        self.overdue = math.inf
+        """When the first is due of the functions that it has scheduled for a time that had passed: what is due later
+        runs after those, so in a later batch."""
         self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
@@ -113,6 +117,9 @@ class Batch:
                 self._reads.seal()
         if transaction.writes:
             self.catalog = transaction.catalog
+            if transaction.overdue < self.overdue:
+                self.overdue = transaction.overdue
+                forget_later(self.claimed, self.overdue)
             for table, writes in transaction.writes.items():
                 earlier = self._writes.get(table)
                 if earlier is None:
@@ -305,6 +312,12 @@ class Batch:
         except Exception as error:
             self.broken = error
             raise
+
+
+def forget_later(claimed: dict[int, Job], due: float) -> None:
+    """Leave to the next claim, of functions that were claimed in the order of their due time, those due later."""
+    while claimed and (next(reversed(claimed.values())).due or 0.0) > due:
+        claimed.popitem()
 
 
 _ids: Final = re.compile(r'"([0-9a-f]{32})"')

@@ -7,9 +7,10 @@ it leaves no trace but its reads.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 from duly.database.asking import ask
 from duly.database.catalog import Catalog, keys_of, name_of
@@ -19,6 +20,8 @@ from duly.database.usage import Usage
 from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Table
+
+_NEVER: Final = math.inf
 
 
 class Transaction:
@@ -35,6 +38,7 @@ class Transaction:
         "changes",
         "is_rehearsal",
         "now",
+        "overdue",
         "parent",
         "reads",
         "usage",
@@ -57,6 +61,8 @@ class Transaction:
         self.reads = reads
         self.parent = parent
         self.is_rehearsal = False if parent is None else parent.is_rehearsal
+        self.overdue = _NEVER
+        """When the first is due of the functions that it has scheduled for a time that had passed."""
         self.changes = 0
         """How often this transaction's own writes have changed."""
         self.writes: dict[str, dict[int, Write]] = {}
@@ -159,6 +165,7 @@ class Transaction:
     def merge(self, child: Transaction) -> None:
         """Make the writes of a sub-transaction this one's own."""
         self.catalog = child.catalog
+        self.overdue = min(self.overdue, child.overdue)
         self.changes += 1
         for table, writes in child.writes.items():
             own = self.writes.setdefault(table, {})

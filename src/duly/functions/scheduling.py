@@ -58,7 +58,7 @@ class Scheduler:
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime.
 
-        A time in the past is due at once; within five years either way.
+        A time in the past is due at once, before what became due later; within five years either way.
 
             await ctx.scheduler.run_at(datetime(2030, 1, 1, tzinfo=UTC), api.greetings.send)
         """

@@ -50,8 +50,9 @@ async def schedule(transaction: Transaction, name: str, lane: str, args: str, wh
         state = after(NOTHING, SCHEDULE_CANCELED)
         job = Job(id, name, args, when, None, state, lane, parent, completed_time=now)
     else:
-        # A time in the past is due now: behind what is already due, not before it.
-        job = Job(id, name, args, when, max(when, transaction.now), after(NOTHING, SCHEDULE), lane, parent)
+        if when < transaction.now:
+            transaction.overdue = min(transaction.overdue, when)
+        job = Job(id, name, args, when, when, after(NOTHING, SCHEDULE), lane, parent)
     transaction.write(JOBS, id, None, job)
     return id
 
