@@ -355,7 +355,7 @@ class Subscription(Generic[R]):
         self._app = app
         self._ref = ref
         self._args = args
-        self._identity = identity
+        self._caller = Caller.live(identity)
         self._seen: str | None = None
         self._watch: Watch | None = None
 
@@ -384,7 +384,7 @@ class Subscription(Generic[R]):
         reads, version = ReadSet(), database.log.version
         try:
             function = runner.registry.find(self._ref, (QUERY,))
-            outcome = await runner.read(function, self._args, Caller(self._identity))
+            outcome = await runner.read(function, self._args, self._caller)
             reads, version = outcome.reads, outcome.version
         except StoreError:
             self._watch = None  # who asks again wants to know whether the store is back

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
 from duly.errors import FunctionError
+from duly.keywords import unfit
 from duly.storage.engine import Request
 
 T = TypeVar("T")
@@ -46,7 +47,10 @@ def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
 
     @wraps(method)
     def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
-        coroutine = method(self, *args, **kwargs)
+        try:
+            coroutine = method(self, *args, **kwargs)
+        except TypeError:  # none of its lines has run
+            raise FunctionError(unfit(method, (self, *args), kwargs) or "") from None
         calls_of(self).append(coroutine)
         return coroutine
 

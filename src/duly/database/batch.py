@@ -21,7 +21,7 @@ from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
+from duly.storage.engine import JOBS, Changes, Count, Engine, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
 from duly.values.ids import IdCodec, IdSource
 from duly.values.schema import Index, SchemaDefinition, Table
 
@@ -175,7 +175,11 @@ class Batch:
                 if write is not None:
                     return write.new
                 return self._view.answer(request) if table.name in self._stored.tables else None
-            return self._scan(request) if type(request) is Scan else self._view.answer(request)
+            if type(request) is Scan:
+                return self._scan(request)
+            if type(request) is GetMany:
+                return self._get_many(*request)
+            return self._count(request) if type(request) is Count else self._view.answer(request)
         except Exception as error:
             self.broken = error
             raise
@@ -190,6 +194,20 @@ class Batch:
         if table.name in self._stored.tables:
             below = self._view.answer(overlay.widened(scan))
         return overlay.merged(scan, below, writes)
+
+    def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
+        if self._engine.is_shared and table.name in self._stored.tables:
+            self._engine.prefetch(table, ids)
+        rows = ((id, self.answer(Get(table, id))) for id in ids)
+        return {id: row for id, row in rows if row is not None}
+
+    def _count(self, count: Count) -> int:
+        table, hidden, added, below = count.table, 0, 0, 0
+        if writes := self._writes.get(table.name):
+            hidden, added = overlay_of(self._overlays, table, count.order, writes).counted(count.interval)
+        if table.name in self._stored.tables:
+            below = self._view.answer(count._replace(limit=count.limit + hidden))
+        return below - hidden + added
 
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""

@@ -17,6 +17,7 @@ from duly.functions.absent import lacks
 from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.call_log import CallLog
+from duly.functions.cursors import Journal
 from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
 from duly.functions.scheduling import ActionScheduler, Delay, Moment, Scheduler
@@ -56,20 +57,27 @@ class Caller:
     identity: Identity | None = None
     job: int | None = None
     """The scheduled function that it is, or is a part of."""
-    depth: int = 1
-    """How many functions have called each other to get here."""
+    depth: int = 0
+    """How many calls of functions by functions have led here."""
     lines: list[str] | None = None
     """Where what is written to `ctx.log` is kept as well."""
+    journal: Journal | None = None
+    """Where the pages of a live query ended."""
 
     def inner(self, name: str) -> Caller:
         """The caller of what the function `name` calls."""
         depth = self.depth + 1
         if depth > CALL_DEPTH_MAX:
             raise LimitError(
-                f"{name}: got functions that call each other {depth} levels deep, expected at most"
+                f"{name}: got {depth} calls of functions by functions, each within the one before, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
-        return Caller(self.identity, self.job, depth, self.lines)
+        return Caller(self.identity, self.job, depth, self.lines, self.journal)
+
+    @staticmethod
+    def live(identity: Identity | None) -> Caller:
+        """One for whom a query runs again and again."""
+        return Caller(identity, journal=Journal())
 
 
 NOBODY: Final = Caller()
@@ -176,7 +184,7 @@ class QueryCtx(_Ctx):
     def access(self) -> Access:
         """What `db` works with; it knows the ids of tables that this call has made."""
         if self._access is None:
-            self._access = Access(self.transaction, self._runner.ids)
+            self._access = Access(self.transaction, self._runner.ids, self._caller.journal)
         return self._access
 
     @property
@@ -283,9 +291,9 @@ class SyncScheduler:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
         return self._ctx.wait(self._scheduler.run_at(when, ref, args))
 
-    def cancel(self, id: str) -> None:
-        """Cancel a scheduled function, as in a mutation; also the running action itself."""
-        self._ctx.wait(self._scheduler.cancel(id))
+    def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
+        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
+        return self._ctx.wait(self._scheduler.cancel(id, missing_ok=missing_ok))
 
 
 class SyncAuth:

@@ -11,11 +11,17 @@ from duly.functions.filters import Expression, Filters, predicate
 from duly.functions.pages import Page, paging_of, read_page
 from duly.functions.ranges import IndexRange
 from duly.functions.reading import Reading
+from duly.keywords import explained
 from duly.limits import FILTER_OPERATORS_MAX
 from duly.values.checks import show
+from duly.values.schema import BY_ID
 
 M = TypeVar("M")
 
+_A_FILTER: Final = (
+    'expected a function: .filter(lambda q: q.field("status") == "new"), or .with_index(name, lambda q: q.eq("status",'
+    ' "new")), which does not read the others in the first place'
+)
 _ALL: Final = 1 << 31  # more documents than a function may read
 
 
@@ -35,6 +41,15 @@ class Query(Generic[M]):
         def __iter__(self) -> Any:
             raise QueryError(_unfinished(self._reading.table_name, "for"))
 
+        def __len__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "len()"))
+
+        def __bool__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "if"))
+
+        def __getitem__(self, key: object) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "[…]"))
+
     # Building.
 
     def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
@@ -47,9 +62,10 @@ class Query(Generic[M]):
                 f"{self._reading.table_name}.{name}: got the range {show(range)}, expected a function such as"
                 ' lambda q: q.eq("author", "ada")'
             )
-        reading = self._reading._replace(index_name=name)
+        reading = self._chosen("with_index")._replace(index_name=name)
         index = reading.order
-        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields)
+        first_id = reading.first_id if name == BY_ID else None
+        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields, first_id)
         built: Any = whole if range is None else range(whole)
         if not isinstance(built, IndexRange):
             hint = "; a def needs a return" if built is None else ""
@@ -63,8 +79,15 @@ class Query(Generic[M]):
         """Read in the index's order, "asc", or from its end, "desc"."""
         if direction not in ("asc", "desc"):
             raise QueryError(f'got the order {direction!r}, expected "asc" or "desc"')
-        return Query(self._reading._replace(descending=direction == "desc"))
+        return Query(self._chosen("order")._replace(descending=direction == "desc"))
 
+    def _chosen(self, step: str) -> Reading:
+        reading = self._reading
+        if step in reading.chosen:
+            raise QueryError(f"{reading.table_name}: got .{step}(…) twice in one query, expected it once")
+        return reading._replace(chosen=(*reading.chosen, step))
+
+    @explained(QueryError, _A_FILTER)
     def filter(self, build: Callable[[Filters], Expression | bool]) -> Query[M]:
         """Leave out what does not fit. It looks at every document of the range, as an index does not.
 
@@ -85,6 +108,16 @@ class Query(Generic[M]):
     async def collect(self) -> list[M]:
         """All documents, of which there must not be many (LimitError)."""
         return await self._reading.read(_ALL)
+
+    async def count(self) -> int:
+        """How many documents there are.
+
+            open = await ctx.db.query("orders").with_index("by_status", lambda q: q.eq("status", "open")).count()
+
+        Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
+        do not: who counts more than `documents_read_max` keeps a counter in a document.
+        """
+        return await self._reading.number()
 
     async def take(self, n: int) -> list[M]:
         """The first `n` documents, or as many as there are."""
@@ -175,5 +208,5 @@ class Iteration(Generic[M]):
 def _unfinished(table: str, word: str) -> str:
     return (
         f"got `{word}` of a query of {table!r}, expected its documents: end it with .collect(), .take(n), .first(),"
-        " .unique() or .paginate(…), or read it with `async for`"
+        " .unique(), .count() or .paginate(…), or read it with `async for`"
     )

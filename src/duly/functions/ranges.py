@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from duly.errors import QueryError
@@ -14,6 +15,10 @@ from duly.values.value import UNSET, NotAValueError, dumps
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
+ID: Final = "_id"
+"""The only field of the index by id."""
+FirstId = Callable[[object, bool], int]
+"""The smallest id at a bound or behind it: behind it only, if the second is true."""
 
 
 @lacks(
@@ -28,11 +33,13 @@ class IndexRange:
     bytes, arrays, objects.
     """
 
-    __slots__ = ("_equal", "_fields", "_index", "_lower", "_upper")
+    __slots__ = ("_equal", "_fields", "_first_id", "_index", "_lower", "_upper")
 
-    def __init__(self, index: str, fields: tuple[str, ...]) -> None:
+    def __init__(self, index: str, fields: tuple[str, ...], first_id: FirstId | None = None) -> None:
+        """With `first_id` it is a range of the ids themselves."""
         self._index = index
-        self._fields = (*fields, CREATION_TIME)
+        self._first_id = first_id
+        self._fields = (*fields, CREATION_TIME if first_id is None else ID)
         self._equal: tuple[object, ...] = ()
         self._lower: tuple[object, bool] | None = None
         self._upper: tuple[object, bool] | None = None
@@ -41,7 +48,7 @@ class IndexRange:
         """Only documents whose next field has this value."""
         self._check_next(field, value)
         self._check_free(field, self._lower, self._upper)
-        if field == CREATION_TIME:
+        if field == self._fields[-1]:
             return self.gte(field, value).lte(field, value)
         changed = self._copy()
         changed._equal = (*self._equal, value)
@@ -73,7 +80,7 @@ class IndexRange:
     def _cut(self, value: object, after: bool) -> Cut:
         if len(self._equal) < len(self._fields) - 1:
             return Cut((*self._equal, value), after)
-        return Cut(self._equal, after=False, id=_first_id(value, after))
+        return Cut(self._equal, after=False, id=(self._first_id or _first_id)(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
         self._check_next(field, value)
@@ -90,7 +97,7 @@ class IndexRange:
         return changed
 
     def _copy(self) -> IndexRange:
-        copy = IndexRange(self._index, self._fields[:-1])
+        copy = IndexRange(self._index, self._fields[:-1], self._first_id)
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
 

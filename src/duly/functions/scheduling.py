@@ -65,12 +65,15 @@ class Scheduler:
         return await self._schedule(moment_ms(when), ref, args)
 
     @must_be_awaited
-    async def cancel(self, id: str) -> None:
+    async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
         """Cancel a scheduled function: pending, it will not run; a running action's result is dropped.
 
-        AlreadyCompletedError if it has completed; canceling twice does nothing.
+            was_pending = await ctx.scheduler.cancel(reminder_id, missing_ok=True)
+
+        AlreadyCompletedError if it has completed, or did so long ago that its row has expired, unless `missing_ok`;
+        canceling twice does nothing. Returns whether it canceled.
         """
-        await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job)
+        return await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job, missing_ok)
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
@@ -102,10 +105,10 @@ class ActionScheduler:
         return await self._schedule(moment_ms(when), ref, args)
 
     @must_be_begun
-    async def cancel(self, id: str) -> None:
-        """Cancel a scheduled function, as in a mutation; also the running action itself."""
+    async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
+        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
         number = job_number(self._runner.ids, id)
-        await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None))
+        return await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None, missing_ok))
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)

@@ -25,6 +25,7 @@ import orjson
 
 from duly import faults
 from duly.errors import StoreError
+from duly.storage import many
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
 from duly.storage.engine import (
     ACTION,
@@ -298,6 +299,8 @@ class SqliteView:
                 return self._get(*request)
             if type(request) is Scan:
                 return self._scan(request)
+            if isinstance(request, many.REQUESTS):
+                return many.answer(self._read, request, _table, _index)
             if type(request) is Claim:
                 return self._claim(request)
             if type(request) is Completed:

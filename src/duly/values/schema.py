@@ -18,7 +18,8 @@ from duly.values.paths import check_path
 from duly.values.validators import Declared, as_validator
 
 BY_CREATION_TIME: Final = "by_creation_time"
-RESERVED_INDEXES: Final = (BY_CREATION_TIME, "by_id")
+BY_ID: Final = "by_id"
+RESERVED_INDEXES: Final = (BY_CREATION_TIME, BY_ID)
 
 Place = tuple[str, str]
 """The module of a class or a function, and its name there."""
