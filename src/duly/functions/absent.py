@@ -70,3 +70,30 @@ _KEYWORDS: Final = {
     ("return_", "result", "output", "return_type", "response_model"): "expected returns=",
 }
 _INSTEAD: Final = {name: instead for names, instead in _KEYWORDS.items() for name in names}
+
+
+def without_scheduling_by_other_names(scheduler: type[T]) -> type[T]:
+    """The names that other schedulers have for what `ctx.scheduler` does."""
+    for message, names in _SCHEDULING:
+        scheduler = lacks("got ctx.scheduler.{name}, expected " + message, *names)(scheduler)
+    return scheduler
+
+
+_SCHEDULING: Final = (
+    (
+        "ctx.scheduler.run_after(delay, function, {{…}}), with milliseconds or a timedelta, or run_at(when, …)",
+        ("run_in", "after", "later", "enqueue", "enqueue_in", "call_later", "delay", "schedule", "submit", "add_job"),
+    ),
+    ("ctx.scheduler.run_after(0, function, {{…}})", ("run", "run_now", "run_soon", "call_soon", "spawn", "defer")),
+    ("ctx.scheduler.run_after", ("runAfter",)),
+    ("ctx.scheduler.run_at", ("runAt", "at", "enqueue_at", "call_at")),
+    (
+        "crons.interval(…) in crons.py, or `from duly import crons` and await crons.register(ctx, …)",
+        ("every", "run_every", "cron", "interval", "repeat", "periodic"),
+    ),
+    (
+        'ctx.db.system.get(id) or ctx.db.system.query("_scheduled_functions")',
+        ("get", "status", "state", "list", "jobs", "pending", "result"),
+    ),
+    ("ctx.scheduler.cancel(id)", ("remove", "delete", "revoke", "abort", "cancel_all")),
+)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
-from duly.errors import LimitError
-from duly.functions.absent import lacks
+from duly.errors import FunctionError, LimitError
+from duly.functions.absent import lacks, without_scheduling_by_other_names
 from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.call_log import CallLog
@@ -21,6 +21,7 @@ from duly.functions.cursors import Journal
 from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
 from duly.functions.scheduling import ActionScheduler, Delay, Moment, Scheduler
+from duly.keywords import explained
 from duly.limits import CALL_DEPTH_MAX
 from duly.values.annotations import Id
 
@@ -85,6 +86,7 @@ NOBODY: Final = Caller()
 _NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, write with ctx.run_mutation"
 
 
+@lacks("got ctx.{name}, expected ctx.run_query, run_mutation or run_action", "runQuery", "runMutation", "runAction")
 class _Ctx:
     """What every handler has."""
 
@@ -197,6 +199,7 @@ class QueryCtx(_Ctx):
         """The time of this call in milliseconds since 1970; it stands still while the call runs."""
         return self.transaction.now
 
+    @explained(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
         return await self._runner.query_within(self.transaction, ref, args, self._caller.inner(self._name))
@@ -258,6 +261,7 @@ class ActionCtx(_Ctx):
         """Schedules functions; each call is committed at once and stays when the action fails."""
         return ActionScheduler(self._runner, self._caller.job, self.calls)
 
+    @explained(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         function = self._runner.registry.find(ref, ("query",))
@@ -276,6 +280,7 @@ class ActionCtx(_Ctx):
         return await self._runner.action(function, args, self._caller.inner(self._name))
 
 
+@without_scheduling_by_other_names
 class SyncScheduler:
     """`ctx.scheduler` of a `def` action: the calls block."""
 
@@ -283,10 +288,12 @@ class SyncScheduler:
         self._ctx = ctx
         self._scheduler = scheduler
 
+    @explained(FunctionError)
     def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
         return self._ctx.wait(self._scheduler.run_after(delay, ref, args))
 
+    @explained(FunctionError)
     def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
         return self._ctx.wait(self._scheduler.run_at(when, ref, args))
@@ -329,14 +336,17 @@ class SyncActionCtx:
         """The time, in milliseconds since 1970."""
         return self._ctx.now
 
+    @explained(FunctionError)
     def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         return self.wait(self._ctx.run_query(ref, args))
 
+    @explained(FunctionError)
     def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         return self.wait(self._ctx.run_mutation(ref, args))
 
+    @explained(FunctionError)
     def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         return self.wait(self._ctx.run_action(ref, args))

@@ -129,6 +129,19 @@ class SystemReader(_Reader):
 
 
 @lacks("got ctx.db.{name} in a query, which only reads: make it a @mutation", *_WRITES)
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.get(id), ctx.db.get_many(ids), or a query such as"
+    ' ctx.db.query("orders").with_index(…).collect()',
+    *("find", "find_one", "fetch", "select", "table", "all", "list", "get_all", "first", "collect", "filter", "where"),
+)
+@lacks('got ctx.db.{name}, expected ctx.db.query("orders").count()', "count")
+@lacks("got ctx.db.{name}, expected ctx.db.normalize_id(table, text)", "normalizeId")
+@lacks(
+    "got ctx.db.{name}: a mutation is one transaction, which is committed when it returns and undone when it raises; a"
+    " part that may fail alone is a mutation of its own, ctx.run_mutation(…)",
+    *("commit", "rollback", "begin", "atomic", "flush"),
+)
+@lacks("got ctx.db.{name}, expected ctx.db.query(…) or a write: there is no SQL", "execute", "raw", "sql")
 class DatabaseReader(_Reader):
     """`ctx.db` of a query: get, query, normalize_id, and `system`."""
 
@@ -213,6 +226,20 @@ class DatabaseReader(_Reader):
         return SystemReader(self._access)
 
 
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.patch(id, fields), which changes some fields, or ctx.db.replace(id, document)",
+    *("update", "update_one", "set", "modify"),
+)
+@lacks(
+    "got ctx.db.{name}, expected a look for the document, with .unique() or .first(), and then ctx.db.patch or"
+    " ctx.db.insert: a mutation is one transaction, so nobody comes between",
+    *("upsert", "save", "put", "get_or_create", "update_or_create"),
+)
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.insert(table, document), once for each: all of them are one commit",
+    *("add", "add_all", "create", "insert_one", "insert_many", "bulk_insert", "store", "append"),
+)
+@lacks("got ctx.db.{name}, expected ctx.db.delete(id), once for each", "remove", "delete_many", "delete_all", "clear")
 class DatabaseWriter(DatabaseReader):
     """`ctx.db` of a mutation: insert, patch, replace and delete as well."""
 

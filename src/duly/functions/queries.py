@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
+from duly.functions.absent import lacks
 from duly.functions.filters import Expression, Filters, predicate
 from duly.functions.pages import Page, paging_of, read_page
 from duly.functions.ranges import IndexRange
@@ -25,6 +26,33 @@ _A_FILTER: Final = (
 _ALL: Final = 1 << 31  # more documents than a function may read
 
 
+@lacks(
+    "got .{name}(…) of a query, which comes in the order of an index: declare"
+    ' define_table(…).index("by_due", ["due"]), and write .with_index("by_due").order("desc")',
+    *("order_by", "sort", "sort_by", "sorted", "orderBy"),
+)
+@lacks(f"got .{{name}}(…) of a query, {_A_FILTER}", "where", "filter_by", "find", "match", "exclude")
+@lacks("got .{name}(…) of a query, expected .take(n)", "limit", "top", "head")
+@lacks("got .{name}(…) of a query, expected .collect()", "all", "fetch", "fetchall", "to_list", "list", "execute")
+@lacks("got .{name}(…) of a query, expected .unique() or .first()", "one", "one_or_none", "get", "fetch_one", "scalar")
+@lacks('got .{name}(…) of a query, expected .order("desc").first()', "last")
+@lacks("got .{name}(…) of a query, expected .paginate(num_items=…, cursor=…)", "skip", "offset", "page", "batch")
+@lacks("got .{name}() of a query, expected `await ….first() is not None`, or .count()", "exists", "any", "len", "size")
+@lacks("got .{name}(…) of a query, expected .with_index(name, lambda q: …)", "withIndex", "using", "index")
+@lacks(
+    "got .{name}(…) of a query, which reads whole documents: do that in Python with what .collect() gives",
+    *("select", "only", "values", "distinct", "group_by", "join", "map", "sum", "max", "min"),
+)
+@lacks(
+    "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
+    " await ctx.db.{name}(document['_id'], …)",
+    *("delete", "patch", "replace"),
+)
+@lacks(
+    "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
+    " await ctx.db.patch(document['_id'], …)",
+    *("update", "set"),
+)
 class Query(Generic[M]):
     """A query of a table. Each step makes a new query; nothing is read before the last one is awaited."""
 

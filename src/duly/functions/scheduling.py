@@ -10,6 +10,7 @@ from duly.clock import to_milliseconds
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, InvalidScheduleError
+from duly.functions.absent import without_scheduling_by_other_names
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
@@ -33,6 +34,7 @@ _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a 
 _ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
 
 
+@without_scheduling_by_other_names
 class Scheduler:
     """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
 
@@ -84,6 +86,7 @@ class Scheduler:
         return cast("Id[Any]", self._runner.job_id(id))
 
 
+@without_scheduling_by_other_names
 class ActionScheduler:
     """`ctx.scheduler` of an action: each call is a commit of its own, and stays when the action fails."""
 
