@@ -40,7 +40,7 @@ from duly.functions.define import (
     mutation,
     query,
 )
-from duly.functions.pages import Page
+from duly.functions.pages import Page, PaginationOpts
 from duly.limits import Limits
 from duly.values.annotations import Id
 from duly.values.documents import id_of
@@ -67,6 +67,7 @@ __all__ = [
     "LoadError",
     "MutationCtx",
     "Page",
+    "PaginationOpts",
     "QueryCtx",
     "QueryError",
     "ReturnsValidationError",

@@ -322,7 +322,7 @@ class Subscription(Generic[R]):
         self._app = app
         self._ref = ref
         self._args = args
-        self._identity = identity
+        self._caller = Caller.live(identity)
         self._seen: str | None = None
         self._watch: Watch | None = None
 
@@ -351,7 +351,7 @@ class Subscription(Generic[R]):
         reads, version, text = ReadSet(), database.log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))
-            outcome = await runner.read(function, self._args, Caller(self._identity))
+            outcome = await runner.read(function, self._args, self._caller)
             reads, version = outcome.reads, outcome.version
             text = None if outcome.error is not None else function.text_of(outcome.value)
         except StoreError:

@@ -110,7 +110,7 @@ SCAN_ROWS_MAX: Final = 256
 SCHEDULE_WINDOW_MS: Final = 5 * 366 * 24 * 3600 * 1000
 """How far from now a function may be scheduled, either way: five years, leap days included."""
 CALL_DEPTH_MAX: Final = 8
-"""Levels of functions that call functions; deeper is an endless recursion."""
+"""Calls of functions by functions, each within the one before; more is an endless recursion."""
 WARNING_SHARE: Final = 0.8
 """A function that uses more than this share of a limit is warned of, before it fails."""
 WARNING_SECONDS: Final = 60.0

@@ -387,14 +387,17 @@ class Book:
         )
         if until.place is not None:
             rows, end = game.model.between(self.select, start.place, until.place), until.place
+            behind = game.model.scan(self.select, start.place)
+            scanned = [row for row in behind if not self.select.is_beyond(row, until.place)]
             agree(step, page["continueCursor"], until.text)
         else:
             expected = game.model.page(self.select, start.place, items, looks)
-            rows, end = expected.rows, expected.end
-            split = expected.scanned[len(expected.scanned) // 2] if expected.is_cut else None
-            if split is not None and len(expected.scanned) > 2:
+            rows, end, scanned = expected.rows, expected.end, expected.scanned
+            if expected.is_cut:
                 agree(step, page.pop("pageStatus"), "SplitRequired")
-                self.cursors.append(Cursor(page.pop("splitCursor"), self.select.place_of(split)))
+        if len(scanned) > 2:
+            place = self.select.place_of(scanned[len(scanned) // 2])
+            self.cursors.append(Cursor(page.pop("splitCursor"), place))
         self.cursors.append(Cursor(page.pop("continueCursor"), end))
         agree_on(step, page.pop("page"), rows)
         agree(step, page, {"isDone": end == END})

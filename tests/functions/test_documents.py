@@ -14,6 +14,7 @@ from duly import (
     UNSET,
     ActionCtx,
     AppError,
+    LimitError,
     MutationCtx,
     QueryCtx,
     action,
@@ -340,7 +341,7 @@ async def test_each_call_of_an_action_is_a_transaction_of_its_own() -> None:
 
 async def test_functions_that_call_each_other_without_end_are_stopped() -> None:
     async with harness(endless=endless) as t:
-        with pytest.raises(Exception, match=r"call each other 9 levels deep, expected at most 8 \(CALL_DEPTH_MAX\)"):
+        with pytest.raises(LimitError, match=r"got 9 calls of functions by functions.* at most 8 \(CALL_DEPTH_MAX\)"):
             await t.mutation(endless)
 
 

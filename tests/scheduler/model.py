@@ -151,6 +151,8 @@ class Transaction:
 
     def __init__(self) -> None:
         self.scheduled = 0
+        self.overdue = math.inf
+        """When the first is due of what it has scheduled for a time that had passed."""
 
 
 class Model:
@@ -160,6 +162,8 @@ class Model:
         self.now = now
         self.functions = functions
         """The kind of each function that jobs may name."""
+        self._overdue = math.inf
+        """When the first is due of what was scheduled for a time that had passed since what is due was read."""
         self.jobs: dict[str, Job] = {}
         self.log: list[tuple[str, float]] = []
         """The effects: each function that ran, and when, in order."""
@@ -198,10 +202,11 @@ class Model:
         if usage.scheduled > self._schedules_max:
             raise Failure("LimitError")
         args = {"key": key} if act.fits else {"key": key, "more": True}
-        due = max(when, self.now)  # a time in the past is due at once: behind what is due already
-        job = Job(key, act.name, args, when, PENDING, None, None, kind.removeprefix(STRICT), due)
+        job = Job(key, act.name, args, when, PENDING, None, None, kind.removeprefix(STRICT), when)
         if parent is not None and parent in self.jobs and self.jobs[parent].state == CANCELED:
             job = job._replace(state=CANCELED, completed_time=self.now)
+        elif when < self.now:
+            usage.overdue = min(usage.overdue, when)
         self.jobs[key] = job
         self._ever.append(key)
         self.scripts[key] = script
@@ -232,9 +237,10 @@ class Model:
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         """All of it happens, or nothing."""
-        kept = dict(self.jobs), list(self.log)
+        kept, usage = (dict(self.jobs), list(self.log)), Transaction()
         try:
-            yield Transaction()
+            yield usage
+            self._overdue = min(self._overdue, usage.overdue)
         except Failure:
             self.jobs, self.log = kept
             raise
@@ -283,12 +289,12 @@ class Model:
 
     def _sub(self, key: str, act: Sub, job: str | None, usage: Transaction) -> None:
         self.scripts[key] = act.script
-        scheduled = usage.scheduled
+        scheduled, overdue = usage.scheduled, usage.overdue
         try:
             with self._transaction():
                 self.mutate(key, act.script, job, usage)
         except Failure:
-            usage.scheduled = scheduled  # what is undone does not count
+            usage.scheduled, usage.overdue = scheduled, overdue  # what is undone does not count
             raise
 
     def _tell(self, key: str, outcome: str) -> None:
@@ -388,13 +394,20 @@ class Model:
         """What may run now: mutations first, then as many actions as may start, each in the order of being due, then
         of being scheduled.
         """
+        self._overdue = math.inf
         if self.paused:
             return []
         return self._due(MUTATION) + self._due(ACTION)[: self._actions_max - len(self.bodies)]
 
     def run(self, due: list[str]) -> list[str]:
-        """Run what is still pending, one after the other. Returns the actions that have been started."""
-        return [key for key in due if self.jobs[key].state == PENDING and self._run(key)]
+        """Run what is still pending, one after the other. Returns the actions that have been started.
+
+        What is due later than something that has been scheduled meanwhile, for a time that had passed, runs after that.
+        """
+        return [key for key in due if self._is_next(self.jobs[key]) and self._run(key)]
+
+    def _is_next(self, job: Job) -> bool:
+        return job.state == PENDING and job.due <= self._overdue
 
     def begin(self, started: list[str]) -> None:
         """Actions that have been started wait for their turn, unless their arguments do not fit."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 from hypothesis import Phase
 
+from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.functions.context import Caller
 from duly.functions.runner import Runner
@@ -91,15 +93,19 @@ def what_is_due_runs_in_the_order_of_scheduling(patch: Patch) -> None:
     patch.setattr(jobs, "claim", by_id)
 
 
-def a_time_in_the_past_comes_before_what_is_due(patch: Patch) -> None:
+def a_time_in_the_past_comes_behind_what_is_due(patch: Patch) -> None:
     write = Transaction.write
 
-    def as_asked(transaction: Transaction, table: Any, id: int, old: Any, new: Any) -> None:
+    def from_now(transaction: Transaction, table: Any, id: int, old: Any, new: Any) -> None:
         if isinstance(new, Job) and old is None and new.due is not None:
-            new = new._replace(due=new.scheduled_time)
+            new = new._replace(due=max(new.due, transaction.now))
         write(transaction, table, id, old, new)
 
-    patch.setattr(Transaction, "write", as_asked)
+    patch.setattr(Transaction, "write", from_now)
+
+
+def a_time_in_the_past_waits_for_the_end_of_the_batch(patch: Patch) -> None:
+    patch.setattr(Batch, "overdue", property(lambda batch: math.inf, lambda batch, due: None), raising=False)
 
 
 def a_failed_sub_transaction_has_scheduled(patch: Patch) -> None:
@@ -222,7 +228,8 @@ DEFECTS: Final[list[Callable[[Patch], None]]] = [
     what_a_mutation_of_a_canceled_action_schedules_runs,
     a_canceled_action_succeeds_after_all,
     what_is_due_runs_in_the_order_of_scheduling,
-    a_time_in_the_past_comes_before_what_is_due,
+    a_time_in_the_past_comes_behind_what_is_due,
+    a_time_in_the_past_waits_for_the_end_of_the_batch,
     a_failed_sub_transaction_has_scheduled,
     what_a_failed_sub_transaction_scheduled_counts,
     the_window_ends_just_before_five_years,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -14,6 +16,7 @@ from duly import (
     internal_mutation,
     mutation,
 )
+from duly.functions.define import AsyncFunction
 from duly.limits import BATCH_SECONDS_MAX
 from duly.testing import Harness
 from tests.scheduler.app import NOW, act, modules, note, noted, notes
@@ -103,7 +106,7 @@ async def test_a_rehearsal_schedules_nothing_of_its_own() -> None:
 # Order.
 
 
-async def test_of_times_that_have_passed_the_order_of_scheduling_counts(t: Harness) -> None:
+async def test_times_that_have_passed_count_as_other_times_do(t: Harness) -> None:
     async with t:
 
         async def schedule(ctx: MutationCtx) -> None:
@@ -114,16 +117,116 @@ async def test_of_times_that_have_passed_the_order_of_scheduling_counts(t: Harne
 
         await t.transaction(schedule)
         await t.run_until_idle()
-        assert await t.query(notes) == [1, 2, 3, 4]
+        assert await t.query(notes) == [3, 1, 2, 4]
 
 
-async def test_a_time_in_the_past_comes_behind_what_is_due_already(t: Harness) -> None:
+async def test_a_time_in_the_past_comes_before_what_has_become_due_later(t: Harness) -> None:
     async with t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(10, note, {"value": "due first"}))
         t._clock.set(NOW + 20)  # pyright: ignore[reportPrivateUsage]
         await t.transaction(lambda ctx: ctx.scheduler.run_at(NOW - 5_000, note, {"value": "asked for earlier"}))
         await t.run_until_idle()
-        assert await t.query(notes) == ["due first", "asked for earlier"]
+        assert await t.query(notes) == ["asked for earlier", "due first"]
+
+
+A_YEAR: Final = timedelta(days=365)
+
+
+async def test_what_was_due_a_year_ago_runs_before_a_hundred_that_are_due_now(t: Harness) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            for value in range(100):
+                await ctx.scheduler.run_after(0, note, {"value": value})
+            await ctx.scheduler.run_at(t.now - A_YEAR, note, {"value": "a year ago"})
+
+        await t.transaction(schedule)
+        await t.run_until_idle()
+        assert await t.query(notes) == ["a year ago", *range(100)]
+
+
+@mutation
+async def notes_and_looks_back(ctx: MutationCtx, value: str, fails: bool = False) -> None:
+    await ctx.run_mutation(note, {"value": value})
+    await ctx.scheduler.run_at(ctx.now - 86_400_000, act, {"value": "action of yesterday"})
+    await ctx.scheduler.run_at(ctx.now - 86_400_000, note, {"value": "yesterday"})
+    await ctx.scheduler.run_at(ctx.now - 5, note, {"value": "just now"})
+    if fails:
+        raise ValueError
+
+
+@mutation
+async def looks_back_in_a_part(ctx: MutationCtx, value: str, fails: bool) -> None:
+    with suppress(ValueError):
+        await ctx.run_mutation(notes_and_looks_back, {"value": value, "fails": fails})
+
+
+@pytest.mark.parametrize("looks_back", [notes_and_looks_back, looks_back_in_a_part])
+async def test_what_a_due_function_schedules_for_the_past_runs_before_the_next_one(
+    t: Harness, looks_back: AsyncFunction[..., None]
+) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            await ctx.scheduler.run_after(0, act, {"value": "action"})
+            await ctx.scheduler.run_after(0, looks_back, {"value": "first", "fails": False})
+            await ctx.scheduler.run_after(0, note, {"value": "second"})
+            await ctx.scheduler.run_at(NOW - 10, note, {"value": "ten milliseconds ago"})
+
+        await t.transaction(schedule)
+        await t.run_until_idle()
+        assert await t.query(notes) == ["ten milliseconds ago", "first", "yesterday", "just now", "second"]
+        assert noted == ["action of yesterday", "action"]
+
+
+async def test_what_a_part_that_failed_had_scheduled_for_the_past_changes_no_order(t: Harness) -> None:
+    async with t:
+
+        async def schedule(ctx: MutationCtx) -> None:
+            await ctx.scheduler.run_after(0, looks_back_in_a_part, {"value": "undone", "fails": True})
+            await ctx.scheduler.run_after(0, note, {"value": "next"})
+
+        await t.transaction(schedule)
+        await t.run_until_idle()
+        assert await t.query(notes) == ["next"]
+        assert [job["state"]["kind"] for job in await t.jobs()] == ["success", "success"]
+
+
+async def test_a_call_that_schedules_for_the_past_comes_before_what_is_due_in_the_same_commit(t: Harness) -> None:
+    async with t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, note, {"value": "waits"}))
+        async with Held(t.app) as held:
+
+            async def fills_a_batch(ctx: MutationCtx) -> None:
+                held.stand()
+                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
+
+            before = asyncio.create_task(t.transaction(fills_a_batch))
+            await held.arrived()
+            call = asyncio.create_task(t.mutation(notes_and_looks_back, {"value": "called"}))
+            await held.queued(1)
+            idle = asyncio.create_task(t.run_until_idle())
+            await held.queued(2)
+        await asyncio.gather(before, call, idle)
+        assert await t.query(notes) == ["called", "yesterday", "just now", "waits"]
+
+
+@mutation
+async def schedules_many(ctx: MutationCtx, before: int, behind: int) -> None:
+    for value in range(before):
+        await ctx.scheduler.run_after(0, note, {"value": value})
+    await ctx.scheduler.run_after(0, notes_and_looks_back, {"value": "looks back"})
+    for value in range(behind):
+        await ctx.scheduler.run_after(0, note, {"value": before + value})
+
+
+@pytest.mark.parametrize("before", [20, 300, 700])
+async def test_a_time_in_the_past_comes_before_what_was_claimed_and_has_not_run_yet(t: Harness, before: int) -> None:
+    async with t:
+        await t.mutation(schedules_many, {"before": before, "behind": 900 - before})
+        await t.run_until_idle(2_000)
+        numbers = list(range(900))
+        assert await t.query(notes) == [*numbers[:before], "looks back", "yesterday", "just now", *numbers[before:]]
 
 
 async def test_equal_times_of_different_mutations_run_in_the_order_of_scheduling_and_fractions_count(

@@ -6,6 +6,7 @@ drives it (`drive`) sends the answer. A handler that awaits anything else is tol
 
 from __future__ import annotations
 
+import traceback
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
@@ -13,8 +14,9 @@ from functools import wraps
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
-from duly.database.watchdog import UNWATCHED, Interruption, Watched, line_of
-from duly.errors import FunctionError
+from duly.database.watchdog import UNWATCHED, Interruption, Watched, is_application, line_of
+from duly.errors import AppError, FunctionError
+from duly.keywords import unfit
 from duly.storage.engine import Request
 
 T = TypeVar("T")
@@ -46,7 +48,10 @@ def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
 
     @wraps(method)
     def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
-        coroutine = method(self, *args, **kwargs)
+        try:
+            coroutine = method(self, *args, **kwargs)
+        except TypeError:  # none of its lines has run
+            raise FunctionError(unfit(method, (self, *args), kwargs) or "") from None
         calls_of(self).append(coroutine)
         return coroutine
 
@@ -128,8 +133,8 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
         with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
             watched.is_open = True
             coroutine.close()
-        if isinstance(error, RuntimeError) and str(error).startswith(_NO_LOOP):
-            raise _foreign("something of asyncio").with_traceback(error.__traceback__) from error
+        if needs_loop(error):
+            raise _foreign(f"something of {_library_of(error)}").with_traceback(error.__traceback__) from error
         if isinstance(error, Exception):
             raise
         raise uncontained(error) from error  # SystemExit and the like must not end the thread that commits
@@ -155,7 +160,51 @@ def _waits_at(coroutine: Any) -> str:
     return line
 
 
-_NO_LOOP = ("no running event loop", "There is no current event loop", "no current event loop")
+def needs_loop(error: BaseException) -> bool:
+    """Whether it was raised for want of an event loop, or because of an error that was.
+
+    An AppError is raised on purpose, whatever was caught before.
+    """
+    cause: BaseException | None = error
+    for _ in range(_CAUSES_MAX):
+        if cause is None or isinstance(cause, AppError):
+            break
+        if isinstance(cause, RuntimeError) and str(cause).startswith(_NO_LOOP):
+            return True
+        if isinstance(cause, AttributeError) and str(cause).startswith(_NONE_FOR_A_LOOP):
+            return _modules_of(cause)[-1] in _LOOPS
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
+
+
+def _library_of(error: BaseException) -> str:
+    """What the application called that raised an error."""
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "").partition(".")[0]
+        if is_application(frame.f_code.co_filename):
+            found = ""
+        elif not found and name not in ("duly", "contextlib"):
+            found = name
+    return found or "asyncio"
+
+
+def _modules_of(error: BaseException) -> list[str]:
+    frames = traceback.walk_tb(error.__traceback__)
+    return [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames] or [""]
+
+
+_CAUSES_MAX: Final = 8
+_LOOPS: Final = ("asyncio", "uvloop", "anyio", "sniffio", "trio")
+_NO_LOOP: Final = (
+    "no running event loop",
+    "There is no current event loop",
+    "no current event loop",
+    "Not currently running on any asynchronous event loop",  # anyio
+    "unknown async library",  # sniffio
+    "must be called from async context",  # trio
+)
+_NONE_FOR_A_LOOP: Final = ("'NoneType' object has no attribute", "'RunContext' object has no attribute")
 _REQUESTS = frozenset(get_args(Request))
 
 

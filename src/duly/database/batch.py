@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Engine, Get, Job, Reads, Request, Row, Scan, View, Write
+from duly.storage.engine import JOBS, Changes, Count, Engine, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
 from duly.values.ids import IdCodec, IdSource
 from duly.values.schema import Index, SchemaDefinition, Table
 
@@ -62,6 +63,9 @@ class Batch:
         """What earlier batches have written to the tables that are tracked."""
         self.claimed = claimed
         """Due functions that an earlier batch has found and left to the next ones. What a batch writes leaves it."""
+        self.overdue = math.inf
+        """When the first is due of the functions that it has scheduled for a time that had passed: what is due later
+        runs after those, so in a later batch."""
         self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
@@ -110,6 +114,9 @@ class Batch:
             value = drive(unit(transaction, *args), self.answer, self._watched, handler)
             if transaction.writes:
                 self.catalog = transaction.catalog
+                if transaction.overdue < self.overdue:
+                    self.overdue = transaction.overdue
+                    forget_later(self.claimed, self.overdue)
                 for table, writes in transaction.writes.items():
                     earlier = self._writes.get(table)
                     if earlier is None:
@@ -172,7 +179,11 @@ class Batch:
                 if write is not None:
                     return write.new
                 return self._view.answer(request) if table.name in self._stored.tables else None
-            return self._scan(request) if type(request) is Scan else self._view.answer(request)
+            if type(request) is Scan:
+                return self._scan(request)
+            if type(request) is GetMany:
+                return self._get_many(*request)
+            return self._count(request) if type(request) is Count else self._view.answer(request)
         except Exception as error:
             self.broken = error
             raise
@@ -187,6 +198,20 @@ class Batch:
         if table.name in self._stored.tables:
             below = self._view.answer(overlay.widened(scan))
         return overlay.merged(scan, below, writes)
+
+    def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
+        if self._engine.is_shared and table.name in self._stored.tables:
+            self._engine.prefetch(table, ids)
+        rows = ((id, self.answer(Get(table, id))) for id in ids)
+        return {id: row for id, row in rows if row is not None}
+
+    def _count(self, count: Count) -> int:
+        table, hidden, added, below = count.table, 0, 0, 0
+        if writes := self._writes.get(table.name):
+            hidden, added = overlay_of(self._overlays, table, count.order, writes).counted(count.interval)
+        if table.name in self._stored.tables:
+            below = self._view.answer(count._replace(limit=count.limit + hidden))
+        return below - hidden + added
 
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
@@ -309,6 +334,12 @@ class Batch:
         except Exception as error:
             self.broken = error
             raise
+
+
+def forget_later(claimed: dict[int, Job], due: float) -> None:
+    """Leave to the next claim, of functions that were claimed in the order of their due time, those due later."""
+    while claimed and (next(reversed(claimed.values())).due or 0.0) > due:
+        claimed.popitem()
 
 
 _ids: Final = re.compile(r'"([0-9a-f]{32})"')

@@ -29,7 +29,7 @@ from typing import TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic, pause
-from duly.database.batch import ALL_IDS, Batch, Tracked
+from duly.database.batch import ALL_IDS, Batch, Tracked, forget_later
 from duly.database.catalog import Catalog
 from duly.database.log import Commit, Heard, Log
 from duly.database.reads import ReadSet
@@ -400,6 +400,8 @@ class Committer:
         """Take note of what other nodes have committed."""
         for news in self._engine.news():
             self._ids.last = max(self._ids.last, news.last_id)  # what comes later has larger ids
+            if news.due is not None:
+                forget_later(self._claimed, news.due)
             if news.tables is not None:
                 self.catalog = Catalog(news.tables, self.catalog.schema, news.deploy)
                 self._remember(news.version, self.catalog)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from duly.database.catalog import key_in, name_of
 from duly.storage.engine import Row, Scan, Write
+from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
 
@@ -43,6 +44,13 @@ class Overlay:
         lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # below 0: its ends contradict
+
+    def counted(self, interval: Interval) -> tuple[int, int]:
+        """How many rows of an interval below are hidden, and how many rows it has instead."""
+        lower, upper = interval.lower.key(), interval.upper.key()
+        hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
+        added = bisect_left(self._added, (upper, -1)) - bisect_left(self._added, (lower, -1))
+        return max(hidden, 0), max(added, 0)
 
     def merged(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
         """What a scan finds: the rows below that are not written, and the written ones, in order."""

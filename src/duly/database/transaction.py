@@ -7,8 +7,9 @@ it leaves no trace but its reads.
 
 from __future__ import annotations
 
+import math
 import types
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any, Final, NoReturn
 
 from duly.database.asking import ask
@@ -17,9 +18,12 @@ from duly.database.overlay import Overlay, overlay_of
 from duly.database.reads import Range, ReadSet
 from duly.database.usage import Usage
 from duly.errors import FunctionError
-from duly.storage.engine import JOBS, Get, Request, Row, Scan, Write
+from duly.storage.engine import JOBS, Count, Get, GetMany, Request, Row, Scan, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Table
+
+_NEVER: Final = math.inf
+_NO_WRITES: Final[dict[int, Write]] = {}
 
 
 class Transaction:
@@ -36,6 +40,7 @@ class Transaction:
         "changes",
         "is_rehearsal",
         "now",
+        "overdue",
         "parent",
         "reads",
         "usage",
@@ -58,6 +63,8 @@ class Transaction:
         self.reads = reads
         self.parent = parent
         self.is_rehearsal = False if parent is None else parent.is_rehearsal
+        self.overdue = _NEVER
+        """When the first is due of the functions that it has scheduled for a time that had passed."""
         self.changes = 0
         """How often this transaction's own writes have changed."""
         self.writes: dict[str, dict[int, Write]] = {}
@@ -105,6 +112,52 @@ class Transaction:
             rows[key] = (yield Get(table, id)) if name in layer._below else None
         return rows[key]
 
+    @types.coroutine
+    def get_many(self, table: Table, ids: Collection[int]) -> Generator[Request, Any, dict[int, Row]]:
+        """The rows of several ids, those that there are, by one request for all that it has not read yet."""
+        root, found = self._root(), dict[int, Row | None]()
+        if self.reads is not None:
+            self.reads.points.update((table.name, id) for id in ids)
+        for id in ids:
+            if (write := self._written(table.name, id)) is not None:
+                found[id] = write.new
+            elif (table.name, id) in root._rows:
+                found[id] = root._rows[table.name, id]
+        unknown = tuple(id for id in ids if id not in found)
+        if unknown and table.name in root._below:
+            rows: dict[int, Row] = yield GetMany(table, unknown)
+            root._rows.update({(table.name, id): rows.get(id) for id in unknown})
+            found.update(rows)
+        return {id: row for id, row in found.items() if row is not None}
+
+    def _written(self, table: str, id: int) -> Write | None:
+        layer = self
+        while layer is not None:
+            write = layer.writes.get(table, _NO_WRITES).get(id)
+            if write is not None:
+                return write
+            layer = layer.parent
+        return None
+
+    async def count(self, count: Count) -> int:
+        """How many rows an interval has, at most some more than `count.limit`. All of it counts as read."""
+        if self.reads is not None:
+            lower, upper = count.interval
+            self.reads.ranges.append(Range(count.table.name, name_of(count.order), lower.key(), upper.key()))
+        return await self._count(count)
+
+    async def _count(self, count: Count) -> int:
+        writes = self.writes.get(count.table.name)
+        if not writes:
+            return await self._count_below(count)
+        hidden, added = overlay_of(self._overlays, count.table, count.order, writes).counted(count.interval)
+        return await self._count_below(count._replace(limit=count.limit + hidden)) - hidden + added
+
+    async def _count_below(self, count: Count) -> int:
+        if self.parent is not None:
+            return await self.parent._count(count)
+        return await ask(count) if count.table.name in self._below else 0
+
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
         """At most `scan.limit` rows of an interval, in its order. All of the interval counts as read."""
         if self.reads is not None:
@@ -127,10 +180,13 @@ class Transaction:
 
     def _answered(self, table: str) -> bool:
         """Whether the table existed before the outermost transaction made it."""
+        return table in self._root()._below
+
+    def _root(self) -> Transaction:
         root = self
         while root.parent is not None:
             root = root.parent
-        return table in root._below
+        return root
 
     # Writing.
 
@@ -166,6 +222,7 @@ class Transaction:
     def merge(self, child: Transaction) -> None:
         """Make the writes of a sub-transaction this one's own."""
         self.catalog = child.catalog
+        self.overdue = min(self.overdue, child.overdue)
         self.changes += 1
         for table, writes in child.writes.items():
             own = self.writes.setdefault(table, {})

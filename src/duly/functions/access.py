@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError, SchemaValidationError
+from duly.functions.cursors import Journal
 from duly.model import crons
 from duly.model.jobs import document_of
 from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
@@ -19,11 +20,13 @@ from duly.values.value import Document, loads
 class Access:
     """One call's way to the database."""
 
-    __slots__ = ("ids", "schema", "transaction")
+    __slots__ = ("ids", "journal", "schema", "transaction")
 
-    def __init__(self, transaction: Transaction, ids: IdCodec) -> None:
+    def __init__(self, transaction: Transaction, ids: IdCodec, journal: Journal | None = None) -> None:
         self.transaction = transaction
         self.ids = ids
+        self.journal = journal
+        """Where the pages of a live query ended; None for what runs once."""
         self.schema = transaction.catalog.schema
         """What documents must fit: the schema of the version of the store that this call works on."""
 
@@ -43,6 +46,15 @@ class Access:
             where, instead = ("ctx.db.system", "ctx.db") if system else ("ctx.db", "ctx.db.system")
             raise InvalidIdError(f"{where} got the id of a document of {table.name!r}; read it with {instead}")
         return table, decoded[1]
+
+    def locate_in(self, name: str, id: object, system: bool = False) -> tuple[Table | None, int]:
+        """The same of an id that must be one of the table `name`."""
+        if self.ids.decode(name) is not None:
+            raise InvalidIdError(f"got an id where the table was expected: the table comes first, ({id!r:.80}, id)")
+        table, number = self.locate(id, system)
+        if table is not None and table.name != name:
+            raise InvalidIdError(f"got the id {id} of a document of {table.name!r}, expected one of {name!r}")
+        return table, number
 
     def name_of(self, table: str | type[Any]) -> str:
         """The name of a table that is given by its name, or by the class that describes it in the schema."""

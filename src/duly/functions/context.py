@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
-from duly.errors import LimitError
-from duly.functions.absent import lacks
+from duly.errors import FunctionError, LimitError
+from duly.functions.absent import lacks, without_scheduling_by_other_names
 from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.call_log import CallLog
+from duly.functions.cursors import Journal
 from duly.functions.db import DatabaseReader, DatabaseWriter
 from duly.functions.define import R, Ref
 from duly.functions.scheduling import ActionScheduler, Delay, Moment, Scheduler
+from duly.keywords import explained
 from duly.limits import CALL_DEPTH_MAX
 from duly.values.annotations import Id
 
@@ -56,22 +58,29 @@ class Caller:
     identity: Identity | None = None
     job: int | None = None
     """The scheduled function that it is, or is a part of."""
-    depth: int = 1
-    """How many functions have called each other to get here."""
+    depth: int = 0
+    """How many calls of functions by functions have led here."""
     lines: list[str] | None = None
     """Where what is written to `ctx.log` is kept as well."""
     gets_plain: bool = False
     """Whether results are for somebody outside, who gets plain values instead of instances."""
+    journal: Journal | None = None
+    """Where the pages of a live query ended."""
 
     def inner(self, name: str) -> Caller:
         """The caller of what the function `name` calls."""
         depth = self.depth + 1
         if depth > CALL_DEPTH_MAX:
             raise LimitError(
-                f"{name}: got functions that call each other {depth} levels deep, expected at most"
+                f"{name}: got {depth} calls of functions by functions, each within the one before, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
-        return Caller(self.identity, self.job, depth, self.lines)
+        return Caller(self.identity, self.job, depth, self.lines, journal=self.journal)
+
+    @staticmethod
+    def live(identity: Identity | None) -> Caller:
+        """One for whom a query runs again and again."""
+        return Caller(identity, journal=Journal())
 
 
 NOBODY: Final = Caller()
@@ -79,6 +88,7 @@ NOBODY: Final = Caller()
 _NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, write with ctx.run_mutation"
 
 
+@lacks("got ctx.{name}, expected ctx.run_query, run_mutation or run_action", "runQuery", "runMutation", "runAction")
 class _Ctx:
     """What every handler has."""
 
@@ -178,7 +188,7 @@ class QueryCtx(_Ctx):
     def access(self) -> Access:
         """What `db` works with; it knows the ids of tables that this call has made."""
         if self._access is None:
-            self._access = Access(self.transaction, self._runner.ids)
+            self._access = Access(self.transaction, self._runner.ids, self._caller.journal)
         return self._access
 
     @property
@@ -191,6 +201,7 @@ class QueryCtx(_Ctx):
         """The time of this call in milliseconds since 1970; it stands still while the call runs."""
         return self.transaction.now
 
+    @explained(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
         return await self._runner.query_within(self.transaction, ref, args, self._caller.inner(self._name))
@@ -252,6 +263,7 @@ class ActionCtx(_Ctx):
         """Schedules functions; each call is committed at once and stays when the action fails."""
         return ActionScheduler(self._runner, self._caller.job, self.calls)
 
+    @explained(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         self.calls.check_open()
@@ -273,6 +285,7 @@ class ActionCtx(_Ctx):
         return await self._runner.action(function, args, self._caller.inner(self._name))
 
 
+@without_scheduling_by_other_names
 class SyncScheduler:
     """`ctx.scheduler` of a `def` action: the calls block."""
 
@@ -280,20 +293,22 @@ class SyncScheduler:
         self._scheduler = scheduler
         self._threads = threads
 
+    @explained(FunctionError)
     def run_after(self, delay: Delay, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action after a delay: milliseconds, or a timedelta. Returns its id."""
         self._threads.check()
         return self._threads.ask(self._scheduler.run_after(delay, ref, args))
 
+    @explained(FunctionError)
     def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime."""
         self._threads.check()
         return self._threads.ask(self._scheduler.run_at(when, ref, args))
 
-    def cancel(self, id: str) -> None:
-        """Cancel a scheduled function, as in a mutation; also the running action itself."""
+    def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
+        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
         self._threads.check()
-        self._threads.ask(self._scheduler.cancel(id))
+        return self._threads.ask(self._scheduler.cancel(id, missing_ok=missing_ok))
 
 
 class SyncAuth:
@@ -333,16 +348,19 @@ class SyncActionCtx:
         """The time, in milliseconds since 1970."""
         return self._ctx.now
 
+    @explained(FunctionError)
     def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query on a snapshot of its own."""
         self._threads.check()
         return self.wait(self._ctx.run_query(ref, args))
 
+    @explained(FunctionError)
     def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         self._threads.check()
         return self.wait(self._ctx.run_mutation(ref, args))
 
+    @explained(FunctionError)
     def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         self._threads.check()

@@ -27,6 +27,28 @@ class Place(NamedTuple):
     id: int
 
 
+class Journal:
+    """Where the pages of a live query ended: when it runs again, each ends there again, whatever has come or gone.
+
+    Else a page of ten would reach for an eleventh document once one of its ten is gone, which the next page has, too.
+    """
+
+    def __init__(self) -> None:
+        self._run: object = None
+        self._ends: dict[tuple[str, str | None], str] = {}
+        self._next: dict[tuple[str, str | None], str] = {}
+
+    def end_of(self, run: object, query: str, cursor: str | None) -> str | None:
+        """Where the page of a query behind a cursor ended in the run before this one, None if that had none."""
+        if run is not self._run:
+            self._run, self._ends, self._next = run, self._next, {}
+        return self._ends.get((query, cursor))
+
+    def note(self, query: str, cursor: str | None, end: str) -> None:
+        """Where it ends in this run."""
+        self._next[query, cursor] = end
+
+
 END: Final = Place((), -1)
 """Behind all documents, of today: a page from there on is empty."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final, cast, overload
 
 from duly.database.asking import must_be_awaited
-from duly.errors import DocumentNotFoundError, QueryError, SchemaValidationError
+from duly.errors import DocumentNotFoundError, FunctionError, InvalidIdError, QueryError, SchemaValidationError
 from duly.functions.absent import lacks
 from duly.functions.access import Access
 from duly.functions.queries import Query
 from duly.functions.reading import Reading
-from duly.storage.engine import SYSTEM_TABLES
+from duly.storage.engine import JOBS, SYSTEM_TABLES, Row
 from duly.values.annotations import Id
-from duly.values.checks import Mismatch, to_plain
-from duly.values.documents import D, M
+from duly.values.checks import Mismatch, show, to_plain
+from duly.values.documents import D, I, M
 from duly.values.ids import creation_time
 from duly.values.paths import declares
 from duly.values.schema import Table, check_table_name
@@ -34,15 +34,46 @@ class _Reader:
         self._access = access
         self.transaction = access.transaction
 
-    async def _get(self, id: str) -> Any:
+    async def _get(self, id: str, of: Any = UNSET) -> Any:
         access = self._access
-        table, number = access.locate(id, self._system)
+        table, number = access.locate(id, self._system) if of is UNSET else self._located(of, id)
         row = None if table is None else await self.transaction.get(table, number)
         self.transaction.usage.get(row)
         if table is None or row is None:
             return None
         document = access.document(table, number, row, id)
         return access.present(table.name, document) if table.name in access.schema.with_instances else document
+
+    def _located(self, of: Any, id: object) -> tuple[Table | None, int]:
+        """The table and the number of an id, which must be one of the table `of`, if that is given."""
+        access, system = self._access, self._system
+        return access.locate(id, system) if of is UNSET else access.locate_in(access.name_of(of), id, system)
+
+    async def _get_many(self, table: Any, ids: Any) -> list[Any]:
+        of, ids = (UNSET, table) if ids is UNSET else (table, ids)
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise InvalidIdError(f"get_many: got {show(ids)}, expected a list of ids")
+        access, usage = self._access, self.transaction.usage
+        located = [(id, *self._located(of, id)) for id in cast("Iterable[Any]", ids)]
+        rows: dict[tuple[str, int], Row] = {}
+        for known in {one.name: one for _, one, _ in located if one is not None}.values():
+            numbers = {number for _, one, number in located if one is known}
+            usage.begin_read()
+            found = await self._rows(known, sorted(numbers))
+            usage.read(len(numbers), sum(size(row if isinstance(row, str) else row.args) for row in found.values()))
+            rows |= {(known.name, number): row for number, row in found.items()}
+        documents: list[Any] = []
+        for id, one, number in located:
+            row = None if one is None else rows.get((one.name, number))
+            document = None if one is None or row is None else access.document(one, number, row, id)
+            documents.append(document and access.present(cast("Table", one).name, document))
+        return documents
+
+    async def _rows(self, table: Table, numbers: list[int]) -> dict[int, Row]:
+        if table is not JOBS:
+            return await self.transaction.get_many(table, numbers)
+        found = {number: await self.transaction.get(table, number) for number in numbers}
+        return {number: row for number, row in found.items() if row is not None}
 
     def _query(self, table: str) -> Query[Any]:
         if (table in SYSTEM_TABLES) != self._system:
@@ -62,9 +93,29 @@ class SystemReader(_Reader):
     __slots__ = ()
     _system = True
 
-    def get(self, id: str) -> Coroutine[Any, Any, Document | None]:
+    @overload
+    def get(self, id: str) -> Coroutine[Any, Any, Document | None]: ...
+
+    @overload
+    def get(self, table: str, id: str) -> Coroutine[Any, Any, Document | None]: ...
+
+    def get(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, id: Any = UNSET
+    ) -> Coroutine[Any, Any, Document | None]:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
-        return self._get(id)
+        return self._get(table) if id is UNSET else self._get(id, table)
+
+    @overload
+    def get_many(self, ids: Iterable[str]) -> Coroutine[Any, Any, list[Document | None]]: ...
+
+    @overload
+    def get_many(self, table: str, ids: Iterable[str]) -> Coroutine[Any, Any, list[Document | None]]: ...
+
+    def get_many(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, ids: Any = UNSET
+    ) -> Coroutine[Any, Any, list[Document | None]]:
+        """The documents of several ids, in their order; None for those that there are not (any more)."""
+        return self._get_many(table, ids)
 
     def query(self, table: str) -> Query[Document]:
         """Start a query of a system table.
@@ -79,6 +130,19 @@ class SystemReader(_Reader):
 
 
 @lacks("got ctx.db.{name} in a query, which only reads: make it a @mutation", *_WRITES)
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.get(id), ctx.db.get_many(ids), or a query such as"
+    ' ctx.db.query("orders").with_index(…).collect()',
+    *("find", "find_one", "fetch", "select", "table", "all", "list", "get_all", "first", "collect", "filter", "where"),
+)
+@lacks('got ctx.db.{name}, expected ctx.db.query("orders").count()', "count")
+@lacks("got ctx.db.{name}, expected ctx.db.normalize_id(table, text)", "normalizeId")
+@lacks(
+    "got ctx.db.{name}: a mutation is one transaction, which is committed when it returns and undone when it raises; a"
+    " part that may fail alone is a mutation of its own, ctx.run_mutation(…)",
+    *("commit", "rollback", "begin", "atomic", "flush"),
+)
+@lacks("got ctx.db.{name}, expected ctx.db.query(…) or a write: there is no SQL", "execute", "raw", "sql")
 class DatabaseReader(_Reader):
     """`ctx.db` of a query: get, query, normalize_id, and `system`."""
 
@@ -90,12 +154,47 @@ class DatabaseReader(_Reader):
     @overload
     def get(self, id: str) -> Coroutine[Any, Any, Any | None]: ...
 
-    def get(self, id: str) -> Coroutine[Any, Any, Any | None]:
-        """The document of an id, None if there is none (any more). InvalidIdError if it is no id.
+    @overload
+    def get(self, table: type[M], id: Id[M]) -> Coroutine[Any, Any, M | None]: ...
 
-        order = await ctx.db.get(order_id)
+    @overload
+    def get(self, table: str, id: str) -> Coroutine[Any, Any, Any | None]: ...
+
+    def get(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, id: Any = UNSET
+    ) -> Coroutine[Any, Any, Any | None]:
+        """The document of an id, None if there is none (any more).
+
+            order = await ctx.db.get(order_id)
+            order = await ctx.db.get("orders", order_id)  # or get(Order, order_id)
+
+        InvalidIdError if it is no id, or one of another table than the one that is given.
         """
-        return self._get(id)
+        return self._get(table) if id is UNSET else self._get(id, table)
+
+    @overload
+    def get_many(self, ids: Iterable[Id[D]]) -> Coroutine[Any, Any, list[D | None]]: ...
+
+    @overload
+    def get_many(self, ids: Iterable[str]) -> Coroutine[Any, Any, list[Any | None]]: ...
+
+    @overload
+    def get_many(self, table: type[M], ids: Iterable[Id[M]]) -> Coroutine[Any, Any, list[M | None]]: ...
+
+    @overload
+    def get_many(self, table: str, ids: Iterable[str]) -> Coroutine[Any, Any, list[Any | None]]: ...
+
+    def get_many(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, ids: Any = UNSET
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """The documents of several ids, in their order; None for those that there are not (any more).
+
+            users = await ctx.db.get_many([order["user"] for order in orders])
+
+        All are read at once, and count as one read; each id, found or not, as one document. An id may come twice.
+        InvalidIdError as for `get`.
+        """
+        return self._get_many(table, ids)
 
     @overload
     def query(self, table: type[M]) -> Query[M]: ...
@@ -128,6 +227,20 @@ class DatabaseReader(_Reader):
         return SystemReader(self._access)
 
 
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.patch(id, fields), which changes some fields, or ctx.db.replace(id, document)",
+    *("update", "update_one", "set", "modify"),
+)
+@lacks(
+    "got ctx.db.{name}, expected a look for the document, with .unique() or .first(), and then ctx.db.patch or"
+    " ctx.db.insert: a mutation is one transaction, so nobody comes between",
+    *("upsert", "save", "put", "get_or_create", "update_or_create"),
+)
+@lacks(
+    "got ctx.db.{name}, expected ctx.db.insert(table, document), once for each: all of them are one commit",
+    *("add", "add_all", "create", "insert_one", "insert_many", "bulk_insert", "store", "append"),
+)
+@lacks("got ctx.db.{name}, expected ctx.db.delete(id), once for each", "remove", "delete_many", "delete_all", "clear")
 class DatabaseWriter(DatabaseReader):
     """`ctx.db` of a mutation: insert, patch, replace and delete as well."""
 
@@ -139,15 +252,23 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def insert(self, table: str, document: Any) -> types.CoroutineType[Any, Any, Id[Any]]: ...
 
+    @overload
+    def insert(self, document: I) -> types.CoroutineType[Any, Any, Id[I]]: ...
+
     @must_be_awaited
-    async def insert(self, table: str | type[Any], document: Any) -> Id[Any]:
+    async def insert(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, document: Any = UNSET
+    ) -> Id[Any]:
         """Store a document and return its id. The table is made if there is none.
 
             order_id = await ctx.db.insert("orders", {"items": ["tea"], "status": "new"})
 
-        `table` is a name, or the class that describes a table in the schema: `ctx.db.insert(Order, {…})`.
+        `table` is a name, or the class that describes a table in the schema: `ctx.db.insert(Order, {…})`. An instance
+        of such a class, which is no kind of dict, knows its table: `ctx.db.insert(Payment(…))`.
         """
         access = self._access
+        if document is UNSET or table is UNSET:
+            table, document = _of_instance(document if table is UNSET else table)
         name = access.name_of(table)
         found = self.transaction.catalog.tables.get(name) or self._new_table(name)
         if found.name in SYSTEM_TABLES:
@@ -157,13 +278,28 @@ class DatabaseWriter(DatabaseReader):
         self.transaction.write(found, id, None, text)
         return cast("Id[Any]", access.ids.encode(found.number, id))
 
+    @overload
+    def patch(self, id: str, fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def patch(self, table: type[M], id: Id[M], fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def patch(self, table: str, id: str, fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
+
     @must_be_awaited
-    async def patch(self, id: str, fields: Mapping[str, Any]) -> None:
+    async def patch(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, id: Any = UNSET, fields: Any = UNSET
+    ) -> None:
         """Change the given top-level fields of a document; a field set to UNSET is removed.
 
-        await ctx.db.patch(order_id, {"status": "paid", "note": UNSET})
+            await ctx.db.patch(order_id, {"status": "paid", "note": UNSET})
+
+        With the table first, as in `get`, an id of another one is an InvalidIdError.
         """
-        table, number, row = await self._existing(id, "patch")
+        if id is UNSET or fields is UNSET:
+            table, id, fields = _without_table("patch", "fields", table, id, fields)
+        found, number, row = await self._existing(table, id, "patch")
         document: Document = loads(row)
         for name, value in self._own_fields(id, number, fields, "patch").items():
             if "." in name and name not in document:
@@ -172,27 +308,51 @@ class DatabaseWriter(DatabaseReader):
                 document.pop(name, None)
             else:
                 document[name] = value
-        self._change(table, number, row, document, "patch")
+        self._change(found, number, row, document, "patch")
+
+    @overload
+    def replace(self, id: Id[D] | str, document: D) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def replace(self, table: type[M], id: Id[M], document: M) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def replace(self, table: str, id: str, document: Any) -> types.CoroutineType[Any, Any, None]: ...
 
     @must_be_awaited
-    async def replace(self, id: Id[D] | str, document: D) -> None:
-        """Put another document in the place of one; its id and time of creation stay."""
-        table, number, row = await self._existing(id, "replace")
-        self._change(table, number, row, self._own_fields(id, number, document, "replace"), "replace")
+    async def replace(  # pyright: ignore[reportInconsistentOverload]
+        self, table: Any = UNSET, id: Any = UNSET, document: Any = UNSET
+    ) -> None:
+        """Put another document in the place of one; its id and time of creation stay. The table may stand first."""
+        if id is UNSET or document is UNSET:
+            table, id, document = _without_table("replace", "document", table, id, document)
+        found, number, row = await self._existing(table, id, "replace")
+        self._change(found, number, row, self._own_fields(id, number, document, "replace"), "replace")
+
+    @overload
+    def delete(self, id: str) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def delete(self, table: type[M], id: Id[M]) -> types.CoroutineType[Any, Any, None]: ...
+
+    @overload
+    def delete(self, table: str, id: str) -> types.CoroutineType[Any, Any, None]: ...
 
     @must_be_awaited
-    async def delete(self, id: str) -> None:
-        """Delete a document."""
-        table, number, row = await self._existing(id, "delete")
+    async def delete(self, table: Any = UNSET, id: Any = UNSET) -> None:  # pyright: ignore[reportInconsistentOverload]
+        """Delete a document. The table may stand first, as in `get`."""
+        if id is UNSET:
+            table, id = UNSET, table
+        found, number, row = await self._existing(table, id, "delete")
         self.transaction.usage.write(0)
-        self.transaction.write(table, number, row, None)
+        self.transaction.write(found, number, row, None)
 
     def _new_table(self, name: str) -> Table:
         check_table_name(name)
         return self.transaction.create_table(name)
 
-    async def _existing(self, id: str, act: str) -> tuple[Table, int, str]:
-        table, number = self._access.locate(id)
+    async def _existing(self, of: Any, id: Any, act: str) -> tuple[Table, int, str]:
+        table, number = self._access.locate(id) if of is UNSET else self._located(of, id)
         row = None if table is None else await self.transaction.get(table, number)
         self.transaction.usage.get(row)
         if table is None or row is None:
@@ -246,6 +406,30 @@ class DatabaseWriter(DatabaseReader):
             check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
         usage.write(length)
         return text
+
+
+def _of_instance(given: object) -> tuple[type, object]:
+    """The class that stands for its table, and the document."""
+    if isinstance(given, type | str | dict) or given is UNSET:
+        what = show(cast("object", given)) if isinstance(given, type | str) else "a document without its table"
+        raise FunctionError(
+            f'insert: got {what} alone, expected insert("orders", {{…}}), insert(Order, {{…}}) or an'
+            " instance of a dataclass or pydantic model that a table of the schema was defined with"
+        )
+    return type(given), given
+
+
+def _without_table(act: str, last: str, table: Any, id: Any, given: Any) -> tuple[Any, Any, Any]:
+    """What `patch(id, fields)` was called with, whose parameters begin with a table that was left out."""
+    if table is UNSET:
+        id, given = id, given
+    elif id is UNSET:
+        id = table
+    else:
+        id, given = table, id
+    if id is UNSET or given is UNSET:
+        raise FunctionError(f"{act}: got no {'id' if id is UNSET else last}, expected {act}(id, {last})")
+    return UNSET, id, given
 
 
 def _wrong_reader(table: object, system: bool) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from duly.functions.absent import lacks
-from duly.values.annotations import arguments_of, check_handler_accepts, ctx_of, returns_of
+from duly.functions.absent import instead_of_keyword, lacks
+from duly.functions.arguments import declared_arguments
+from duly.values.annotations import arguments_of, ctx_of, returns_of
 from duly.values.checks import Validator
-from duly.values.containers import ObjectValidator
 from duly.values.validators import Declared, as_validator
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ QUERY: Final = "query"
 MUTATION: Final = "mutation"
 ACTION: Final = "action"
 
-Fields = Mapping[str, Declared]
-"""Declared arguments: names and validators, `{"order_id": v.id("orders")}`."""
+Fields = Declared
+"""Declared arguments: names and validators, `{"order_id": v.id("orders")}`, or a validator of them as one object."""
 
 
 @lacks(
@@ -67,14 +67,12 @@ class Function(Generic[P, R]):
     # Compiled when an application is loaded: what annotations name may stand below the function.
 
     @cached_property
-    def takes(self) -> ObjectValidator:
+    def takes(self) -> Validator:
         """What its arguments must look like. TypeError where the handler takes others."""
         if self.args is None:
             declared = arguments_of(self.handler)
         else:
-            declared = as_validator(self.args)
-            assert isinstance(declared, ObjectValidator)
-            check_handler_accepts(self.handler, declared)
+            declared = declared_arguments(self.handler, as_validator(self.args, "args="))
         _check_ctx(self.handler, self.kind)
         return declared
 
@@ -119,7 +117,7 @@ class Decorator(Generic[C]):
     ) -> Callable[[Callable[Concatenate[C, P], Awaitable[R]]], AsyncFunction[Concatenate[C, P], R]]: ...
 
     def __call__(self, *handlers: Any, **declared: Any) -> Any:
-        return _decorate(self._kind, self._public, *handlers, **declared)
+        return _decorate(self._kind, self._public, handlers, declared)
 
 
 class OfAction(Protocol):
@@ -156,24 +154,25 @@ class ActionDecorator:
     def __call__(self, *, args: Fields | None = None, returns: Declared | None = None) -> OfAction: ...
 
     def __call__(self, *handlers: Any, **declared: Any) -> Any:
-        return _decorate(ACTION, self._public, *handlers, **declared)
+        return _decorate(ACTION, self._public, handlers, declared)
 
 
-def _decorate(
-    kind: str,
-    public: bool,
-    handler: Callable[..., Any] | None = None,
-    /,
-    *,
-    args: Fields | None = None,
-    returns: Declared | None = None,
-) -> Any:
+def _decorate(kind: str, public: bool, handlers: tuple[Any, ...], declared: dict[str, Any]) -> Any:
+    _check_keywords(kind, public, declared)
+
     def decorate(handler: Callable[..., Any]) -> Function[..., Any]:
         _check_handler(handler, kind)
         form = AsyncFunction if inspect.iscoroutinefunction(handler) else BlockingFunction
-        return form(handler, kind, public, args, returns)
+        return form(handler, kind, public, declared.get("args"), declared.get("returns"))
 
-    return decorate if handler is None else decorate(handler)
+    return decorate(*handlers) if handlers else decorate
+
+
+def _check_keywords(kind: str, public: bool, declared: Mapping[str, object]) -> None:
+    for name in declared:
+        if name not in ("args", "returns"):
+            own = kind if public else f"internal_{kind}"
+            raise TypeError(f"@{own}: got the keyword {name}=, {instead_of_keyword(name, kind)}")
 
 
 def _check_handler(handler: object, kind: str) -> None:

@@ -20,7 +20,8 @@ M = TypeVar("M")
 class Page(TypedDict, Generic[M]):
     """What `paginate` returns: documents, whether they are the last ones, and the cursor of the next page.
 
-    `pageStatus` and `splitCursor` are there when the page is so large that it should be, or had to be, cut in two.
+    `splitCursor`, a place in its middle, is there when more than two documents were read for it; `pageStatus` when they
+    were so many that the page should be cut in two ("SplitRecommended"), or that it had to end early ("SplitRequired").
     """
 
     page: list[M]
@@ -40,6 +41,22 @@ _OPTIONS: Final = {
 _OF_THE_CLIENT: Final = "id"  # tells its own requests apart
 _SPLIT_SHARE: Final = 0.75
 """A page that took this share of a limit should be split, says the Convex backend."""
+
+
+class PaginationOpts(TypedDict):
+    """What the official clients ask for a page with: the annotation of an argument that is handed on to `paginate`.
+
+    @query
+    async def newest(ctx: QueryCtx, paginationOpts: PaginationOpts) -> Page[Order]:
+        return await ctx.db.query(Order).order("desc").paginate(paginationOpts)
+    """
+
+    numItems: int
+    cursor: str | None
+    endCursor: NotRequired[str | None]
+    id: NotRequired[float]
+    maximumRowsRead: NotRequired[int]
+    maximumBytesRead: NotRequired[int]
 
 
 class Paging(NamedTuple):
@@ -85,6 +102,10 @@ def _named(options: object) -> dict[str, Any]:
 async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
     """The page behind the cursor."""
     query, ids = reading.fingerprint, reading.access.ids
+    journal = None if paging.end_cursor is not None else reading.access.journal
+    if journal is not None:
+        end_cursor = journal.end_of(reading.access.transaction.usage, query, paging.cursor)
+        paging = paging._replace(end_cursor=end_cursor)
     start = None if paging.cursor is None else read_cursor(ids, query, paging.cursor)
     end = None if paging.end_cursor is None else read_cursor(ids, query, paging.end_cursor)
     scanned = _Scanned([], [], True, None)
@@ -97,8 +118,11 @@ async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
         "isDone": reached == END,
         "continueCursor": write_cursor(ids, query, reached),
     }
-    if scanned.status is not None and len(scanned.rows) > 2:
+    if journal is not None:
+        journal.note(query, paging.cursor, page["continueCursor"])
+    if scanned.status is not None:
         page["pageStatus"] = scanned.status
+    if len(scanned.rows) > 2:
         page["splitCursor"] = write_cursor(ids, query, _place(reading, scanned.rows[len(scanned.rows) // 2]))
     return page
 

@@ -7,18 +7,52 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
+from duly.functions.absent import lacks
 from duly.functions.filters import Expression, Filters, predicate
 from duly.functions.pages import Page, paging_of, read_page
 from duly.functions.ranges import IndexRange
 from duly.functions.reading import Reading
+from duly.keywords import explained
 from duly.limits import FILTER_OPERATORS_MAX
 from duly.values.checks import show
+from duly.values.schema import BY_ID
 
 M = TypeVar("M")
 
+_A_FILTER: Final = (
+    'expected a function: .filter(lambda q: q.field("status") == "new"), or .with_index(name, lambda q: q.eq("status",'
+    ' "new")), which does not read the others in the first place'
+)
 _ALL: Final = 1 << 31  # more documents than a function may read
 
 
+@lacks(
+    "got .{name}(…) of a query, which comes in the order of an index: declare"
+    ' define_table(…).index("by_due", ["due"]), and write .with_index("by_due").order("desc")',
+    *("order_by", "sort", "sort_by", "sorted", "orderBy"),
+)
+@lacks(f"got .{{name}}(…) of a query, {_A_FILTER}", "where", "filter_by", "find", "match", "exclude")
+@lacks("got .{name}(…) of a query, expected .take(n)", "limit", "top", "head")
+@lacks("got .{name}(…) of a query, expected .collect()", "all", "fetch", "fetchall", "to_list", "list", "execute")
+@lacks("got .{name}(…) of a query, expected .unique() or .first()", "one", "one_or_none", "get", "fetch_one", "scalar")
+@lacks('got .{name}(…) of a query, expected .order("desc").first()', "last")
+@lacks("got .{name}(…) of a query, expected .paginate(num_items=…, cursor=…)", "skip", "offset", "page", "batch")
+@lacks("got .{name}() of a query, expected `await ….first() is not None`, or .count()", "exists", "any", "len", "size")
+@lacks("got .{name}(…) of a query, expected .with_index(name, lambda q: …)", "withIndex", "using", "index")
+@lacks(
+    "got .{name}(…) of a query, which reads whole documents: do that in Python with what .collect() gives",
+    *("select", "only", "values", "distinct", "group_by", "join", "map", "sum", "max", "min"),
+)
+@lacks(
+    "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
+    " await ctx.db.{name}(document['_id'], …)",
+    *("delete", "patch", "replace"),
+)
+@lacks(
+    "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
+    " await ctx.db.patch(document['_id'], …)",
+    *("update", "set"),
+)
 class Query(Generic[M]):
     """A query of a table. Each step makes a new query; nothing is read before the last one is awaited."""
 
@@ -35,6 +69,15 @@ class Query(Generic[M]):
         def __iter__(self) -> Any:
             raise QueryError(_unfinished(self._reading.table_name, "for"))
 
+        def __len__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "len()"))
+
+        def __bool__(self) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "if"))
+
+        def __getitem__(self, key: object) -> Any:
+            raise QueryError(_unfinished(self._reading.table_name, "[…]"))
+
     # Building.
 
     def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
@@ -47,9 +90,11 @@ class Query(Generic[M]):
                 f"{self._reading.table_name}.{name}: got the range {show(range)}, expected a function such as"
                 ' lambda q: q.eq("author", "ada")'
             )
-        reading = self._reading._replace(index_name=name)
+        reading = self._chosen("with_index")._replace(index_name=name)
         index = reading.order
-        whole = IndexRange(f"{reading.table_name}.{name}", () if index is None else index.fields, reading.declared)
+        first_id = reading.first_id if name == BY_ID else None
+        fields = () if index is None else index.fields
+        whole = IndexRange(f"{reading.table_name}.{name}", fields, reading.declared, first_id)
         built: Any = whole if range is None else range(whole)
         if not isinstance(built, IndexRange):
             hint = "; a def needs a return" if built is None else ""
@@ -63,8 +108,15 @@ class Query(Generic[M]):
         """Read in the index's order, "asc", or from its end, "desc"."""
         if direction not in ("asc", "desc"):
             raise QueryError(f'got the order {direction!r}, expected "asc" or "desc"')
-        return Query(self._reading._replace(descending=direction == "desc"))
+        return Query(self._chosen("order")._replace(descending=direction == "desc"))
 
+    def _chosen(self, step: str) -> Reading:
+        reading = self._reading
+        if step in reading.chosen:
+            raise QueryError(f"{reading.table_name}: got .{step}(…) twice in one query, expected it once")
+        return reading._replace(chosen=(*reading.chosen, step))
+
+    @explained(QueryError, _A_FILTER)
     def filter(self, build: Callable[[Filters], Expression | bool]) -> Query[M]:
         """Leave out what does not fit. It looks at every document of the range, as an index does not.
 
@@ -85,6 +137,16 @@ class Query(Generic[M]):
     async def collect(self) -> list[M]:
         """All documents, of which there must not be many (LimitError)."""
         return await self._reading.read(_ALL)
+
+    async def count(self) -> int:
+        """How many documents there are.
+
+            open = await ctx.db.query("orders").with_index("by_status", lambda q: q.eq("status", "open")).count()
+
+        Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
+        do not: who counts more than `documents_read_max` keeps a counter in a document.
+        """
+        return await self._reading.number()
 
     async def take(self, n: int) -> list[M]:
         """The first `n` documents, or as many as there are."""
@@ -175,5 +237,5 @@ class Iteration(Generic[M]):
 def _unfinished(table: str, word: str) -> str:
     return (
         f"got `{word}` of a query of {table!r}, expected its documents: end it with .collect(), .take(n), .first(),"
-        " .unique() or .paginate(…), or read it with `async for`"
+        " .unique(), .count() or .paginate(…), or read it with `async for`"
     )

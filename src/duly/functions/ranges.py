@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from duly.errors import QueryError
@@ -16,6 +17,10 @@ from duly.values.value import UNSET, NotAValueError, dumps, loads
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""
+ID: Final = "_id"
+"""The only field of the index by id."""
+FirstId = Callable[[object, bool], int]
+"""The smallest id at a bound or behind it: behind it only, if the second is true."""
 
 
 @lacks(
@@ -30,12 +35,20 @@ class IndexRange:
     bytes, arrays, objects.
     """
 
-    __slots__ = ("_document", "_equal", "_fields", "_index", "_lower", "_upper")
+    __slots__ = ("_document", "_equal", "_fields", "_first_id", "_index", "_lower", "_upper")
 
-    def __init__(self, index: str, fields: tuple[str, ...], document: Validator | None = None) -> None:
+    def __init__(
+        self,
+        index: str,
+        fields: tuple[str, ...],
+        document: Validator | None = None,
+        first_id: FirstId | None = None,
+    ) -> None:
+        """With `first_id` it is a range of the ids themselves."""
         self._index = index
         self._document = document
-        self._fields = (*fields, CREATION_TIME)
+        self._first_id = first_id
+        self._fields = (*fields, CREATION_TIME if first_id is None else ID)
         self._equal: tuple[object, ...] = ()
         self._lower: tuple[object, bool] | None = None
         self._upper: tuple[object, bool] | None = None
@@ -44,7 +57,7 @@ class IndexRange:
         """Only documents whose next field has this value."""
         value = self._next(field, value)
         self._check_free(field, self._lower, self._upper)
-        if field == CREATION_TIME:
+        if field == self._fields[-1]:
             return self.gte(field, value).lte(field, value)
         changed = self._copy()
         changed._equal = (*self._equal, value)
@@ -76,7 +89,7 @@ class IndexRange:
     def _cut(self, value: object, after: bool) -> Cut:
         if len(self._equal) < len(self._fields) - 1:
             return Cut((*self._equal, value), after)
-        return Cut(self._equal, after=False, id=_first_id(value, after))
+        return Cut(self._equal, after=False, id=(self._first_id or _first_id)(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
         value = self._next(field, value)
@@ -93,7 +106,7 @@ class IndexRange:
         return changed
 
     def _copy(self) -> IndexRange:
-        copy = IndexRange(self._index, self._fields[:-1], self._document)
+        copy = IndexRange(self._index, self._fields[:-1], self._document, self._first_id)
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
 

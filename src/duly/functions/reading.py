@@ -11,12 +11,15 @@ from duly.errors import QueryError
 from duly.functions.access import Access
 from duly.functions.cursors import fingerprint
 from duly.functions.filters import Predicate
+from duly.storage.engine import JOBS, SYSTEM_TABLES, Count
 from duly.values.checks import Validator
+from duly.values.ids import ID_MAX
 from duly.values.keys import EVERYTHING, Interval
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.schema import BY_CREATION_TIME, BY_ID, Index, Table
 from duly.values.value import Document
 
 _ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each time it comes back it gets twice as many
+_COUNTED_MAX: Final = 1 << 31  # where there is no limit
 
 
 class Reading(NamedTuple):
@@ -28,6 +31,8 @@ class Reading(NamedTuple):
     interval: Interval = EVERYTHING
     descending: bool = False
     filters: tuple[Predicate, ...] = ()
+    chosen: tuple[str, ...] = ()
+    """The steps taken of those that can be taken once."""
 
     @property
     def table(self) -> Table | None:
@@ -43,11 +48,18 @@ class Reading(NamedTuple):
     def order(self) -> Index | None:
         """The index that is read, None for the one by creation. QueryError if there is no such index."""
         table = self.table or Table(self.table_name, 0)
+        if self.index_name == BY_ID:
+            return None  # ids grow with time
         try:
             return index_named(table, self.index_name)
         except KeyError:
-            known = ", ".join((BY_CREATION_TIME, *(index.name for index in table.readable)))
+            known = ", ".join((BY_CREATION_TIME, *(index.name for index in table.readable), BY_ID))
             raise QueryError(f"{self.table_name}: got the index {self.index_name!r}, expected one of {known}") from None
+
+    def first_id(self, id: object, after: bool) -> int:
+        """The place of an id among those of the table."""
+        _, number = self.access.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
+        return min(number + after, ID_MAX)
 
     def walk(self, ahead: int = _ROWS_AHEAD) -> Walk | None:
         """Begin to read; None where the table does not exist, which is read as well.
@@ -71,6 +83,20 @@ class Reading(NamedTuple):
         found: list[Any] = []
         while len(found) < limit and (document := await self.next(walk)) is not None:
             found.append(self.present(document))
+        return found
+
+    async def number(self) -> int:
+        """How many documents there are. They are read only where filters look at them."""
+        table, usage = self.table, self.access.transaction.usage
+        if table is None or table is JOBS or self.filters:
+            walk, found = self.walk(), 0
+            while walk is not None and await (self.next(walk) if self.filters else walk.step()) is not None:
+                found += 1
+            return found
+        usage.begin_read()
+        left = min(usage.limits.documents_read_max - usage.documents_read, _COUNTED_MAX)
+        found = await self.access.transaction.count(Count(table, self.order, self.interval, int(left) + 1))
+        usage.read(found, 0)
         return found
 
     async def next(self, walk: Walk) -> Document | None:

@@ -10,6 +10,7 @@ from duly.clock import to_milliseconds
 from duly.database.asking import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, InvalidScheduleError
+from duly.functions.absent import without_scheduling_by_other_names
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
@@ -33,6 +34,7 @@ _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a 
 _ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
 
 
+@without_scheduling_by_other_names
 class Scheduler:
     """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
 
@@ -58,19 +60,22 @@ class Scheduler:
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime.
 
-        A time in the past is due at once; within five years either way.
+        A time in the past is due at once, before what became due later; within five years either way.
 
             await ctx.scheduler.run_at(datetime(2030, 1, 1, tzinfo=UTC), api.greetings.send)
         """
         return await self._schedule(moment_ms(when), ref, args)
 
     @must_be_awaited
-    async def cancel(self, id: str) -> None:
+    async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
         """Cancel a scheduled function: pending, it will not run; a running action's result is dropped.
 
-        AlreadyCompletedError if it has completed; canceling twice does nothing.
+            was_pending = await ctx.scheduler.cancel(reminder_id, missing_ok=True)
+
+        AlreadyCompletedError if it has completed, or did so long ago that its row has expired, unless `missing_ok`;
+        canceling twice does nothing. Returns whether it canceled.
         """
-        await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job)
+        return await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job, missing_ok)
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
@@ -81,6 +86,7 @@ class Scheduler:
         return cast("Id[Any]", self._runner.job_id(id))
 
 
+@without_scheduling_by_other_names
 class ActionScheduler:
     """`ctx.scheduler` of an action: each call is a commit of its own, and stays when the action fails."""
 
@@ -102,11 +108,11 @@ class ActionScheduler:
         return await self._schedule(moment_ms(when), ref, args)
 
     @must_be_begun
-    async def cancel(self, id: str) -> None:
-        """Cancel a scheduled function, as in a mutation; also the running action itself."""
+    async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
+        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
         self.calls.check_loop()
         number = job_number(self._runner.ids, id)
-        await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None))
+        return await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None, missing_ok))
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         self.calls.check_loop()

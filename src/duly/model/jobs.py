@@ -50,8 +50,9 @@ async def schedule(transaction: Transaction, name: str, lane: str, args: str, wh
         state = after(NOTHING, SCHEDULE_CANCELED)
         job = Job(id, name, args, when, None, state, lane, parent, completed_time=now)
     else:
-        # A time in the past is due now: behind what is already due, not before it.
-        job = Job(id, name, args, when, max(when, transaction.now), after(NOTHING, SCHEDULE), lane, parent)
+        if when < transaction.now:
+            transaction.overdue = min(transaction.overdue, when)
+        job = Job(id, name, args, when, when, after(NOTHING, SCHEDULE), lane, parent)
     transaction.write(JOBS, id, None, job)
     return id
 
@@ -144,8 +145,11 @@ async def end_action(
         succeed(transaction, job)
 
 
-async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
-    """Cancel a function: pending, it will not run; running, its result and what it schedules are dropped."""
+async def cancel(transaction: Transaction, id: int, own: int | None, missing_ok: bool = False) -> bool:
+    """Cancel a function: pending, it will not run; running, its result and what it schedules are dropped.
+
+    Returns whether it did: it does not where that was done before, nor where `missing_ok` and nothing is left of it.
+    """
     job = await transaction.get(JOBS, id)
     if id == own and isinstance(job, Job) and job.state == PENDING:
         # A mutation is pending until its commit; of an action that runs, a mutation it calls may cancel it.
@@ -154,10 +158,14 @@ async def cancel(transaction: Transaction, id: int, own: int | None) -> None:
             " raise an error to undo it, or return"
         )
     if not isinstance(job, Job) or job.state in COMPLETED - {CANCELED}:
+        if missing_ok:
+            return False
         found = "has expired" if not isinstance(job, Job) else f"has completed ({job.state})"
         raise AlreadyCompletedError(f"the scheduled function {found}, expected one that is pending or in progress")
-    if job.state != CANCELED:
-        _move(transaction, job, CANCEL)
+    if job.state == CANCELED:
+        return False
+    _move(transaction, job, CANCEL)
+    return True
 
 
 async def cancel_all(transaction: Transaction, found: Iterable[Job]) -> None:

@@ -106,6 +106,22 @@ class Scan(NamedTuple):
     limit: int
 
 
+class GetMany(NamedTuple):
+    """Read the rows of several ids at once, for documents."""
+
+    table: Table
+    ids: tuple[int, ...]
+
+
+class Count(NamedTuple):
+    """Count the rows of an interval, at most `limit`, for documents."""
+
+    table: Table
+    order: Index | None
+    interval: Interval
+    limit: int
+
+
 class Claim(NamedTuple):
     """Read the pending jobs that are due at `now`, those of each lane in the order (due time, scheduling)."""
 
@@ -148,7 +164,7 @@ class Tallied(NamedTuple):
     running: int
 
 
-Request = Get | Scan | Claim | Completed | Tally
+Request = Get | GetMany | Scan | Count | Claim | Completed | Tally
 """What a handler's coroutine asks for, wherever it runs; the engine's view of the store answers."""
 
 
@@ -236,7 +252,8 @@ class View(Protocol):
         ...
 
     def answer(self, request: Request) -> Any:
-        """A row or None for Get, (id, row) pairs for Scan, jobs for Completed, a Claimed, a Tallied."""
+        """A row or None for Get, rows by id for GetMany, (id, row) pairs for Scan, a number for Count, jobs for
+        Completed, a Claimed, a Tallied."""
         ...
 
 

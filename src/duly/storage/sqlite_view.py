@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import apsw
 
 from duly.errors import StoreError
+from duly.storage import many
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
 from duly.storage.engine import (
     ACTION,
@@ -49,6 +50,8 @@ class SqliteView:
                 return self._get(*request)
             if type(request) is Scan:
                 return self._scan(request)
+            if isinstance(request, many.REQUESTS):
+                return many.answer(self._read, request, table_name, index_name)
             if type(request) is Claim:
                 return self._claim(request)
             if type(request) is Completed:

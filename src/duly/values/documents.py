@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # The bound is for type checkers: without it, a dict that is no Order would be taken for a wider M than Order.
 M = TypeVar("M", bound="_TypedDict | _Dataclass | _Pydantic")
 """A class that describes documents."""
+I = TypeVar("I", bound="_Dataclass | _Pydantic")  # noqa: E741
+"""An instance of such a class, which is no kind of dict."""
 D = TypeVar("D")
 
 

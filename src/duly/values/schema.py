@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Final, cast
 
 from duly.errors import LimitError, SchemaValidationError
+from duly.keywords import explained
 from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
 from duly.values.annotations import validator_of
 from duly.values.checks import AnyValidator, Validator
@@ -18,7 +19,8 @@ from duly.values.paths import check_path
 from duly.values.validators import Declared, as_validator
 
 BY_CREATION_TIME: Final = "by_creation_time"
-RESERVED_INDEXES: Final = (BY_CREATION_TIME, "by_id")
+BY_ID: Final = "by_id"
+RESERVED_INDEXES: Final = (BY_CREATION_TIME, BY_ID)
 
 Place = tuple[str, str]
 """The module of a class or a function, and its name there."""
@@ -58,6 +60,13 @@ class Table:
         return next((index for index in self.indexes if index.name == name and index.ready), None)
 
 
+_OF_INDEXES: Final[dict[str, str]] = dict.fromkeys(
+    ("unique", "is_unique", "primary_key"),
+    "which no index has: let the mutation that inserts look first, .with_index(…).first() is None; as mutations are"
+    " transactions, no other comes between",
+)
+
+
 @dataclass(frozen=True)
 class TableDefinition:
     """A declared table: what its documents hold and how they are found. Made by `define_table`."""
@@ -66,6 +75,7 @@ class TableDefinition:
     model: type | None = None
     indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
+    @explained(SchemaValidationError, 'expected .index(name, ["field", …])', _OF_INDEXES)
     def index(self, name: str, fields: list[str]) -> TableDefinition:
         """The same table with one more index.
 

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch
+from duly.database.batch import Batch, forget_later
 from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
@@ -228,10 +228,12 @@ class Executor:
         if self._database.is_shared:
             batch.claimed.clear()
             batch.claimed.update((job.id, job) for job in claimed.mutations[ran : self._claimed_max])
+            forget_later(batch.claimed, batch.overdue)
         next_dues = [claimed.next_due, batch.now if is_more else None]
-        startable = claimed.actions[:free]
-        if self._refused and len(startable) > self._claimed_max - ran:
+        startable = [job for job in claimed.actions[:free] if (job.due or 0.0) <= batch.overdue]
+        if self._refused:
             startable = startable[: self._claimed_max - ran]
+        if len(startable) < min(len(claimed.actions), free):
             next_dues.append(batch.now)
         for job in startable:
             self._taken.append(job)
@@ -269,9 +271,12 @@ class Executor:
         return Drained(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
 
     def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
-        """Run as many as there is time for, and one in any case: a slow store must not keep all of them waiting."""
+        """Run as many as there is time for, and one in any case: a slow store must not keep all of them waiting.
+
+        Where one schedules a function that was due before the next one, that comes first, so the batch ends.
+        """
         for job in mutations[:DUE_BATCH_MAX]:
-            if taken and batch.spent:
+            if (taken and batch.spent) or (job.due or 0.0) > batch.overdue:
                 break
             taken.append(job)
             self._runner.run_due(batch, job, self._database.epoch)

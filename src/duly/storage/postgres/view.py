@@ -23,7 +23,9 @@ from duly.storage.engine import (
     Claimed,
     Completed,
     Conflict,
+    Count,
     Get,
+    GetMany,
     Job,
     Request,
     Row,
@@ -91,6 +93,10 @@ class PostgresView:
                 return self.get(request.table, request.id)
             if type(request) is Scan:
                 return self.scan(request)
+            if type(request) is GetMany:
+                return self.get_many(*request)
+            if type(request) is Count:
+                return self.count(request)
         except StoreError as error:
             if isinstance(error.__cause__, UndefinedTableError):  # tables that are dropped leave all snapshots
                 raise Conflict("another node has dropped an index") from error
@@ -127,6 +133,19 @@ class PostgresView:
             direction=direction,
         )
         return [(id, row) for id, row in self._fetch(sql, *bounds, limit)]
+
+    def get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
+        return dict(self._fetch(_GET_MANY.format(schema=self._schema, table=names.of_table(table)), ids))
+
+    def count(self, request: Count) -> int:
+        table, index, (lower, upper), limit = request
+        if index is not None:
+            sql, name = _COUNT_INDEX, names.of_index(index)
+            bounds: tuple[object, ...] = (lower.key(), upper.key())
+        else:
+            sql, name = _COUNT_TABLE, names.of_table(table)
+            bounds = (min(first_id(lower), ID_MAX), first_id(upper) - 1)
+        return self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
 
     def _scan_jobs(self, request: Scan, direction: str) -> list[tuple[int, Row]]:
         columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
@@ -220,6 +239,13 @@ SELECT due.jobs, due.oldest, (SELECT count(*) FROM {schema}.jobs WHERE state = '
 """
 _SCAN_TABLE: Final = """
 SELECT id, document FROM {schema}."{table}" WHERE id BETWEEN $1 AND $2 ORDER BY id {direction} LIMIT $3
+"""
+_GET_MANY: Final = 'SELECT id, document FROM {schema}."{table}" WHERE id = ANY ($1)'
+_COUNT_TABLE: Final = """
+SELECT count(*) FROM (SELECT 1 FROM {schema}."{table}" WHERE id BETWEEN $1 AND $2 LIMIT $3) AS found
+"""
+_COUNT_INDEX: Final = """
+SELECT count(*) FROM (SELECT 1 FROM {schema}."{table}" WHERE key >= $1 AND key < $2 LIMIT $3) AS found
 """
 _SCAN_INDEX: Final = """
 SELECT found.id, found.document FROM (

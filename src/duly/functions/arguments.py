@@ -1,0 +1,53 @@
+"""What a function takes for which a validator of its arguments is given, `args=`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from duly.values.annotations import check_handler_accepts
+from duly.values.checks import AnyValidator, Validator
+from duly.values.containers import ObjectValidator, OptionalValidator, RecordValidator, UnionValidator
+from duly.values.models import DataclassValidator, PydanticValidator
+
+
+def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Validator:
+    """The validator of a handler's arguments; a TypeError where the handler does not take all that it lets through.
+
+    A union of objects is one of them at each call, `v.any()` whatever the handler has parameters for.
+    """
+    if isinstance(declared, UnionValidator) and declared.members:
+        return UnionValidator(*(declared_arguments(handler, member) for member in declared.members))
+    if isinstance(declared, AnyValidator):
+        declared = _all_of(handler, declared)
+    if isinstance(declared, DataclassValidator | PydanticValidator):
+        declared = declared.fields.shape  # a handler gets the fields, not the instance
+    if isinstance(declared, RecordValidator):
+        _check(handler, ObjectValidator({}, declared.values))
+    elif isinstance(declared, ObjectValidator):
+        _check(handler, declared)
+    else:
+        expected = "an object, a union of objects or v.any()"
+        raise TypeError(f"{handler.__name__}() got {declared.expected()} as args=, expected {expected}")
+    return declared
+
+
+def _check(handler: Callable[..., Any], arguments: ObjectValidator) -> None:
+    check_handler_accepts(handler, arguments)
+    if arguments.rest is not None and not _has_rest(handler):
+        raise TypeError(f"{handler.__name__}() has no `**rest`, expected it, for its arguments may have any names")
+
+
+def _all_of(handler: Callable[..., Any], anything: Validator) -> ObjectValidator:
+    """All that a handler has parameters for."""
+    fields: dict[str, Validator] = {}
+    for parameter in [*inspect.signature(handler).parameters.values()][1:]:
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            is_needed = parameter.default is parameter.empty
+            fields[parameter.name] = anything if is_needed else OptionalValidator(anything)
+    return ObjectValidator(fields, anything if _has_rest(handler) else None)
+
+
+def _has_rest(handler: Callable[..., Any]) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(handler).parameters.values())
