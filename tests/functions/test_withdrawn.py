@@ -146,10 +146,11 @@ async def test_the_end_of_an_action_is_recorded_also_where_it_is_interrupted_mea
     async with held(app):
         told[-1].set()
         await asyncio.sleep(0)  # it returns, and its end waits to be recorded
-        closing = asyncio.create_task(app.close(grace_seconds=0))
+        stopping = asyncio.create_task(executor.stop())  # what a close does once the executor has done its step
         while executor.running:
             await asyncio.sleep(0)
-    await closing
+    await stopping
+    await app.close()
     async with App(APP, store, executor=False) as app:
         assert await app.query(states) == ["success"]
 
