@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from duly.limits import CLOCK_BACK_MS, CLOCK_TOLERANCE_MS, TIMER_CHECK_SECONDS
+from duly.limits import CLOCK_TOLERANCE_MS, TIMER_CHECK_SECONDS
 
 
 class Clock(Protocol):
@@ -16,9 +16,7 @@ class Clock(Protocol):
 
     def now(self) -> float: ...
 
-    async def sleep_until(self, time_ms: float) -> None:
-        """Return when it shows `time_ms`; or once it was set back far, for then another time may be wanted."""
-        ...
+    async def sleep_until(self, time_ms: float) -> None: ...
 
     def follow(self, server_ms: float, asked: float) -> None:
         """Go by the clock of a server, which said `server_ms` at the moment `asked` of `monotonic`."""
@@ -49,11 +47,9 @@ class SystemClock:
             self._told = server_ms, asked
 
     async def sleep_until(self, time_ms: float) -> None:
-        """Return when the wall clock has reached `time_ms`, also when it was set meanwhile, or was set far back."""
-        latest = now = self.now()
-        while now < time_ms and now >= latest - CLOCK_BACK_MS:
-            await asyncio.sleep(min((time_ms - now) / 1000, TIMER_CHECK_SECONDS))
-            latest, now = max(latest, now), self.now()
+        """Return when the wall clock has reached `time_ms`, also when it is set forward or back meanwhile."""
+        while (left := time_ms - self.now()) > 0:
+            await asyncio.sleep(min(left / 1000, TIMER_CHECK_SECONDS))
 
 
 class ManualClock:
@@ -77,9 +73,7 @@ class ManualClock:
         self._moved = asyncio.Event()
 
     async def sleep_until(self, time_ms: float) -> None:
-        latest = self._now
-        while self._now < time_ms and self._now >= latest - CLOCK_BACK_MS:
-            latest = max(latest, self._now)
+        while self._now < time_ms:
             await self._moved.wait()
 
 

@@ -173,12 +173,14 @@ class Harness:
         DulyError if more than `max_functions` run: functions that schedule themselves without end.
         """
         async with self._moving:
+            await self.app.executor.look_at_clock()
             await self._settle(max_functions)
 
     async def _advance_to(self, target: float) -> None:
         target = max(target, self._clock.now())
         if target > END_MS:
             raise ValueError(f"got {_shown(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
+        await self.app.executor.look_at_clock()
         while True:
             due, near = await self._settle(None), self._clock.now() + CLOCK_AHEAD_MS_MAX
             if due is not None and due <= min(target, near):

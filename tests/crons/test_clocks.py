@@ -91,7 +91,7 @@ async def test_a_run_that_was_about_to_begin_while_the_clock_was_ahead_begins() 
     async with Deployed(interval(60)) as d:
         await d.advance(50)
         await d.leap(YEAR)
-        await d.t.app.executor.drain()  # the run is there, and has not begun
+        await d.t.app.executor.step()  # the run is there, and has not begun
         assert (await d.crons())["c"]["running"] == 1
         d.set_back(YEAR)
         await d.advance(0)
@@ -109,7 +109,7 @@ async def test_a_clock_of_a_cron_that_the_store_refused_while_it_was_ahead_ticks
         assert decoded[0] == CRONS.number
         await d.leap(YEAR)
         await runner.commit(partial(jobs.back_off, id=decoded[1], share=1.0))
-        await d.t.app.executor.drain()
+        await d.t.app.executor.step()
         d.set_back(YEAR)
         await d.advance(70)
         assert (await d.noted())[1:] == ["x 60", "x 120"]
@@ -170,7 +170,7 @@ async def until(app: App, ref: str, true: Callable[[Any], bool]) -> None:
 async def test_a_clock_that_once_shows_what_cannot_be_stops_writes_until_it_is_right_and_leaves_nothing(
     store: str, wrong: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.clock.TIMER_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("duly.workers.alarm.TIMER_CHECK_SECONDS", 0.01)
     monkeypatch.setattr("duly.workers.alarm._BACKOFF_SECONDS", (0.05, 0.1))
     wall = Wall()
     modules: dict[str, Any] = {"app": type("app", (), APP), "crons": interval(1)}
@@ -222,7 +222,7 @@ async def test_a_clock_that_follows_a_server_does_not_believe_all_either(store: 
 async def test_a_running_app_notices_by_itself_that_its_clock_was_set_back(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.clock.TIMER_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("duly.workers.alarm.TIMER_CHECK_SECONDS", 0.01)
     wall = Wall()
     modules: dict[str, Any] = {"app": type("app", (), APP), "crons": interval(1)}
     async with App(modules, store, clock=wall) as app:

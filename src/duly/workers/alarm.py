@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from duly.clock import Clock
 from duly.errors import StoreGoneError
+from duly.limits import CLOCK_BACK_MS, TIMER_CHECK_SECONDS
 from duly.logs import log_of
 
 _log: Final = log_of("duly.worker")
@@ -51,12 +52,20 @@ async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future
 
 
 async def first(wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None) -> None:
-    """Wait until one of the futures is done or the clock has reached `due`; cancel the rest but the first."""
+    """Wait until one of the futures is done or the clock has reached `due`; cancel the rest but the first.
+
+    Also return where the clock is set far back, by which `due` may be another time.
+    """
     keep, *others = wakers
+    latest, seconds = clock.now(), None if due is None else TIMER_CHECK_SECONDS
     if due is not None:
         others.append(asyncio.ensure_future(clock.sleep_until(due)))
     try:
-        await asyncio.wait((keep, *others), return_when=asyncio.FIRST_COMPLETED)
+        while True:
+            done, _ = await asyncio.wait((keep, *others), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if done or (now := clock.now()) < latest - CLOCK_BACK_MS:
+                break
+            latest = max(latest, now)
     finally:
         for future in others:
             future.cancel()

@@ -107,8 +107,22 @@ class Executor:
             self._disown()
             await self.recover()
             self._regrouped = regrouped  # not before: what fails is tried again
+        await self.look_at_clock()
         await self.drain()
-        return self._last.next_due
+        return self._runner.clock.now() if self._is_set_back else self._last.next_due
+
+    async def look_at_clock(self) -> None:
+        """Have crons set right once the clock is found set back: by what it showed before, they are far ahead."""
+        now, latest = self._runner.clock.now(), self._latest
+        if self._is_set_back:
+            await self._runner.commit(crons.right)
+            _log.warning("the clock was set back by %.0f s: crons were set right by it", (latest - now) / 1000)
+            latest = now
+        self._latest = max(latest, now)
+
+    @property
+    def _is_set_back(self) -> bool:
+        return self._runner.clock.now() < self._latest - CLOCK_BACK_MS
 
     def _disown(self) -> None:
         """Stop actions that this process ran when it was taken for lost: they have failed."""
@@ -214,8 +228,7 @@ class Executor:
     # In the batch.
 
     def _drain(self, batch: Batch) -> Drained:
-        self._taken = []
-        self._look_at_clock(batch)
+        self._taken, self._latest = [], max(self._latest, batch.now)
         if batch.attempt(executor_state.paused_since) is not None:
             return Drained(batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
@@ -243,23 +256,6 @@ class Executor:
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
         return Drained(batch.version, epoch, ran, started, next_due, len(claimed.actions) > free, is_more)
-
-    def _look_at_clock(self, batch: Batch) -> None:
-        """Have crons set right once the clock is found set back: by what it showed before, they are far ahead."""
-        now = batch.now
-        if now >= self._latest - CLOCK_BACK_MS:
-            self._latest = max(self._latest, now)
-            return
-        latest = self._latest
-
-        def told() -> None:
-            self._latest = now
-            _log.warning(
-                "the clock was set back by %.0f s; crons are set right where that is needed", (latest - now) / 1e3
-            )
-
-        batch.attempt(crons.right)
-        batch.afterwards.append(told)  # not before: a batch may be run again
 
     def _go_on(self, batch: Batch) -> Drained:
         """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""
