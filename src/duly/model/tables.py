@@ -18,7 +18,13 @@ from duly.database.batch import Batch
 from duly.database.catalog import document_key
 from duly.database.database import Database
 from duly.errors import SchemaValidationError, StoreError, StoreLostError
-from duly.limits import APPLY_TRIES_MAX, SCHEMA_LATE_MAX, SCHEMA_STEP_ROWS, SCHEMA_STEP_SECONDS
+from duly.limits import (
+    APPLY_TRIES_MAX,
+    SCHEMA_LATE_MAX,
+    SCHEMA_STEP_ROWS,
+    SCHEMA_STEP_SECONDS,
+    STORE_LOST_SECONDS_MAX,
+)
 from duly.logs import log_of
 from duly.model import crons
 from duly.model.crons import Spec
@@ -51,6 +57,7 @@ async def apply_schema(
     taken. Then, as after any other error, everything is as it was; who cancels this may find it active. `on_active`
     is called before the next call works by the schema, in the thread that commits.
     """
+    given_up = monotonic() + STORE_LOST_SECONDS_MAX
     for left in reversed(range(APPLY_TRIES_MAX)):
         change = Change(schema, database.ids, on_active, mark, takes_over, declared)
         try:
@@ -60,7 +67,7 @@ async def apply_schema(
         except BaseException as error:
             with suppress(StoreError):  # what is left of it in the store, the next start drops
                 await database.commit(change.withdraw, exclusive=True)
-            if not isinstance(error, StoreLostError) or not left:
+            if not isinstance(error, StoreLostError) or not left or monotonic() > given_up:
                 raise
     faults.at("schema.applied")
 
