@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 def flaky(tmp_path: Path, runs: int, source: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.flaky", "--runs", str(runs), "--", sys.executable, "-c", source]
     environment = {"PATH": "", "TMPDIR": str(tmp_path)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
 
 def test_each_run_is_told_of_and_what_failed_in_it_is_named_and_kept(tmp_path: Path) -> None:

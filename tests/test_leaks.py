@@ -44,7 +44,7 @@ def test_what_a_test_leaves_open_is_reported_in_that_test_and_in_no_other(tmp_pa
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA", "--tb=short", "tests/leaking.py"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     environment.pop("PYTEST_XDIST_WORKER", None)
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
     told = dict(re.findall(r"^ERROR tests/leaking.py::test_(\w+) - (.*)$", run.stdout, re.MULTILINE))
     parts = re.split(

@@ -24,7 +24,7 @@ RATE: Final = 10.0
 """How much faster time goes for the crons, whose slots are a second apart."""
 LOST_SECONDS: Final = 1.5
 """How long a node may be silent. Far shorter than it should be, so that many are lost."""
-LIFE_SECONDS: Final = 120.0  # so that it does not outlive a lost parent for long
+LIFE_SECONDS: Final = 300.0  # so that it does not outlive a lost parent for long
 REST, END = "rest", "end"
 
 _processes: Any = multiprocessing.get_context("forkserver")

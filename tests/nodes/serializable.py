@@ -110,7 +110,7 @@ async def process(number: int) -> AsyncGenerator[asyncio.subprocess.Process]:
         assert started.stdin
         started.stdin.close()
         try:
-            await asyncio.wait_for(started.wait(), 10)
+            await asyncio.wait_for(started.wait(), 30)
         except TimeoutError:
             started.kill()
             await started.wait()

@@ -18,7 +18,7 @@ from tests.nodes.proxy import Proxy
 from tests.postgres import Server
 
 NODES: Final = 3
-ENDS_SECONDS: Final = 20.0
+ENDS_SECONDS: Final = 60.0
 
 _processes: Any = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.crash.nodes.node"])
