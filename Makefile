@@ -5,6 +5,7 @@ ENGINE ?= sqlite
 KILLS ?= $(if $(filter postgres,$(ENGINE)),300,500)
 COUNT ?= 50000
 SLOTS ?= 2000000
+RUNS ?= 10
 SEED ?= 1
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check fix bench bench-postgres crash soak clean
+.PHONY: help setup demo dev test quick flaky check fix bench bench-postgres crash soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +55,9 @@ crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; t
 soak: $(READY) ## Play random lives of the scheduler (COUNT=50000), compare next times of crons (SLOTS=2000000), with models
 	@$(BIN)/python -m tests.scheduler --count $(COUNT)
 	@$(BIN)/python -m tests.model.cron_model --slots $(SLOTS)
+
+flaky: $(READY) ## Run the tests RUNS=10 times beside a busy loop on each core: none may fail by chance
+	@$(BIN)/python -m tests.flaky --runs $(RUNS)
 
 clean: ## Remove .venv and everything that was generated
 	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import postgres
+from tests import leaks, postgres
 
 ENGINES = ("sqlite", "postgres")
 _files = pytest.StashKey[str]()
@@ -24,10 +24,12 @@ only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the files of tests in memory where there is room: what they are for is not how long a disk takes."""
-    if "TMPDIR" not in os.environ:  # which the workers inherit
-        folder = tempfile.mkdtemp(prefix="duly-tests-", dir=postgres.place())
-        os.environ["TMPDIR"], tempfile.tempdir = folder, folder
-        config.stash[_files] = folder
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker or "TMPDIR" not in os.environ or not config.getoption("numprocesses", None):
+        place = os.environ.get("TMPDIR") or postgres.place()  # a worker is in the folder of what started it
+        folder = tempfile.mkdtemp(prefix=f"{worker or 'duly-tests'}-", dir=place)
+        os.environ["TMPDIR"] = tempfile.tempdir = leaks.folder = config.stash[_files] = folder
+    leaks.watch_asyncio()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -52,6 +54,29 @@ def pytest_collection_finish() -> None:
     """Have Python look for garbage among what tests make only: what was imported stays, and is much."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """What Python could only print is an error of this test, also where something else has failed in its teardown."""
+    try:
+        return (yield)
+    except BaseException:
+        for name in ("unraisableexception", "threadexception"):  # which else do so in the next test
+            item.config.pluginmanager.get_plugin(name).pytest_runtest_teardown(item)
+        raise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fixtures_of_a_module_leave_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    with leaks.none(f"a fixture of {request.module.__name__}"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def a_test_leaves_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    with leaks.none("this test"):
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -161,8 +161,10 @@ def shared_address() -> str:
     """The server of this run of pytest, all its workers included; it ends with the last of them."""
     if given := server_address():
         return given
+    from tests import leaks  # the guard below knows of no other file
+
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-    with open(__file__) as turn:  # one after the other
+    with leaks.kept(), open(__file__) as turn:  # one after the other
         fcntl.flock(turn, fcntl.LOCK_EX)
         for folder in Path(place()).glob(f"duly-pg-{run}-*"):
             try:
@@ -211,7 +213,9 @@ def unavailable() -> str | None:
 
 def new_store(address: str) -> str:
     """An address that no other test has: a schema of its own, yet to be created."""
-    return f"{address}{'&' if urlsplit(address).query else '?'}schema=t_{uuid.uuid4().hex}"
+    store = f"{address}{'&' if urlsplit(address).query else '?'}schema=t_{uuid.uuid4().hex}"
+    stores.add(store)
+    return store
 
 
 def drop_store(address: str) -> None:
@@ -220,8 +224,11 @@ def drop_store(address: str) -> None:
     server = address.removesuffix(f"schema={schema}")[:-1]
     with _turn:
         _dropper(server)(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    stores.discard(address)
 
 
+stores: set[str] = set()
+"""Those of this process that are to be dropped."""
 _turn = threading.Lock()
 
 
@@ -232,9 +239,12 @@ def _dropper(server: str) -> Callable[[str], None]:
 
     import asyncpg  # type: ignore[import-untyped]
 
+    from tests import leaks
+
     # A connection that a test forgot fails the test that left it behind, and does not hang it.
-    loop = asyncio.new_event_loop()
-    connection = loop.run_until_complete(asyncpg.connect(server, server_settings={"lock_timeout": "10s"}))
+    with leaks.kept():
+        loop = asyncio.new_event_loop()
+        connection = loop.run_until_complete(asyncpg.connect(server, server_settings={"lock_timeout": "10s"}))
 
     def close() -> None:
         connection.terminate()

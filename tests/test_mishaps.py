@@ -225,7 +225,7 @@ async def test_closing_ends_though_the_last_batch_is_refused(store: str) -> None
     app.database._engine.commit = refuse
     call = asyncio.ensure_future(app.mutation(put, {"n": 1}))
     await asyncio.sleep(0)
-    await asyncio.wait_for(app.close(), 10)
+    await asyncio.wait_for(app.close(), 30)
     with pytest.raises(StoreError, match="disk full"):
         await call
 
@@ -246,7 +246,7 @@ async def test_callers_of_a_lost_process_are_told(store: str) -> None:
     calls = [asyncio.ensure_future(app.mutation(slow)), asyncio.ensure_future(app.mutation(put, {"n": 1}))]
     await asyncio.sleep(0.01)
     await app.crash()
-    told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+    told = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
     assert all(isinstance(outcome, StoreError) for outcome in told)
 
 
@@ -254,7 +254,7 @@ async def test_callers_of_a_lost_process_are_told(store: str) -> None:
 async def test_an_action_that_would_end_the_program_only_fails(store: str, function: Any) -> None:
     async with App(MODULES, store) as app:
         with pytest.raises(FunctionError, match="got (StopIteration|SystemExit) from a function"):
-            await asyncio.wait_for(app.action(function), 10)
+            await asyncio.wait_for(app.action(function), 30)
         await app.mutation(several, {"names": [function.__name__]})
         await asyncio.wait_for(wait_for_states(app, ["failed"]), 20)
 
@@ -350,9 +350,9 @@ async def test_a_subscription_lives_through_a_reload_that_changes_its_index(stor
         await app.mutation(put, {"n": 2})
         assert await anext(values) == [1, 2]
         await reload(app, {"app": LIVE, "schema": SWAPPED})
-        assert await asyncio.wait_for(anext(values), 10) == [2, 1]
+        assert await asyncio.wait_for(anext(values), 30) == [2, 1]
         await app.mutation(put, {"n": 3})
-        assert await asyncio.wait_for(anext(values), 10) == [3, 2, 1]
+        assert await asyncio.wait_for(anext(values), 30) == [3, 2, 1]
 
 
 async def test_a_mutation_returns_though_a_subscriptions_index_is_gone(store: str) -> None:
@@ -360,9 +360,9 @@ async def test_a_mutation_returns_though_a_subscriptions_index_is_gone(store: st
         values = app.subscribe(ordered)
         assert await anext(values) == []
         await reload(app, {"app": LIVE, "schema": ONE})
-        await asyncio.wait_for(app.mutation(put, {"n": 1}), 10)
+        await asyncio.wait_for(app.mutation(put, {"n": 1}), 30)
         with pytest.raises(QueryError, match="got the index 'by_n', expected one of"):
-            await asyncio.wait_for(anext(values), 10)
+            await asyncio.wait_for(anext(values), 30)
 
 
 async def test_a_schema_that_cannot_be_applied_changes_nothing(store: str) -> None:
@@ -394,7 +394,7 @@ async def test_giving_up_on_a_value_leaves_the_subscription_whole() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(values), 0.01)
         await t.mutation(put, {"n": 1})
-        assert await asyncio.wait_for(anext(values), 10) == [1]
+        assert await asyncio.wait_for(anext(values), 30) == [1]
 
 
 async def test_subscriptions_that_are_left_are_forgotten() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests import postgres
+from tests import leaks, postgres
 from tests.postgres import Server
 
 asyncpg = pytest.importorskip("asyncpg")
@@ -48,7 +48,8 @@ def test_a_server_keeps_what_was_committed(server: Server, end: Callable[[Server
     ask(server.address(), "CREATE TABLE kept AS SELECT 41 AS value", "UPDATE kept SET value = value + 1")
 
     end(server)
-    server.start()
+    with leaks.kept():  # by the fixture
+        server.start()
 
     assert [(42,)] == ask(server.address(), "SELECT value FROM kept")
     ask(server.address(), "DROP TABLE kept")
@@ -64,7 +65,8 @@ async def test_a_killed_server_may_still_commit_and_starts_again_afterwards(serv
         await asyncio.sleep(0)
 
     server.kill()
-    server.start()
+    with leaks.kept():
+        server.start()
 
     assert [(1_000_000,)] == await asyncio.to_thread(ask, server.address(), "SELECT value FROM late")
     await asyncio.gather(working, return_exceptions=True)

@@ -79,6 +79,9 @@ class Diary:
         # Not a buffered file: what is in a buffer dies with the process.
         os.write(self._file, f"{deed} {number}\n".encode())
 
+    def close(self) -> None:
+        os.close(self._file)
+
 
 _diaries: list[Diary] = []
 

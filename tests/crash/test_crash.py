@@ -31,7 +31,7 @@ pytestmark = pytest.mark.crash
 def crash(*options: str) -> tuple[dict[str, int], str]:
     """Run `python -m tests.crash`, and return the counts it prints, and all of it."""
     command = [sys.executable, "-W", "error", "-m", "tests.crash", *options]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     print(ended.stdout, ended.stderr)
     assert ended.returncode == 0, "a crash broke something: see the complaints, and the seed"
     rows = re.findall(r"^ *(\D+?) {2,}([\d,]+) {2,}[\d,]+$", ended.stdout, re.MULTILINE)

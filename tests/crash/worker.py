@@ -26,8 +26,8 @@ from tests.crash.load import Diary, Plan, Target
 
 CLIENTS: Final = 4
 NUMBERS_OF_ONE_RUN: Final = 1_000_000
-LIFE_SECONDS: Final = 60.0  # so that it does not outlive a lost parent for long
-DRAIN_SECONDS: Final = 15.0
+LIFE_SECONDS: Final = 180.0  # so that it does not outlive a lost parent for long
+DRAIN_SECONDS: Final = 60.0
 
 FULL: Final = "the disk is full on purpose"
 REFUSED_FROM: Final = 20

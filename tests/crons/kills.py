@@ -36,7 +36,7 @@ POINTS: Final = (
 """What a process passes with every tick, every run, and every run of an action."""
 NODES: Final = 3
 _PASSINGS_MAX: Final = 30
-_STUCK_SECONDS: Final = 15.0
+_STUCK_SECONDS: Final = 60.0
 _LOGS: Final = "t4__cron_job_logs"
 _NOTES: Final = "t100_notes"  # the first table of the application
 _Read = Callable[[str], list[tuple[int, dict[str, Any]]]]

@@ -9,12 +9,14 @@ import os
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from duly import App, StoreError
 from duly.clock import SystemClock
 from duly.limits import Limits
+from tests import leaks
 from tests.crash.worker import arm
 from tests.crons import load
 
@@ -22,7 +24,7 @@ RATE: Final = 10.0
 """How much faster time goes for the crons, whose slots are a second apart."""
 LOST_SECONDS: Final = 1.5
 """How long a node may be silent. Far shorter than it should be, so that many are lost."""
-LIFE_SECONDS: Final = 120.0  # so that it does not outlive a lost parent for long
+LIFE_SECONDS: Final = 300.0  # so that it does not outlive a lost parent for long
 REST, END = "rest", "end"
 
 _processes: Any = multiprocessing.get_context("forkserver")
@@ -60,6 +62,8 @@ class Node:
     def __init__(self, order: Order) -> None:
         self._pipe, theirs = _processes.Pipe()
         self._process = _processes.Process(target=_be, args=(order, theirs))
+        with leaks.kept():  # that of the processes' server, which the first of them starts
+            forkserver.ensure_running()
         self._process.start()
         theirs.close()
 

@@ -49,6 +49,8 @@ class Twin:
         self.last_row: Log | None = None
         """The newest row of its log: one that tells of skips is added to until another one comes."""
         self.ran: set[float] = set()
+        self.errors: Counter[str] = Counter()
+        """Of its runs that failed."""
         self.succeeded: Counter[float] = Counter()
         """When runs have ended well."""
         self.slots = 0
@@ -144,6 +146,8 @@ class Twin:
             return
         self.runs += 1
         self.succeeded[log["completedTime"]] += status["kind"] == "success"
+        if status["kind"] == "failed":
+            self.errors[status["error"]] += 1
         if log["completedTime"] != now:
             yield f"ended at {log['completedTime']}, expected {now}"
         if slot in self.ran:

@@ -366,8 +366,13 @@ class Life:
         noted = Counter((note["cron"], note["at"]) for note in notes)
         for twin in self._twins.values():
             told = {(twin.name, at): count for at, count in twin.succeeded.items() if count}
-            if told != {key: count for key, count in noted.items() if key[0] == twin.name}:
-                self.violations.append(f"{twin.name}: has not left its traces when its log tells that it has run")
+            left = {key: count for key, count in noted.items() if key[0] == twin.name}
+            if told != left:
+                only_told, only_left = sorted(told.items() - left.items()), sorted(left.items() - told.items())
+                self.violations.append(
+                    f"{twin.name}: has not left its traces when its log tells that it has run:"
+                    f" {only_told} are only told of, {only_left} only left; it failed with {twin.errors}"
+                )
         by_name = Counter(note["cron"] for note in notes)
         for twin, going in self._gone:
             runs = sum(twin.succeeded.values())

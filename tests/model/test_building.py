@@ -260,7 +260,7 @@ async def test_scheduled_functions_wait_until_the_index_is_there(store: str) -> 
         await first.mutation(put, {"first": 0, "count": 3_000})
         await first.runner.transaction(lambda ctx: ctx.scheduler.run_after(0, look))
     async with App({"app": app, "schema": BY_N}, store) as second:
-        await asyncio.wait_for(second.executor.drain(), 10)
+        await asyncio.wait_for(second.executor.drain(), 30)
         while second.executor.running or not seen:
             await asyncio.sleep(0)
     assert seen == [3_000]

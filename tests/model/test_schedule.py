@@ -118,7 +118,7 @@ def test_a_clock_may_change_by_hours_or_a_day() -> None:
     assert slots("*/30 9 * * *", "Pacific/Apia", "2011-12-29 18:45", 3) == ["12-29 19:00", "12-29 19:30", "12-30 19:00"]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 def test_a_clock_may_change_at_a_quarter_to() -> None:
     # From 03:44 back to 02:45, where the library alone never returns.
     assert slots("* 3 * * *", "Pacific/Chatham", "2023-04-01 13:58", 3) == ["04-01 13:59", "04-01 14:15", "04-01 14:16"]
@@ -139,7 +139,7 @@ def test_a_range_of_one_value_is_that_value_whatever_its_step() -> None:
     assert slots("0 5-5/2 * * *", "UTC", "2030-01-01 00:00", 2) == ["01-01 05:00", "01-02 05:00"]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(100)
 def test_what_only_ever_falls_into_a_gap_is_refused() -> None:
     for cron in ("*/30 2 * 3 0L", "* * 2 * 3 0L"):
         with pytest.raises(InvalidScheduleError, match="which never matches in Europe/Berlin"):

@@ -33,6 +33,8 @@ async def obey(number: int) -> None:
             await app.close()
         else:
             assert app
+            while app.database.log.version < order["since"]:  # else a control may not find what it is to change
+                await asyncio.sleep(0.001)
             conflicts.clear()
             answer["returned"] = await make(app, order["calls"], Random(number), CALLERS)
         print(json.dumps(answer | {"conflicts": len(conflicts)}), flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -86,16 +87,22 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
 
     def __enter__(self) -> Self:
+        self._listener = socket.create_server((HOST, 0))
+        self._listener.setblocking(False)
+        self.port = self._listener.getsockname()[1]
+        self._loop.add_reader(self._listener, self._accept)
         self._thread.start()
-        self._listener = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
-        self.port = self._listener.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *error: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self.close_soon().result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def close_soon(self) -> Future[None]:
+        """Close all connections, whatever is happening to them, and let none through any more."""
+        return asyncio.run_coroutine_threadsafe(self._close(), self._loop)
 
     def cut(self) -> None:
         """Cut all connections at once; new ones are let through."""
@@ -127,38 +134,40 @@ class Proxy:
         order, self._order = self._order, None
         return order
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._accept, HOST, 0)
+    def _accept(self) -> None:
+        """Not by `asyncio.start_server`: that forgets what it is accepting when it is closed."""
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            accepted, _ = self._listener.accept()
+            accepted.setblocking(False)
+            connection = _Connection(self)
+            self._connections.add(connection)
+            connection.task = asyncio.create_task(self._serve(connection, accepted))
+            connection.task.add_done_callback(lambda _: self._end(connection, accepted))
 
-    async def _close(self) -> None:
-        self._listener.close()
-        await _rounds(10)  # what is being accepted becomes a connection
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in self._connections:  # whose task was cancelled before it began
-            connection.cut()
-        await _rounds(10)  # the connections are closed in the loop
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Side(reader, writer)
-        connection = _Connection(self, client, client)
-        self._connections.add(connection)
-        connection.task = asyncio.create_task(self._serve(connection))
-
-    async def _serve(self, connection: _Connection) -> None:
-        try:
+    async def _serve(self, connection: _Connection, accepted: socket.socket) -> None:
+        with suppress(OSError):  # the server is down, and so is the connection
+            connection.client = _Side(*await asyncio.open_connection(sock=accepted))
             if self._silent:
                 connection.fall_silent()
             else:
                 connection.server = _Side(*await asyncio.open_connection(HOST, self._server_port))
             await connection.run()
-        except (OSError, asyncio.CancelledError):
-            pass  # the server is down, and so is the connection; or the proxy is closed
-        finally:
-            self._connections.discard(connection)
-            connection.cut()
+
+    def _end(self, connection: _Connection, accepted: socket.socket) -> None:
+        """However far it has come: its task may have been cancelled before it began."""
+        self._connections.discard(connection)
+        connection.cut()
+        accepted.close()
+
+    async def _close(self) -> None:
+        if self._listener.fileno() != -1:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _rounds(10)  # the connections are closed in the loop
 
 
 async def _rounds(count: int) -> None:
@@ -198,26 +207,30 @@ class _Side(NamedTuple):
 class _Connection:
     """One connection of a client to a server; to nobody, where it was silent from its start."""
 
-    def __init__(self, proxy: Proxy, client: _Side, server: _Side) -> None:
-        self.server = server
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, proxy: Proxy) -> None:
+        self.task: asyncio.Task[None]
+        self.client: _Side | None = None
+        self.server: _Side | None = None
         self._silent = False
-        self._client = client
         self._proxy = proxy
         self._withheld: _Order | None = None  # what the server says now is lost with the connection
 
     def cut(self) -> None:
-        self._client.cut()
-        self.server.cut()
+        self.task.cancel()
+        for side in (self.client, self.server):
+            if side is not None:
+                side.cut()
 
     def fall_silent(self) -> None:
         self._silent = True
 
     async def run(self) -> None:
-        if self.server is self._client:
-            await self._client.reader.read(-1)
+        client, server = self.client, self.server
+        assert client
+        if server is None:
+            await client.reader.read(-1)
             return
-        pumps = [asyncio.ensure_future(self._send()), asyncio.ensure_future(self._answer())]
+        pumps = [asyncio.ensure_future(self._send(client, server)), asyncio.ensure_future(self._answer(client, server))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             if self._silent:
@@ -226,11 +239,11 @@ class _Connection:
             for pump in pumps:
                 pump.cancel()
 
-    async def _send(self) -> None:
+    async def _send(self, client: _Side, server: _Side) -> None:
         requests = Requests()
         late: list[bytes] = []
         order: _Order | None = None
-        while data := await self._client.read():
+        while data := await client.read():
             for message in requests.feed(data) if not self._silent else ():
                 if message.decides and self._withheld is None and (order := self._proxy.take_order()):
                     if order.loss == "request":
@@ -238,28 +251,28 @@ class _Connection:
                     if order.loss == "answer":
                         self._withheld, order = order, None
                 if order is None:
-                    self.server.writer.write(message.data)
+                    server.writer.write(message.data)
                     continue
                 late.append(message.data)
                 if message.asks:
-                    return await self._deliver_late(order, b"".join(late))
-            await self.server.write(b"")
+                    return await self._deliver_late(client, server, order, b"".join(late))
+            await server.write(b"")
         return None
 
-    async def _deliver_late(self, order: _Order, data: bytes) -> None:
-        self._client.cut()
+    async def _deliver_late(self, client: _Side, server: _Side, order: _Order, data: bytes) -> None:
+        client.cut()
         order.tell()
         self._withheld = order
         await asyncio.sleep(order.late_seconds)
-        await self.server.write(data)
+        await server.write(data)
         await asyncio.sleep(FORGOTTEN_SECONDS)  # the answer ends it
 
-    async def _answer(self) -> None:
-        while data := await self.server.read():
+    async def _answer(self, client: _Side, server: _Side) -> None:
+        while data := await server.read():
             if self._silent:
                 continue
             if self._withheld is None:
-                await self._client.write(data)
+                await client.write(data)
             elif data[-6:-1] == _READY:
                 return self._withheld.tell()
         return None

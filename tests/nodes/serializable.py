@@ -67,7 +67,10 @@ class Processes:
         """Make all calls, each process some, so that those that stand together are made at the same time."""
         began, step = time.monotonic(), len(self._processes)
         answers = await asyncio.gather(
-            *(ask(process, {"calls": calls[n::step]}) for n, process in enumerate(self._processes))
+            *(
+                ask(process, {"calls": calls[n::step], "since": app.database.log.version})
+                for n, process in enumerate(self._processes)
+            )
         )
         assert sum(answer["returned"] for answer in answers) + await end(app) == len(calls)
         self._seconds += time.monotonic() - began
@@ -107,7 +110,7 @@ async def process(number: int) -> AsyncGenerator[asyncio.subprocess.Process]:
         assert started.stdin
         started.stdin.close()
         try:
-            await asyncio.wait_for(started.wait(), 10)
+            await asyncio.wait_for(started.wait(), 30)
         except TimeoutError:
             started.kill()
             await started.wait()

@@ -90,9 +90,10 @@ async def test_a_function_that_another_node_cancels_as_it_is_claimed_does_not_ru
         # Both at once: it is claimed only once it is known here.
         faults.arm("job.claimed", lambda: cancel_it() if told else None)
         try:
-            clock = time.time() * 1000
-            id = await runs.runner.transaction(lambda ctx: ctx.scheduler.run_at(clock + 200, "app:add", {"n": 1}))
+            await runs.pause()
+            id = await runs.runner.transaction(lambda ctx: ctx.scheduler.run_after(0, "app:add", {"n": 1}))
             told.append(id)
+            await runs.resume()
             async for now in runs.subscribe("app:state", {"id": id}):
                 if now != "pending":
                     break
@@ -191,7 +192,7 @@ async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
 async def test_a_clock_that_is_off_is_set_by_the_server_and_a_manual_one_is_not(store: str) -> None:
     late = SystemClock()
     late.follow(late.now() - 3_600_000, time.perf_counter())
-    assert late.now() < time.time() * 1000 - 3_599_000
+    assert late.now() < time.time() * 1000 - 3_500_000
     manual = ManualClock(5_000.0)
     async with App(source(), store, clock=late), App(source(), store, clock=manual):
         assert abs(late.now() - time.time() * 1000) < 1_000
@@ -260,7 +261,7 @@ async def test_a_lost_message_delays_what_is_scheduled_elsewhere_by_a_beat(store
     async with App(source(), store) as app, App(source(), store) as other:
         for n in range(20):  # about half are for the other
             await app.mutation("app:schedule", {"name": "app:add", "args": {"n": n}})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for found in other.subscribe("app:notes"):
                 if sorted(found) == list(range(20)):
                     break

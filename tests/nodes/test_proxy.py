@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -66,7 +69,7 @@ async def lose(proxy: Proxy, loss: Loss, within: bool, late_seconds: float = 0.0
     lost = proxy.lose_commit(loss, late_seconds)
     with pytest.raises((OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
         await commit(connection, number, within)
-    await asyncio.wait_for(asyncio.wrap_future(lost), 5.0)
+    await asyncio.wait_for(asyncio.wrap_future(lost), 30)
     connection.terminate()
     return number
 
@@ -101,7 +104,7 @@ async def test_a_late_commit_happens_after_its_connection_was_lost(
     number = await lose(proxy, "late", within, late_seconds=0.3)
 
     assert not await is_committed(server, number)
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(30):
         while not await is_committed(server, number):
             await asyncio.sleep(0.01)
 
@@ -132,16 +135,49 @@ async def test_in_a_black_hole_nothing_is_answered_and_nobody_is_told(proxy: Pro
     old = await connect(proxy.port)
     proxy.black_hole()
 
-    with pytest.raises(TimeoutError):
-        await asyncpg.connect(f"postgresql://duly@127.0.0.1:{proxy.port}/duly", timeout=0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(START)
+    answer = asyncio.create_task(reader.read(1))
     asking = asyncio.create_task(old.fetch("SELECT 1"))
     proxy.heal()
 
     assert [(1,)] == await ask(proxy.port, "SELECT 1")
-    assert not asking.done()
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
+    for unanswered in (answer, asking):
+        assert not unanswered.done()
+        unanswered.cancel()
+    await asyncio.gather(answer, asking, return_exceptions=True)
     old.terminate()
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("before", range(6))
+def test_a_proxy_that_is_closed_closes_what_it_is_just_accepting(before: int) -> None:
+    """What it leaves open is found after the test, as in all tests."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        go_on.wait()
+
+    def close_after(rounds: int) -> None:
+        if rounds:
+            proxy._loop.call_soon_threadsafe(close_after, rounds - 1)
+        else:
+            proxy.close_soon().add_done_callback(lambda _: closed.set())
+
+    closed = threading.Event()
+    with (
+        ExitStack() as clients,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        Proxy(server.getsockname()[1]) as proxy,
+    ):
+        proxy._loop.call_soon_threadsafe(hold)
+        held.wait()
+        for _ in range(3):
+            clients.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+        close_after(before)  # it learns of both at once
+        go_on.set()
+        closed.wait()
 
 
 def message(kind: bytes, body: bytes) -> bytes:

@@ -147,9 +147,9 @@ async def test_whatever_an_action_raises_it_has_failed(name: str, what: str) -> 
     expected = f"got {what} from a function, expected a result or an error: no tea"
     async with Harness(MODULES) as t:
         with pytest.raises(FunctionError, match=expected):
-            await asyncio.wait_for(t.action(f"app:{name}", {"what": what}), 10)
+            await asyncio.wait_for(t.action(f"app:{name}", {"what": what}), 30)
         await t.mutation(schedule, {"name": name, "args": {"what": what}})
-        await asyncio.wait_for(t.run_until_idle(), 10)
+        await asyncio.wait_for(t.run_until_idle(), 30)
         [job] = await t.failures()
         assert job["state"]["error"].startswith(f"FunctionError: {expected}\n  at {name} (test_ends.py:")
 
@@ -160,7 +160,7 @@ async def test_whatever_is_odd_about_an_error_the_function_has_failed_and_others
     async with Harness(MODULES) as t:
         await t.mutation(schedule, {"name": name, "args": {"what": what}})
         await t.mutation(schedule, {"name": name, "args": {"what": "no text"}})
-        await asyncio.wait_for(t.run_until_idle(), 10)
+        await asyncio.wait_for(t.run_until_idle(), 30)
         first, second = await t.failures()
         assert first["state"]["error"].startswith(ODD[what][1])
         assert len(first["state"]["error"]) <= ERROR_TEXT_LENGTH_MAX
@@ -175,7 +175,7 @@ async def test_who_returns_what_no_store_can_hold_has_failed(name: str, what: st
         await t.transaction(
             lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 1_000}, f"app:{name}", {"what": what})
         )
-        await asyncio.wait_for(t.advance(1_000), 10)
+        await asyncio.wait_for(t.advance(1_000), 30)
         found = [failure.get("state", failure.get("status"))["error"] for failure in await t.failures()]
         assert len(found) == 2
         assert all(error.startswith("ReturnsValidationError: app:") for error in found)
@@ -209,7 +209,7 @@ async def test_an_end_that_cannot_be_recorded_is_recorded_as_that(monkeypatch: p
     async with Harness(MODULES) as t:
         await t.mutation(schedule, {"name": "cries", "args": {"what": "OfItsOwn"}})
         monkeypatch.setattr(jobs, "end_action", refuse)
-        await asyncio.wait_for(t.run_until_idle(), 10)
+        await asyncio.wait_for(t.run_until_idle(), 30)
         [job] = await t.failures()
         assert job["state"]["error"].startswith("KeyError: 'no such tea'")
 

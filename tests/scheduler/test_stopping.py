@@ -170,7 +170,7 @@ async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, second
     await asyncio.sleep(seconds)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(asyncio.shield(closing), 10)
+        await asyncio.wait_for(asyncio.shield(closing), 30)
     assert executor.running == 0
     found, [error] = await looked_up(store)
     assert found == ["failed"]
@@ -206,7 +206,7 @@ async def test_an_action_that_was_called_and_takes_longer_is_interrupted_and_its
     if is_cancelled:
         await asyncio.sleep(0.05)
         closing.cancel()
-    await asyncio.wait((closing,), timeout=10)
+    await asyncio.wait((closing,), timeout=30)
     assert closing.cancelled() == is_cancelled
     for call in calls:
         assert not call.cancelled()

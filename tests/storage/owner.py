@@ -25,9 +25,13 @@ async def notes(ctx: QueryCtx) -> list[str]:
     return [note["text"] async for note in ctx.db.query("notes")]
 
 
+closing = asyncio.Event()
+
+
 @action
 async def slow(ctx: ActionCtx) -> None:
     print("started", flush=True)
+    await closing.wait()  # however long what is done meanwhile takes
     await asyncio.sleep(2)
     await ctx.run_mutation("app:add", {"text": "slow"})
 
@@ -69,6 +73,7 @@ async def _do(app: App, command: str, text: str) -> object:
         child.start()
         return child.pid
     assert command == "close", command
+    closing.set()
     return await app.close()
 
 

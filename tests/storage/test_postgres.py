@@ -389,10 +389,10 @@ def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkey
     monkeypatch.setattr(lock, "LOCK_IDLE_MS", 300)
     engine, other = new_engine(), new_engine()
     with_notes(engine, 5)
-    engine.begin(exclusive=True)
     began = time.monotonic()
+    engine.begin(exclusive=True)
     assert put(other, 1, 5, 6) == 2
-    assert 0.1 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < 30
     with pytest.raises(StoreLostError):
         engine.commit(changes((NOTES, {1: update(1, 5, 9)})))
     engine.rollback()
@@ -630,7 +630,7 @@ def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address:
     error: BaseException | None = raised.value
     assert "secret" not in "".join(traceback.format_exception_only(error))
     assert re.match("postgresql://[^/@]*(/duly)?: ", str(error))
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
@@ -668,7 +668,7 @@ def test_a_server_that_never_answers_is_an_error_soon() -> None:
         began = time.monotonic()
         with pytest.raises(StoreError, match="cannot be reached"):
             engine_of(f"postgresql://somebody@127.0.0.1:{silent.getsockname()[1]}/duly").open()
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 30
 
 
 def test_a_missing_driver_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ def findings(paths: list[Path]) -> list[Finding]:
     """What pyright finds in strict mode."""
     command = [sys.executable, "-m", "pyright", "--project", str(HERE), "--pythonpath", sys.executable, "--outputjson"]
     quiet = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}  # otherwise it asks the network for a newer pyright
-    run = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=110)
+    run = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True, timeout=280)
     assert run.returncode in (0, 1), run.stderr
     report = json.loads(run.stdout)
     assert report["summary"]["filesAnalyzed"] == len(paths)

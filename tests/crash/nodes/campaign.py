@@ -37,7 +37,7 @@ SHARES: Final = {
 """How often each fault is drawn, in percent. Of few faults each is one of these, but not one that takes long."""
 COUNTS: Final = ("faults", *SHARES, "processes", "epochs", "calls that failed", "calls of unknown outcome")
 
-_ANSWERED_SECONDS: Final = 30.0  # calls wait up to 20 s for a store that is gone
+_ANSWERED_SECONDS: Final = 60.0  # calls wait up to 20 s for a store that is gone
 _SLOW_TIMES_MAX: Final = 4  # as long as what is stuck: functions that schedule each other for ever are no progress
 _PAUSE_SECONDS: Final = (0.0, 0.5)
 _SHARED_BY: Final = (1, 8, 10**9)  # all markers in one counter, some of them, none

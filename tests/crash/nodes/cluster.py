@@ -8,15 +8,17 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from tests import leaks
 from tests.crash.nodes.node import END, OPEN, REST, RESTING, NodeOrder, be
 from tests.nodes.proxy import Proxy
 from tests.postgres import Server
 
 NODES: Final = 3
-ENDS_SECONDS: Final = 20.0
+ENDS_SECONDS: Final = 60.0
 
 _processes: Any = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.crash.nodes.node"])
@@ -52,6 +54,8 @@ class Node:
         self.said = {}
         self._pipe, theirs = _processes.Pipe()
         self._process = _processes.Process(target=be, args=(order, theirs), name=f"node {self.number}")
+        with leaks.kept():  # that of the processes' server, which the first of them starts
+            forkserver.ensure_running()
         self._process.start()
         theirs.close()
 

@@ -17,7 +17,7 @@ from tests.crash.nodes.node import LOST_SECONDS
 from tests.crash.nodes.probe import EVERYTHING, Probe, Share
 from tests.nodes.proxy import Loss
 
-STUCK_SECONDS: Final = 15.0
+STUCK_SECONDS: Final = 60.0
 """What has not come after that long does not come any more."""
 SLOW_SECONDS: Final = 1.7
 """What takes longer is worth a look."""

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from random import Random
 
@@ -68,7 +69,9 @@ def test_the_same_seed_draws_the_same_faults() -> None:
 async def work(store: str, folder: Path) -> None:
     """Be one node that nothing happens to."""
     diary = load.keep_diary(folder / "diary-0")
-    async with App({"load": load, "schema": load.schema}, store) as app:
+    async with AsyncExitStack() as stack:
+        stack.callback(diary.close)
+        app = await stack.enter_async_context(App({"load": load, "schema": load.schema}, store))
         diary.write("epoch", app.database.epoch)
         client = Client(app, diary, Random(1), itertools.count(1))
         for _ in range(20):
@@ -81,7 +84,11 @@ async def work(store: str, folder: Path) -> None:
 def test_a_store_that_was_tampered_with_is_found_out(store_of: Callable[[str], str], tmp_path: Path) -> None:
     store = store_of("postgres")
     asyncio.run(work(store, tmp_path))
-    probe = Probe(store)
+    with closing(Probe(store)) as probe:
+        tamper(probe, tmp_path)
+
+
+def tamper(probe: Probe, folder: Path) -> None:
     [(table,)] = probe.fetch("SELECT number FROM duly.tables WHERE name = 'markers'")
     tampering = {
         WRONG: f"UPDATE duly.t{table}_markers SET document = replace(document, '\"number\":', '\"number\":9')",
@@ -90,11 +97,10 @@ def test_a_store_that_was_tampered_with_is_found_out(store_of: Callable[[str], s
         STUCK: "INSERT INTO duly.jobs SELECT id + 1, name, args, scheduled_time, 0, 'pending', lane, parent"
         " FROM duly.completed_jobs WHERE id = (SELECT min(id) FROM duly.completed_jobs)",
     }
-    assert [] == check(read_history(tmp_path, probe, 1, set()))
+    assert [] == check(read_history(folder, probe, 1, set()))
     for kind, sql in tampering.items():
         probe.fetch(sql)
-        assert kind in {violation.kind for violation in check(read_history(tmp_path, probe, 1, set()))}
-    probe.close()
+        assert kind in {violation.kind for violation in check(read_history(folder, probe, 1, set()))}
 
 
 @needs_postgres
@@ -104,12 +110,11 @@ def test_a_gap_in_the_log_and_an_epoch_of_two_processes_are_found_out(
     store = store_of("postgres")
     asyncio.run(work(store, tmp_path))
     (tmp_path / "diary-1").write_text((tmp_path / "diary-0").read_text())
-    probe = Probe(store)
-    probe.fetch("DELETE FROM duly.log WHERE version = (SELECT max(version) - 1 FROM duly.log)")
+    with closing(Probe(store)) as probe:
+        probe.fetch("DELETE FROM duly.log WHERE version = (SELECT max(version) - 1 FROM duly.log)")
 
-    integrity = read_history(tmp_path, probe, 2, set()).integrity
+        integrity = read_history(tmp_path, probe, 2, set()).integrity
 
-    probe.close()
     [epoch] = [line.number for line in read_diary(tmp_path, 0) if line.deed == "epoch"]
     assert f"the log lacks 1 versions; the epochs [{epoch}] were given twice" == integrity
 
@@ -130,9 +135,8 @@ def test_an_action_may_be_interrupted_only_where_something_has_happened_to_its_n
     store = store_of("postgres")
     asyncio.run(work(store, tmp_path))
     (tmp_path / "diary-0").write_text("".join(f"{line}\n" for line in lines))
-    probe = Probe(store)
 
-    history = read_history(tmp_path, probe, 1, disturbed)
+    with closing(Probe(store)) as probe:
+        history = read_history(tmp_path, probe, 1, disturbed)
 
-    probe.close()
     assert expected == history.undisturbed
