@@ -380,8 +380,8 @@ class Runner:
                     return None  # this process is lost: the next one will know
                 LOG.warning("%s has ended, which the store refuses to record; trying again", job.name)
             except Exception as unfit:  # then without what cannot be recorded
-                LOG.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
+                LOG.exception("%s has ended, which cannot be recorded as it is; trying again: %s", job.name, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
 
