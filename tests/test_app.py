@@ -161,15 +161,6 @@ async def test_many_callers_share_commits(store: str) -> None:
         assert app.database.log.version - before < 100
 
 
-async def test_a_call_that_is_canceled_after_it_was_queued_takes_effect(store: str) -> None:
-    async with App(MODULES, store) as app:
-        call = asyncio.ensure_future(app.mutation("app:insert", {"text": "x"}))
-        await asyncio.sleep(0)
-        call.cancel()
-        await app.mutation("app:insert", {"text": "y"})
-        assert await app.query("app:notes") == ["x", "y"]
-
-
 async def test_waiting_actions_do_not_block_mutations(store: str) -> None:
     async with App(MODULES, store) as app:
         await app.mutation("app:start_many", {"count": 100})

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from duly import App
+from duly import App, Limits, MutationCtx
+from duly.testing import Harness
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
@@ -58,6 +60,23 @@ def test_the_cron_of_the_readme_is_there(project: Path) -> None:
     run(project, "-m", "duly", "run", "orders:create_order", '{"items": ["tea"]}')
     [_, cron] = run(project, "-m", "duly", "crons", "list").stdout.splitlines()
     assert cron.startswith("delete archived orders  At 03:00 every day  Europe/Berlin  ")
+
+
+async def test_the_cron_of_the_readme_deletes_more_orders_than_one_call_may_read(project: Path) -> None:
+    orders = [{"items": [], "status": "archived" if n % 3 else "new"} for n in range(1_700)]
+    async with Harness(project / "backend", limits=Limits(documents_read_max=1_000)) as t:
+
+        async def add(ctx: MutationCtx) -> None:
+            for order in orders:
+                await ctx.db.insert("orders", order)
+
+        async def left(ctx: MutationCtx) -> list[str]:
+            return [order["status"] for order in await ctx.db.query("orders").collect()]
+
+        await t.transaction(add)
+        await t.advance(timedelta(days=1))
+        assert await t.failures() == []
+        assert await t.transaction(left) == ["new"] * 567
 
 
 def test_the_program_of_the_readme_runs(project: Path) -> None:

@@ -1,8 +1,9 @@
 """Who is there: everybody says so now and then, and is forgotten after a minute of silence."""
 
-from duly import MutationCtx, QueryCtx, internal_mutation, mutation, query
+from duly import MutationCtx, QueryCtx, internal, internal_mutation, mutation, query
 
 SILENCE_MS = 60_000
+AT_ONCE = 500
 
 
 @mutation
@@ -16,9 +17,13 @@ async def here(ctx: MutationCtx, user: str) -> None:
 
 @internal_mutation
 async def clear(ctx: MutationCtx) -> None:
-    silent = ctx.db.query("presence").with_index("by_seen", lambda q: q.lte("seen", ctx.now - SILENCE_MS))
-    async for one in silent:
+    """Some at a time, for a call has limits; it goes on until none is left."""
+    query = ctx.db.query("presence").with_index("by_seen", lambda q: q.lte("seen", ctx.now - SILENCE_MS))
+    silent = await query.take(AT_ONCE)
+    for one in silent:
         await ctx.db.delete(one["_id"])
+    if len(silent) == AT_ONCE:
+        await ctx.scheduler.run_after(0, internal.presence.clear)
 
 
 @query

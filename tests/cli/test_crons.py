@@ -142,11 +142,11 @@ def test_a_list_has_a_line_for_each_cron_in_the_order_of_their_creation(shop: Sh
         ["report", "At 02:15 every day", "UTC"],
         ["bill", "At 09:00 on the first day of every month", "UTC"],
     ]
-    assert lines[0][:3] == ["clear presence", "every 30 minutes", "2025-03-29 13:30:00"]
-    assert lines[1][3] == "2025-03-30 02:00:00"  # in the zone of the operator
-    assert lines[2][3] == "2025-03-30 03:15:00"
+    assert lines[0][:3] == ["clear presence", "every 30 minutes", "2025-03-29 12:30:00+00:00"]
+    assert lines[1][3] == "2025-03-30 03:00:00+02:00"  # in the zone of the cron, by what its clock shows then
+    assert lines[2][3] == "2025-03-30 02:15:00+00:00"
     assert lines[3][3:] == ["paused", "none yet"]
-    assert lines[4][:3] == ["mine", "every 90 minutes", "2025-03-29 14:30:00"]
+    assert lines[4][:3] == ["mine", "every 90 minutes", "2025-03-29 13:30:00+00:00"]
     assert re.fullmatch(r"success, \d+ d ago", lines[1][5])
     assert lines[1][6] == '"noted up"'
     assert re.fullmatch(r"failed, \d+ d ago", lines[2][5])
@@ -309,9 +309,9 @@ def test_the_history_tells_how_the_last_runs_ended_the_last_one_first(shop: Shop
     shop.do(unit)
     lines = [re.split(r"\s{2,}", line) for line in shop.shown("report")["history"]]
     assert [(line[0], *line[2:]) for line in lines] == [
-        ("2025-03-31 03:15:00", "skipped 3"),
-        ("2025-03-30 03:15:00", "failed", "0.000 s", "ValueError: no such report"),
-        ("2025-03-29 03:15:00", "failed", "0.000 s", "ValueError: no such report"),
+        ("2025-03-31 02:15:00+00:00", "skipped 3"),
+        ("2025-03-30 02:15:00+00:00", "failed", "0.000 s", "ValueError: no such report"),
+        ("2025-03-29 02:15:00+00:00", "failed", "0.000 s", "ValueError: no such report"),
     ]
     assert len(shop.shown("clear presence")["history"]) == 20
     assert len(shop.shown("clear presence", "--history", "100")["history"]) == 99
@@ -466,3 +466,14 @@ def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> 
         raise AssertionError
 
     assert "bill" in asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_cron_that_is_to_run_says_that_the_executor_is_paused(shop: Shop) -> None:
+    shop.passes(timedelta(minutes=1))
+    assert "paused" not in shop.run("show", "report").stderr
+    CliRunner().invoke(main, ["jobs", "pause", "--store", shop.store])
+    for command in ("list", "show", "trigger", "resume"):
+        result = shop.run(command, *([] if command == "list" else ["report"]))
+        assert result.exit_code == 0
+        assert "nothing starts: it was paused " in result.stderr
+    assert shop.run("pause", "report").stderr == ""

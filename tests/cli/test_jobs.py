@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -217,6 +218,19 @@ def test_a_list_says_that_the_executor_is_paused(shop: Shop) -> None:
     shop.duly("pause")
     assert "nothing starts: it was paused " in shop.run("list").stderr
     assert len(json.loads(shop.duly("list", "--json"))) == 1
+
+
+def test_what_waits_shows_that_the_executor_is_paused(shop: Shop) -> None:
+    [ran, _] = shop.schedule(("pay", 0), ("pay", 0), run=True)
+    [due, later] = shop.schedule(("note", 0), ("note", 5))
+    assert "paused" not in shop.duly("show", due)
+    shop.duly("pause")
+    for id in (due, later):
+        assert re.search(r"^paused +nothing starts: it was paused .+; duly jobs resume$", shop.duly("show", id), re.M)
+    assert "paused" not in shop.duly("show", ran)  # it waits for nothing
+    assert json.loads(shop.duly("show", due, "--json"))["state"] == {"kind": "pending"}
+    assert "nothing starts: it was paused " in shop.run("retry", ran).stderr
+    assert "nothing starts: it was paused " in shop.run("retry", "--function", "app:pay", "--yes").output
 
 
 @pytest.mark.parametrize(

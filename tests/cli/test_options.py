@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from duly.cli import main, options
+
+
+def test_the_help_has_all_of_what_each_command_is_for() -> None:
+    found = 0
+    for group in (main, *(command for command in main.commands.values() if isinstance(command, click.Group))):
+        text = " ".join(CliRunner().invoke(group, ["--help"]).output.split())
+        assert "..." not in text.replace("COMMAND [ARGS]...", "")
+        for command in group.commands.values():
+            sentence = " ".join((command.help or "").split()).partition(". ")[0].rstrip(".")
+            assert f"{command.name} {sentence}." in text
+            found += 1
+    assert found > 10
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from duly import ActionCtx, MutationCtx, action, crons, internal_mutation, mutation, query
 from duly.cli.terminal import print_runs
 from duly.functions.call_log import APP_LOG
+from duly.functions.context import QueryCtx
+from duly.testing import Harness
 
 
 @pytest.fixture
@@ -37,3 +42,69 @@ def test_a_line_that_nobody_reads_any_more_fails_nobody(log: logging.Logger, mon
     monkeypatch.setattr("click.echo", broken)
 
     log.warning("the disk is full")
+
+
+@mutation
+async def order(ctx: MutationCtx, items: list[str], note: str = "") -> str:
+    return await ctx.scheduler.run_after(0, pack, {"items": items})
+
+
+@internal_mutation
+async def pack(ctx: MutationCtx, items: list[str]) -> None:
+    if not items:
+        raise ValueError("nothing to pack")
+    ctx.log.info("packs %d", len(items))
+
+
+@query
+async def nothing(ctx: QueryCtx) -> None: ...
+
+
+@action
+async def take(ctx: ActionCtx, any: object) -> None: ...
+
+
+APP = {"shop": SimpleNamespace(order=order, pack=pack, nothing=nothing, take=take)}
+
+
+async def test_a_line_has_the_id_of_what_was_scheduled_and_the_arguments(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Harness(APP) as t:
+        id = await t.mutation(order, {"items": ["tea", "☕"]})
+        await t.run_until_idle()
+        failed = await t.mutation(order, {"items": []})
+        await t.run_until_idle()
+        await t.query(nothing)
+        await t.mutation(order, {"items": ["x" * 40] * 1000})
+        with pytest.raises(Exception, match="expected a value"):
+            await t.action(take, {"any": object()})
+        await t.transaction(lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 1000}, pack, {"items": ["a"]}))
+        await t.advance(1000)
+    lines = [re.sub(r"[0-9.]+ ms", "N ms", line[9:]) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == '✓ mutation shop:order N ms {"items":["tea","☕"]}'
+    assert lines[1] == "│ shop:pack: packs 2"
+    assert lines[2] == f'✓ mutation shop:pack scheduled N ms {id} {{"items":["tea","☕"]}}'
+    assert lines[3] == '✓ mutation shop:order N ms {"items":[]}'
+    assert lines[4] == f'✗ mutation shop:pack scheduled N ms {failed} {{"items":[]}}'
+    assert lines[5] == "  ValueError: nothing to pack"
+    assert lines[7] == "✓ query    shop:nothing N ms"
+    assert lines[8] == f'✓ mutation shop:order N ms {{"items":["{"x" * 40}","{"x" * 25}…'
+    assert lines[9].startswith("✗ action   shop:take N ms {'any': <object object at 0x")
+    assert '✓ mutation shop:pack scheduled N ms {"items":["a"]}' in lines  # a run of a cron has no id that shows one
+
+
+async def test_an_error_that_a_function_logs_is_printed_with_its_traceback(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def tell(ctx: MutationCtx) -> None:
+        try:
+            raise ValueError("no tea")
+        except ValueError:
+            ctx.log.exception("cannot go on")
+
+    async with Harness(APP) as t:
+        await t.transaction(tell)
+    lines = [line[9:] for line in capsys.readouterr().out.splitlines()]
+    assert lines[:2] == ["│ transaction: error cannot go on", "│ transaction: Traceback (most recent call last):"]
+    assert lines[-1] == "│ transaction: ValueError: no tea"

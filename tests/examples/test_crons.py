@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from duly import Limits, MutationCtx
 from duly.errors import InvalidScheduleError
+from duly.limits import DEFAULTS
 from duly.testing import Harness
 from tests.test_cli import dev, duly
 
@@ -25,8 +27,8 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
-def application() -> Harness:
-    return Harness(CRONS, start=START)
+def application(limits: Limits = DEFAULTS) -> Harness:
+    return Harness(CRONS, start=START, limits=limits)
 
 
 def done() -> Counter[str]:
@@ -72,6 +74,20 @@ async def test_a_month_of_crons() -> None:
         assert await t.query("reports:count", {"kind": "short"}) == 31
         assert await t.query("scores:champions") == [f"player {day}" for day in range(7)]
         assert await t.query("sessions:of") == ["bob"]
+        assert await t.failures() == []
+
+
+async def test_however_many_have_expired_they_are_deleted_some_at_a_time() -> None:
+    async def fill(ctx: MutationCtx) -> None:
+        for n in range(1_200):
+            await ctx.db.insert("sessions", {"user": f"user {n}", "expires": ctx.now})
+            await ctx.db.insert("presence", {"user": f"user {n}", "seen": ctx.now})
+
+    async with application(Limits(documents_read_max=1_000)) as t:
+        await t.transaction(fill)
+        await t.advance(DAY)
+        assert await t.query("sessions:of") == []
+        assert await t.query("presence:who") == []
         assert await t.failures() == []
 
 

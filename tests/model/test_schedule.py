@@ -154,6 +154,9 @@ def test_an_interval_keeps_its_phase_however_late_it_is() -> None:
     assert next_after(Interval(1_000), slot=5_000, now=4_000) == 6_000
 
 
+_DAYS = "the second, the 11th, the 12th, the 13th, the 21st, the 22nd, and the 23rd"
+
+
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -163,6 +166,10 @@ def test_an_interval_keeps_its_phase_however_late_it_is() -> None:
         (interval(1_500), "every 1.5 seconds"),
         (calendar("15 7 * * *"), "At 07:15 every day (UTC)"),
         (calendar("0 9 * * 1", BERLIN), "At 09:00 on Monday (Europe/Berlin)"),
+        (calendar("0 0 31 * *"), "At 00:00 on the 31st day of every month (UTC)"),
+        (calendar("0 0 2,11,12,13,21,22,23 * *"), f"At 00:00 on {_DAYS} day of month (UTC)"),
+        (calendar("*/22 * * * *"), "Every 22nd minute of every hour (UTC)"),
+        (calendar("0 0 1-31/21 * *"), "At 00:00 on every 21st day of month (UTC)"),
     ],
 )
 def test_a_schedule_is_said_in_words(given: Any, text: str) -> None:
@@ -200,6 +207,12 @@ def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any]
         ({"kind": "cron", "cron": "0 0 */29 2 1#5"}, "never matches"),
         ({"kind": "cron", "cron": "*/60 * * * *"}, "the minute is '*/60', expected steps of at most 59"),
         ({"kind": "cron", "cron": "0 1,5-9/24 * * *"}, "the hour is '1,5-9/24', expected steps of at most 23"),
+        ({"kind": "cron", "cron": "0 9 ? * MON"}, "the day of month is '?', expected 1-31, lists, ranges and steps of"),
+        ({"kind": "cron", "cron": "0 9 ? * MON"}, "instead of ? write *"),
+        ({"kind": "cron", "cron": "0 9 1 * ?"}, "or SUN-SAT, lists, ranges and steps of them; instead of ? write *"),
+        ({"kind": "cron", "cron": "0 0 9 ? * MON *"}, "with 7 fields, expected minute, hour"),
+        ({"kind": "cron", "cron": "0 0 9 ? * MON *"}, "@hourly; instead of ? write *"),
+        ({"kind": "cron", "cron": "? * * * *"}, "the minute is '?', expected 0-59, lists, ranges and steps of them; in"),
         ({"kind": "cron", "cron": "@reboot"}, "with 1 field, expected minute"),
         ({"kind": "interval", "ms": 2**60}, "got an interval of more than 1,000,000,000,000,000 ms, expected at"),
         ({"kind": "cron", "cron": "* * * *"}, "with 4 fields, expected minute, hour,"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from duly.cli import backup, crons, dev, jobs, migrate, run
+from duly.cli.commands import Commands
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="duly")  # which is looked up when it is asked for
 def main() -> None:
     """Functions that run when they should, exactly once."""

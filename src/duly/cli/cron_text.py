@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
-from duly.cli.times import both, duration, local, off
-from duly.clock import to_milliseconds
+from duly.cli.times import both, duration, off
+from duly.clock import to_datetime, to_milliseconds
 from duly.errors import InvalidScheduleError
 from duly.limits import OF_ANY_SIZE
 from duly.model import schedule as schedules
@@ -84,7 +84,7 @@ def _cells(known: Known, now: float) -> tuple[str, ...]:
         last += f"  {why}"
     running = "runs now; " if cron["runs"] else ""
     name, words = _cut(cron["name"], _CELL_LENGTH_MAX), _cut(_words(cron, schedule), _CELL_LENGTH_MAX)
-    return name, words, _zone(cron), _next_run(cron, now), f"{running}{last}"
+    return name, words, _zone(cron), _next_run(cron, schedule, now), f"{running}{last}"
 
 
 def _cut(text: str, length: int) -> str:
@@ -99,10 +99,16 @@ def _zone(cron: Cron) -> str:
     return cron["schedule"].get("tz", "")
 
 
-def _next_run(cron: Cron, now: float) -> str:
+def _next_run(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float) -> str:
     if "nextRunTime" not in cron:
         return "gave up" if "error" in cron else "paused"
-    return f"{local(cron['nextRunTime'])}  {off(cron['nextRunTime'], now)}"
+    return f"{_time(cron['nextRunTime'], schedule)}  {off(cron['nextRunTime'], now)}"
+
+
+def _time(time_ms: float, schedule: Schedule | InvalidScheduleError) -> str:
+    """By the clock of the schedule's zone; of an interval in UTC. In the local one where that zone is not known."""
+    zone = None if isinstance(schedule, InvalidScheduleError) else schedules.zone_of(schedule)
+    return to_datetime(time_ms).astimezone(zone).isoformat(" ", "seconds")
 
 
 def _outcome(log: Log) -> str:
@@ -143,7 +149,7 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
     if cron["queue"]:
         yield "waiting", [f"{len(cron['queue']):,} of its slots, until what runs has ended"]
     yield "next runs", _next_runs(cron, schedule, now)
-    yield "history", [line for log in known.logs for line in _past(log, now)] or ["none yet"]
+    yield "history", [line for log in known.logs for line in _past(log, schedule, now)] or ["none yet"]
 
 
 def _schedule(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
@@ -160,7 +166,7 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
     if "nextRunTime" not in cron:
         return iter(["none while it is paused"])
     if isinstance(schedule, InvalidScheduleError):
-        return iter([f"{_next_run(cron, now)}; those after it are not known here: {schedule}"])
+        return iter([f"{_next_run(cron, schedule, now)}; those after it are not known here: {schedule}"])
     if cron["nextRunTime"] > now:
         return upcoming(schedule, cron["nextRunTime"], now)
     passed = come(schedule, cron["nextRunTime"], now)
@@ -171,10 +177,10 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
     return chain([first], upcoming(schedule, passed.next, now))
 
 
-def _past(log: Log, now: float) -> Iterator[str]:
+def _past(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
     """Of the history: for when it was, how it ended, how long it took, what came of it; below that what it wrote."""
     kind = log["status"]["kind"]
-    time = f"{local(log['scheduledTime'])}  {off(log['scheduledTime'], now):10}"
+    time = f"{_time(log['scheduledTime'], schedule)}  {off(log['scheduledTime'], now):10}"
     outcome = click.style(_outcome(log), fg=_COLORS[kind]) + " " * (10 - len(_outcome(log)))
     took = "" if kind == SKIPPED else f"{(log['completedTime'] - log['startedTime']) / 1000:,.3f} s"
     yield f"{time}  {outcome}  {took:>9}  {_why(log)}".rstrip()

@@ -10,11 +10,12 @@ from typing import Final
 
 import click
 
-from duly.cli import cron_text, options
+from duly.cli import cron_text, options, pauses
+from duly.cli.commands import Commands
 from duly.cli.cron_text import Known
 from duly.cli.errors import errors_as_text
 from duly.cli.store import opened
-from duly.cli.times import both, off
+from duly.cli.times import both
 from duly.clock import SystemClock
 from duly.database.transaction import Transaction
 from duly.errors import InvalidScheduleError
@@ -30,7 +31,7 @@ _NAMED_MAX: Final = 12  # where the name of one is unknown
 _name: Final = click.argument("name", metavar="NAME")
 
 
-@click.group()
+@click.group(cls=Commands)
 def crons() -> None:
     """Look at crons, pause, resume and trigger them, try out an expression.
 
@@ -59,7 +60,7 @@ async def _list(store: str, as_json: bool) -> None:
             click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
             return
         if paused is not None:
-            click.echo(f"nothing starts: it was paused {off(paused, now)}; duly jobs resume", err=True)
+            click.echo(pauses.note(paused, now), err=True)
         if not found:
             click.echo("no crons", err=True)
             return
@@ -95,6 +96,7 @@ async def _show(store: str, name: str, history: int) -> None:
         known, now = await operating.read(database, partial(_one, ids=database.ids, name=name, history=history))
         for line in cron_text.whole(known, database.ids, now):
             click.echo(line)
+        await pauses.tell(database)
 
 
 async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
@@ -133,7 +135,7 @@ def pause(name: str, store: str) -> None:
 def resume(name: str, store: str) -> None:
     """Run a cron again, counted from now: what has passed meanwhile is not made up for."""
     with errors_as_text():
-        before, cron = asyncio.run(_act(store, name, model.resume))
+        before, cron = asyncio.run(_act(store, name, model.resume, runs=True))
         said = "resumed, and runs next at" if before["paused"] else "it was not paused, and runs next at"
         click.echo(f"{cron['name']}: {said} {both(cron['nextRunTime'])}")
 
@@ -144,14 +146,17 @@ def resume(name: str, store: str) -> None:
 def trigger(name: str, store: str) -> None:
     """Run a cron now, paused or not, beside its schedule: its next run stays when it is."""
     with errors_as_text():
-        cron, _ = asyncio.run(_act(store, name, model.trigger))
+        cron, _ = asyncio.run(_act(store, name, model.trigger, runs=True))
         click.echo(f"{cron['name']}: triggered; it runs as soon as an application does that executes")
 
 
-async def _act(store: str, name: str, act: model.Act) -> tuple[Cron, Cron]:
-    """What the cron was before, and what it is then."""
+async def _act(store: str, name: str, act: model.Act, runs: bool = False) -> tuple[Cron, Cron]:
+    """What the cron was before, and what it is then. If it `runs` then, what keeps it from that is said."""
     async with opened(store) as database:
-        return await operating.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
+        done = await operating.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
+        if runs:
+            await pauses.tell(database)
+        return done
 
 
 async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.Act) -> tuple[Cron, Cron]:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
+from duly.cli.pauses import note
 from duly.cli.times import both, local, off
 from duly.limits import OF_ANY_SIZE
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
@@ -61,17 +62,21 @@ class Relatives(NamedTuple):
     retries: tuple[list[Job], bool]
 
 
-def whole(job: Job, relatives: Relatives, ids: IdCodec, now: float) -> Iterator[str]:
+def whole(job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None) -> Iterator[str]:
     """All there is to know of one, a name and a value on each line."""
-    for name, lines in _fields(job, relatives, ids, now):
+    for name, lines in _fields(job, relatives, ids, now, paused):
         for position, line in enumerate(lines):
             yield click.style(f"{name if position == 0 else '':13}", dim=True) + line
 
 
-def _fields(job: Job, relatives: Relatives, ids: IdCodec, now: float) -> Iterator[tuple[str, Iterable[str]]]:
+def _fields(
+    job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None
+) -> Iterator[tuple[str, Iterable[str]]]:
     yield "id", [id_of(job, ids)]
     yield "function", [f"{job.name} ({job.lane})"]
     yield "state", [click.style(job.state, fg=_COLORS[job.state])]
+    if job.state == PENDING and paused is not None:
+        yield "paused", [note(paused, now)]
     times = {"created": creation_time(job.id), "scheduled": job.scheduled_time, "completed": job.completed_time}
     if job.due not in (None, job.scheduled_time):
         times["due"] = job.due

@@ -10,7 +10,8 @@ from typing import Final
 
 import click
 
-from duly.cli import job_text, options
+from duly.cli import job_text, options, pauses
+from duly.cli.commands import Commands
 from duly.cli.errors import errors_as_text
 from duly.cli.job_text import Relatives
 from duly.cli.store import opened
@@ -29,7 +30,7 @@ _STATES: Final = {state.lower(): state for state in (PENDING, IN_PROGRESS, SUCCE
 _COUNTED_MAX: Final = 100_000  # of more it is only said that they are more
 
 
-@click.group()
+@click.group(cls=Commands)
 def jobs() -> None:
     """Look at scheduled functions, cancel them, have them run again, pause them all.
 
@@ -91,9 +92,9 @@ def list_(
 
 async def _list(store: str, selection: Selection, limit: int | None, as_json: bool) -> None:
     async with opened(store) as database:
-        paused, now = await operating.read(database, _paused_and_now)
+        paused, now = await operating.read(database, pauses.paused_and_now)
         if paused is not None and not as_json:
-            click.echo(f"nothing starts: it was paused {off(paused, now)}; duly jobs resume", err=True)
+            click.echo(pauses.note(paused, now), err=True)
         shown, page, is_more = 0, list[Job](), False
         wanted = ROWS_AT_ONCE if limit is None else limit + 1
         if as_json:
@@ -127,10 +128,6 @@ def _print(page: list[Job], shown: int, as_json: bool, database: Database, now: 
     return count
 
 
-async def _paused_and_now(transaction: Transaction) -> tuple[float | None, float]:
-    return await executor_state.paused_since(transaction), transaction.now
-
-
 # show
 
 
@@ -147,24 +144,27 @@ def show(id: str, as_json: bool, store: str) -> None:
 async def _show(store: str, id: str, as_json: bool) -> None:
     async with opened(store) as database:
         number = _number(database, id)
-        job, relatives, now = await operating.read(database, partial(_with_relatives, number=number))
+        job, relatives = await operating.read(database, partial(_with_relatives, number=number))
+        paused, now = await operating.read(database, pauses.paused_and_now)
         if job is None:
             raise InvalidIdError(f"got {id}, expected one that exists: seven days after its end a function has expired")
-        lines = [job_text.as_json(job, database.ids)] if as_json else job_text.whole(job, relatives, database.ids, now)
-        for line in lines:
+        if as_json:
+            click.echo(job_text.as_json(job, database.ids))
+            return
+        for line in job_text.whole(job, relatives, database.ids, now, paused):
             click.echo(line)
 
 
-async def _with_relatives(transaction: Transaction, number: int) -> tuple[Job | None, Relatives, float]:
+async def _with_relatives(transaction: Transaction, number: int) -> tuple[Job | None, Relatives]:
     async def get(id: int | None) -> Job | None:
         row = None if id is None else await transaction.get(JOBS, id)
         return row if isinstance(row, Job) else None
 
     job = await get(number)
     if job is None:
-        return None, Relatives(None, ([], True), None, ([], True)), transaction.now
+        return None, Relatives(None, ([], True), None, ([], True))
     children, retries = await operating.children(transaction, job), await operating.retries(transaction, job)
-    return job, Relatives(await get(job.parent), children, await get(job.retry_of), retries), transaction.now
+    return job, Relatives(await get(job.parent), children, await get(job.retry_of), retries)
 
 
 def _number(database: Database, id: str) -> int:
@@ -289,6 +289,7 @@ async def _retry_these(store: str, ids: Sequence[str]) -> None:
         numbers = [_number(database, id) for id in ids]
         for id, new in zip(ids, await operating.commit(database, partial(_retry_all, ids=numbers)), strict=True):
             click.echo(f"{id} is scheduled anew as {database.ids.encode(JOBS.number, new)}")
+        await pauses.tell(database)
 
 
 async def _retry_all(transaction: Transaction, ids: Sequence[int]) -> list[int]:
@@ -306,6 +307,7 @@ async def _retry(store: str, ids: Sequence[int]) -> None:
         for first in range(0, len(ids), ROWS_AT_ONCE):
             some = ids[first : first + ROWS_AT_ONCE]
             await operating.commit(database, partial(_retry_all, ids=some))
+        await pauses.tell(database)
 
 
 # pause and resume
@@ -324,7 +326,7 @@ async def _pause(store: str) -> None:
         if await operating.commit(database, executor_state.pause):
             click.echo("paused: nothing starts until duly jobs resume, and what runs goes on")
         else:
-            paused, now = await operating.read(database, _paused_and_now)
+            paused, now = await operating.read(database, pauses.paused_and_now)
             since = "" if paused is None else f" since {both(paused)} ({off(paused, now)})"
             click.echo(f"it was paused already{since}")
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Final, TextIO, cast
 
 import click
 
 from duly.clock import to_datetime
 from duly.functions.call_log import APP_LOG
 from duly.functions.failure import describe
-from duly.functions.run import Run
+from duly.functions.run import LOG, Run
 
 if TYPE_CHECKING:
     from io import TextIOWrapper
+
+_ARGS_LENGTH_MAX: Final = 80
 
 
 def print_runs() -> None:
@@ -46,15 +48,26 @@ class _Terminal(logging.Handler):
             click.echo(f"{time} {_line_of(run)}")
         else:
             level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-            text = record.getMessage() if not record.exc_info else self.format(record)
+            is_told = not record.exc_info or record.name == LOG.logger.name  # in its message, without lines of duly
+            text = record.getMessage() if is_told else self.format(record)
+            name = record.name.removeprefix(f"{APP_LOG}.")
             for line in f"{level}{text}".split("\n"):
-                click.echo(f"{time} {click.style('│', dim=True)} {record.name}: {line}")
+                click.echo(f"{time} {click.style('│', dim=True)} {name}: {line}")
+
+
+def _shortened(args: str) -> str:
+    """Arguments, as many as fit a line; nothing where there are none."""
+    if args == "{}":
+        return ""
+    return args if len(args) <= _ARGS_LENGTH_MAX else f"{args[: _ARGS_LENGTH_MAX - 1]}…"
 
 
 def _line_of(run: Run) -> str:
     mark = click.style("✓", fg="green") if run.error is None else click.style("✗", fg="red")
     scheduled = click.style(" scheduled", dim=True) if run.is_scheduled else ""
     line = f"{mark} {run.kind:8} {click.style(run.function, bold=True)}{scheduled} {run.milliseconds:.1f} ms"
+    if what := " ".join(part for part in (run.job, _shortened(run.args)) if part):
+        line += f" {click.style(what, dim=True)}"
     if run.error is None:
         return line
     text = describe(run.error).replace("\n", "\n           ")

@@ -383,8 +383,8 @@ class Runner:
                 if type(refused) is StoreError:  # it may be the text that it cannot hold
                     error, account = error and plain(error), account.plain
             except Exception as unfit:  # then without what cannot be recorded
-                LOG.exception("%s has ended, which cannot be recorded as it is; trying again", job.name)
                 error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
+                LOG.exception("%s has ended, which cannot be recorded as it is; trying again: %s", job.name, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
 

@@ -85,6 +85,7 @@ def _read(cron: str, tz: str) -> Calendar:
             f"got the cron expression {cron!r:.80} with {len(fields)} field{'s' * (len(fields) != 1)}, expected minute,"
             " hour, day of month, month and day of week (and seconds before them, if wanted), or one of "
             + ", ".join(_ALIASES)
+            + _instead(cron)
         )
     for name, field in zip(names, fields, strict=True):
         for step in _steps.findall(field):
@@ -240,12 +241,17 @@ class Slot(NamedTuple):
 
 def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[Slot]:
     """The slots from the first one on, without end; the first tells of a change of the clock since now."""
-    zone = _zone(UTC if isinstance(schedule, Interval) else schedule.tz)
+    zone = zone_of(schedule)
     slot, before = first, _offset(to_datetime(now).astimezone(zone))
     while True:
         time = to_datetime(slot).astimezone(zone)
         yield Slot(time, _offset(time) - before)
         slot, before = next_after(schedule, slot, slot), _offset(time)
+
+
+def zone_of(schedule: Schedule) -> ZoneInfo:
+    """The zone whose clock a schedule goes by; of an interval UTC."""
+    return _zone(UTC if isinstance(schedule, Interval) else schedule.tz)
 
 
 def _offset(time: datetime) -> timedelta:
@@ -257,6 +263,8 @@ def words(schedule: Schedule) -> str:
 
     >>> words(calendar("15 7 * * 1", "Europe/Berlin")), words(interval(300_000))
     ('At 07:15 on Monday', 'every 5 minutes')
+    >>> words(calendar("0 0 31 * *"))
+    'At 00:00 on the 31st day of every month'
     """
     if isinstance(schedule, Interval):
         for ms, unit in _UNITS:
@@ -264,7 +272,16 @@ def words(schedule: Schedule) -> str:
                 count = int(schedule.ms // ms)
                 return f"every {unit}" if count == 1 else f"every {count:,} {unit}s"
         return f"every {schedule.ms / 1000:,} seconds"
-    return CronSim(schedule.cron, _SOME_DAY).explain()
+    return _ordinal.sub(_ordinal_of, CronSim(schedule.cron, _SOME_DAY).explain())
+
+
+_ordinal: Final = re.compile(r"\b([0-9]+)th\b")  # CronSim writes all but the first nine with th
+
+
+def _ordinal_of(match: re.Match[str]) -> str:
+    number = int(match[1])
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def describe(schedule: Schedule) -> str:
@@ -373,8 +390,14 @@ def _what_is_wrong(error: Exception, names: tuple[str, ...], fields: list[str]) 
         if str(error) == f"Bad {name.replace(' ', '-')}":
             low, high = _RANGES[name]
             names_too = f" or {_NAMED[name][0]}-{_NAMED[name][-1]}" if name in _NAMED else ""
-            return f"the {name} is {field!r}, expected {low}-{high}{names_too}, lists, ranges and steps of them"
+            expected = f"expected {low}-{high}{names_too}, lists, ranges and steps of them"
+            return f"the {name} is {field!r}, {expected}{_instead(field)}"
     return str(error)
+
+
+def _instead(text: str) -> str:
+    """What to write instead of the sign with which other systems leave a day open."""
+    return "; instead of ? write *" if "?" in text else ""
 
 
 def _is_day(field: str) -> bool:
