@@ -13,6 +13,7 @@ import pytest
 from duly import (
     UNSET,
     ActionCtx,
+    AppError,
     ArgumentValidationError,
     Limits,
     MutationCtx,
@@ -163,6 +164,20 @@ async def test_arguments_that_are_scheduled_are_plain_values() -> None:
         assert len(await t.transaction(lambda ctx: ctx.db.query("kept").collect())) == 2
         [job] = await t.jobs()
         assert same(job["args"][0]["value"])
+
+
+async def test_delays_times_and_the_data_of_errors_are_plain_too() -> None:
+    @mutation
+    async def fails(ctx: MutationCtx) -> None:
+        raise AppError(GIVEN)
+
+    async with Harness({"app": SimpleNamespace(anything=anything, fails=fails, stores=stores)}) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(Double(5), stores, {"value": GIVEN}))
+        await t.transaction(lambda ctx: ctx.scheduler.run_at(Double(t.now.timestamp() * 1000 + 5), fails))
+        assert all(type(job["scheduledTime"]) is float for job in await t.jobs())
+        with pytest.raises(AppError) as caught:
+            await t.mutation(fails)
+        assert same(t.app.client_error(caught.value).data)
 
 
 async def test_filters_and_ranges_take_what_documents_take() -> None:

@@ -97,9 +97,9 @@ async def test_null_is_stored_and_only_unset_removes() -> None:
         assert note["a"] is None and "b" not in note
 
 
-async def test_arguments_cannot_carry_unset() -> None:
+async def test_an_argument_that_is_unset_is_absent() -> None:
     async with Harness(NUMBERS) as t:
-        with pytest.raises(ArgumentValidationError, match="UNSET is for the fields of patch and for comparisons"):
+        with pytest.raises(ArgumentValidationError, match="at .n: missing required field"):
             await t.query("app:take_number", {"n": UNSET})
 
 
@@ -249,7 +249,23 @@ async def test_the_clock_stands_still_in_a_query_and_in_a_mutation(store: str) -
 
 @pytest.mark.parametrize(
     "value",
-    [-0.0, math.inf, -math.inf, 2**63 - 1, -(2**63), b"", "", [], {}, "\x00", "é\U0001f375", {"a" * 1024: 1}],
+    [
+        -0.0,
+        math.inf,
+        -math.inf,
+        2**63 - 1,
+        -(2**63),
+        b"",
+        "",
+        [],
+        {},
+        "\x00",
+        "é\U0001f375",
+        {"a" * 1024: 1},
+        {"é": 1},
+        {"": 1},
+        {"\n": 1},
+    ],
 )
 async def test_a_value_at_the_edge_comes_back_as_it_was(value: Any) -> None:
     async with Harness({"schema": SCHEMA}) as t:
@@ -265,7 +281,7 @@ async def test_not_a_number_comes_back_as_such() -> None:
         assert math.isnan((await t.transaction(lambda ctx: ctx.db.get(id)))["v"])
 
 
-@pytest.mark.parametrize("name", ["$x", "é", "", "a" * 1025, "\n"])
+@pytest.mark.parametrize("name", ["$x", "$", "é" * 1025])
 async def test_a_field_name_that_is_none_is_refused(name: str) -> None:
     async with Harness({"schema": SCHEMA}) as t:
         with pytest.raises(SchemaValidationError, match="got the field name"):

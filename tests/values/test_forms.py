@@ -130,6 +130,19 @@ def test_they_stand_wherever_annotations_do() -> None:
     assert has_forms(validator) and not has_forms(validator_of(dict[str, list[int] | None]))
 
 
+def test_they_may_be_the_keys_of_a_dict_where_they_are_text() -> None:
+    for annotation, key, text in ((dict[Colour, int], Colour.RED, "red"), (dict[UUID, int], KEY, str(KEY))):
+        validator = validator_of(annotation)
+        assert validator.check({text: 1}, STORE) == {key: 1}
+        assert validator.plain({key: 1}, STORE) == validator.plain({text: 1}, STORE) == {text: 1}
+        assert validator.written({key: 1}) == {text: 1} and validator.written({text: 1}) == {text: 1}
+    assert "at  (key " not in refusal(validator_of(dict[Colour, int]), {"green": 1})
+    assert refusal(validator_of(dict[Colour, int]), {"green": 1}).endswith(
+        'expected a Colour, one of "red", "blue", got "green"'
+    )
+    assert complaint(validator_of, dict[Size, int]) == "the keys of a record are strings or ids, got Size"
+
+
 def test_in_a_union_the_first_that_reads_a_text_decides() -> None:
     assert validator_of(UUID | str).check(str(KEY), STORE) == KEY
     assert validator_of(str | UUID).check(str(KEY), STORE) == str(KEY)
@@ -153,6 +166,10 @@ def test_an_enum_of_other_things_than_plain_values_is_a_type_error() -> None:
         "got the enum Corner with the value (0, 1) (tuple), expected values that are strings, numbers, booleans or"
         " None: members are stored by their values"
     )
+
+
+def test_an_enum_without_members_is_a_type_error() -> None:
+    assert complaint(validator_of, enum.Enum) == ("got the enum Enum, which has no members, expected one that has some")
 
 
 def test_an_enum_with_another_member_is_another_declaration() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from duly.errors import LimitError, ValidationError
 from duly.limits import Limits
-from duly.values.checks import to_plain
+from duly.values.plain import to_plain
 from duly.values.value import UNSET, check_document, check_size, dumps, loads, size
 
 scalars = (

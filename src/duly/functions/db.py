@@ -14,10 +14,11 @@ from duly.functions.queries import Query
 from duly.functions.reading import Reading
 from duly.storage.engine import JOBS, SYSTEM_TABLES, Row
 from duly.values.annotations import Id
-from duly.values.checks import Mismatch, show, to_plain
+from duly.values.checks import Mismatch, show
 from duly.values.documents import D, I, M
 from duly.values.ids import creation_time
 from duly.values.paths import declares
+from duly.values.plain import to_plain
 from duly.values.schema import Table, check_table_name
 from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads, size
 

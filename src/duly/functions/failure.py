@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, cast
 from duly.database.watchdog import Interruption, is_application
 from duly.errors import AppError
 from duly.limits import OF_ANY_SIZE
-from duly.values.value import UNSET, NotAValueError, dumps
+from duly.values.value import UNSET, NotAValueError, dumps, loads
 
 _DULY: Final = str(Path(__file__).parent.parent) + os.sep
 _FRAMES_MAX: Final = 8
@@ -150,15 +150,15 @@ class ClientError:
 
 def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
     """An AppError with its data; of others the text in development, and in production no word."""
-    if isinstance(error, AppError) and _is_value(error.data):
-        return ClientError(str(error), request_id, error.data)
+    if isinstance(error, AppError) and (data := _plain(error.data)) is not UNSET:
+        return ClientError(str(error), request_id, data)
     text = describe(error) if development else "Server Error"
     return ClientError(f"[Request ID: {request_id}] {text}", request_id)
 
 
-def _is_value(data: object) -> bool:
+def _plain(data: object) -> object:
+    """The data of an AppError as a plain value; UNSET if it is none."""
     try:
-        dumps(data, OF_ANY_SIZE)
+        return loads(dumps(data, OF_ANY_SIZE))
     except NotAValueError:
-        return False
-    return True
+        return UNSET

@@ -23,8 +23,9 @@ from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.model.crons import Spec
-from duly.values.checks import Ids, Mismatch, Validator, to_plain
+from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.fingerprints import fingerprint_of_schema
+from duly.values.plain import to_plain
 from duly.values.pydantic_data import without_hidden
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
 from duly.values.value import NotAValueError, check_size, dumps, loads

@@ -155,7 +155,7 @@ def delay_ms(delay: object) -> float:
     if not 0 <= delay < math.inf:  # neither is NaN
         shown = max(delay, -_FOREVER_MS) if isinstance(delay, int) else delay
         raise InvalidScheduleError(f"got a delay of {shown} ms, expected a finite one that is not negative")
-    return min(delay, _FOREVER_MS)
+    return float(min(delay, _FOREVER_MS))  # no instance of a subclass
 
 
 def moment_ms(when: object) -> float:

@@ -20,7 +20,6 @@ from duly.values.checks import (
     Mismatch,
     TypeValidator,
     Validator,
-    to_plain,
 )
 from duly.values.containers import (
     ArrayValidator,
@@ -32,6 +31,7 @@ from duly.values.containers import (
 )
 from duly.values.forms import form_of, has_forms
 from duly.values.models import DataclassValidator, LeftToPydantic, PydanticValidator, parses_itself, pydantic_keys
+from duly.values.plain import to_plain
 from duly.values.pydantic_data import is_pydantic
 from duly.values.value import UNSET
 

@@ -237,7 +237,7 @@ class RecordValidator(Validator):
     __slots__ = ("keys", "values")
 
     def __init__(self, keys: Validator, values: Validator) -> None:
-        if keys.kinds() != frozenset((str,)):
+        if (keys.kinds() or frozenset()) & _JSON_KINDS != frozenset((str,)):  # a member of an enum may be a text
             raise TypeError(f"the keys of a record are strings or ids, got {keys.describe()}")
         self.keys = keys
         self.values = values
@@ -246,30 +246,36 @@ class RecordValidator(Validator):
         given: Any = value
         if not isinstance(value, dict):
             raise self.mismatch(value)
-        result, sure = given, self.values.sure
+        result, sure, renamed = given, self.values.sure, False
         for key, item in given.items():
-            self._check_key(key, ids)
+            renamed = self._check_key(key, ids) is not key or renamed
             if type(item) is sure:
                 continue
             checked = _check_item(self.values, given, key, ids)
             if checked is not item:
                 result = given.copy() if result is given else result
                 result[key] = checked
-        return result
+        return {self._check_key(key, ids): item for key, item in result.items()} if renamed else result
 
     def written(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        given = cast("dict[str, Any]", value)
-        return _changed(given, ((key, self.values.written(item)) for key, item in given.items()))
+        given = cast("dict[Any, Any]", value)
+        changed = _changed(given, ((key, self.values.written(item)) for key, item in given.items()))
+        names = {key: self.keys.written(key) for key in given}
+        if all(name is key for key, name in names.items()):
+            return changed
+        return {names[key]: item for key, item in changed.items()}
 
-    def _check_key(self, key: Any, ids: Ids) -> None:
-        if type(key) is not self.keys.sure:
-            try:
-                self.keys.check(key, ids)
-            except Mismatch as mismatch:
-                mismatch.under(f" (key {show(key)})")
-                raise
+    def _check_key(self, key: Any, ids: Ids) -> Any:
+        """The key as it is to be: a text that names a member of an enum is one."""
+        if type(key) is self.keys.sure:
+            return key
+        try:
+            return self.keys.check(key, ids)
+        except Mismatch as mismatch:
+            mismatch.under(f" (key {show(key)})")
+            raise
 
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
         keys, values = change(self.keys), change(self.values)
@@ -347,7 +353,7 @@ class UnionValidator(Validator):
         return self.members
 
 
-_JSON_KINDS: Final = (str, int, float, bool, bytes, type(None), list, dict)
+_JSON_KINDS: Final = frozenset((str, int, float, bool, bytes, type(None), list, dict))
 
 
 def present_field(field: Validator) -> Validator:

@@ -101,6 +101,8 @@ class EnumValidator(FormValidator):
     def __init__(self, kind: type[Enum]) -> None:
         super().__init__(kind)
         self._values = tuple(member.value for member in kind)
+        if not self._values:
+            raise TypeError(f"got the enum {kind.__name__}, which has no members, expected one that has some")
         for value in self._values:
             if type(value) not in (str, int, float, bool, type(None)):
                 raise TypeError(

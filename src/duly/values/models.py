@@ -8,20 +8,10 @@ from contextlib import suppress
 from typing import Any, cast
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import (
-    SYSTEM_FIELDS,
-    AnyValidator,
-    Ids,
-    Kinds,
-    Mismatch,
-    Validator,
-    fields_of,
-    show,
-    step,
-    writers,
-)
+from duly.values.checks import AnyValidator, Ids, Kinds, Mismatch, Validator, show, step
 from duly.values.containers import ObjectValidator, UnionValidator
 from duly.values.forms import has_forms
+from duly.values.plain import SYSTEM_FIELDS, fields_of, writers
 from duly.values.pydantic_data import is_pydantic
 
 

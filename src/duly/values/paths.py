@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import AnyValidator, Validator, to_plain
+from duly.values.checks import AnyValidator, Validator
 from duly.values.containers import ObjectValidator, RecordValidator, UnionValidator, present_field
 from duly.values.models import ModelValidator
+from duly.values.plain import to_plain
 
 
 def check_path(document: Validator, path: str, place: str) -> None:

@@ -18,7 +18,8 @@ import orjson
 
 from duly.errors import LimitError, SchemaValidationError, ValidationError
 from duly.limits import DEFAULTS, FIELD_NAME_LENGTH_MAX, Limits
-from duly.values.checks import UNSET, step, to_plain
+from duly.values.checks import step
+from duly.values.plain import UNSET, to_plain
 
 Document = dict[str, Any]
 
