@@ -38,6 +38,7 @@ class Registered:
 
     __slots__ = (
         "_arguments",
+        "_fits",
         "_limits",
         "_returns",
         "blocking",
@@ -58,6 +59,7 @@ class Registered:
         self.handler: Callable[..., Any] = function.handler
         self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
         self._arguments = function.takes.bind(models)
+        self._fits = self._arguments.shape.check
         self._returns = None if function.gives is None else function.gives.bind(models)
         # Most handlers return nothing: the runner asks this before it asks for `result`.
         self.returns_none = self._returns is None or _accepts_none(self._returns)
@@ -79,7 +81,7 @@ class Registered:
         Most are plain values, so that nothing has to be made of the JSON: what does not fit as it is may do so as that.
         """
         try:
-            self._arguments.shape.check({} if args is None else args, ids)
+            self._fits({} if args is None else args, ids)
         except Exception:  # those of an application's classes are any
             try:
                 self.arguments(text, ids)
