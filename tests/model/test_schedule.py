@@ -212,7 +212,10 @@ def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any]
         ({"kind": "cron", "cron": "0 9 1 * ?"}, "or SUN-SAT, lists, ranges and steps of them; instead of ? write *"),
         ({"kind": "cron", "cron": "0 0 9 ? * MON *"}, "with 7 fields, expected minute, hour"),
         ({"kind": "cron", "cron": "0 0 9 ? * MON *"}, "@hourly; instead of ? write *"),
-        ({"kind": "cron", "cron": "? * * * *"}, "the minute is '?', expected 0-59, lists, ranges and steps of them; in"),
+        (
+            {"kind": "cron", "cron": "? * * * *"},
+            "the minute is '?', expected 0-59, lists, ranges and steps of them; in",
+        ),
         ({"kind": "cron", "cron": "@reboot"}, "with 1 field, expected minute"),
         ({"kind": "interval", "ms": 2**60}, "got an interval of more than 1,000,000,000,000,000 ms, expected at"),
         ({"kind": "cron", "cron": "* * * *"}, "with 4 fields, expected minute, hour,"),
