@@ -118,10 +118,10 @@ def test_a_closed_store_is_backed_up_and_left_as_it_was(file: Path, tmp_path: Pa
 def test_what_runs_was_pending_in_a_backup_runs_again_once_it_is_restored(file: Path, tmp_path: Path) -> None:
     with owner(file) as running:
         assert running.says() == "open"
-        assert "started" in (running.ask("slow"), running.says())
+        assert "started" in (running.ask("act"), running.says())
         assert backup(file, tmp_path / "backup.db")[0] == 0
         assert running.ask("close") == "None"
-    assert notes(file) == "['slow']"
+    assert notes(file) == "['closing']"
     assert restore(tmp_path / "backup.db", file)[0] == 0
     assert notes(file) == "[]"
     with closing(sqlite3.connect(file)) as restored:

@@ -1,7 +1,7 @@
 """A program that owns a store until it is told otherwise: `python -m tests.storage.owner ADDRESS [WAIT_SECONDS]`.
 
 It says "open", then does what the lines of its input say, and answers each: `add TEXT`, `notes`, `fork` (a child that
-sleeps, by its process id), `slow` (starts an action that takes two seconds), `close`.
+sleeps, by its process id), `act` (starts an action that says "started" and ends two seconds after `close`), `close`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,21 @@ async def notes(ctx: QueryCtx) -> list[str]:
     return [note["text"] async for note in ctx.db.query("notes")]
 
 
+@action
+async def slow(ctx: ActionCtx) -> None:
+    await asyncio.sleep(2)
+    await ctx.run_mutation("app:add", {"text": "slow"})
+
+
 closing = asyncio.Event()
 
 
 @action
-async def slow(ctx: ActionCtx) -> None:
+async def until_closing(ctx: ActionCtx) -> None:
     print("started", flush=True)
     await closing.wait()  # however long what is done meanwhile takes
     await asyncio.sleep(2)
-    await ctx.run_mutation("app:add", {"text": "slow"})
+    await ctx.run_mutation("app:add", {"text": "closing"})
 
 
 @mutation
@@ -41,7 +47,21 @@ async def start_slow(ctx: MutationCtx) -> None:
     await ctx.scheduler.run_after(0, "app:slow")
 
 
-MODULES = {"app": SimpleNamespace(add=add, notes=notes, slow=slow, start_slow=start_slow)}
+@mutation
+async def start_until_closing(ctx: MutationCtx) -> None:
+    await ctx.scheduler.run_after(0, "app:until_closing")
+
+
+MODULES = {
+    "app": SimpleNamespace(
+        add=add,
+        notes=notes,
+        slow=slow,
+        until_closing=until_closing,
+        start_slow=start_slow,
+        start_until_closing=start_until_closing,
+    )
+}
 
 
 async def main(store: str, wait_for_owner: float) -> None:
@@ -66,8 +86,8 @@ async def _do(app: App, command: str, text: str) -> object:
         return await app.mutation("app:add", {"text": text})
     if command == "notes":
         return await app.query("app:notes")
-    if command == "slow":
-        return await app.mutation("app:start_slow")
+    if command == "act":
+        return await app.mutation("app:start_until_closing")
     if command == "fork":
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         child.start()

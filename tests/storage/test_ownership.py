@@ -224,14 +224,14 @@ async def test_a_store_that_another_process_opened_in_spite_of_the_lock_is_left_
 def test_a_process_waits_for_an_owner_that_is_closing(file: Path) -> None:
     with owner(file) as first:
         assert first.says() == "open"
-        assert first.ask("slow") in ("None", "started")
+        assert first.ask("act") in ("None", "started")
         first.says()
         first.tell("close")
         while ownership._closing_seconds(str(file)) is None:
             time.sleep(0.01)
         with owner(file, wait_for_owner=0.0) as second:
             assert second.says() == "open"
-            assert second.ask("notes") == "['slow']"  # the action of the first one has ended meanwhile
+            assert second.ask("notes") == "['closing']"  # the action of the first one has ended meanwhile
 
 
 async def test_an_owner_that_does_not_close_is_waited_for_as_long_as_asked_for(
