@@ -312,7 +312,7 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            LOG.error("a cron is paused, for its clock cannot go on: %s", describe(error), exc_info=error)
+            LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
