@@ -22,7 +22,7 @@ from duly.database.transaction import Transaction
 from duly.errors import AppError, DulyError, LoadError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
-from duly.functions.failure import ClientError, describe, for_client
+from duly.functions.failure import ClientError, describe, for_client, loggable
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
@@ -279,7 +279,7 @@ class App:
         """
         request_id = f"{self._random.getrandbits(64):016x}"
         if not isinstance(error, AppError):
-            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
+            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=loggable(error))
         return for_client(error, self.development, request_id)
 
     def _find(self, ref: Any, kind: str) -> Registered:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -165,6 +166,22 @@ async def test_whatever_is_odd_about_an_error_the_function_has_failed_and_others
         assert first["state"]["error"].startswith(ODD[what][1])
         assert len(first["state"]["error"]) <= ERROR_TEXT_LENGTH_MAX
         assert second["state"]["error"].startswith(ODD["no text"][1])
+
+
+@pytest.mark.parametrize("what", ODD)
+async def test_whatever_is_odd_about_an_error_a_log_in_a_file_tells_of_it(what: str, tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    logging.getLogger("duly").addHandler(handler)
+    try:
+        async with Harness(MODULES) as t:
+            await t.mutation(schedule, {"name": "changes_oddly", "args": {"what": what}})
+            await asyncio.wait_for(t.run_until_idle(), 10)
+    finally:
+        logging.getLogger("duly").removeHandler(handler)
+        handler.close()
+    told = (tmp_path / "log").read_text(encoding="utf-8")
+    assert told.startswith("mutation app:changes_oddly ")
+    assert ODD[what][1].partition(" ")[0].replace("?", "\0") in told
 
 
 @pytest.mark.parametrize("what", ["surrogate", "name", "object", "int"])
