@@ -12,6 +12,7 @@ import pytest
 
 from duly import (
     ActionCtx,
+    App,
     FunctionError,
     LimitError,
     Limits,
@@ -406,6 +407,29 @@ async def test_a_ctx_that_blocks_is_refused_where_it_would_wait_for_itself() -> 
             kept["door"].set()
             await call
         assert await t.query(items) == ["tea", "cake"]
+
+
+@mutation
+async def call_the_app(ctx: MutationCtx) -> None:
+    app: App = kept["app"]
+    for use in (
+        lambda: app.mutation(add, {"item": "late"}),
+        lambda: app.run(add, {"item": "late"}),
+        lambda: app.query(items),
+        app.pause,
+        app.stats,
+    ):
+        with pytest.raises(FunctionError, match="got a call of the app in a query or mutation, expected one of `ctx`"):
+            await use()
+
+
+async def test_a_mutation_that_calls_the_app_is_told_so_and_nothing_is_done() -> None:
+    async with Harness(APP) as t:
+        kept["app"] = t.app
+        await t.mutation(call_the_app)
+        await t.mutation(add, {"item": "tea"})
+        assert await t.query(items) == ["tea"]
+        assert (await t.app.stats()).paused_since is None
 
 
 @action
