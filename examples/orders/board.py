@@ -152,7 +152,7 @@ class Heard(logging.Handler):
         self._board = board
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._board.hear(record.name, record.getMessage())
+        self._board.hear(record.name.removeprefix("duly.app."), record.getMessage())
 
 
 def _coloured(state: str) -> str:

@@ -19,7 +19,7 @@ from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
-from duly.errors import AppError, DulyError, LoadError, StoreError
+from duly.errors import AppError, DulyError, FunctionError, LoadError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
 from duly.functions.failure import ClientError, describe, for_client, loggable
@@ -307,7 +307,13 @@ class App:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
         if self._open.is_orphaned:
             raise StoreError(_ORPHANED)
-        if _running_loop() not in (self._open.loop, None):
+        running = _running_loop()
+        if running is None and self._open.database.drives_here():
+            raise FunctionError(
+                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…):"
+                " that is part of its transaction"
+            )
+        if running not in (self._open.loop, None):
             raise StoreError(
                 "got a call from another event loop than the one that opened the app, expected it from that one; from"
                 " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import MutableMapping
 from contextlib import suppress
+from traceback import format_exception
 from typing import Any
 
 
@@ -23,4 +24,16 @@ class _Contained(logging.LoggerAdapter[logging.Logger]):
 
 def log_of(name: str) -> logging.LoggerAdapter[logging.Logger]:
     """The logger of a name, such as `duly.run`, which swallows what its handlers raise."""
-    return _Contained(logging.getLogger(name))
+    logger = logging.getLogger(name)
+    logger.addFilter(_make_writable)  # which is added once, however often
+    return _Contained(logger)
+
+
+def _make_writable(record: logging.LogRecord) -> bool:
+    """Escape what no encoding has, where a traceback holds such text: handlers would fail, and lose the record."""
+    if record.exc_info and record.exc_info[1] is not None and record.exc_text is None:
+        text = "".join(format_exception(record.exc_info[1])).rstrip("\n")
+        writable = text.encode("utf-8", "backslashreplace").decode()
+        if writable != text:
+            record.exc_text = writable
+    return True

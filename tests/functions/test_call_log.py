@@ -153,3 +153,30 @@ async def test_a_run_of_a_cron_keeps_its_lines_whatever_the_program_wants_to_see
         assert run["logLines"] == ["info"]
         told = [text for _, text in handler.told]
         assert told == (["debug", "info"] if level == logging.DEBUG else [])
+
+
+@mutation
+async def fail(ctx: MutationCtx, items: list[str]) -> None:
+    raise ValueError("no tea")
+
+
+async def test_a_record_of_a_run_has_what_there_is_to_know_of_it() -> None:
+    with handler_of("duly.run", logging.INFO) as handler:
+        async with Harness({"shop": SimpleNamespace(fail=fail, read=read)}) as t:
+            await t.query("shop:read")
+            id = await t.transaction(lambda ctx: ctx.scheduler.run_after(0, "shop:fail", {"items": ["tea"]}))
+            await t.run_until_idle()
+            with pytest.raises(ValueError, match="no tea"):
+                await t.mutation("shop:fail", {"items": []})
+            schedule = {"kind": "interval", "ms": 1000}
+            await t.transaction(lambda ctx: crons.register(ctx, schedule, "shop:fail", {"items": []}))
+            await t.advance(1000)
+    runs = [(record.levelname, vars(record)["run"]) for record in handler.records]
+    assert [(level, run.kind, run.function, run.is_scheduled, run.job, run.args) for level, run in runs] == [
+        ("INFO", "query", "shop:read", False, None, "{}"),
+        ("ERROR", "mutation", "shop:fail", True, id, '{"items":["tea"]}'),
+        ("INFO", "mutation", "shop:fail", False, None, '{"items":[]}'),
+        ("ERROR", "mutation", "shop:fail", True, None, '{"items":[]}'),
+    ]
+    assert [None if run.error is None else str(run.error) for _, run in runs] == [None, *["no tea"] * 3]
+    assert all(run.milliseconds >= 0 for _, run in runs)

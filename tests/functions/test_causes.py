@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -166,6 +167,31 @@ async def test_what_duly_handles_beside_is_no_cause(store: str) -> None:
             r"\n  at make_a_table_and_fail \(test_causes.py:\d+\)",
             describe(raised.value),
         )
+
+
+class OddError(Exception):
+    """Its text is no Unicode, as that of an error about a file name may be."""
+
+
+@mutation
+async def fail_oddly(ctx: MutationCtx) -> None:
+    raise OddError("caf\udce9 ☕")
+
+
+async def test_a_record_of_an_error_with_any_text_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "log.txt"
+    handler = logging.FileHandler(file, encoding="utf-8")
+    logging.getLogger("duly").addHandler(handler)
+    try:
+        async with Harness(APP) as t:
+            await t.transaction(lambda ctx: ctx.scheduler.run_after(0, fail_oddly))
+            await t.run_until_idle()
+    finally:
+        logging.getLogger("duly").removeHandler(handler)
+        handler.close()
+    message, *_, last = file.read_text(encoding="utf-8").splitlines()
+    assert message.endswith("OddError: caf\\udce9 ☕")
+    assert last.endswith("OddError: caf\\udce9 ☕")
 
 
 # Texts.

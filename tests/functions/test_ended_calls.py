@@ -12,6 +12,7 @@ import pytest
 
 from duly import (
     ActionCtx,
+    App,
     FunctionError,
     LimitError,
     Limits,
@@ -94,6 +95,9 @@ async def use_kept(_: object) -> None:
         id = kept["id"]
         uses += [
             lambda: ctx.db.get(id),
+            lambda: ctx.db.get_many([id]),
+            lambda: ctx.db.query("items").count(),
+            lambda: ctx.db.query("items").paginate(num_items=1),
             lambda: ctx.db.insert("items", {"item": "late"}),
             lambda: ctx.db.insert("new_table", {}),
             lambda: ctx.db.patch(id, {"item": "late"}),
@@ -403,6 +407,44 @@ async def test_a_ctx_that_blocks_is_refused_where_it_would_wait_for_itself() -> 
             kept["door"].set()
             await call
         assert await t.query(items) == ["tea", "cake"]
+
+
+@mutation
+async def call_the_app(ctx: MutationCtx) -> None:
+    app: App = kept["app"]
+    for use in (
+        lambda: app.mutation(add, {"item": "late"}),
+        lambda: app.run(add, {"item": "late"}),
+        lambda: app.query(items),
+        app.pause,
+        app.stats,
+    ):
+        with pytest.raises(FunctionError, match="got a call of the app in a query or mutation, expected one of `ctx`"):
+            await use()
+
+
+async def test_a_mutation_that_calls_the_app_is_told_so_and_nothing_is_done() -> None:
+    async with Harness(APP) as t:
+        kept["app"] = t.app
+        await t.mutation(call_the_app)
+        await t.mutation(add, {"item": "tea"})
+        assert await t.query(items) == ["tea"]
+        assert (await t.app.stats()).paused_since is None
+
+
+@action
+def wait_for_nothing(ctx: SyncActionCtx) -> None:
+    closed = ctx._ctx.run_query(items)  # pyright: ignore[reportPrivateUsage]
+    closed.close()
+    with pytest.raises(FunctionError, match=ENDED):
+        ctx.wait(closed)
+    with pytest.raises(TypeError, match="is required"):
+        ctx.wait(5)  # pyright: ignore
+
+
+async def test_what_cannot_be_awaited_holds_up_no_thread() -> None:
+    async with Harness(APP) as t:
+        await t.action(wait_for_nothing)
 
 
 async def blocking() -> None:

@@ -244,7 +244,7 @@ class _Ended(Transaction):
         raise ended()
 
     catalog = property(_refuse)  # pyright: ignore[reportAssignmentType, reportIncompatibleUnannotatedOverride]
-    child = get = scan = scan_unnoted = new_id = create_table = write = merge = _refuse  # pyright: ignore
+    child = count = get = get_many = scan = scan_unnoted = new_id = create_table = write = merge = _refuse  # pyright: ignore
 
 
 def ended() -> FunctionError:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
+from inspect import CORO_CLOSED, getcoroutinestate, iscoroutine
 from typing import Any, TypeVar
 
 from duly.database.committer import closed
 from duly.database.database import Database
+from duly.database.transaction import ended
 from duly.errors import FunctionError, LimitError, StoreError
 from duly.functions.acting import running_loop
 from duly.limits import BLOCKING_ACTIONS_MAX
@@ -137,7 +139,15 @@ class Threads:
             ended.set_result(value)
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
-        task = asyncio.ensure_future(coroutine)
+        try:
+            if iscoroutine(coroutine) and getcoroutinestate(coroutine) == CORO_CLOSED:
+                raise ended()  # the action has ended meanwhile
+            task = asyncio.ensure_future(coroutine)
+        except Exception as error:
+            self._asked.discard(answer)
+            if not answer.done():
+                answer.set_exception(error)
+            return
         task.add_done_callback(lambda done: self._answer(answer, done))
 
     def _answer(self, answer: Future[Any], task: asyncio.Future[Any]) -> None:
