@@ -381,7 +381,14 @@ async def test_a_result_that_does_not_fit_is_refused_for_every_caller() -> None:
     async def undated(ctx: QueryCtx) -> dict[str, Any]:
         return {"at": AT}
 
-    async with Harness({"app": SimpleNamespace(wrong=wrong, undated=undated)}) as t:
+    @query
+    async def made_of_a_dict(ctx: QueryCtx) -> Receipt:
+        return {"lines": (), "at": AT, "receiptNumber": "7"}  # type: ignore[return-value]  # pyright: ignore
+
+    functions = SimpleNamespace(wrong=wrong, undated=undated, made_of_a_dict=made_of_a_dict)
+    async with Harness({"app": functions}) as t:
+        assert await t.query(made_of_a_dict) == Receipt(lines=[], at=AT, receiptNumber="7")
+        assert await t.app.run(made_of_a_dict) == {**PLAIN_RECEIPT, "lines": []}
         for call in (t.query, t.app.run):
             with pytest.raises(ReturnsValidationError, match="its return value: at .name: expected a string, got 5"):
                 await call(wrong)

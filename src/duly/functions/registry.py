@@ -111,7 +111,7 @@ class Registered:
         try:
             plain = to_plain(value)
             if self._returns is not None and self._builds and not as_plain:
-                return self._returns.check(loads(self._result_text(self._returns.written(plain))), ids)
+                return self._returns.check(loads(self._result_text(plain)), ids)
             checked = plain if self._returns is None else self._returns.shape.check(plain, ids)
             value = checked if plain is value else without_hidden(value, checked)
             text = self._result_text(value)
@@ -120,13 +120,21 @@ class Registered:
         return value if value is None or type(value) is str else loads(text)
 
     def _result_text(self, plain: object) -> str:
-        text = dumps(plain, self._limits)
+        text = self._text(plain, self._limits)
         return check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
 
     def text_of(self, result: object) -> str:
         """A result as JSON, to tell whether it is another one."""
-        plain = to_plain(result)
-        return dumps(plain if self._returns is None else self._returns.written(plain), OF_ANY_SIZE)
+        return self._text(to_plain(result), OF_ANY_SIZE)
+
+    def _text(self, plain: object, limits: Limits) -> str:
+        try:
+            return dumps(plain, limits)
+        except NotAValueError:
+            written = plain if self._returns is None else self._returns.written(plain)
+            if written is plain:
+                raise
+        return dumps(written, limits)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
