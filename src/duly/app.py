@@ -127,7 +127,7 @@ class App:
             self._new_engine(), self._clock, self._limits, self._random, self._wait_for_owner
         )
         try:
-            mark, crons = registry.mark, registry.crons
+            mark, crons = registry.mark, registry.checked_crons(database, self.development)
             await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
             runner = Runner(database, registry, self._clock, self.development, chance)
             executor = Executor(database, runner, self._limits.actions_running_max, self._random)
@@ -263,7 +263,7 @@ class App:
                     registry.schema,
                     lambda: opened.runner.use(registry),
                     registry.mark,
-                    declared=registry.crons,
+                    declared=registry.checked_crons(opened.database, self.development),
                 )
             finally:
                 if opened.database.catalog.schema is not registry.schema:

@@ -9,9 +9,11 @@ import pytest
 
 from duly import (
     AppError,
+    ArgumentValidationError,
     Limits,
     MutationCtx,
     Page,
+    PaginationOpts,
     QueryCtx,
     QueryError,
     ReturnsValidationError,
@@ -328,3 +330,154 @@ async def test_options_may_be_spelled_like_the_keywords() -> None:
         await with_notes(t, 1, 2, 3)
         found = await t.transaction(lambda ctx: ctx.db.query("notes").paginate({"num_items": 2, "cursor": None}))
         assert len(found["page"]) == 2
+
+
+# Cut in two.
+
+
+async def test_a_page_that_has_read_more_than_two_documents_says_where_its_middle_is() -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2, 3, 4, 5)
+
+        async def read(ctx: MutationCtx) -> list[Any]:
+            notes = ctx.db.query("notes")
+            two = await notes.paginate(num_items=2)
+            assert set(two) == {"page", "isDone", "continueCursor"}
+            three = await notes.paginate(num_items=3)
+            assert set(three) == {"page", "isDone", "continueCursor", "splitCursor"}
+            middle = three.get("splitCursor")
+            before = await notes.paginate(num_items=3, end_cursor=middle)
+            behind = await notes.paginate(num_items=3, cursor=middle, end_cursor=three["continueCursor"])
+            all = await notes.paginate(num_items=9, end_cursor=three["continueCursor"])
+            assert all.get("splitCursor") == middle
+            odd = await notes.filter(lambda q: q.field("rank") % 2 == 1).paginate(num_items=2)
+            assert odd.get("splitCursor") == middle  # it has read 1, 2 and 3
+            return [[note["rank"] for note in one["page"]] for one in (before, behind)]
+
+        assert await t.transaction(read) == [[1, 2], [3]]
+
+
+async def test_a_page_that_had_to_end_early_says_so_however_short_it_is() -> None:
+    async with harness() as t:
+        await with_notes(t, 1, 2, 3)
+
+        async def read(ctx: MutationCtx) -> Any:
+            return await ctx.db.query("notes").paginate(num_items=3, maximum_rows_read=1)
+
+        cut: Any = await t.transaction(read)
+        assert cut["pageStatus"] == "SplitRequired"
+        assert "splitCursor" not in cut
+
+
+# Live pages.
+
+
+@query
+async def ranked(ctx: QueryCtx, paginationOpts: PaginationOpts, above: int = 0) -> Page[Any]:
+    notes = ctx.db.query("notes").with_index("by_rank", lambda q: q.gt("rank", above))
+    return await notes.paginate(paginationOpts)
+
+
+@query
+async def ranked_within(ctx: QueryCtx, paginationOpts: PaginationOpts) -> Page[Any]:
+    return await ctx.run_query(ranked, {"paginationOpts": paginationOpts})
+
+
+@query
+async def both_ends(ctx: QueryCtx) -> list[Any]:
+    notes = ctx.db.query("notes").with_index("by_rank")
+    pages = [await notes.order(one).paginate(num_items=2) for one in ("asc", "desc")]
+    return [[note["rank"] for note in page["page"]] for page in pages]
+
+
+def shown(page: Any) -> tuple[list[Any], bool]:
+    return [note["rank"] for note in page["page"]], page["isDone"]
+
+
+@pytest.mark.parametrize("name", ["app:ranked", "app:ranked_within"])
+async def test_a_live_page_keeps_the_end_it_first_had(name: str) -> None:
+    async with harness(ranked=ranked, ranked_within=ranked_within) as t:
+        one, two, _three = await with_notes(t, 1, 2, 3)
+        options: dict[str, Any] = {"numItems": 2, "cursor": None}
+        pages = t.subscribe(name, {"paginationOpts": options})
+        first = await anext(pages)
+        assert shown(first) == ([1, 2], False)
+        await t.transaction(lambda ctx: ctx.db.delete(one))
+        page = await anext(pages)
+        assert shown(page) == ([2], False)
+        assert page["continueCursor"] == first["continueCursor"]
+        await with_notes(t, 1.5, 0.5, 1.7)
+        assert shown(await anext(pages)) == ([0.5, 1.5, 1.7, 2], False)
+        await t.transaction(lambda ctx: ctx.db.delete(two))
+        assert shown(await anext(pages)) == ([0.5, 1.5, 1.7], False)
+        again = t.subscribe(name, {"paginationOpts": options})
+        assert shown(await anext(again)) == ([0.5, 1.5], False)
+        assert shown(await t.query(name, {"paginationOpts": options})) == ([0.5, 1.5], False)
+
+
+async def test_live_pages_meet_whatever_comes_and_goes_between_them() -> None:
+    async with harness(ranked=ranked) as t:
+        await with_notes(t, 1, 2, 3, 4)
+        first = t.subscribe("app:ranked", {"paginationOpts": {"numItems": 2, "cursor": None}})
+        end = (await anext(first))["continueCursor"]
+        second = t.subscribe("app:ranked", {"paginationOpts": {"numItems": 2, "cursor": end}})
+        assert shown(await anext(second)) == ([3, 4], False)
+        await with_notes(t, 2.5)
+        assert shown(await anext(second)) == ([2.5, 3, 4], False)
+        await with_notes(t, 2)
+        assert shown(await anext(second)) == ([2, 2.5, 3, 4], False)  # behind the 2 that the first one ends with
+
+
+async def test_the_last_live_page_stays_the_last() -> None:
+    async with harness(ranked=ranked) as t:
+        await with_notes(t, 1)
+        pages = t.subscribe("app:ranked", {"paginationOpts": {"numItems": 2, "cursor": None}})
+        assert shown(await anext(pages)) == ([1], True)
+        await with_notes(t, 2, 3, 4)
+        assert shown(await anext(pages)) == ([1, 2, 3, 4], True)
+
+
+async def test_each_page_of_a_live_query_keeps_its_own_end() -> None:
+    async with harness(both_ends=both_ends) as t:
+        one, *_ = await with_notes(t, 1, 2, 3, 4)
+        pages = t.subscribe("app:both_ends")
+        assert await anext(pages) == [[1, 2], [4, 3]]
+        await t.transaction(lambda ctx: ctx.db.delete(one))
+        assert await anext(pages) == [[2], [4, 3]]
+        await with_notes(t, 5, 0)
+        assert await anext(pages) == [[0, 2], [5, 4, 3]]
+
+
+async def test_an_end_that_is_asked_for_is_the_end_of_a_live_page() -> None:
+    async with harness(ranked=ranked) as t:
+        one, *_ = await with_notes(t, 1, 2, 3)
+        end = (await t.query("app:ranked", {"paginationOpts": {"numItems": 3, "cursor": None}}))["splitCursor"]
+        options = {"numItems": 1, "cursor": None, "endCursor": end, "id": 5}
+        pages = t.subscribe("app:ranked", {"paginationOpts": options})
+        assert shown(await anext(pages)) == ([1, 2], False)
+        await t.transaction(lambda ctx: ctx.db.delete(one))
+        assert shown(await anext(pages)) == ([2], False)
+
+
+# The options of clients.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"numItems": 2, "cursor": None},
+        {"numItems": 2.0, "cursor": None, "endCursor": None, "id": 7},
+        {"numItems": 2, "cursor": None, "id": 7.5, "maximumRowsRead": 100, "maximumBytesRead": 100_000},
+    ],
+)
+async def test_the_options_of_a_client_are_what_their_annotation_says(options: dict[str, Any]) -> None:
+    async with harness(ranked=ranked) as t:
+        await with_notes(t, 1, 2, 3)
+        assert shown(await t.query("app:ranked", {"paginationOpts": options})) == ([1, 2], False)
+
+
+@pytest.mark.parametrize("options", [{"numItems": 2}, {"cursor": None}, {"numItems": "2", "cursor": None}, {"num": 5}])
+async def test_other_options_are_refused(options: dict[str, Any]) -> None:
+    async with harness(ranked=ranked) as t:
+        with pytest.raises(ArgumentValidationError, match="paginationOpts"):
+            await t.query("app:ranked", {"paginationOpts": options})

@@ -235,7 +235,7 @@ class MutationCtx(QueryCtx):
     def scheduler(self) -> Scheduler:
         """Schedules functions, as part of this transaction."""
         if self._scheduler is None:
-            self._scheduler = Scheduler(self._runner, self.transaction, self._caller.job)
+            self._scheduler = Scheduler(self._runner, self.access, self._caller.job)
         return self._scheduler
 
     @must_be_awaited

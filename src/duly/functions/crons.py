@@ -22,10 +22,11 @@ from typing import (
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError
 from duly.functions.absent import lacks
+from duly.functions.access import Access
 from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
 from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
-from duly.functions.scheduling import schedulable
+from duly.functions.scheduling import check_arguments, schedulable
 from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
@@ -112,6 +113,7 @@ class Crons:
         known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
+            check_arguments(runner, function, args, text, Access(transaction, runner.ids))
             transaction.usage.schedule(size(text))
             called = known or f"cron {transaction.new_seed():016x}"
             spec = model.Spec(called, function.name, function.kind, text, parsed, chosen)
@@ -171,7 +173,7 @@ class Crons:
                 check_jitter(cron["jitter"], parsed)
                 fields["schedule"] = schedules.shown(parsed)
             if args is not None:
-                fields["args"] = encode_arguments(cron["function"], args, _runner(ctx).limits)
+                fields["args"] = _arguments(_runner(ctx), cron["function"], args, transaction)
                 transaction.usage.schedule(size(fields["args"]))
             await model.change(transaction, id, cron, fields)
 
@@ -179,6 +181,14 @@ class Crons:
 
 
 crons = Crons()
+
+
+def _arguments(runner: Runner, name: str, args: object, transaction: Transaction) -> str:
+    """Other arguments of a cron, whose function may be gone."""
+    text, function = encode_arguments(name, args, runner.limits), runner.registry.functions.get(name)
+    if function is not None:
+        check_arguments(runner, function, args, text, Access(transaction, runner.ids))
+    return text
 
 
 async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) -> None:

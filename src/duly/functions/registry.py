@@ -22,6 +22,7 @@ from duly.functions.define import ACTION, QUERY, Function, Ref, Reference, canon
 from duly.functions.modules import Source, is_package, load_modules
 from duly.functions.queries import Query
 from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
+from duly.logs import log_of
 from duly.model.crons import Spec
 from duly.values.checks import Ids, Mismatch, Validator
 from duly.values.fingerprints import fingerprint_of_schema
@@ -29,6 +30,8 @@ from duly.values.plain import to_plain
 from duly.values.pydantic_data import without_hidden
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
 from duly.values.value import NotAValueError, check_size, dumps, loads
+
+_log: Final = log_of("duly.run")
 
 
 class Registered:
@@ -80,6 +83,22 @@ class Registered:
             return self._arguments.check(loads(text) if text != "{}" else {}, ids)
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
+
+    def misfit(self, args: object, text: str, ids: Ids) -> ArgumentValidationError | None:
+        """What is wrong with arguments that it is to run with later, given as they are and as JSON; None if nothing is.
+
+        Most are plain values, so that nothing has to be made of the JSON: what does not fit as it is may do so as that.
+        """
+        try:
+            self._arguments.shape.check({} if args is None else args, ids)
+        except Exception:  # those of an application's classes are any
+            try:
+                self.arguments(text, ids)
+            except ArgumentValidationError as error:
+                return error
+            except Exception as error:
+                return ArgumentValidationError(f"{self.name}: {type(error).__name__}: {error}")
+        return None
 
     def result(self, value: object, ids: Ids, as_plain: bool = False) -> Any:
         """What the handler returned, as what its annotation says; `as_plain` for who is to get plain values."""
@@ -197,6 +216,18 @@ class Registry:
         if function.kind == QUERY:
             raise LoadError(f"crons: {identifier}: {function.name} is a query, expected a mutation or an action")
         return Spec(identifier, function.name, function.kind, text, schedule, options)
+
+    def checked_crons(self, ids: Ids, development: bool) -> list[Spec]:
+        """The crons that are declared. LoadError where a function does not take its arguments; in production a warning,
+        for a later version may take them.
+        """
+        for cron in self.crons:
+            misfit = self.functions[cron.function].misfit(loads(cron.args), cron.args, ids)
+            if misfit is not None and development:
+                raise LoadError(f"crons: {cron.name}: {misfit}") from misfit
+            if misfit is not None:
+                _log.warning("the cron %r fails whenever it runs: %s", cron.name, misfit)
+        return self.crons
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> Registered:
         """The function a reference names, if it is of one of `kinds`."""

@@ -62,8 +62,8 @@ class Runner:
         """Where actions get theirs from; transactions have seeds of their own."""
         self.ids: IdCodec = database.ids
         self._database = database
-        self._development = development
-        self._warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
+        self.development = development
+        self.warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
         self._unlimited = Quota(unlimited(registry.limits))
         self._threads = Threads(database)
 
@@ -256,8 +256,8 @@ class Runner:
         """Say that a call came close to a limit, now and then: a function that does so often does it always."""
         for limit, text in transaction.usage.near().items():
             now = monotonic()
-            if now >= self._warned.get((function.name, limit), now):
-                self._warned[function.name, limit] = now + WARNING_SECONDS
+            if now >= self.warned.get((function.name, limit), now):
+                self.warned[function.name, limit] = now + WARNING_SECONDS
                 LOG.warning("%s is close to a limit: %s", function.name, text)
 
     def _attempt(
@@ -265,7 +265,7 @@ class Runner:
     ) -> T:
         started = monotonic()
         try:
-            if self._development:
+            if self.development:
                 value = attempt_twice(batch, function.name, unit)
             else:
                 value = batch.attempt(unit, handler=function.name)
@@ -319,7 +319,7 @@ class Runner:
         started, caller = monotonic(), _caller_of(job)
         begun = None if job.cron is None else self.clock.now()  # time stands still in the batch
         try:
-            if self._development:
+            if self.development:
                 attempt_twice(batch, function.name, self._job, function, job, caller, begun)
             else:  # in a context of its own: what it sets there is not for those after it
                 copy_context().run(batch.attempt, self._job, function, job, caller, begun, handler=function.name)

@@ -6,18 +6,20 @@ import math
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from duly.clock import to_milliseconds
+from duly.clock import monotonic, to_milliseconds
 from duly.database.asking import must_be_awaited
-from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, InvalidScheduleError
 from duly.functions.absent import without_scheduling_by_other_names
+from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
 from duly.functions.define import ACTION, QUERY, Ref
 from duly.functions.registry import Registered
-from duly.limits import SCHEDULE_WINDOW_MS
+from duly.limits import SCHEDULE_WINDOW_MS, WARNING_SECONDS
+from duly.logs import log_of
 from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
+from duly.values.checks import Ids
 from duly.values.ids import IdCodec, hint_of
 from duly.values.value import check_size, size
 
@@ -29,7 +31,7 @@ Delay = float | timedelta
 Moment = float | datetime
 """Milliseconds since 1970, or an aware datetime."""
 
-
+_log: Final = log_of("duly.run")
 _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a float
 _ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
 
@@ -38,11 +40,12 @@ _ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; hal
 class Scheduler:
     """`ctx.scheduler` of a mutation: what it schedules and cancels is part of the transaction."""
 
-    __slots__ = ("_job", "_runner", "transaction")
+    __slots__ = ("_access", "_job", "_runner", "transaction")
 
-    def __init__(self, runner: Runner, transaction: Transaction, job: int | None) -> None:
+    def __init__(self, runner: Runner, access: Access, job: int | None) -> None:
         self._runner = runner
-        self.transaction = transaction
+        self._access = access
+        self.transaction = access.transaction
         self._job = job
 
     @must_be_awaited
@@ -80,6 +83,7 @@ class Scheduler:
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
         text = function.encode(args)
+        check_arguments(self._runner, function, args, text, self._access)
         check_window(when, self.transaction.now)
         self.transaction.usage.schedule(size(text))
         id = await jobs.schedule(self.transaction, function.name, function.kind, text, when, self._job)
@@ -120,10 +124,17 @@ class ActionScheduler:
         text = function.encode(args)
         check_window(when, self._runner.clock.now())
         check_size(text, self._runner.limits, "scheduled_arguments_bytes_max", f"{function.name}: arguments")
+        await self._check_arguments(function, args, text)
         id = await self._runner.commit(
             lambda transaction: jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
         )
         return cast("Id[Any]", self._runner.job_id(id))
+
+    async def _check_arguments(self, function: Registered, args: object, text: str) -> None:
+        store = self._runner._database  # pyright: ignore[reportPrivateUsage]
+        if function.misfit(args, text, store) is not None:
+            await store.refresh()  # they may name a table that another node has just made
+            check_arguments(self._runner, function, args, text, store)
 
 
 def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
@@ -134,6 +145,22 @@ def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
             f"{function.name} is a query, expected a mutation or an {ACTION}: a query has no effect"
         )
     return function
+
+
+def check_arguments(runner: Runner, function: Registered, args: object, text: str, ids: Ids) -> None:
+    """Find out now that a function will not take its arguments: ArgumentValidationError in development.
+
+    In production that is a warning, now and then, for a later version may take them: it may be deployed by then.
+    """
+    misfit = function.misfit(args, text, ids)
+    if misfit is None:
+        return
+    if runner.development:
+        raise misfit
+    key, now = (function.name, "arguments"), monotonic()
+    if now >= runner.warned.get(key, now):
+        runner.warned[key] = now + WARNING_SECONDS
+        _log.warning("scheduled with arguments that fail unless a later version takes them: %s", misfit)
 
 
 def job_number(ids: IdCodec, id: object) -> int:
