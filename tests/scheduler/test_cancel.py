@@ -23,11 +23,13 @@ from duly import (
     MutationCtx,
     QueryCtx,
     SyncActionCtx,
+    action,
     define_schema,
     define_table,
     faults,
     internal_action,
     internal_mutation,
+    mutation,
     query,
     v,
 )
@@ -741,3 +743,70 @@ async def test_what_an_action_has_scheduled_runs_though_it_fails_and_of_a_mutati
             ("app:schedules_then_fails", "failed"),
             ("app:marks_child", "success"),
         ]
+
+
+# What is gone.
+
+
+@action
+async def action_tries(ctx: ActionCtx, id: str) -> bool:
+    return await ctx.scheduler.cancel(id, missing_ok=True)
+
+
+@action
+def thread_tries(ctx: SyncActionCtx, id: str) -> bool:
+    return ctx.scheduler.cancel(id, missing_ok=True)
+
+
+@mutation
+async def mutation_tries(ctx: MutationCtx, id: str) -> bool:
+    return await ctx.scheduler.cancel(id, missing_ok=True)
+
+
+@pytest.mark.parametrize("tries", [mutation_tries, action_tries, thread_tries])
+async def test_with_missing_ok_a_cancel_says_whether_it_canceled_and_never_raises_for_what_is_gone(tries: Any) -> None:
+    async with Harness({"app": SimpleNamespace(runs=runs, tries=tries, boom=boom)}) as t:
+
+        async def ask(id: str) -> Any:
+            return await t.app.run("app:tries", {"id": id})
+
+        pending = await t.transaction(lambda ctx: ctx.scheduler.run_after(60_000, runs))
+        assert [await ask(pending), await ask(pending)] == [True, False]
+        done = await t.transaction(lambda ctx: ctx.scheduler.run_after(0, runs))
+        failed = await t.transaction(lambda ctx: ctx.scheduler.run_after(0, boom))
+        await t.run_until_idle()
+        assert [await ask(done), await ask(failed)] == [False, False]
+        await t.advance(timedelta(days=7))
+        assert [job["_id"] for job in await t.jobs()] == []
+        assert [await ask(one) for one in (pending, done, failed)] == [False, False, False]
+        with pytest.raises(InvalidIdError):
+            await ask("no id")
+
+
+async def test_without_it_a_cancel_says_as_much_where_it_does_not_raise(t: Harness) -> None:
+    async with t:
+
+        async def twice(ctx: MutationCtx) -> list[bool]:
+            id = await ctx.scheduler.run_after(60_000, runs)
+            return [await ctx.scheduler.cancel(id), await ctx.scheduler.cancel(id)]
+
+        assert await t.transaction(twice) == [True, False]
+
+
+@internal_mutation
+async def boom(ctx: MutationCtx) -> None:
+    raise ChangedMind
+
+
+@internal_mutation
+async def cancels_itself_if_it_can(ctx: MutationCtx) -> None:
+    assert ctx.scheduled_function_id is not None
+    await ctx.scheduler.cancel(ctx.scheduled_function_id, missing_ok=True)
+
+
+async def test_a_mutation_cannot_cancel_itself_with_missing_ok_either() -> None:
+    async with Harness({"app": SimpleNamespace(itself=cancels_itself_if_it_can)}) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, cancels_itself_if_it_can))
+        await t.run_until_idle()
+        [failed] = await t.failures()
+        assert failed["state"]["error"].startswith("InvalidScheduleError: got the id of the running mutation itself")
