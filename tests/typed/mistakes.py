@@ -48,6 +48,11 @@ async def reads_fields(ctx: QueryCtx, order_id: Id[Order], customer_id: Id[Custo
     event = await ctx.db.query("events").first()
     print(event["what"])  # reportOptionalSubscript
     await ctx.db.get(5)  # reportCallIssue reportArgumentType
+    await ctx.db.get(Customer, order_id)  # reportCallIssue reportArgumentType
+    await ctx.db.get_many(Order, [customer_id])  # reportCallIssue reportArgumentType
+    names: list[str] = await ctx.db.get_many([customer_id])  # reportAssignmentType
+    count: str = await ctx.db.query(Order).count()  # reportAssignmentType
+    print(names, count)
     wrong: Invoice | None = await ctx.db.get(order_id)  # reportAssignmentType
     return id_of(customer) if wrong is None else invoice_id
 
@@ -67,7 +72,10 @@ async def writes_fields(ctx: MutationCtx, who: Id[Customer], old: Id[Order]) -> 
     await ctx.db.replace(old, Customer("Ada", "ada@example.com"))  # reportArgumentType
     await ctx.db.patch(old, "paid")  # reportArgumentType
     await ctx.db.patch(old, {}, status="paid")  # reportCallIssue
-    await ctx.db.delete(Order, old)  # reportCallIssue
+    await ctx.db.delete(Customer, old)  # reportCallIssue reportArgumentType
+    await ctx.db.patch(Customer, old, {})  # reportCallIssue reportArgumentType
+    await ctx.db.replace(Order, old, Customer("Ada", "ada@example.com"))  # reportCallIssue reportArgumentType
+    await ctx.db.insert({"name": "Ada"})  # reportArgumentType
     return who  # reportReturnType
 
 
@@ -89,6 +97,8 @@ async def does_what_actions_do(ctx: MutationCtx, order_id: Id[Order]) -> None:
     await ctx.scheduler.run_after("soon", mark_paid)  # reportArgumentType
     await ctx.scheduler.run_in(5, mark_paid)  # reportAttributeAccessIssue
     await ctx.scheduler.run_after(0, 5)  # reportArgumentType
+    await ctx.scheduler.run_after(0, mark_paid, order_id=order_id)  # reportCallIssue
+    await ctx.scheduler.cancel(order_id, force=True)  # reportCallIssue
     await ctx.scheduler.run_after(0, mark_paid, order_id)  # reportArgumentType
 
 
@@ -158,6 +168,8 @@ async def builds_queries(ctx: QueryCtx) -> list[Order]:
     await orders.filter(lambda q: print(q)).first()  # reportArgumentType
     await orders.where(lambda q: True).first()  # reportAttributeAccessIssue
     await orders.take("5")  # reportArgumentType
+    await orders.filter(status="open").first()  # reportCallIssue
+    await orders.order_by("status").first()  # reportAttributeAccessIssue
     page = await orders.paginate(num_items=5)
     print(page["pages"])  # reportGeneralTypeIssues
     print(page["page"][0]["itmes"])  # reportGeneralTypeIssues
@@ -221,6 +233,7 @@ def declares_tables() -> list[Any]:
         define_table(5),  # reportArgumentType
         define_table({"text": str, "sent": v.bool()}),  # reportAttributeAccessIssue
         define_table(Order).index("by_status", "status"),  # reportArgumentType
+        define_table(Order).index("by_note", ["note"], unique=True),  # reportCallIssue
         define_table(v.object({"text": v.array("string")})),  # reportArgumentType
         v.object({"text": v.string()}).extend({"sent": 5}),  # reportArgumentType
     ]

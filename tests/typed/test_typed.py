@@ -26,14 +26,21 @@ from duly import (
 )
 from duly.testing import Harness
 from tests.typed import unchecked
-from tests.typed.shop import billing, customers, day, orders, schema
+from tests.typed.shop import billing, customers, day, lookups, orders, schema
 from tests.typed.till import day as till_day
 from tests.typed.till import sales as till_sales
 from tests.typed.till import schema as till_schema
 
 HERE = Path(__file__).parent
 TILL = {"sales": till_sales, "schema": till_schema}
-MODULES = {"billing": billing, "customers": customers, "orders": orders, "schema": schema, "unchecked": unchecked}
+MODULES = {
+    "billing": billing,
+    "customers": customers,
+    "lookups": lookups,
+    "orders": orders,
+    "schema": schema,
+    "unchecked": unchecked,
+}
 TEA = {"item": "tea", "pence": 350}
 
 
@@ -116,6 +123,20 @@ async def test_the_typed_shop_runs() -> None:
         assert await t.query(customers.first_name) == "Bea"
         [event] = await t.query(customers.events, {"since": 0})
         assert event["who"] == {"name": "Ada"}
+
+
+@pytest.mark.usefixtures("engine")
+async def test_what_is_looked_up_has_the_types_that_it_is_said_to_have() -> None:
+    async with Harness(MODULES) as t:
+        ada = await t.mutation(customers.sign_up, {"name": "Ada", "email": "ada@example.com"})
+        order_id = await t.mutation(orders.create, {"customer_id": ada, "lines": [TEA]})
+        seen = await t.query(lookups.look, {"customer_ids": [ada, ada], "order_id": order_id})
+        assert seen == {"names": ["Ada", "Ada"], "orders": 1, "first": "open"}
+        page = await t.query(lookups.page, {"paginationOpts": {"numItems": 5, "cursor": None}})
+        assert [order["status"] for order in page["page"]] == ["open"]
+        assert await t.mutation(lookups.void, {"order_id": order_id})
+        assert await t.query(lookups.visits, {"email": "ada@example.com"}) == 1
+        await t.mutation(lookups.note_anything, {"anything": [1]})
 
 
 NO_SUCH_FIELD = "not a declared field; declared are .customer, .lines, .status, .note"

@@ -40,6 +40,7 @@ class Registered:
     __slots__ = (
         "_arguments",
         "_builds",
+        "_fits",
         "_limits",
         "_returns",
         "blocking",
@@ -60,6 +61,7 @@ class Registered:
         self.handler: Callable[..., Any] = function.handler
         self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
         self._arguments = function.takes.bind(models)
+        self._fits = self._arguments.shape.check
         self._returns = None if function.gives is None else function.gives.bind(models)
         self._builds = self._returns is not None and self._returns.shape is not self._returns
         """Whether its annotation names instances: of models, or of what is stored in another form."""
@@ -90,7 +92,7 @@ class Registered:
         Most are plain values, so that nothing has to be made of the JSON: what does not fit as it is may do so as that.
         """
         try:
-            self._arguments.shape.check({} if args is None else args, ids)
+            self._fits({} if args is None else args, ids)
         except Exception:  # those of an application's classes are any
             try:
                 self.arguments(text, ids)

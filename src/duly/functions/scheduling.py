@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from duly.clock import monotonic, to_milliseconds
 from duly.database.asking import must_be_awaited
-from duly.errors import InvalidIdError, InvalidScheduleError
+from duly.errors import ArgumentValidationError, InvalidIdError, InvalidScheduleError
 from duly.functions.absent import without_scheduling_by_other_names
 from duly.functions.access import Access
 from duly.functions.acting import Calls, must_be_begun
@@ -34,6 +34,7 @@ Moment = float | datetime
 _log: Final = log_of("duly.run")
 _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a float
 _ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
+_WINDOW_MS: Final = SCHEDULE_WINDOW_MS + _ROUNDING_MS
 
 
 @without_scheduling_by_other_names
@@ -83,7 +84,8 @@ class Scheduler:
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
         text = function.encode(args)
-        check_arguments(self._runner, function, args, text, self._access)
+        if (misfit := function.misfit(args, text, self._access)) is not None:
+            refuse(self._runner, function, misfit)
         check_window(when, self.transaction.now)
         self.transaction.usage.schedule(size(text))
         id = await jobs.schedule(self.transaction, function.name, function.kind, text, when, self._job)
@@ -148,13 +150,16 @@ def schedulable(runner: Runner, ref: Ref[Any]) -> Registered:
 
 
 def check_arguments(runner: Runner, function: Registered, args: object, text: str, ids: Ids) -> None:
-    """Find out now that a function will not take its arguments: ArgumentValidationError in development.
-
-    In production that is a warning, now and then, for a later version may take them: it may be deployed by then.
-    """
+    """Find out now that a function will not take its arguments."""
     misfit = function.misfit(args, text, ids)
-    if misfit is None:
-        return
+    if misfit is not None:
+        refuse(runner, function, misfit)
+
+
+def refuse(runner: Runner, function: Registered, misfit: ArgumentValidationError) -> None:
+    """Raise it in development. In production it is a warning, now and then: a later version may take the arguments, and
+    be deployed by the time at which it runs.
+    """
     if runner.development:
         raise misfit
     key, now = (function.name, "arguments"), monotonic()
@@ -199,17 +204,13 @@ def moment_ms(when: object) -> float:
     return float(max(-_FOREVER_MS, min(when, _FOREVER_MS)))
 
 
-def _is_near(when: float, now: float) -> bool:
-    return abs(when - now) <= SCHEDULE_WINDOW_MS + _ROUNDING_MS
-
-
 def check_window(when: float, now: float) -> None:
     """Raise unless a time is at most five years away."""
-    if not _is_near(when, now):
+    if not -_WINDOW_MS <= when - now <= _WINDOW_MS:
         days = math.ceil(abs(when - now) / 8_640_000) / 10  # rounded up: it is more than what is allowed
         seconds = "; it looks like seconds since 1970, expected milliseconds (multiply by 1000) or an aware datetime"
         raise InvalidScheduleError(
             f"got a time {days:,.1f} days in the {'future' if when > now else 'past'}, expected at most"
             f" {SCHEDULE_WINDOW_MS // 86_400_000:,} days, five years (SCHEDULE_WINDOW_MS)"
-            f"{seconds if _is_near(when * 1000, now) else ''}"
+            f"{seconds if abs(when * 1000 - now) <= _WINDOW_MS else ''}"
         )

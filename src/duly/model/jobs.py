@@ -40,6 +40,7 @@ INTERRUPTED: Final = (
     " nothing of its work; actions run at most once, so it is not run again"
 )
 _RECOVERED_AT_ONCE: Final = 1_000
+_SCHEDULED: Final = after(NOTHING, SCHEDULE)
 
 
 async def schedule(transaction: Transaction, name: str, lane: str, args: str, when: float, parent: int | None) -> int:
@@ -52,7 +53,7 @@ async def schedule(transaction: Transaction, name: str, lane: str, args: str, wh
     else:
         if when < transaction.now:
             transaction.overdue = min(transaction.overdue, when)
-        job = Job(id, name, args, when, when, after(NOTHING, SCHEDULE), lane, parent)
+        job = make_job((id, name, args, when, when, _SCHEDULED, lane, parent, None, None, None, 0, None, None))
     transaction.write(JOBS, id, None, job)
     return id
 
