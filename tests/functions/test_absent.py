@@ -23,6 +23,7 @@ from duly import (
     QueryCtx,
     SyncActionCtx,
     action,
+    crons,
     define_table,
     internal_mutation,
     mutation,
@@ -124,6 +125,10 @@ CALLS: dict[str, tuple[Uses, str]] = {
     "insert(a, n=1)": (lambda ctx: ctx.db.insert("a", n=1), r"insert: got n=1, expected a dict: insert\(\{'n': 1\}\)"),
     "run_query(x=1)": (lambda ctx: ctx.run_query(look, x=1), r"run_query\(ref, \{'x': 1\}\)"),
     "run_mutation(x=1)": (lambda ctx: ctx.run_mutation(later, x=1), r"run_mutation\(ref, \{'x': 1\}\)"),
+    "crons.update(arg=…)": (
+        lambda ctx: crons.update(ctx, "it", arg={}),  # pyright: ignore[reportCallIssue]
+        r"update: got arg=\{\}, expected a dict: update\(id_or_name, schedule, \{'arg': \{\}\}\)",
+    ),
     "cancel(id, force=True)": (
         lambda ctx: ctx.scheduler.cancel("id", force=True),
         r"cancel: got force=True, expected cancel\(",
@@ -419,6 +424,8 @@ async def test_arguments_may_be_declared_by_any_validator_of_objects(
         (takes_one_of_two, {"kind": "other"}),
         (takes_one_of_two, {}),
         (takes_a_record, {"x": "text"}),
+        (takes_a_record, {"ctx": 5}),
+        (takes_anything, {"ctx": 5}),
     ],
 )
 async def test_what_such_a_validator_does_not_let_through_does_not_reach_the_handler(
