@@ -34,6 +34,9 @@ dev: $(READY) ## Serve the example shop, reloading on every change
 test: $(READY) ## Run the tests
 	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
 
+quick: $(READY) ## Run the tests of logic, in a minute: no processes, SQLite only
+	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash" -k "not postgres"
+
 check: $(READY) ## Lint, check the format and check the types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check

@@ -12,12 +12,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import leaks, postgres
 
 ENGINES = ("sqlite", "postgres")
+SLOW_FOLDERS = ("bench", "crash", "nodes", "typed")
+"""All that is in there takes its time, as processes do that wait for each other."""
 _files = pytest.StashKey[str]()
 only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -38,8 +41,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs."""
+    for item in items:
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker("slow")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("crash")]
@@ -54,6 +61,20 @@ def pytest_collection_finish() -> None:
     """Have Python look for garbage among what tests make only: what was imported stays, and is much."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[None]:
+    """What a test has printed or logged and no encoding can tell would end its worker, and the whole run."""
+    return encodable((yield))
+
+
+def encodable(told: Any) -> Any:
+    if isinstance(told, str):
+        return told if told.isascii() else told.encode(errors="backslashreplace").decode()
+    if isinstance(told, dict):
+        return {key: encodable(value) for key, value in told.items()}
+    return type(told)(map(encodable, told)) if type(told) in (list, tuple) else told
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,6 +19,8 @@ import pytest
 
 from duly import App
 
+pytestmark = pytest.mark.slow  # processes
+
 MODULE = """
 from duly import ActionCtx, Id, MutationCtx, QueryCtx, internal, internal_action, mutation, query
 

@@ -18,6 +18,8 @@ import pytest
 from duly import App, Limits, MutationCtx
 from duly.testing import Harness
 
+pytestmark = pytest.mark.slow  # processes
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
 STATEMENT = re.compile(r"```sql\n(.*?)```", re.DOTALL)

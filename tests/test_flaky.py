@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,3 +48,29 @@ def test_nothing_has_failed_when_all_runs_pass(tmp_path: Path) -> None:
 
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[-1] == "0 of 2 runs failed; no test failed by chance"
+
+
+def test_a_run_goes_on_after_a_test_that_logs_what_no_encoding_can_tell(tmp_path: Path) -> None:
+    (tmp_path / "test_odd.py").write_text(
+        "import logging\n"
+        "def test_fails(): logging.error('\\udce9'); assert '\\udce9' == '☕'\n"
+        "def test_passes(): print('\\udce9')\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.conftest",
+        "-n",
+        "1",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["TMPDIR"] = str(tmp_path)
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+
+    assert "INTERNALERROR" not in ran.stdout
+    assert "1 failed, 1 passed" in ran.stdout

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow  # processes
+
 ROOT = Path(__file__).parent.parent
 
 # What leaking.py leaves open, and what is said of it.

@@ -482,6 +482,7 @@ async def test_the_tables_of_old_versions_are_not_kept_for_ever() -> None:
         assert len(kept) == CATALOGS_MAX
 
 
+@pytest.mark.slow
 async def test_a_query_of_an_action_that_outlives_the_app_is_told_that_it_is_closed() -> None:
     closed = asyncio.Event()
 

@@ -400,7 +400,7 @@ async def again(ctx: MutationCtx) -> None:
     await ctx.scheduler.run_after(0, "shop:again")
 
 
-async def test_functions_that_schedule_themselves_without_end_are_told(t: Harness) -> None:
+async def test_functions_that_schedule_themselves_without_end_are_told() -> None:
     async with Harness({"shop": SimpleNamespace(again=again)}) as t:
         await t.mutation("shop:again")
         with pytest.raises(

@@ -13,6 +13,8 @@ import pytest
 
 from tests.storage.test_ownership import owner
 
+pytestmark = pytest.mark.slow  # processes
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

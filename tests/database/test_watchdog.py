@@ -404,6 +404,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_does_not_find_its_handlers_late(store: str) -> None:
     code = STOPPED_PROCESS.replace("STORE", repr(store))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -686,6 +687,7 @@ print("the end")
 """
 
 
+@pytest.mark.slow
 def test_a_collection_of_garbage_while_frames_are_looked_at_stops_nobody() -> None:
     for _ in range(3):  # on Python 3.11.8 and older, two of three would wait for ever
         program = [sys.executable, "-c", COLLECTED_MEANWHILE]
@@ -838,6 +840,7 @@ def switches_often() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("switches_often")
 async def test_after_a_storm_of_interruptions_exactly_what_was_acknowledged_is_there(
     store: str, hears: io.StringIO

@@ -134,6 +134,7 @@ async def test_a_cron_that_is_refused_leaves_nothing() -> None:
         assert await t.query("tasks:registered") == []
 
 
+@pytest.mark.slow
 def test_they_run_for_real(tmp_path: Path, store: str) -> None:
     (tmp_path / "pyproject.toml").write_text(f'[tool.duly]\nfolder = "{CRONS}"\nstore = "{store}"\n')
     with dev(tmp_path) as running:

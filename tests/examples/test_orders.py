@@ -211,6 +211,7 @@ async def test_the_dashboard_shows_what_is_scheduled_without_the_counting() -> N
         assert [printing["printed"] for printing in await t.query("catalogue:printings")] == [True]
 
 
+@pytest.mark.slow
 @only_on_sqlite  # it names its own store, a file
 def test_the_demonstration_survives_its_kill_and_counts_right() -> None:
     ran = subprocess.run(

@@ -192,7 +192,7 @@ def play(
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # a failing program is shrunk, which takes longer than all that do not fail
 @pytest.mark.parametrize(
-    ("engine", "part"), [*product(["sqlite"], range(16)), *product(["postgres"], range(2))], indirect=["engine"]
+    ("engine", "part"), [*product(["sqlite"], range(8)), *product(["postgres"], range(2))], indirect=["engine"]
 )
 def test_duly_agrees_with_its_model_after_every_step(engine: str, part: int) -> None:
     number = PARTS[engine]

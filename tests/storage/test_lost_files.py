@@ -19,6 +19,8 @@ from duly.storage.sqlite import SqliteEngine
 from tests.storage.owner import MODULES
 from tests.storage.test_ownership import app_of, owner
 
+pytestmark = pytest.mark.slow  # processes
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:

@@ -26,7 +26,10 @@ from duly.storage import ownership
 from duly.storage.sqlite import SqliteEngine
 from tests.storage.owner import MODULES
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # since Python 3.12, beside threads
+pytestmark = [
+    pytest.mark.slow,  # processes
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # since Python 3.12, beside threads
+]
 
 
 class Owner:
