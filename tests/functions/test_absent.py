@@ -419,6 +419,8 @@ async def test_arguments_may_be_declared_by_any_validator_of_objects(
         (takes_one_of_two, {"kind": "other"}),
         (takes_one_of_two, {}),
         (takes_a_record, {"x": "text"}),
+        (takes_a_record, {"ctx": 5}),
+        (takes_anything, {"ctx": 5}),
     ],
 )
 async def test_what_such_a_validator_does_not_let_through_does_not_reach_the_handler(

@@ -120,18 +120,9 @@ async def test_several_documents_are_read_in_one_round_trip(monkeypatch: pytest.
     async with harness() as t:
         ids = await with_users(t, *(f"user {n}" for n in range(50)))
         asked: list[type] = []
-        read = t.app.database._read  # pyright: ignore[reportPrivateUsage]
-
-        def noted(unit: Any, handler: str) -> Any:
-            snapshot = t.app.database._engine.snapshot  # pyright: ignore[reportPrivateUsage]
-
-            def opened() -> Any:
-                return _Noting(snapshot(), asked)
-
-            monkeypatch.setattr(t.app.database._engine, "snapshot", opened)  # pyright: ignore[reportPrivateUsage]
-            return read(unit, handler)
-
-        monkeypatch.setattr(t.app.database, "_read", noted)
+        engine = t.app.database._engine  # pyright: ignore[reportPrivateUsage]
+        snapshot = engine.snapshot
+        monkeypatch.setattr(engine, "snapshot", lambda: _Noting(snapshot(), asked))
         assert len(await t.query(names, {"ids": ids})) == 50
         assert [kind.__name__ for kind in asked] == ["GetMany"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from duly.values.annotations import check_handler_accepts
+from duly.values.calls import CtxValidator, names_of_ctx
 from duly.values.checks import AnyValidator, Validator
 from duly.values.containers import ObjectValidator, OptionalValidator, RecordValidator, UnionValidator
 from duly.values.models import DataclassValidator, PydanticValidator
@@ -23,25 +24,25 @@ def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Vali
         declared = _all_of(handler, declared)
     if isinstance(declared, DataclassValidator | PydanticValidator):
         declared = declared.fields.shape  # a handler gets the fields, not the instance
-    if isinstance(declared, RecordValidator):
-        _check(handler, ObjectValidator({}, declared.values))
-    elif isinstance(declared, ObjectValidator):
-        _check(handler, declared)
-    else:
+    if isinstance(declared, RecordValidator) and declared.keys.sure is str:
+        declared = ObjectValidator(_names_of_ctx(handler), declared.values)
+    if not isinstance(declared, ObjectValidator):
         expected = "an object, a union of objects or v.any()"
         raise TypeError(f"{handler.__name__}() got {declared.expected()} as args=, expected {expected}")
+    if declared.rest is not None and not _has_rest(handler):
+        raise TypeError(f"{handler.__name__}() has no `**rest`, expected it, for its arguments may have any names")
+    check_handler_accepts(handler, declared)
     return declared
 
 
-def _check(handler: Callable[..., Any], arguments: ObjectValidator) -> None:
-    check_handler_accepts(handler, arguments)
-    if arguments.rest is not None and not _has_rest(handler):
-        raise TypeError(f"{handler.__name__}() has no `**rest`, expected it, for its arguments may have any names")
+def _names_of_ctx(handler: Callable[..., Any]) -> dict[str, Validator]:
+    """Names that no argument may have, though others may have any."""
+    return {name: OptionalValidator(CtxValidator()) for name in names_of_ctx(handler)}
 
 
 def _all_of(handler: Callable[..., Any], anything: Validator) -> ObjectValidator:
     """All that a handler has parameters for."""
-    fields: dict[str, Validator] = {}
+    fields = _names_of_ctx(handler) if _has_rest(handler) else {}
     for parameter in [*inspect.signature(handler).parameters.values()][1:]:
         if parameter.kind is not parameter.VAR_KEYWORD:
             is_needed = parameter.default is parameter.empty
