@@ -23,6 +23,7 @@ from duly import (
     QueryCtx,
     SyncActionCtx,
     action,
+    crons,
     define_table,
     internal_mutation,
     mutation,
@@ -124,6 +125,10 @@ CALLS: dict[str, tuple[Uses, str]] = {
     "insert(a, n=1)": (lambda ctx: ctx.db.insert("a", n=1), r"insert: got n=1, expected a dict: insert\(\{'n': 1\}\)"),
     "run_query(x=1)": (lambda ctx: ctx.run_query(look, x=1), r"run_query\(ref, \{'x': 1\}\)"),
     "run_mutation(x=1)": (lambda ctx: ctx.run_mutation(later, x=1), r"run_mutation\(ref, \{'x': 1\}\)"),
+    "crons.update(arg=…)": (
+        lambda ctx: crons.update(ctx, "it", arg={}),  # pyright: ignore[reportCallIssue]
+        r"update: got arg=\{\}, expected a dict: update\(id_or_name, schedule, \{'arg': \{\}\}\)",
+    ),
     "cancel(id, force=True)": (
         lambda ctx: ctx.scheduler.cancel("id", force=True),
         r"cancel: got force=True, expected cancel\(",

@@ -27,6 +27,7 @@ from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitte
 from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
 from duly.functions.scheduling import check_arguments, schedulable
+from duly.keywords import unfit
 from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
@@ -69,7 +70,10 @@ def _must_be_awaited(
     @wraps(method)
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         _runner(ctx)
-        coroutine: Any = method(self, ctx, *args, **kwargs)
+        try:
+            coroutine: Any = method(self, ctx, *args, **kwargs)
+        except TypeError:  # none of its lines has run
+            raise FunctionError(unfit(method, (self, ctx, *args), kwargs) or "") from None
         noted: Any = _transaction(ctx) or ctx
         noted.calls.append(coroutine)
         return coroutine
