@@ -553,7 +553,7 @@ async def test_a_function_canceled_by_the_mutation_that_schedules_it_was_never_p
         assert await marks(t) == []
 
 
-async def test_a_parent_may_cancel_what_a_nested_mutation_has_scheduled(t: Harness) -> None:
+async def test_a_parent_may_cancel_what_a_nested_mutation_has_scheduled() -> None:
     @internal_mutation
     async def nested(ctx: MutationCtx) -> Id:
         return await ctx.scheduler.run_after(0, runs)

@@ -304,7 +304,7 @@ class DatabaseWriter(DatabaseReader):
         document: Document = loads(row)
         for name, value in self._own_fields(id, number, fields, "patch").items():
             if "." in name and name not in document:
-                self._check_is_field(table.name, name)
+                self._check_is_field(found.name, name)
             if value is UNSET:
                 document.pop(name, None)
             else:

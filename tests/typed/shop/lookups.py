@@ -38,7 +38,11 @@ async def look(ctx: QueryCtx, customer_ids: list[Id[Customer]], order_id: Id[Ord
     count = await orders.count()
     assert_type(count, int)
     assert order is not None
-    return {"names": [None if one is None else one.name for one in customers], "orders": count, "first": order["status"]}
+    return {
+        "names": [None if one is None else one.name for one in customers],
+        "orders": count,
+        "first": order["status"],
+    }
 
 
 @query
