@@ -156,7 +156,7 @@ async def test_a_rehearsal_writes_no_lines_of_its_own(caplog: pytest.LogCaptureF
     async with Harness(APP, development=True) as t:
         with caplog.at_level(logging.INFO, "duly.app"):
             await t.mutation("app:nested")
-            assert [record.message for record in caplog.records if record.name == "app:nested"] == ["a line"]
+            assert [record.message for record in caplog.records if record.name == "duly.app.app:nested"] == ["a line"]
 
 
 async def test_chance_is_the_same_in_each_run_of_a_test_and_another_in_each_call() -> None:

@@ -168,7 +168,7 @@ async def builds_queries(ctx: QueryCtx) -> list[Order]:
     await orders.filter(lambda q: print(q)).first()  # reportArgumentType
     await orders.where(lambda q: True).first()  # reportAttributeAccessIssue
     await orders.take("5")  # reportArgumentType
-    await orders.filter(status="open").first()  # reportCallIssue
+    await orders.filter(status="open").first()  # reportCallIssue reportCallIssue
     await orders.order_by("status").first()  # reportAttributeAccessIssue
     page = await orders.paginate(num_items=5)
     print(page["pages"])  # reportGeneralTypeIssues
