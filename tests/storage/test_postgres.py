@@ -701,6 +701,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
     ask(server, f"CREATE DATABASE {name} ENCODING '{request.param}' LOCALE 'C' TEMPLATE template0")
     yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
     ask(server, f"DROP DATABASE {name}")
+    postgres.drop_store(server)
 
 
 @pytest.mark.parametrize("database", ["LATIN1", "SQL_ASCII"], indirect=True)
