@@ -292,6 +292,11 @@ async def test_arguments_that_do_not_fit_an_action_are_told(caplog: pytest.LogCa
     async with Harness(MODULES) as t:
         await t.mutation(schedule, {"name": "waits", "args": {"for": "tea"}})
         await t.run_until_idle()
+    [warned] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warned.getMessage().startswith(
+        "scheduled with arguments that fail unless a later version takes them: app:waits"
+    )
+    caplog.records.remove(warned)
     assert told(caplog) == [
         "action app:waits ArgumentValidationError: app:waits: at .for: not a declared field; no field is declared"
     ]

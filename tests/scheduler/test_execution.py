@@ -462,5 +462,4 @@ async def test_an_app_runs_what_is_due_in_the_order_of_due_times(store: str) -> 
         async for found in app.subscribe(notes):
             if len(found) == 3:
                 break
-        # Times that have passed when they are asked for count in the order of scheduling.
-        assert found == ["c", "a", "b"]
+        assert found == ["a", "b", "c"]
