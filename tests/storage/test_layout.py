@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,3 +26,17 @@ def test_who_waits_for_its_turn_to_make_a_store_sees_that_another_has_made_it(st
     assert layout.missing(second, address) == []
     first.close()
     second.close()
+
+
+def test_who_makes_a_store_waits_longer_than_for_an_answer(store_of: Callable[[str], str]) -> None:
+    address = parse(store_of("postgres"))
+    other, patient = Link(address.dsn, 2.0, 5.0), Link(address.dsn, 2.0, 0.3)
+    other.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})")  # it takes long to make one
+    with ThreadPoolExecutor(1) as thread:
+        made = thread.submit(layout.migrate, patient, address)
+        time.sleep(0.6)  # twice as long as an answer may take
+        other.execute("COMMIT")
+        made.result()
+        thread.submit(patient.close).result()
+    assert layout.missing(other, address) == []
+    other.close()

@@ -40,11 +40,11 @@ def migrate(link: Link, address: Address) -> None:
     if not missing(link, address):
         return
     # One transaction: what is interrupted leaves nothing behind. Of several that come at once, one does it.
-    link.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})")
+    link.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})", MIGRATION_SECONDS)
     try:
         for version in missing(link, address):
-            link.execute(sql_of(version, address))
-        link.execute("COMMIT")
+            link.execute(sql_of(version, address), MIGRATION_SECONDS)
+        link.execute("COMMIT", MIGRATION_SECONDS)
     except BaseException:
         link.drop()
         raise

@@ -89,9 +89,10 @@ class Link:
         """The rows of one statement. StoreLostError, Conflict or StoreError."""
         return self._run(lambda connection: connection.fetch(sql, *values, timeout=self._answer_seconds))
 
-    def execute(self, sql: str) -> None:
+    def execute(self, sql: str, answer_seconds: float | None = None) -> None:
         """Run statements, several of them in one go, without values and without rows."""
-        self._run(lambda connection: connection.execute(sql, timeout=self._answer_seconds))
+        seconds = self._answer_seconds if answer_seconds is None else answer_seconds
+        self._run(lambda connection: connection.execute(sql, timeout=seconds))
 
     def send(self, sql: str, *values: object) -> None:
         """Send one statement and leave it at that; the next call must be `answer`."""
