@@ -19,10 +19,10 @@ from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
-from duly.errors import AppError, DulyError, FunctionError, LoadError, StoreError
+from duly.errors import AppError, DulyError, LoadError, StoreError
 from duly.functions.context import Caller, Identity
 from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
-from duly.functions.failure import ClientError, describe, for_client, loggable
+from duly.functions.failure import ClientError, describe, for_client
 from duly.functions.modules import Source
 from duly.functions.registry import Registered, Registry
 from duly.functions.runner import Runner
@@ -279,7 +279,7 @@ class App:
         """
         request_id = f"{self._random.getrandbits(64):016x}"
         if not isinstance(error, AppError):
-            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=loggable(error))
+            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
 
     def _find(self, ref: Any, kind: str) -> Registered:
@@ -307,13 +307,7 @@ class App:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
         if self._open.is_orphaned:
             raise StoreError(_ORPHANED)
-        running = _running_loop()
-        if running is None and self._open.database.drives_here():
-            raise FunctionError(
-                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…):"
-                " that is part of its transaction"
-            )
-        if running not in (self._open.loop, None):
+        if _running_loop() not in (self._open.loop, None):
             raise StoreError(
                 "got a call from another event loop than the one that opened the app, expected it from that one; from"
                 " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"

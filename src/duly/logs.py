@@ -32,7 +32,11 @@ def log_of(name: str) -> logging.LoggerAdapter[logging.Logger]:
 def _make_writable(record: logging.LogRecord) -> bool:
     """Escape what no encoding has, where a traceback holds such text: handlers would fail, and lose the record."""
     if record.exc_info and record.exc_info[1] is not None and record.exc_text is None:
-        text = "".join(format_exception(record.exc_info[1])).rstrip("\n")
+        try:
+            text = "".join(format_exception(record.exc_info[1])).rstrip("\n")
+        except Exception:  # an error of the application's that cannot even be shown: the message says what can be said
+            record.exc_info = None
+            return True
         writable = text.encode("utf-8", "backslashreplace").decode()
         if writable != text:
             record.exc_text = writable

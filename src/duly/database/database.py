@@ -24,7 +24,7 @@ from duly.database.transaction import Transaction
 from duly.database.turns import Work
 from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watchdog
-from duly.errors import StoreError, StoreGoneError, StoreInUseError, StoreLostError
+from duly.errors import FunctionError, StoreError, StoreGoneError, StoreInUseError, StoreLostError
 from duly.limits import (
     DEFAULTS,
     OWNER_LATE_SECONDS,
@@ -148,6 +148,11 @@ class Database:
         Work that changes tables must be `exclusive`; other work may be run again. The documents whose ids stand in
         `args` may be read beforehand. What nobody waits for may take longer.
         """
+        if self.drives_here():
+            raise FunctionError(
+                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…), which"
+                " belongs to its transaction"
+            )
         return self._committer.submit(work, exclusive, args, is_awaited)
 
     # Other nodes.

@@ -39,17 +39,6 @@ def describe(error: BaseException, length_max: int | None = None) -> str:
         return f"{type(error).__name__} (which cannot be shown: {type(unfit).__name__})"
 
 
-def loggable(error: BaseException | None) -> BaseException | None:
-    """The error as `exc_info` of a record; None where no handler could format it, or write it into a file."""
-    if error is None:
-        return None
-    try:
-        "".join(traceback.format_exception(error)).encode()
-    except Exception:  # `describe` says what can be said
-        return None
-    return error
-
-
 def _described(error: BaseException, length_max: int | None) -> str:
     told = list(_all_of(error, "", set()))
     text = _text(told)

@@ -6,7 +6,7 @@ import logging
 from contextvars import Context
 from typing import Final
 
-from duly.functions.failure import describe, loggable
+from duly.functions.failure import describe
 from duly.limits import OF_ANY_SIZE
 from duly.logs import log_of
 from duly.values.checks import show
@@ -48,7 +48,7 @@ class Run:
 
     def tell(self, level: int, context: Context) -> None:
         """Tell the log, whose filters and handlers may look at what the caller has put into its context."""
-        raised = loggable(self.error) if level >= logging.ERROR else None  # else the caller has it
+        raised = self.error if level >= logging.ERROR else None  # else the caller has it
         context.run(LOG.log, level, "%s", self, exc_info=raised, extra={"run": self})
 
 

@@ -22,7 +22,7 @@ from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFound
 from duly.functions.acting import contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
 from duly.functions.define import ACTION, MUTATION, QUERY, Ref
-from duly.functions.failure import describe, loggable
+from duly.functions.failure import describe
 from duly.functions.registry import Registered, Registry
 from duly.functions.rehearsal import attempt_twice
 from duly.functions.run import LOG, Run, shown
@@ -312,7 +312,7 @@ class Runner:
         except Exception as error:
             if batch.broken is not None:
                 raise
-            LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=loggable(error))
+            LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
