@@ -150,7 +150,7 @@ class Database:
         """
         if self.drives_here():
             raise FunctionError(
-                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…), which"
+                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
                 " belongs to its transaction"
             )
         return self._committer.submit(work, exclusive, args, is_awaited)
