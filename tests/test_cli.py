@@ -601,7 +601,7 @@ def test_only_what_executes_makes_a_store(project: Path, store: str, command: tu
             "nowhere/at/all/app.db",
             "the file cannot be made: there is no folder {}/nowhere/at/all, nor one to make it in",
         ),
-        ("file/app.db", "the file cannot be made: File exists"),
+        ("file/app.db", "the file cannot be made: {}/file is no folder: File exists"),
     ],
 )
 def test_a_store_that_cannot_be_made_is_named_as_it_was_asked_for(project: Path, path: str, reason: str) -> None:

@@ -117,7 +117,7 @@ def _mutations_run_in_the_order_in_which_they_are_due(history: History) -> Itera
     jobs = {job.number: job for job in history.jobs if not job.is_action}
     markers = sorted(history.markers, key=lambda marker: marker.created)
     if history.in_order:
-        yield from _disordered(jobs[marker.number] for marker in markers if marker.number in jobs)
+        yield from _disordered((jobs[marker.number], marker.created) for marker in markers if marker.number in jobs)
 
 
 def _actions_start_in_the_order_in_which_they_are_due(history: History) -> Iterator[Violation]:
@@ -125,21 +125,29 @@ def _actions_start_in_the_order_in_which_they_are_due(history: History) -> Itera
     jobs = {job.number: job for job in history.jobs if job.is_action and job.name != "act_in_thread"}
     starts = [line for line in history.lines if line.deed == "start" and line.number in jobs and history.in_order]
     for run in {line.run for line in starts}:
-        yield from _disordered(jobs[line.number] for line in starts if line.run == run)
+        of_run = (jobs[line.number] for line in starts if line.run == run)
+        yield from _disordered((job, job.due) for job in of_run)  # when it started is not known: not before that
 
 
-def _disordered(jobs: Iterable[Job]) -> Iterator[Violation]:
-    """Those that come after one that is due later, or that is scheduled for the same time and was so later."""
-    last: Job | None = None
+def _disordered(runs: Iterable[tuple[Job, float]]) -> Iterator[Violation]:
+    """Those that run after one that is scheduled for later, or for the same time and was so later.
+
+    Each comes with a time at which it had not begun yet. Only what waited then could have run before it: what is
+    scheduled for a time that has passed is due before what is there by then, and cannot run before what has run.
+    """
+    ran: list[tuple[Job, float]] = []
     twins: dict[float, Job] = {}
-    for job in jobs:
+    for job, moment in runs:
         twin = twins.setdefault(job.scheduled, job)
-        if last is not None and job.due < last.due - _SAME_MOMENT_MS:
-            yield Violation(WRONG, f"{job.name} {job.number} ran after {last.name} {last.number}, due later")
-        elif job.created < twin.created:
+        time, created = job.scheduled + _SAME_MOMENT_MS, job.created + _SAME_MOMENT_MS
+        for other, began in ran:
+            if time < other.scheduled and created < began:
+                yield Violation(WRONG, f"{job.name} {job.number} ran after {other.name} {other.number}, due later")
+                break
+        if job.created < twin.created:
             yield Violation(WRONG, f"{job.name} {job.number} ran after {twin.name} {twin.number}, scheduled later")
         twins[job.scheduled] = job
-        last = job if last is None or job.due > last.due else last
+        ran.append((job, moment))
 
 
 def _mutations_fail_only_on_purpose(history: History) -> Iterator[Violation]:
