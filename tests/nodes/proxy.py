@@ -114,8 +114,8 @@ class Proxy:
         self._call(lambda: [connection.fall_silent() for connection in self._connections])
 
     def heal(self) -> None:
-        """Let new connections through. Those that fell silent stay so."""
-        self._silent = False
+        """Let new connections through. Those that were made meanwhile stay silent, also where none was accepted yet."""
+        self._call(self._heal)
 
     def lose_commit(self, loss: Loss, late_seconds: float = 0.0) -> Future[None]:
         """Cut the next connection that commits a batch, amid the commit. Done once the connection is cut."""
@@ -134,22 +134,28 @@ class Proxy:
         order, self._order = self._order, None
         return order
 
-    def _accept(self) -> None:
-        """Not by `asyncio.start_server`: that forgets what it is accepting when it is closed."""
-        with suppress(BlockingIOError, ConnectionAbortedError):
+    def _heal(self) -> None:
+        while self._accept():
+            pass
+        self._silent = False
+
+    def _accept(self) -> bool:
+        """Not by `asyncio.start_server`: that forgets what it is accepting when it is closed. False if nobody waits."""
+        try:
             accepted, _ = self._listener.accept()
-            accepted.setblocking(False)
-            connection = _Connection(self)
-            self._connections.add(connection)
-            connection.task = asyncio.create_task(self._serve(connection, accepted))
-            connection.task.add_done_callback(lambda _: self._end(connection, accepted))
+        except (BlockingIOError, ConnectionAbortedError):
+            return False
+        accepted.setblocking(False)
+        connection = _Connection(self, self._silent)
+        self._connections.add(connection)
+        connection.task = asyncio.create_task(self._serve(connection, accepted))
+        connection.task.add_done_callback(lambda _: self._end(connection, accepted))
+        return True
 
     async def _serve(self, connection: _Connection, accepted: socket.socket) -> None:
         with suppress(OSError):  # the server is down, and so is the connection
             connection.client = _Side(*await asyncio.open_connection(sock=accepted))
-            if self._silent:
-                connection.fall_silent()
-            else:
+            if not connection.is_silent:
                 connection.server = _Side(*await asyncio.open_connection(HOST, self._server_port))
             await connection.run()
 
@@ -207,11 +213,11 @@ class _Side(NamedTuple):
 class _Connection:
     """One connection of a client to a server; to nobody, where it was silent from its start."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, is_silent: bool) -> None:
         self.task: asyncio.Task[None]
         self.client: _Side | None = None
         self.server: _Side | None = None
-        self._silent = False
+        self.is_silent = is_silent
         self._proxy = proxy
         self._withheld: _Order | None = None  # what the server says now is lost with the connection
 
@@ -222,7 +228,7 @@ class _Connection:
                 side.cut()
 
     def fall_silent(self) -> None:
-        self._silent = True
+        self.is_silent = True
 
     async def run(self) -> None:
         client, server = self.client, self.server
@@ -233,7 +239,7 @@ class _Connection:
         pumps = [asyncio.ensure_future(self._send(client, server)), asyncio.ensure_future(self._answer(client, server))]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            if self._silent:
+            if self.is_silent:
                 await asyncio.wait(pumps, timeout=FORGOTTEN_SECONDS)
         finally:
             for pump in pumps:
@@ -244,7 +250,7 @@ class _Connection:
         late: list[bytes] = []
         order: _Order | None = None
         while data := await client.read():
-            for message in requests.feed(data) if not self._silent else ():
+            for message in requests.feed(data) if not self.is_silent else ():
                 if message.decides and self._withheld is None and (order := self._proxy.take_order()):
                     if order.loss == "request":
                         return order.tell()
@@ -269,7 +275,7 @@ class _Connection:
 
     async def _answer(self, client: _Side, server: _Side) -> None:
         while data := await server.read():
-            if self._silent:
+            if self.is_silent:
                 continue
             if self._withheld is None:
                 await client.write(data)
