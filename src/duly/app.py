@@ -305,9 +305,12 @@ class App:
     def _opened(self) -> Opened:
         if self._open is None:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
+        running = _running_loop()
+        if running is self._open.loop:
+            return self._open
         if self._open.is_orphaned:
             raise StoreError(_ORPHANED)
-        if _running_loop() not in (self._open.loop, None):
+        if running is not None:
             raise StoreError(
                 "got a call from another event loop than the one that opened the app, expected it from that one; from"
                 " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"

@@ -111,12 +111,14 @@ class Committer:
 
         Cancelling the future withdraws work that has not begun. What changes tables or indexes must be `exclusive`: it
         comes first in its batch, while nobody else commits, and is run once only. `args` is JSON with ids of documents
-        that it will probably read; `is_awaited` is false of what an executor or the store does by itself.
+        that it will probably read; `is_awaited` is false of what an executor or the store does by itself, which is
+        never withdrawn.
         """
         if not self._open:
             raise closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(Queued(withdrawable(work, future), future, exclusive, args, is_awaited, monotonic()))
+        todo = withdrawable(work, future) if is_awaited else work
+        self._queue.put(Queued(todo, future, exclusive, args, is_awaited, monotonic()))
         return future
 
     @property

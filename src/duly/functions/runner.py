@@ -375,7 +375,8 @@ class Runner:
         while True:
             try:
                 end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account)
-                return await asyncio.shield(self.commit(end))  # cancelled, it would be withdrawn
+                # Not as what somebody waits for: that would be withdrawn where this is cancelled.
+                return await self._database.commit(partial(Batch.attempt, unit=end), is_awaited=False)
             except StoreError as refused:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one will know

@@ -68,14 +68,18 @@ class Ownership:
 
     def loss(self) -> str | None:
         """What has become of the file so that nothing written to it is kept; None if it is there as it should be."""
-        try:
+        try:  # after each commit: two looks at the disk, and no more calls than that
             found = os.stat(self.path)
         except OSError:
             return f"{self.path} was deleted or moved"
         if (found.st_dev, found.st_ino) != self._identity:
             return f"{self.path} was replaced by another file"
-        if _identity_of(self.log_path) != self._log_identity:
-            return f"{self.log_path}, which holds the latest commits of the store, was deleted or replaced"
+        try:
+            log = os.stat(self.log_path)
+        except OSError:
+            return f"{self.log_path}, which holds the latest commits of the store, was deleted or moved"
+        if (log.st_dev, log.st_ino) != self._log_identity:
+            return f"{self.log_path}, which holds the latest commits of the store, was replaced by another file"
         if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by somebody who has copied a file over it
             self._changed_ns = found.st_mtime_ns
             if self.head().opening != self._opening:

@@ -171,7 +171,8 @@ class SqliteEngine:
     # Writing.
 
     def begin(self, exclusive: bool = False) -> View:  # they all are
-        self.check_present()
+        if self._gone is not None:  # else the commit looks: what writes nothing loses nothing
+            self.check_present()
         self._run(_BEGIN)
         self._view = SqliteView(self._connection)
         if self._view.epoch != self.epoch:  # by a process that no lock has kept out, such as on another machine
