@@ -135,9 +135,9 @@ class App:
         except BaseException:
             await database.close()
             raise
-        workers: list[alarm.Worker] = []
+        workers: list[alarm.Worker] = [] if database.is_shared else [StoreWatch(database, self._clock)]
         if self._executes:
-            workers = [executor, Sweeper(database, self._clock), StoreWatch(database, self._clock)]
+            workers += [executor, Sweeper(database, self._clock)]
         return Opened(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
 
     async def __aexit__(
@@ -173,6 +173,7 @@ class App:
     def _taken(self) -> Opened:
         """What is open, for whoever closes it."""
         opened = self._open if self._open is not None and self._open.is_orphaned else self._opened
+        opened.database.refuse_here()
         self._open = None
         return opened
 

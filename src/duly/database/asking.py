@@ -10,6 +10,7 @@ import traceback
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import wraps
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeVar, cast, get_args
@@ -94,6 +95,8 @@ def drive(
     if not handler:
         watched = UNWATCHED
     watched.begin(handler)
+    mark = [bool(handler)]
+    before = _driven.set(mark)
     try:
         return watched.guard(_converse, coroutine, answer)
     except Interruption as interruption:
@@ -104,6 +107,16 @@ def drive(
         raise error from interruption
     finally:
         watched.handler = None
+        mark[0] = False
+        _driven.reset(before)
+
+
+_driven: Final[ContextVar[list[bool]]] = ContextVar("driven")
+
+
+def is_driven() -> bool:
+    """Whether a query or mutation that still runs has made this context, in whatever thread it is by now."""
+    return _driven.get([False])[0]
 
 
 _SHOWN_OUT_MAX: Final = 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from random import Random
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from duly.clock import Clock, monotonic
-from duly.database.asking import drive
+from duly.database.asking import drive, is_driven
 from duly.database.batch import Batch
 from duly.database.catalog import Catalog
 from duly.database.committer import Committer, closed
@@ -65,7 +66,9 @@ class Database:
         wait_for_owner: float = 0.0,
     ) -> Database:
         """Open the store of an engine. StoreError; StoreInUseError after so many seconds that another one owns it."""
-        return cls(engine, await _opened(engine, wait_for_owner), clock, limits, random or Random())
+        opened = cls(engine, await _opened(engine, wait_for_owner), clock, limits, random or Random())
+        _open_here[_place(engine)] = opened
+        return opened
 
     def __init__(self, engine: Engine, header: Header, clock: Clock, limits: Limits, random: Random) -> None:
         self.ids = IdCodec(header.secret)
@@ -129,6 +132,14 @@ class Database:
         """Whether the thread that calls is one in which queries or mutations run."""
         return self._watchdog.is_watched()
 
+    def refuse_here(self) -> None:
+        """Raise FunctionError in a query or mutation: a call of the app there would wait for itself."""
+        if self.drives_here() or is_driven():
+            raise FunctionError(
+                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
+                " belongs to its transaction"
+            )
+
     @property
     def catalog(self) -> Catalog:
         """The tables as of the last commit."""
@@ -148,11 +159,7 @@ class Database:
         Work that changes tables must be `exclusive`; other work may be run again. The documents whose ids stand in
         `args` may be read beforehand. What nobody waits for may take longer.
         """
-        if self.drives_here():
-            raise FunctionError(
-                "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
-                " belongs to its transaction"
-            )
+        self.refuse_here()
         return self._committer.submit(work, exclusive, args, is_awaited)
 
     # Other nodes.
@@ -262,6 +269,17 @@ class Database:
         await asyncio.to_thread(self._readers.shutdown)
         self._watchdog.close()
         await asyncio.to_thread(self._engine.close)
+        if _open_here.get(_place(self._engine)) is self:
+            del _open_here[_place(self._engine)]
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the event loop that opened it is closed, so that nobody else may ever close it."""
+        return self._loop.is_closed()
+
+
+_open_here: Final[dict[str, Database]] = {}
+"""What this process has open, by what its engine calls it."""
 
 
 async def _opened(engine: Engine, wait_for_owner: float) -> Header:
@@ -271,6 +289,10 @@ async def _opened(engine: Engine, wait_for_owner: float) -> Header:
         try:
             return await _open(engine)
         except StoreInUseError as error:
+            orphan = _open_here.get(_place(engine))
+            if error.pid == os.getpid() and orphan is not None and orphan.is_orphaned:
+                await orphan.close()  # its App may be gone with its event loop
+                continue
             if error.closing_seconds is not None and told != "closing":
                 given_up = max(given_up, monotonic() + error.closing_seconds + OWNER_LATE_SECONDS)
             if monotonic() >= given_up:
@@ -280,6 +302,10 @@ async def _opened(engine: Engine, wait_for_owner: float) -> Header:
                 told = doing
                 _log.warning("waiting up to %.3g s, for it is %s: %s", given_up - monotonic(), doing, error)
         await asyncio.sleep(OWNER_LOOK_SECONDS)
+
+
+def _place(engine: Engine) -> str:
+    return str(getattr(engine, "path", id(engine)))
 
 
 async def _open(engine: Engine) -> Header:

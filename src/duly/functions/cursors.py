@@ -35,18 +35,18 @@ class Journal:
 
     def __init__(self) -> None:
         self._run: object = None
-        self._ends: dict[tuple[str, str | None], str] = {}
-        self._next: dict[tuple[str, str | None], str] = {}
+        self._ends: dict[tuple[object, ...], str] = {}
+        self._next: dict[tuple[object, ...], str] = {}
 
-    def end_of(self, run: object, query: str, cursor: str | None) -> str | None:
+    def end_of(self, run: object, asked: tuple[object, ...]) -> str | None:
         """Where the page of a query behind a cursor ended in the run before this one, None if that had none."""
         if run is not self._run:
             self._run, self._ends, self._next = run, self._next, {}
-        return self._ends.get((query, cursor))
+        return self._ends.get(asked)
 
-    def note(self, query: str, cursor: str | None, end: str) -> None:
+    def note(self, asked: tuple[object, ...], end: str) -> None:
         """Where it ends in this run."""
-        self._next[query, cursor] = end
+        self._next[asked] = end
 
 
 END: Final = Place((), -1)

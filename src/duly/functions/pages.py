@@ -102,9 +102,9 @@ def _named(options: object) -> dict[str, Any]:
 async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
     """The page behind the cursor."""
     query, ids = reading.fingerprint, reading.access.ids
-    journal = None if paging.end_cursor is not None else reading.access.journal
+    journal, asked = None if paging.end_cursor is not None else reading.access.journal, (query, *paging)
     if journal is not None:
-        end_cursor = journal.end_of(reading.access.transaction.usage, query, paging.cursor)
+        end_cursor = journal.end_of(reading.access.transaction.usage, asked)
         paging = paging._replace(end_cursor=end_cursor)
     start = None if paging.cursor is None else read_cursor(ids, query, paging.cursor)
     end = None if paging.end_cursor is None else read_cursor(ids, query, paging.end_cursor)
@@ -119,7 +119,7 @@ async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
         "continueCursor": write_cursor(ids, query, reached),
     }
     if journal is not None:
-        journal.note(query, paging.cursor, page["continueCursor"])
+        journal.note(asked, page["continueCursor"])
     if scanned.status is not None:
         page["pageStatus"] = scanned.status
     if len(scanned.rows) > 2:

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import apsw
 
@@ -26,6 +28,7 @@ def backup(path: str, target: str) -> int:
 
     The copy is one file, without a log. StoreError if there is no store, or a file at `target` already.
     """
+    path = os.path.realpath(path)  # a log lies beside the file, not beside a link to it
     if not os.path.isfile(path):
         raise StoreError(f"{path}: there is no store to back up")
     _check(path)
@@ -44,24 +47,41 @@ def restore(source: str, path: str, incomplete: bool = False) -> str | None:
     """
     if not os.path.isfile(source):
         raise StoreError(f"{source}: there is no such file to restore")
-    path = os.path.realpath(path)
+    source, path = os.path.realpath(source), os.path.realpath(path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise StoreError(f"{path}: there is no folder {os.path.dirname(path)} to restore it to")
     if os.path.exists(path) and os.path.samefile(source, path):
         raise StoreError(f"{source}: got the store itself, expected a backup of it")
     if not incomplete:
         _check(source)
-    part = f"{path}-restoring"
+    part = f"{path}-restoring-{os.getpid()}"
     try:
         _copy(source, part)
-        owned = ownership.take(path)
+        return _replace(path, part)
+    finally:
+        for ending in ("", "-owner"):
+            _remove(f"{part}{ending}")
+
+
+def _replace(path: str, part: str) -> str | None:
+    """Put a file in the place of a store; nobody has either of them meanwhile."""
+    replaced = ownership.take(path)
+    try:
+        placed = ownership.take(part)
         try:
             aside = _put_aside(path)
+            if aside is not None:
+                _inherit(part, path)
             os.replace(part, path)
+            # Only now: if this ended before, the file that was there would lack its log.
+            for ending in ("-wal", "-shm"):
+                _remove(f"{path}{ending}")
             _flush(Path(path).parent)
+            return aside
         finally:
-            owned.release()
+            placed.release()
     finally:
-        _remove(part)
-    return aside
+        replaced.release()
 
 
 def _check(path: str) -> None:
@@ -83,6 +103,7 @@ def _copy(source: str, target: str) -> None:
     try:
         with _opened(source) as store:
             _check_format(store, source)
+            os.close(os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
             copy = apsw.Connection(target)
             try:
                 with copy.backup("main", store, "main") as copying:
@@ -95,24 +116,42 @@ def _copy(source: str, target: str) -> None:
             finally:
                 copy.close()
         _flush(Path(target))
-    except apsw.Error as error:
-        _remove(target)
-        raise StoreError(f"{source}: SQLite cannot copy it: {error}") from error
-    except BaseException:
-        _remove(target)
+    except BaseException as error:
+        for ending in ("", "-journal"):
+            _remove(f"{target}{ending}")
+        if isinstance(error, apsw.FullError):  # its text says "not an error"
+            raise StoreError(f"{target}: there is no space left for it") from error
+        if isinstance(error, apsw.Error):
+            raise StoreError(f"{source}: SQLite cannot copy it: {error}") from error
         raise
 
 
 @contextmanager
 def _opened(path: str) -> Generator[apsw.Connection]:
-    """A connection that leaves the file and its log as they are."""
-    connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READONLY)
+    """A connection that leaves the file and its log as they are, and makes none where there is none.
+
+    StoreError if somebody has opened the store meanwhile that nobody had open.
+    """
+    resting = _resting(path)
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    # A log that this made would belong to the user of this process, and keep that of the store from writing to it.
+    connection = apsw.Connection(f"file:{quote(path)}{'?immutable=1' if resting else ''}", flags=flags)
     try:
         connection.set_busy_timeout(_BUSY_MS)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         yield connection
     finally:
         connection.close()
+    if resting is not None and _resting(path) != resting:
+        raise StoreError(f"{path}: it was opened while it was copied; try again")
+
+
+def _resting(path: str) -> tuple[int, ...] | None:
+    """What tells that nobody has written to a file since; None if somebody may have it open."""
+    if os.path.exists(f"{path}-wal"):
+        return None
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _check_format(connection: apsw.Connection, path: str) -> None:
@@ -128,15 +167,23 @@ def _check_format(connection: apsw.Connection, path: str) -> None:
 
 def _put_aside(path: str) -> str | None:
     """Keep the file at a path and its log under another name. The file stays, too: there is no moment without one."""
-    log, shared_memory = f"{path}-wal", f"{path}-shm"
-    _remove(shared_memory)
+    log = f"{path}-wal"
     if not os.path.getsize(path) and not os.path.exists(log):
         return None  # it was made when it was locked
     aside = next(name for number in count(1) if not os.path.exists(name := f"{path}-before-restore-{number}"))
     os.link(path, aside)
     with suppress(FileNotFoundError):
-        os.rename(log, f"{aside}-wal")
+        os.link(log, f"{aside}-wal")
     return aside
+
+
+def _inherit(path: str, of: str) -> None:
+    """Give a file the mode of another one, and its owner where this process may."""
+    found = os.stat(of)
+    os.chmod(path, stat.S_IMODE(found.st_mode))
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        with suppress(OSError):
+            os.chown(path, found.st_uid, found.st_gid)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ _NUMBER_MAX: Final = 2**30 - 1
 def check_file(path: str, head: Head) -> None:
     """Raise StoreError for a file without its log, or a log without its file. Before SQLite opens them."""
     log_size = _size(f"{path}-wal")
-    if log_size is None and (head.needs_log or head.is_bare):
+    if (log_size is None and head.is_bare) or (head.needs_log and not _is_log(f"{path}-wal")):
         raise StoreError(
             f"{path} is a copy of a store that was running, without its log, which has the latest of what it"
             " held. Use the backup that `duly backup` made, or copy the file while nothing runs; `duly restore"
@@ -119,6 +119,15 @@ def _store_version_without_log(path: str) -> object:
         return _store_version(connection)
     finally:
         connection.close()
+
+
+def _is_log(path: str) -> bool:
+    """Whether a file begins as a log does: one that was emptied or overwritten lacks what the store needs of it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+    except OSError:
+        return False
 
 
 def _size(path: str) -> int | None:

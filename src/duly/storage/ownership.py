@@ -27,6 +27,9 @@ _log: Final = log_of("duly.store")
 
 _LOCKED_BYTE: Final = 0x4000_0000 + 1_024
 """Behind the bytes that SQLite locks, on the page that it keeps free for its own locks: it reads nothing there."""
+_READERS: Final = 0x4000_0000 + 2
+_READERS_BYTES: Final = 510
+"""What each that has the file open by SQLite has a shared lock on, and the last one an exclusive one."""
 _LOCK: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
 """The lock of an opening, which stays when the process closes the file elsewhere; else that of the process."""
 _TRIES_MAX: Final = 100
@@ -48,8 +51,10 @@ class Ownership:
         self._identity = identity
         self._log_identity: tuple[int, int] | None = None
         self._changed_ns = 0
+        self._log_size = self._size = 0
         self._opening = 0
         self._told = _told_by(path)
+        self.closing_seconds: float | None = None
 
     @property
     def is_mine(self) -> bool:
@@ -64,26 +69,41 @@ class Ownership:
         """From now on the file, its log and the number of its opening are to stay what they are."""
         self._opening = opening
         self._log_identity = _identity_of(self.log_path)
-        self._changed_ns = 0
+        self._changed_ns = self._log_size = self._size = 0
+
+    def keep_log(self, kept: bool) -> None:
+        """Whether no other program may take itself for the last one that has the file open, and delete its log.
+
+        SQLite's own lock, which tells that, is lost as soon as anybody in this process reads the file and closes it.
+        """
+        if _LOCK != fcntl.F_SETLK:
+            with suppress(OSError):
+                kind = fcntl.F_RDLCK if kept else fcntl.F_UNLCK
+                fcntl.fcntl(self._file, _LOCK, _request(kind, _READERS, _READERS_BYTES))
 
     def loss(self) -> str | None:
         """What has become of the file so that nothing written to it is kept; None if it is there as it should be."""
-        try:  # after each commit: two looks at the disk, and no more calls than that
-            found = os.stat(self.path)
+        try:  # after each commit: two looks at the disk, and hardly a call more
+            found = os.lstat(self.path)  # which was no link when it was opened
         except OSError:
             return f"{self.path} was deleted or moved"
         if (found.st_dev, found.st_ino) != self._identity:
             return f"{self.path} was replaced by another file"
         try:
-            log = os.stat(self.log_path)
+            log = os.lstat(self.log_path)
         except OSError:
             return f"{self.log_path}, which holds the latest commits of the store, was deleted or moved"
         if (log.st_dev, log.st_ino) != self._log_identity:
             return f"{self.log_path}, which holds the latest commits of the store, was replaced by another file"
+        if log.st_size < self._log_size and self.head().needs_log:  # else another program has brought it into the file
+            return f"{self.log_path}, which holds the latest commits of the store, was emptied"
+        self._log_size = log.st_size
         if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by somebody who has copied a file over it
             self._changed_ns = found.st_mtime_ns
-            if self.head().opening != self._opening:
+            head = self.head()
+            if head.opening != self._opening or head.size < self._size:
                 return f"{self.path} was overwritten with another file"
+            self._size = head.size
         return None
 
     @property
@@ -93,6 +113,7 @@ class Ownership:
 
     def tell_closing(self, seconds: float) -> None:
         """Let those who wait for the file know that it will be free after so many seconds at most."""
+        self.closing_seconds = seconds
         if self._told is not None:
             with suppress(OSError):
                 os.pwrite(self._told, f"closing {seconds:.1f}\n".encode(), len(_pid_line()))
@@ -157,7 +178,8 @@ def take(path: str) -> Ownership:
     for _ in range(_TRIES_MAX):
         with _guard:
             if (mine := _identity_of(path)) in _held:
-                raise _in_use(path, "this process, by another App: close it, or lose it with crash()", os.getpid())
+                who = "this process, by another App: close it, or lose it with crash()"
+                raise _in_use(path, who, os.getpid(), _held[mine].closing_seconds)
             if mine is not None and not stat.S_ISREG(os.stat(path).st_mode):
                 raise StoreError(f"{path}: got a folder or a device, expected a file or nothing there")
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -165,6 +187,9 @@ def take(path: str) -> Ownership:
                 _lock(file, path)
                 identity = _identity(os.fstat(file))
                 if _identity_of(path) == identity:
+                    # Before a second file is made beside it.
+                    if os.pread(file, 16, 0) not in (b"", b"SQLite format 3\0"):
+                        raise StoreError(f"{path}: got a file of something else, expected a store of duly or no file")
                     _held[identity] = Ownership(path, file, identity)
                     return _held[identity]
             except BaseException:
@@ -256,10 +281,10 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 # The system's `struct flock`: which lock, on which byte.
 
 
-def _request(kind: int, byte: int) -> bytes:
+def _request(kind: int, byte: int, length: int = 1) -> bytes:
     if sys.platform == "darwin":
-        return struct.pack(_FLOCK, byte, 1, 0, kind, os.SEEK_SET)
-    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
+        return struct.pack(_FLOCK, byte, length, 0, kind, os.SEEK_SET)
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, length, 0)
 
 
 def _answer(answered: bytes) -> tuple[int, int]:

@@ -90,6 +90,7 @@ class SqliteEngine:
             header, self.epoch = read_header(writer)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             owned.watch(self._opening)
+            owned.keep_log(True)
             return header
         except apsw.Error as error:
             self.close()
@@ -109,6 +110,8 @@ class SqliteEngine:
         if owned is not None and not owned.is_mine:  # a forked child has it from its parent, who goes on with it
             _inherited.extend(self._opened)
         else:
+            if owned is not None:
+                owned.keep_log(False)
             for connection in self._opened:
                 connection.close(force=True)
         self._opened.clear()
