@@ -196,3 +196,54 @@ def test_a_store_in_postgresql_is_backed_up_with_its_own_tools() -> None:
         True,
         False,
     )
+
+
+def test_a_restore_that_is_killed_leaves_the_store_and_its_log(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add old") == "None"
+        assert backup(file, tmp_path / "backup.db")[0] == 0
+        assert running.ask("add new") == "None"
+    program = (
+        "import os; from duly.storage import backup\n"
+        "os.replace = lambda *_: os._exit(9)\n"
+        f"backup.restore({str(tmp_path / 'backup.db')!r}, {str(file)!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    assert notes(file) == "['old', 'new']"
+    assert restore(tmp_path / "backup.db", file)[0] == 0
+    assert notes(file) == "['old']"
+
+
+def test_a_store_is_backed_up_and_restored_through_a_link(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(file)
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+        assert backup(tmp_path / "link.db", tmp_path / "backup.db")[0] == 0
+    assert restore(tmp_path / "backup.db", tmp_path / "link.db")[0] == 0
+    assert (tmp_path / "link.db").is_symlink()
+    assert notes(file) == "['tea']"
+
+
+def test_a_backup_is_nobody_elses_and_a_restored_store_has_the_mode_it_had(file: Path, tmp_path: Path) -> None:
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("close") == "None"
+    file.chmod(0o640)
+    assert backup(file, tmp_path / "backup.db")[0] == 0
+    assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o600
+    assert restore(tmp_path / "backup.db", file)[0] == 0
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_backup_of_a_store_that_rests_makes_no_files_beside_it(file: Path, tmp_path: Path) -> None:
+    """A log that it made would be of another user, and keep the owner from writing."""
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("close") == "None"
+    before = sorted(path.name for path in file.parent.iterdir())
+    assert backup(file, tmp_path / "backup.db")[0] == 0
+    assert sorted(path.name for path in file.parent.iterdir()) == before
+    code, said = restore(tmp_path / "backup.db", tmp_path / "no" / "app.db")
+    assert (code, f"there is no folder {tmp_path}/no to restore it to" in said) == (1, True)

@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -378,3 +380,94 @@ async def test_a_folder_and_a_device_are_no_stores(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=f"{path}: got a folder or a device, expected a file"):
             await app_of(path).__aenter__()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["folder.db", "pipe.db"]
+
+
+# What a review found.
+
+
+def empty_log(file: Path) -> None:
+    os.truncate(log_of(file), 0)
+
+
+def link_to_where_it_was_moved(file: Path) -> None:
+    file.rename(file.with_name("moved.db"))
+    file.symlink_to(file.with_name("moved.db"))
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, 8_192)
+
+
+@pytest.mark.parametrize("lose", [empty_log, link_to_where_it_was_moved, cut])
+async def test_nothing_is_acknowledged_once_a_part_of_the_store_was_emptied_or_lies_elsewhere(
+    file: Path, lose: Callable[[Path], None]
+) -> None:
+    app = await app_of(file).__aenter__()
+    try:
+        await app.mutation("app:add", {"text": "before"})
+        lose(file)
+        for _ in range(2):
+            with pytest.raises(StoreGoneError):
+                await app.mutation("app:add", {"text": "after"})
+    finally:
+        await app.close()
+
+
+@pytest.mark.parametrize("spoil", [lambda log: os.truncate(log, 0), lambda log: log.write_bytes(b"\0" * 5_000)])
+def test_a_log_that_was_emptied_or_overwritten_after_a_kill_is_missed(
+    file: Path, spoil: Callable[[Path], None]
+) -> None:
+    killed_with_a_note(file, "tea")
+    spoil(log_of(file))
+    with owner(file) as opened:
+        assert "is a copy of a store that was running, without its log" in opened.says()
+
+
+async def test_a_log_that_another_program_has_brought_into_the_file_is_not_missed(file: Path) -> None:
+    async with app_of(file) as app:
+        await app.mutation("app:add", {"text": "tea"})
+        shell = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('PRAGMA wal_checkpoint(TRUNCATE)')"
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", shell], check=True)
+        assert log_of(file).stat().st_size == 0
+        await app.mutation("app:add", {"text": "coffee"})
+        assert await app.query("app:notes") == ["tea", "coffee"]
+
+
+async def test_reading_the_file_in_the_process_of_its_owner_does_not_let_others_delete_its_log(file: Path) -> None:
+    """Closing a file drops the locks of SQLite in this process; another program would take itself for the last one."""
+    async with app_of(file) as app:
+        await app.mutation("app:add", {"text": "tea"})
+        file.read_bytes()
+        shell = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('SELECT * FROM duly_store').fetchall()"
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", f"{shell}; c.close()"], check=True)
+        await app.mutation("app:add", {"text": "coffee"})
+        assert await app.query("app:notes") == ["tea", "coffee"]
+
+
+async def test_subscriptions_of_an_app_that_executes_nothing_learn_that_the_store_is_gone(file: Path) -> None:
+    app = await App(MODULES, f"sqlite:///{file}", executor=False).__aenter__()
+    values = app.subscribe("app:notes")
+    assert await anext(values) == []
+    delete(file)
+    with pytest.raises(StoreGoneError):
+        await anext(values)
+    await app.close()
+
+
+async def test_what_is_no_store_gets_no_second_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("some text")
+    with pytest.raises(StoreError, match="got a file of something else, expected a store of duly or no file"):
+        await app_of(tmp_path / "text").__aenter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+async def test_a_vacuum_of_another_program_is_no_loss(file: Path) -> None:
+    async with app_of(file) as app:
+        for number in range(30):
+            await app.mutation("app:add", {"text": str(number) * 1_000})
+        shell = f"import sqlite3; c = sqlite3.connect({str(file)!r}); c.execute('VACUUM'); c.execute('PRAGMA wal_checkpoint')"
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", shell], check=True)
+        await app.mutation("app:add", {"text": "after"})
+        assert (await app.query("app:notes"))[-1] == "after"
+    async with app_of(file) as app:
+        assert len(await app.query("app:notes")) == 31

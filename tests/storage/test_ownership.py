@@ -324,3 +324,27 @@ def test_what_ran_in_an_event_loop_that_is_closed_counts_as_interrupted(store: s
 
     asyncio.run(leave())
     assert asyncio.run(states()) == ["failed"]
+
+
+async def test_an_app_that_nobody_has_any_more_is_closed_for_the_next_one(file: Path) -> None:
+    """Its event loop is closed, and so is no way to close it."""
+
+    def enter_and_drop() -> None:
+        asyncio.run(app_of(file).__aenter__())
+
+    await asyncio.to_thread(enter_and_drop)
+    async with app_of(file) as app:
+        await app.mutation("app:add", {"text": "tea"})
+        assert await app.query("app:notes") == ["tea"]
+
+
+async def test_an_owner_of_the_same_process_that_is_closing_is_waited_for(file: Path) -> None:
+    app = await app_of(file).__aenter__()
+    await app.mutation("app:start_slow")
+    while not app.executor.running:
+        await asyncio.sleep(0.01)
+    closing = asyncio.create_task(app.close())
+    await asyncio.sleep(0)
+    async with app_of(file, wait_for_owner=0) as next_app:
+        assert await next_app.query("app:notes") == ["slow"]
+    await closing

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import apsw
 
 from duly.errors import StoreError
-from duly.storage.ownership import APPLICATION_ID, Head
+from duly.storage.ownership import APPLICATION_ID, LOG_BEGINS, Head
 
 _NUMBER_MAX: Final = 2**30 - 1
 """The head of a file has room for twice that, and one more."""
@@ -125,7 +125,7 @@ def _is_log(path: str) -> bool:
     """Whether a file begins as a log does: one that was emptied or overwritten lacks what the store needs of it."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) in (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+            return file.read(4) in LOG_BEGINS
     except OSError:
         return False
 

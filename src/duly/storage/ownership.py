@@ -50,8 +50,8 @@ class Ownership:
         self._file = file
         self._identity = identity
         self._log_identity: tuple[int, int] | None = None
+        self._log: int | None = None
         self._changed_ns = 0
-        self._log_size = self._size = 0
         self._opening = 0
         self._told = _told_by(path)
         self.closing_seconds: float | None = None
@@ -67,9 +67,9 @@ class Ownership:
 
     def watch(self, opening: int) -> None:
         """From now on the file, its log and the number of its opening are to stay what they are."""
-        self._opening = opening
-        self._log_identity = _identity_of(self.log_path)
-        self._changed_ns = self._log_size = self._size = 0
+        self._log = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
+        self._log_identity = _identity(os.fstat(self._log))
+        self._opening, self._changed_ns = opening, 0
 
     def keep_log(self, kept: bool) -> None:
         """Whether no other program may take itself for the last one that has the file open, and delete its log.
@@ -95,21 +95,26 @@ class Ownership:
             return f"{self.log_path}, which holds the latest commits of the store, was deleted or moved"
         if (log.st_dev, log.st_ino) != self._log_identity:
             return f"{self.log_path}, which holds the latest commits of the store, was replaced by another file"
-        if log.st_size < self._log_size and self.head().needs_log:  # else another program has brought it into the file
+        if not self._has_log:
             return f"{self.log_path}, which holds the latest commits of the store, was emptied"
-        self._log_size = log.st_size
         if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by somebody who has copied a file over it
             self._changed_ns = found.st_mtime_ns
             head = self.head()
-            if head.opening != self._opening or head.size < self._size:
+            if head.opening != self._opening or head.is_cut:
                 return f"{self.path} was overwritten with another file"
-            self._size = head.size
         return None
 
     @property
-    def is_there(self) -> bool:
-        """Whether the file at the path is the one that is owned, whatever has become of its log."""
-        return _identity_of(self.path) == self._identity and self.head().opening == self._opening
+    def _has_log(self) -> bool:
+        """Whether the log that was opened holds what the file lacks, if it does: others may have brought it into it."""
+        assert self._log is not None
+        return os.pread(self._log, 4, 0) in LOG_BEGINS or not self.head().needs_log
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether SQLite may bring the log that it has open into the file at the path."""
+        is_there = _identity_of(self.path) == self._identity and self.head().opening == self._opening
+        return is_there and self._has_log
 
     def tell_closing(self, seconds: float) -> None:
         """Let those who wait for the file know that it will be free after so many seconds at most."""
@@ -133,10 +138,12 @@ class Ownership:
         # Not by closing it alone: a child that was forked just now may not have dropped it yet.
         fcntl.fcntl(self._file, _LOCK, _request(fcntl.F_UNLCK, _LOCKED_BYTE))
         os.close(self._file)
+        if self._log is not None:
+            os.close(self._log)
 
     def forget(self) -> None:
         """In a forked child: the parent goes on owning it."""
-        for file in (self._file, self._told):
+        for file in (self._file, self._told, self._log):
             if file is not None:
                 os.close(file)
 
@@ -151,17 +158,21 @@ class Head(NamedTuple):
     needs_log: bool
     is_bare: bool
     """Whether it has nothing but a head, which says that it has a log."""
+    is_cut: bool = False
+    """Whether it is shorter than it says."""
 
     @classmethod
     def read(cls, file: int) -> Head:
         head, size = os.pread(file, _HEAD_BYTES, 0), os.fstat(file).st_size
         if len(head) < _HEAD_BYTES or not head.startswith(b"SQLite format 3\0"):
             return cls(size, 0, needs_log=False, is_bare=False)
-        page, version = (int.from_bytes(head[part], "big") for part in (_PAGE_SIZE, _USER_VERSION))
-        is_bare = head[_WRITE_MODE] == _WITH_LOG and size <= (page if page > 1 else 65_536)
+        numbers = (_PAGE_SIZE, _PAGES, _USER_VERSION)
+        page, pages, version = (int.from_bytes(head[part], "big") for part in numbers)
+        page = page if page > 1 else 65_536
+        is_bare = head[_WRITE_MODE] == _WITH_LOG and size <= page
         if head[_APPLICATION_ID] != APPLICATION_ID.to_bytes(4, "big"):
             version = 0  # it is not ours, or of before there were such numbers
-        return cls(size, version // 2, bool(version % 2), is_bare)
+        return cls(size, version // 2, bool(version % 2), is_bare, is_cut=size < pages * page)
 
 
 def head_of(path: str) -> Head:
@@ -300,10 +311,13 @@ _FLOCK: Final = "@qqihh" if sys.platform == "darwin" else "@hhqqi0q"
 
 APPLICATION_ID: Final = int.from_bytes(b"duly", "big")
 """What tells a store from other SQLite files."""
+LOG_BEGINS: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+"""With what a log begins: https://www.sqlite.org/walformat.html"""
 _HEAD_BYTES: Final = 100
 _PAGE_SIZE: Final = slice(16, 18)
 _WRITE_MODE: Final = 18
 _WITH_LOG: Final = 2
+_PAGES: Final = slice(28, 32)
 _USER_VERSION: Final = slice(60, 64)
 _APPLICATION_ID: Final = slice(68, 72)
 

@@ -135,7 +135,7 @@ class SqliteEngine:
     def check_present(self) -> None:
         if self._gone is None and self._owned is not None and (loss := self._owned.loss()):
             self._gone = loss
-            if self._writer is not None and not self._owned.is_there:
+            if self._writer is not None and not self._owned.is_complete:
                 self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # another file is there by now
             _log.error("%s while the store was open: nothing more is stored, and nothing more runs", loss)
         if self._gone is not None:
