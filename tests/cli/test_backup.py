@@ -164,6 +164,7 @@ def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_pat
     for target, expected in (
         (tmp_path / "text.db", "got a file that is there already, expected the name of a new one"),
         (tmp_path / "no" / "folder.db", "the backup cannot be written: No such file or directory"),
+        (tmp_path, "got a file that is there already, expected the name of a new one"),
     ):
         code, said = backup(file, target)
         assert (code, expected in said) == (1, True), said
@@ -247,3 +248,18 @@ def test_a_backup_of_a_store_that_rests_makes_no_files_beside_it(file: Path, tmp
     assert sorted(path.name for path in file.parent.iterdir()) == before
     code, said = restore(tmp_path / "backup.db", tmp_path / "no" / "app.db")
     assert (code, f"there is no folder {tmp_path}/no to restore it to" in said) == (1, True)
+
+
+def test_a_backup_that_was_killed_leaves_no_file_of_its_name(file: Path, tmp_path: Path) -> None:
+    """Else a backup under the same name, each night, would be refused for ever."""
+    with owner(file) as running:
+        assert running.says() == "open"
+        assert running.ask("add tea") == "None"
+    program = (
+        "import os; from duly.storage import backup\n"
+        "os.link = lambda *_: os._exit(9)\n"
+        f"backup.backup({str(file)!r}, {str(tmp_path / 'backup.db')!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    assert backup(file, tmp_path / "backup.db")[0] == 0
+    assert notes(tmp_path / "backup.db") == "['tea']"

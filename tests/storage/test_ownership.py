@@ -246,8 +246,8 @@ async def test_an_owner_that_does_not_close_is_waited_for_as_long_as_asked_for(
             await app_of(file, wait_for_owner=0.2).__aenter__()
         told = [record.getMessage() for record in caplog.records]
         assert len(told) == 1
-        assert re.match(r"waiting up to 0\.\d+ s, for it is running: ", told[0])
-        assert f"is owned by process {first.process.pid};" in told[0]
+        owned = f"{file} is owned by process {first.process.pid}: waiting up to 0"
+        assert re.fullmatch(rf"{owned}\.\d+ s for that, to close it", told[0])
         waiting = asyncio.create_task(app_of(file, wait_for_owner=60.0).__aenter__())
         await asyncio.sleep(0.1)
         first.process.kill()

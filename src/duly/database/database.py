@@ -293,14 +293,14 @@ async def _opened(engine: Engine, wait_for_owner: float) -> Header:
             if error.pid == os.getpid() and orphan is not None and orphan.is_orphaned:
                 await orphan.close()  # its App may be gone with its event loop
                 continue
-            if error.closing_seconds is not None and told != "closing":
+            if error.closing_seconds is not None and told != "which is closing it":
                 given_up = max(given_up, monotonic() + error.closing_seconds + OWNER_LATE_SECONDS)
             if monotonic() >= given_up:
                 raise
-            doing = "running" if error.closing_seconds is None else "closing"
+            doing = "to close it" if error.closing_seconds is None else "which is closing it"
             if told != doing:
-                told = doing
-                _log.warning("waiting up to %.3g s, for it is %s: %s", given_up - monotonic(), doing, error)
+                told, owned = doing, str(error).partition(";")[0]
+                _log.warning("%s: waiting up to %.3g s for that, %s", owned, given_up - monotonic(), doing)
         await asyncio.sleep(OWNER_LOOK_SECONDS)
 
 

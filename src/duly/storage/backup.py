@@ -32,10 +32,15 @@ def backup(path: str, target: str) -> int:
     if not os.path.isfile(path):
         raise StoreError(f"{path}: there is no store to back up")
     _check(path)
-    with _placed(target):
-        _copy(path, f"{target}-part")
-        os.replace(f"{target}-part", target)
-        _flush(Path(target).parent)
+    if os.path.lexists(target):
+        raise _taken(target)
+    part = f"{target}-part-{os.getpid()}"
+    try:
+        _copy(path, part)
+        _place(part, target)
+        _flush(Path(os.path.abspath(target)).parent)
+    finally:
+        _remove(part)
     return os.path.getsize(target)
 
 
@@ -103,7 +108,7 @@ def _copy(source: str, target: str) -> None:
     try:
         with _opened(source) as store:
             _check_format(store, source)
-            os.close(os.open(target, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
+            _make(target)
             copy = apsw.Connection(target)
             try:
                 with copy.backup("main", store, "main") as copying:
@@ -186,20 +191,26 @@ def _inherit(path: str, of: str) -> None:
             os.chown(path, found.st_uid, found.st_gid)
 
 
-@contextmanager
-def _placed(target: str) -> Generator[None]:
-    """A new file at a path, which is removed again if what follows fails."""
+def _make(path: str) -> None:
+    """An empty file that nobody else may read."""
     try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        raise StoreError(f"{target}: got a file that is there already, expected the name of a new one") from None
+        os.close(os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise StoreError(f"{target}: the backup cannot be written: {error.strerror}") from error
+        raise StoreError(f"{path}: the backup cannot be written: {error.strerror}") from error
+
+
+def _place(part: str, target: str) -> None:
+    """Give a whole file its name, which no other may have by now."""
     try:
-        yield
-    except BaseException:
-        _remove(target)
-        raise
+        os.link(part, target)
+    except FileExistsError:
+        raise _taken(target) from None
+    except OSError:  # a file system without such links
+        os.rename(part, target)
+
+
+def _taken(target: str) -> StoreError:
+    return StoreError(f"{target}: got a file that is there already, expected the name of a new one")
 
 
 def _flush(path: Path) -> None:
