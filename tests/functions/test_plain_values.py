@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypedDict, cast
 
 import pytest
+from pydantic import BaseModel
 
 from duly import (
     UNSET,
@@ -201,6 +203,33 @@ async def test_filters_and_ranges_take_what_documents_take() -> None:
     for name, fields in indexes.items():
         points = points.index(name, fields)
     async with Harness({"schema": define_schema({"points": points})}) as t:
+        await t.transaction(look)
+
+
+class Visit(BaseModel):
+    at: datetime
+
+
+@dataclass
+class Call:
+    at: datetime
+
+
+@pytest.mark.parametrize("kind", [Visit, Call])
+async def test_times_with_and_without_a_fraction_are_in_their_order(kind: Any) -> None:
+    nine = datetime(2030, 1, 31, 9, tzinfo=UTC)
+    times = [nine + timedelta(milliseconds=count) for count in (0, 1, 500, 1000)]
+
+    async def look(ctx: MutationCtx) -> None:
+        for given in (times[2], times[0].isoformat(), times[3].isoformat(), times[1]):
+            await ctx.db.insert(kind, {"at": given} if isinstance(given, str) else kind(at=given))
+        for lower in range(4):
+            found = ctx.db.query(kind).with_index("by_at", lambda q, at=times[lower]: q.gte("at", at))
+            assert [one.at for one in await found.collect()] == times[lower:]
+            found = ctx.db.query(kind).filter(lambda q, at=times[lower]: q.field("at") > at)
+            assert {one.at for one in await found.collect()} == set(times[lower + 1 :])
+
+    async with Harness({"schema": define_schema({"events": define_table(kind).index("by_at", ["at"])})}) as t:
         await t.transaction(look)
 
 

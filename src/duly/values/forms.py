@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from duly.values.checks import Ids, Kinds, Validator, show
+from duly.values.times import written_time
 
 
 class _Form(NamedTuple):
@@ -196,12 +197,7 @@ def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-# The texts are those that pydantic writes, so that a class may become a model, or a model a dataclass.
-
-
-def _write_time(value: datetime | time) -> str:
-    text = (datetime if isinstance(value, datetime) else time).isoformat(cast("Any", value))
-    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+# The texts are those that models are stored with, so that a class may become a model, or a model a dataclass.
 
 
 def _read_datetime(text: str) -> datetime:
@@ -252,9 +248,9 @@ def _read_decimal(text: str) -> Decimal:
 
 
 _FORMS: Final[dict[type, _Form]] = {
-    datetime: _Form("datetime", "2030-01-31T09:00:00Z", _write_time, _read_datetime),
+    datetime: _Form("datetime", "2030-01-31T09:00:00Z", written_time, _read_datetime),
     date: _Form("date", "2030-01-31", date.isoformat, date.fromisoformat),
-    time: _Form("time", "09:00:00", _write_time, time.fromisoformat),
+    time: _Form("time", "09:00:00", written_time, time.fromisoformat),
     timedelta: _Form("duration", "PT1H30M", _write_duration, _read_duration),
     UUID: _Form("UUID", "cd613e30-d8f1-4adf-91b7-584a2265b1f5", str, _read_uuid),
     Decimal: _Form("decimal", "1.20", str, _read_decimal),
