@@ -6,6 +6,7 @@ import enum
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -230,6 +231,50 @@ async def test_times_with_and_without_a_fraction_are_in_their_order(kind: Any) -
             assert {one.at for one in await found.collect()} == set(times[lower + 1 :])
 
     async with Harness({"schema": define_schema({"events": define_table(kind).index("by_at", ["at"])})}) as t:
+        await t.transaction(look)
+
+
+@dataclass
+class Price:
+    price: Decimal
+    lasts: timedelta | None = None
+
+
+async def test_decimals_and_durations_are_compared_for_equality_only() -> None:
+    cents, hour = Decimal("1.20"), timedelta(hours=1)
+    filters: list[tuple[str, Any]] = [
+        ("lt", lambda q: q.lt(q.field("price"), cents)),
+        ("gte", lambda q: q.gte(hour, q.field("lasts"))),
+        ("lt", lambda q: q.field("price") < cents),
+        ("lte", lambda q: q.field("price") <= cents),
+        ("gt", lambda q: q.field("lasts") > hour),
+        ("gte", lambda q: q.field("lasts") >= hour),
+        ("gt", lambda q: cents < q.field("price")),
+        ("lt", lambda q: q.field("price") < [cents]),
+    ]
+
+    async def look(ctx: MutationCtx) -> None:
+        await ctx.db.insert(Price, Price(cents, hour))
+        prices = ctx.db.query(Price)
+        for name, build in filters:
+            with pytest.raises(
+                QueryError, match=rf"a filter: q.{name}: got .* are stored as text and sort as text; keep"
+            ):
+                prices.filter(build)
+        for bound in ("gt", "gte", "lt", "lte"):
+            with pytest.raises(
+                QueryError, match=r"events.by_price: comparing 'price': got Decimal\('1.20'\).*cents as"
+            ):
+                prices.with_index("by_price", lambda q, bound=bound: getattr(q, bound)("price", cents))
+            with pytest.raises(QueryError, match=r"durations are stored as text.*milliseconds as a number"):
+                prices.with_index("by_lasts", lambda q, bound=bound: getattr(q, bound)("lasts", hour))
+        assert await prices.with_index("by_price", lambda q: q.eq("price", cents).eq("lasts", hour)).first()
+        for price, is_there in ((cents, True), (Decimal("1.2"), False)):
+            found = prices.filter(lambda q, price=price: q.and_(q.field("price") == price, q.field("lasts") == hour))
+            assert (await found.first() is not None) is is_there
+
+    prices = define_table(Price).index("by_price", ["price", "lasts"]).index("by_lasts", ["lasts"])
+    async with Harness({"schema": define_schema({"events": prices})}) as t:
         await t.transaction(look)
 
 

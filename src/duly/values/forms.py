@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
+from duly.errors import QueryError
 from duly.values.checks import Ids, Kinds, Validator, show
 from duly.values.times import written_time
 
@@ -187,6 +188,27 @@ def has_forms(validator: Validator) -> bool:
 
     look(validator)
     return bool(found)
+
+
+def check_order(value: object, what: str) -> None:
+    """Raise a QueryError for what is to be compared by `<` and the like, but whose text is in another order.
+
+    >>> check_order(Decimal("1.20"), "orders.by_price: comparing 'price'")
+    Traceback (most recent call last):
+    duly.errors.QueryError: orders.by_price: comparing 'price': got Decimal('1.20') (Decimal): decimals are stored as …
+    """
+    for kind, words in _WITHOUT_ORDER:
+        if isinstance(value, kind):
+            raise QueryError(f"{what}: got {show(value)}: {words}; only equality can be asked for")
+    if isinstance(value, list | tuple):
+        for item in cast("list[object]", value):
+            check_order(item, what)
+
+
+_WITHOUT_ORDER: Final = (
+    (Decimal, "decimals are stored as text and sort as text; keep cents as an int, or a float"),
+    (timedelta, "durations are stored as text and sort as text; keep milliseconds as a number"),
+)
 
 
 def _sort(value: object) -> type:
