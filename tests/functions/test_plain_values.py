@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypedDict, cast
@@ -18,6 +18,7 @@ from duly import (
     ActionCtx,
     AppError,
     ArgumentValidationError,
+    Id,
     Limits,
     MutationCtx,
     QueryCtx,
@@ -47,6 +48,14 @@ class Size(enum.IntEnum):
 
 
 class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Tint(enum.Enum):
+    RED = "red"
+
+
+class Stain(enum.Enum):
     RED = "red"
 
 
@@ -276,6 +285,72 @@ async def test_decimals_and_durations_are_compared_for_equality_only() -> None:
     prices = define_table(Price).index("by_price", ["price", "lasts"]).index("by_lasts", ["lasts"])
     async with Harness({"schema": define_schema({"events": prices})}) as t:
         await t.transaction(look)
+
+
+@mutation
+async def dated(
+    ctx: MutationCtx,
+    day: date | None = None,
+    at: datetime | None = None,
+    tint: Tint | None = None,
+    call: Call | None = None,
+    near: list[date] | None = None,
+    id: Id[Any] | None = None,
+    rest: Any = None,
+) -> None:
+    pass
+
+
+NINE = datetime(2030, 1, 31, 9)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"day": NINE}, r'at .day: expected a date such as "2030-01-31" or null, got datetime.datetime\(2030, 1, 31'),
+        ({"day": NINE, "at": NINE}, r"at .day: expected a date such as"),
+        ({"at": NINE.date()}, r"at .at: expected a datetime such as .* got datetime.date\(2030, 1, 31\)"),
+        ({"tint": Stain.RED}, r'at .tint: expected a Tint, one of "red" or null, got <Stain.RED: \'red\'>'),
+        ({"call": {"at": NINE.date()}}, "at .call.at: expected a datetime such as"),
+        ({"near": [NINE]}, r"at .near\[0\]: expected a date such as"),
+        ({"rest": NINE}, "at .rest: got datetime.*; name it in an annotation"),
+    ],
+)
+async def test_arguments_of_another_class_than_asked_for_are_told_what_is_expected(args: Any, message: str) -> None:
+    async def schedule(ctx: MutationCtx) -> None:
+        args["id"] = await ctx.db.insert("kept", {})
+        with pytest.raises(ArgumentValidationError, match=f"dated: {message}"):
+            await ctx.scheduler.run_after(0, dated, args)
+
+    async with Harness({"app": SimpleNamespace(dated=dated)}) as t:
+        await t.transaction(schedule)
+        for call in (t.mutation, t.app.run):
+            with pytest.raises(ArgumentValidationError, match=f"dated: {message}"):
+                await call(dated, args)
+
+
+async def test_a_cron_is_changed_to_arguments_that_hold_times() -> None:
+    async def change(ctx: MutationCtx) -> None:
+        await crons.register(ctx, {"kind": "interval", "ms": 60_000}, dated, {"day": NINE.date()}, name="r")
+        await crons.update(ctx, "r", args={"at": NINE, "near": [NINE.date()]})
+        cron = await crons.get(ctx, "r")
+        assert cron is not None and cron["args"] == {"at": "2030-01-31T09:00:00.000000", "near": ["2030-01-31"]}
+        with pytest.raises(ArgumentValidationError, match="dated: at .day: expected a date such as"):
+            await crons.update(ctx, "r", args={"day": NINE})
+
+    async with Harness({"app": SimpleNamespace(dated=dated)}) as t:
+        await t.transaction(change)
+
+
+async def test_a_result_of_another_class_than_named_is_told_what_is_expected() -> None:
+    @query
+    async def days(ctx: QueryCtx) -> list[date]:
+        return [NINE]
+
+    async with Harness({"app": SimpleNamespace(days=days)}) as t:
+        for call in (t.query, t.app.run):
+            with pytest.raises(ReturnsValidationError, match=r'at \[0\]: expected a date such as "2030-01-31", got'):
+                await call(days)
 
 
 async def test_pages_go_on_behind_any_of_these_values() -> None:
