@@ -5,16 +5,20 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypedDict, cast
 
 import pytest
+from pydantic import BaseModel
 
 from duly import (
     UNSET,
     ActionCtx,
     AppError,
     ArgumentValidationError,
+    Id,
     Limits,
     MutationCtx,
     QueryCtx,
@@ -44,6 +48,14 @@ class Size(enum.IntEnum):
 
 
 class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Tint(enum.Enum):
+    RED = "red"
+
+
+class Stain(enum.Enum):
     RED = "red"
 
 
@@ -202,6 +214,143 @@ async def test_filters_and_ranges_take_what_documents_take() -> None:
         points = points.index(name, fields)
     async with Harness({"schema": define_schema({"points": points})}) as t:
         await t.transaction(look)
+
+
+class Visit(BaseModel):
+    at: datetime
+
+
+@dataclass
+class Call:
+    at: datetime
+
+
+@pytest.mark.parametrize("kind", [Visit, Call])
+async def test_times_with_and_without_a_fraction_are_in_their_order(kind: Any) -> None:
+    nine = datetime(2030, 1, 31, 9, tzinfo=UTC)
+    times = [nine + timedelta(milliseconds=count) for count in (0, 1, 500, 1000)]
+
+    async def look(ctx: MutationCtx) -> None:
+        for given in (times[2], times[0].isoformat(), times[3].isoformat(), times[1]):
+            await ctx.db.insert(kind, {"at": given} if isinstance(given, str) else kind(at=given))
+        for lower in range(4):
+            found = ctx.db.query(kind).with_index("by_at", lambda q, at=times[lower]: q.gte("at", at))
+            assert [one.at for one in await found.collect()] == times[lower:]
+            found = ctx.db.query(kind).filter(lambda q, at=times[lower]: q.field("at") > at)
+            assert {one.at for one in await found.collect()} == set(times[lower + 1 :])
+
+    async with Harness({"schema": define_schema({"events": define_table(kind).index("by_at", ["at"])})}) as t:
+        await t.transaction(look)
+
+
+@dataclass
+class Price:
+    price: Decimal
+    lasts: timedelta | None = None
+
+
+async def test_decimals_and_durations_are_compared_for_equality_only() -> None:
+    cents, hour = Decimal("1.20"), timedelta(hours=1)
+    filters: list[tuple[str, Any]] = [
+        ("lt", lambda q: q.lt(q.field("price"), cents)),
+        ("gte", lambda q: q.gte(hour, q.field("lasts"))),
+        ("lt", lambda q: q.field("price") < cents),
+        ("lte", lambda q: q.field("price") <= cents),
+        ("gt", lambda q: q.field("lasts") > hour),
+        ("gte", lambda q: q.field("lasts") >= hour),
+        ("gt", lambda q: cents < q.field("price")),
+        ("lt", lambda q: q.field("price") < [cents]),
+    ]
+
+    async def look(ctx: MutationCtx) -> None:
+        await ctx.db.insert(Price, Price(cents, hour))
+        prices = ctx.db.query(Price)
+        for name, build in filters:
+            with pytest.raises(
+                QueryError, match=rf"a filter: q.{name}: got .* are stored as text and sort as text; keep"
+            ):
+                prices.filter(build)
+        for bound in ("gt", "gte", "lt", "lte"):
+            with pytest.raises(
+                QueryError, match=r"events.by_price: comparing 'price': got Decimal\('1.20'\).*cents as"
+            ):
+                prices.with_index("by_price", lambda q, bound=bound: getattr(q, bound)("price", cents))
+            with pytest.raises(QueryError, match=r"durations are stored as text.*milliseconds as a number"):
+                prices.with_index("by_lasts", lambda q, bound=bound: getattr(q, bound)("lasts", hour))
+        assert await prices.with_index("by_price", lambda q: q.eq("price", cents).eq("lasts", hour)).first()
+        for price, is_there in ((cents, True), (Decimal("1.2"), False)):
+            found = prices.filter(lambda q, price=price: q.and_(q.field("price") == price, q.field("lasts") == hour))
+            assert (await found.first() is not None) is is_there
+
+    prices = define_table(Price).index("by_price", ["price", "lasts"]).index("by_lasts", ["lasts"])
+    async with Harness({"schema": define_schema({"events": prices})}) as t:
+        await t.transaction(look)
+
+
+@mutation
+async def dated(
+    ctx: MutationCtx,
+    day: date | None = None,
+    at: datetime | None = None,
+    tint: Tint | None = None,
+    call: Call | None = None,
+    near: list[date] | None = None,
+    id: Id[Any] | None = None,
+    rest: Any = None,
+) -> None:
+    pass
+
+
+NINE = datetime(2030, 1, 31, 9)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"day": NINE}, r'at .day: expected a date such as "2030-01-31" or null, got datetime.datetime\(2030, 1, 31'),
+        ({"day": NINE, "at": NINE}, r"at .day: expected a date such as"),
+        ({"at": NINE.date()}, r"at .at: expected a datetime such as .* got datetime.date\(2030, 1, 31\)"),
+        ({"tint": Stain.RED}, r'at .tint: expected a Tint, one of "red" or null, got <Stain.RED: \'red\'>'),
+        ({"call": {"at": NINE.date()}}, "at .call.at: expected a datetime such as"),
+        ({"near": [NINE]}, r"at .near\[0\]: expected a date such as"),
+        ({"rest": NINE}, "at .rest: got datetime.*; name it in an annotation"),
+    ],
+)
+async def test_arguments_of_another_class_than_asked_for_are_told_what_is_expected(args: Any, message: str) -> None:
+    async def schedule(ctx: MutationCtx) -> None:
+        args["id"] = await ctx.db.insert("kept", {})
+        with pytest.raises(ArgumentValidationError, match=f"dated: {message}"):
+            await ctx.scheduler.run_after(0, dated, args)
+
+    async with Harness({"app": SimpleNamespace(dated=dated)}) as t:
+        await t.transaction(schedule)
+        for call in (t.mutation, t.app.run):
+            with pytest.raises(ArgumentValidationError, match=f"dated: {message}"):
+                await call(dated, args)
+
+
+async def test_a_cron_is_changed_to_arguments_that_hold_times() -> None:
+    async def change(ctx: MutationCtx) -> None:
+        await crons.register(ctx, {"kind": "interval", "ms": 60_000}, dated, {"day": NINE.date()}, name="r")
+        await crons.update(ctx, "r", args={"at": NINE, "near": [NINE.date()]})
+        cron = await crons.get(ctx, "r")
+        assert cron is not None and cron["args"] == {"at": "2030-01-31T09:00:00.000000", "near": ["2030-01-31"]}
+        with pytest.raises(ArgumentValidationError, match="dated: at .day: expected a date such as"):
+            await crons.update(ctx, "r", args={"day": NINE})
+
+    async with Harness({"app": SimpleNamespace(dated=dated)}) as t:
+        await t.transaction(change)
+
+
+async def test_a_result_of_another_class_than_named_is_told_what_is_expected() -> None:
+    @query
+    async def days(ctx: QueryCtx) -> list[date]:
+        return [NINE]
+
+    async with Harness({"app": SimpleNamespace(days=days)}) as t:
+        for call in (t.query, t.app.run):
+            with pytest.raises(ReturnsValidationError, match=r'at \[0\]: expected a date such as "2030-01-31", got'):
+                await call(days)
 
 
 async def test_pages_go_on_behind_any_of_these_values() -> None:

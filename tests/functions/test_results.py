@@ -89,13 +89,13 @@ EVENT: Event = {
     "keys": [UUID(int=5)],
     "who": ADA,
 }
-PLAIN_RECEIPT = {"lines": [{"item": "tea"}], "at": "2030-01-02T03:04:05Z", "receiptNumber": "7"}
+PLAIN_RECEIPT = {"lines": [{"item": "tea"}], "at": "2030-01-02T03:04:05.000000Z", "receiptNumber": "7"}
 PLAIN_ADA = {"name": "Ada", "joined": "2031-01-01", "lines": [{"item": "jam"}]}
 PLAIN_EVENT = {
-    "at": "2030-01-02T03:04:05Z",
+    "at": "2030-01-02T03:04:05.000000Z",
     "lasts": "PT1H",
     "colour": "red",
-    "hour": "09:30:00",
+    "hour": "09:30:00.000000",
     "price": "1.20",
     "keys": ["00000000-0000-0000-0000-000000000005"],
     "who": {**PLAIN_ADA, "lines": [{"item": "jam", "cost": 0}]},
@@ -253,7 +253,7 @@ async def test_who_is_outside_gets_plain_values_without_what_a_model_excludes() 
         assert (await t.app.run(page))["page"] == [made]
         assert (await t.app.run(in_a_thread))["joined"] == "2031-01-01"
         told = await t.app.run("app:moment", {"at": "2030-01-02T03:04:05Z"})
-        assert told == {"at": "2030-01-02T03:04:05Z", "colour": "red"}
+        assert told == {"at": "2030-01-02T03:04:05.000000Z", "colour": "red"}
         assert await t.app.run(in_a_mutation) == ["Receipt", "Customer", "Ada", "TEA"]  # inside are instances
 
 
@@ -292,7 +292,7 @@ async def test_times_and_enums_are_arguments_and_results_as_instances_and_as_tex
         ):
             await t.query(moment, {"at": "x"})
         with pytest.raises(
-            ArgumentValidationError, match=r"at .at: got datetime.date\(2030, 1, 1\) .*such as `day: date`"
+            ArgumentValidationError, match=r"at .at: expected a datetime such as .* got datetime.date\(2030, 1, 1\)"
         ):
             await t.query(moment, {"at": date(2030, 1, 1)})
 

@@ -43,12 +43,12 @@ class Odd(enum.Enum):
 KEY = UUID("cd613e30-d8f1-4adf-91b7-584a2265b1f5")
 INDIA = timezone(timedelta(hours=5, minutes=30))
 FORMS: list[tuple[type, Any, Any]] = [
-    (datetime, datetime(2030, 1, 31, 9, tzinfo=UTC), "2030-01-31T09:00:00Z"),
+    (datetime, datetime(2030, 1, 31, 9, tzinfo=UTC), "2030-01-31T09:00:00.000000Z"),
     (datetime, datetime(2030, 1, 31, 9, 0, 0, 500), "2030-01-31T09:00:00.000500"),
-    (datetime, datetime(2030, 1, 31, 9, tzinfo=INDIA), "2030-01-31T09:00:00+05:30"),
+    (datetime, datetime(2030, 1, 31, 9, tzinfo=INDIA), "2030-01-31T09:00:00.000000+05:30"),
     (date, date(2030, 1, 31), "2030-01-31"),
-    (time, time(9, 30), "09:30:00"),
-    (time, time(9, 30, tzinfo=UTC), "09:30:00Z"),
+    (time, time(9, 30), "09:30:00.000000"),
+    (time, time(9, 30, tzinfo=UTC), "09:30:00.000000Z"),
     (timedelta, timedelta(hours=1, seconds=3.5), "PT1H3.5S"),
     (timedelta, timedelta(0), "PT0S"),
     (timedelta, -timedelta(days=400, minutes=1), "-P1Y35DT1M"),
@@ -79,8 +79,8 @@ def test_each_is_read_from_its_form_and_written_in_it(kind: type, instance: Any,
 @pytest.mark.parametrize(
     ("kind", "spelling", "plain"),
     [
-        (datetime, "2030-01-31 09:00:00+00:00", "2030-01-31T09:00:00Z"),
-        (datetime, "2030-01-31T09:00", "2030-01-31T09:00:00"),
+        (datetime, "2030-01-31 09:00:00+00:00", "2030-01-31T09:00:00.000000Z"),
+        (datetime, "2030-01-31T09:00", "2030-01-31T09:00:00.000000"),
         (timedelta, "PT90M", "PT1H30M"),
         (timedelta, "P1W", "P7D"),
         (UUID, str(KEY).upper(), str(KEY)),
@@ -123,7 +123,7 @@ def test_what_is_no_such_thing_is_refused(kind: type, value: Any, message: str) 
 def test_they_stand_wherever_annotations_do() -> None:
     annotation = dict[str, list[datetime | date | None] | Colour]
     value = {"a": [datetime(2030, 1, 1), date(2030, 1, 2), None], "b": Colour.BLUE}
-    plain = {"a": ["2030-01-01T00:00:00", "2030-01-02", None], "b": "blue"}
+    plain = {"a": ["2030-01-01T00:00:00.000000", "2030-01-02", None], "b": "blue"}
     validator = validator_of(annotation)
     assert validator.plain(value, STORE) == plain and validator.written(value) == plain
     assert validator.check(plain, STORE) == value
@@ -154,7 +154,7 @@ def test_in_a_union_the_first_that_reads_a_text_decides() -> None:
 
 def test_what_does_not_fit_is_left_as_it_is_by_writing() -> None:
     validator = validator_of(dict[str, datetime])
-    assert validator.written({"a": 5, "b": datetime(2030, 1, 1)}) == {"a": 5, "b": "2030-01-01T00:00:00"}
+    assert validator.written({"a": 5, "b": datetime(2030, 1, 1)}) == {"a": 5, "b": "2030-01-01T00:00:00.000000"}
     assert validator.written(5) == 5
 
 
@@ -182,6 +182,10 @@ def test_an_enum_with_another_member_is_another_declaration() -> None:
     assert fingerprint(validator_of(datetime)) != fingerprint(validator_of(date))
 
 
+def _whole(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
+
+
 @given(
     st.datetimes(timezones=st.none() | st.just(UTC) | st.just(INDIA))
     | st.dates()
@@ -190,11 +194,19 @@ def test_an_enum_with_another_member_is_another_declaration() -> None:
     | st.uuids()
     | st.decimals(allow_nan=False)
 )
-def test_all_come_back_as_they_went_and_pydantic_writes_and_reads_the_same(value: Any) -> None:
+def test_all_come_back_as_they_went_and_pydantic_reads_the_same(value: Any) -> None:
     validator = validator_of(type(value))
     text = validator.plain(value, STORE)
     assert validator.check(text, STORE) == value
     adapter = TypeAdapter[Any](type(value))
-    assert adapter.dump_python(value, mode="json") == text
+    if not isinstance(value, datetime | time):  # of which pydantic writes no fraction of zero
+        assert adapter.dump_python(value, mode="json") == text
     if not (isinstance(value, Decimal) and not value.is_finite()):
         assert adapter.validate_python(text) == value
+
+
+@given(*[st.datetimes(timezones=st.just(UTC)) | st.datetimes(timezones=st.just(UTC)).map(_whole)] * 2)
+def test_the_texts_of_times_of_one_zone_sort_as_the_times_do(one: datetime, other: datetime) -> None:
+    for kind, first, second in ((datetime, one, other), (time, one.timetz(), other.timetz())):
+        texts = [validator_of(kind).plain(value, STORE) for value in (first, second)]
+        assert (texts[0] < texts[1], texts[0] == texts[1]) == (first < second, first == second)

@@ -103,13 +103,20 @@ def test_a_model_may_contain_itself() -> None:
 
 class Dated(BaseModel):
     at: datetime.datetime
+    ended: datetime.datetime | None = None
+    due: datetime.datetime | str = "soon"
 
 
 def test_what_only_pydantic_understands_is_left_to_it() -> None:
     dated = validator_of(Dated)
     assert dated.check({"at": "2030-01-01T00:00:00Z"}, STORE).at.year == 2030
     assert refusal(dated, {"at": "soon"}).startswith("at .at: Input should be a valid datetime")
-    assert dated.plain({"at": "2030-01-01T00:00:00Z"}, STORE) == {"at": "2030-01-01T00:00:00Z"}
+    assert dated.plain({"at": "2030-01-01T00:00:00Z"}, STORE) == {"at": "2030-01-01T00:00:00.000000Z"}
+    assert dated.plain({"at": "1893456000", "ended": "2030-01-01 00:00Z", "due": "2030-01-01 00:00Z"}, STORE) == {
+        "at": "1893456000",
+        "ended": "2030-01-01T00:00:00.000000Z",
+        "due": "2030-01-01 00:00Z",
+    }
 
 
 class Split(BaseModel):

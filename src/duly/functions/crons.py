@@ -189,9 +189,11 @@ crons = Crons()
 
 def _arguments(runner: Runner, name: str, args: object, transaction: Transaction) -> str:
     """Other arguments of a cron, whose function may be gone."""
-    text, function = encode_arguments(name, args, runner.limits), runner.registry.functions.get(name)
-    if function is not None:
-        check_arguments(runner, function, args, text, Access(transaction, runner.ids))
+    function = runner.registry.functions.get(name)
+    if function is None:
+        return encode_arguments(name, args, runner.limits)
+    text = function.encode(args)
+    check_arguments(runner, function, args, text, Access(transaction, runner.ids))
     return text
 
 

@@ -14,6 +14,7 @@ import orjson
 from duly.errors import LimitError, QueryError
 from duly.limits import FILTER_OPERATORS_MAX, OF_ANY_SIZE
 from duly.values.checks import Validator, show
+from duly.values.forms import check_order
 from duly.values.keys import compare, field_of
 from duly.values.paths import written_at
 from duly.values.value import INT_MAX, INT_MIN, UNSET, Document, NotAValueError, dumps, loads
@@ -344,6 +345,8 @@ _ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt":
 
 def _comparison(name: str, a: object, b: object) -> Expression:
     wanted = _ORDERS[name]
+    if name not in ("eq", "neq"):
+        check_order((a, b), f"a filter: q.{name}")
     operands = [_node(a, b), _node(b, a)]
     first, second = operands[0].evaluate, operands[1].evaluate
     return _operation(name, operands, lambda document: compare(first(document), second(document)) in wanted, True)

@@ -10,6 +10,7 @@ from duly.errors import QueryError
 from duly.functions.absent import lacks
 from duly.limits import OF_ANY_SIZE
 from duly.values.checks import Validator
+from duly.values.forms import check_order
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
 from duly.values.keys import Cut, Interval
 from duly.values.paths import written_at
@@ -92,14 +93,14 @@ class IndexRange:
         return Cut(self._equal, after=False, id=(self._first_id or _first_id)(value, after))
 
     def _with_lower(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        value = self._next(field, value)
+        value = self._bound(field, value)
         self._check_free(field, self._lower)
         changed = self._copy()
         changed._lower = (value, inclusive)
         return changed
 
     def _with_upper(self, field: str, value: object, inclusive: bool) -> IndexRange:
-        value = self._next(field, value)
+        value = self._bound(field, value)
         self._check_free(field, self._upper)
         changed = self._copy()
         changed._upper = (value, inclusive)
@@ -109,6 +110,12 @@ class IndexRange:
         copy = IndexRange(self._index, self._fields[:-1], self._document, self._first_id)
         copy._equal, copy._lower, copy._upper = self._equal, self._lower, self._upper
         return copy
+
+    def _bound(self, field: str, value: object) -> object:
+        plain = self._next(field, value)
+        if plain is not value:
+            check_order(value, f"{self._index}: comparing {field!r}")
+        return plain
 
     def _next(self, field: str, value: object) -> object:
         """The value, a plain one, to compare the next field with."""

@@ -24,8 +24,9 @@ from duly.functions.queries import Query
 from duly.limits import DEFAULTS, OF_ANY_SIZE, Limits
 from duly.logs import log_of
 from duly.model.crons import Spec
-from duly.values.checks import Ids, Mismatch, Validator
+from duly.values.checks import Ids, IdValidator, Mismatch, TypeValidator, Validator
 from duly.values.fingerprints import fingerprint_of_schema
+from duly.values.forms import has_forms
 from duly.values.plain import to_plain
 from duly.values.pydantic_data import without_hidden
 from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
@@ -76,8 +77,24 @@ class Registered:
             plain = to_plain(args)
             written = self._arguments.written(plain)  # a datetime, where the function asks for one
             if written is plain:
+                self._explain(written)
                 raise
-        return encode_arguments(self.name, written, self._limits)
+        try:
+            return encode_arguments(self.name, written, self._limits)
+        except ArgumentValidationError:
+            self._explain(written)
+            raise
+
+    def _explain(self, args: object) -> None:
+        """Raise what says more of arguments that are no values: a date, where the function asks for a datetime."""
+        if not isinstance(args, dict) or not has_forms(self._arguments):
+            return
+        try:
+            _of_any_ids(self._arguments).shape.check(args, _NoIds())
+        except Mismatch as error:
+            raise ArgumentValidationError(f"{self.name}: {error}") from None
+        except Exception:  # those of an application's classes are any
+            return
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
@@ -111,13 +128,20 @@ class Registered:
         try:
             plain = to_plain(value)
             if self._returns is not None and self._builds and not as_plain:
-                return self._returns.check(loads(self._result_text(plain)), ids)
+                return self._returns.check(loads(self._built_text(plain, self._returns, ids)), ids)
             checked = plain if self._returns is None else self._returns.shape.check(plain, ids)
             value = checked if plain is value else without_hidden(value, checked)
             text = self._result_text(value)
         except (Mismatch, NotAValueError) as error:
             raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None
         return value if value is None or type(value) is str else loads(text)
+
+    def _built_text(self, plain: object, returns: Validator, ids: Ids) -> str:
+        try:
+            return self._result_text(plain)
+        except NotAValueError:
+            returns.shape.check(plain, ids)  # which says what is expected there, if something is
+            raise
 
     def _result_text(self, plain: object) -> str:
         text = self._text(plain, self._limits)
@@ -161,6 +185,11 @@ def encode_arguments(name: str, args: object, limits: Limits) -> str:
     except NotAValueError as error:
         raise ArgumentValidationError(f"{name}: {error}") from None
     return check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")
+
+
+def _of_any_ids(validator: Validator) -> Validator:
+    """The same, where nobody knows yet which ids there are."""
+    return TypeValidator(str, "id") if isinstance(validator, IdValidator) else validator.over(_of_any_ids)
 
 
 def _accepts_none(validator: Validator) -> bool:

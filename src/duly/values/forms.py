@@ -10,7 +10,9 @@ from enum import Enum
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
+from duly.errors import QueryError
 from duly.values.checks import Ids, Kinds, Validator, show
+from duly.values.times import written_time
 
 
 class _Form(NamedTuple):
@@ -188,6 +190,27 @@ def has_forms(validator: Validator) -> bool:
     return bool(found)
 
 
+def check_order(value: object, what: str) -> None:
+    """Raise a QueryError for what is to be compared by `<` and the like, but whose text is in another order.
+
+    >>> check_order(Decimal("1.20"), "orders.by_price: comparing 'price'")
+    Traceback (most recent call last):
+    duly.errors.QueryError: orders.by_price: comparing 'price': got Decimal('1.20') (Decimal): decimals are stored as …
+    """
+    for kind, words in _WITHOUT_ORDER:
+        if isinstance(value, kind):
+            raise QueryError(f"{what}: got {show(value)}: {words}; only equality can be asked for")
+    if isinstance(value, list | tuple):
+        for item in cast("list[object]", value):
+            check_order(item, what)
+
+
+_WITHOUT_ORDER: Final = (
+    (Decimal, "decimals are stored as text and sort as text; keep cents as an int, or a float"),
+    (timedelta, "durations are stored as text and sort as text; keep milliseconds as a number"),
+)
+
+
 def _sort(value: object) -> type:
     return float if type(value) is int else type(value)
 
@@ -196,12 +219,7 @@ def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-# The texts are those that pydantic writes, so that a class may become a model, or a model a dataclass.
-
-
-def _write_time(value: datetime | time) -> str:
-    text = (datetime if isinstance(value, datetime) else time).isoformat(cast("Any", value))
-    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+# The texts are those that models are stored with, so that a class may become a model, or a model a dataclass.
 
 
 def _read_datetime(text: str) -> datetime:
@@ -252,9 +270,9 @@ def _read_decimal(text: str) -> Decimal:
 
 
 _FORMS: Final[dict[type, _Form]] = {
-    datetime: _Form("datetime", "2030-01-31T09:00:00Z", _write_time, _read_datetime),
+    datetime: _Form("datetime", "2030-01-31T09:00:00Z", written_time, _read_datetime),
     date: _Form("date", "2030-01-31", date.isoformat, date.fromisoformat),
-    time: _Form("time", "09:00:00", _write_time, time.fromisoformat),
+    time: _Form("time", "09:00:00", written_time, time.fromisoformat),
     timedelta: _Form("duration", "PT1H30M", _write_duration, _read_duration),
     UUID: _Form("UUID", "cd613e30-d8f1-4adf-91b7-584a2265b1f5", str, _read_uuid),
     Decimal: _Form("decimal", "1.20", str, _read_decimal),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from duly.errors import SchemaValidationError
 from duly.values.checks import AnyValidator, Ids, Kinds, Mismatch, Validator, show, step
 from duly.values.containers import ObjectValidator, UnionValidator
-from duly.values.forms import has_forms
+from duly.values.forms import TextFormValidator, has_forms
 from duly.values.plain import SYSTEM_FIELDS, fields_of, writers
 from duly.values.pydantic_data import is_pydantic
 
@@ -151,6 +151,28 @@ class LeftToPydantic(AnyValidator):
     def written(self, value: Any) -> Any:
         return self._named.written(value)
 
+    def shaped(self) -> Validator:
+        named = self._named.members if isinstance(self._named, UnionValidator) else (self._named,)
+        forms = [one for one in named if one.kinds() != frozenset((type(None),))]
+        # Beside others, say a str, only pydantic knows what a text is.
+        is_sure = len(forms) == 1 and isinstance(forms[0], TextFormValidator)
+        return _Respelt(forms[0].shape) if is_sure else self
+
+
+class _Respelt(AnyValidator):
+    """Writes what duly can read, too, as instances are written: texts in two spellings would not sort."""
+
+    __slots__ = ("_form",)
+
+    def __init__(self, form: Validator) -> None:
+        self._form = form
+
+    def check(self, value: Any, ids: Ids) -> Any:
+        try:
+            return self._form.check(value, ids)
+        except Mismatch:
+            return value
+
 
 class PydanticValidator(ModelValidator):
     """Checks what duly understands of the fields, by duly's rules; then pydantic checks them by its own."""
@@ -176,7 +198,7 @@ class PydanticValidator(ModelValidator):
 
 
 class _PydanticShape(PydanticValidator):
-    """Hands over the plain value as it came, once pydantic has found nothing against it."""
+    """Hands over the plain value, once pydantic has found nothing against it."""
 
     __slots__ = ()
 

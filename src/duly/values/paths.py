@@ -28,7 +28,7 @@ def written_at(document: Validator | None, path: str, value: object) -> object:
     """A value to compare the field `a.b.c` with, in the form in which documents have such a one there.
 
     >>> written_at(validator_of(Order), "at", datetime(2030, 1, 31))
-    '2030-01-31T00:00:00'
+    '2030-01-31T00:00:00.000000'
     """
     parts: list[Validator] = [] if document is None else [document]
     for name in path.split("."):

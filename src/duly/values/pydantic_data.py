@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Iterable
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, TypeAlias, cast
@@ -13,6 +13,7 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from duly.limits import VALUE_DEPTH_CEILING
+from duly.values.times import written_time
 
 _LEAVES: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _IN_JSON: Final = (date, time, timedelta, Decimal, UUID, Enum)
@@ -35,7 +36,7 @@ def data_of(instance: Any) -> Any:
     >>> class Order(BaseModel):
     ...     at: datetime = Field(validation_alias="placedAt", serialization_alias="At", exclude=True)
     >>> data_of(Order(placedAt=datetime(2030, 1, 1)))
-    {'placedAt': '2030-01-01T00:00:00'}
+    {'placedAt': '2030-01-01T00:00:00.000000'}
     """
     # Pydantic's own serializers count, so its result is taken and set right: beside each value goes its form in it.
     return _data(instance, instance.model_dump(by_alias=True, round_trip=True, warnings=False))
@@ -122,6 +123,8 @@ def _in_json(leaf: Any) -> Any:
         return leaf
     if isinstance(leaf, Enum):
         return _in_json(leaf.value)
+    if isinstance(leaf, datetime | time):
+        return written_time(leaf)
     in_json: Callable[[Any], Any] = importlib.import_module("pydantic_core").to_jsonable_python  # loaded with the model
     return in_json(leaf)
 
