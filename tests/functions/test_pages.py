@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import pytest
 
 from duly import (
+    App,
     AppError,
     ArgumentValidationError,
     Limits,
@@ -481,3 +482,33 @@ async def test_other_options_are_refused(options: dict[str, Any]) -> None:
     async with harness(ranked=ranked) as t:
         with pytest.raises(ArgumentValidationError, match="paginationOpts"):
             await t.query("app:ranked", {"paginationOpts": options})
+
+
+@mutation
+async def put_number(ctx: MutationCtx, n: int) -> None:
+    await ctx.db.insert("numbers", {"n": n})
+
+
+@query
+async def first_numbers(ctx: QueryCtx, count: int) -> list[int]:
+    page = await ctx.db.query("numbers").paginate(num_items=count)
+    return [row["n"] for row in page["page"]]
+
+
+@query
+async def pages_of_two_sizes(ctx: QueryCtx) -> list[list[int]]:
+    return [await ctx.run_query(first_numbers, {"count": 1}), await ctx.run_query(first_numbers, {"count": 3})]
+
+
+async def test_two_pages_of_one_query_with_different_sizes_each_keep_their_own_end(store: str) -> None:
+    numbers = SimpleNamespace(put_number=put_number, first_numbers=first_numbers, pages_of_two_sizes=pages_of_two_sizes)
+    async with App({"numbers": numbers}, store) as app:
+        for n in range(5):
+            await app.mutation(put_number, {"n": n})
+        pages = app.subscribe(pages_of_two_sizes)
+        assert await anext(pages) == [[0], [0, 1, 2]]
+        await app.mutation(put_number, {"n": 5})
+        assert await app.query(pages_of_two_sizes) == [[0], [0, 1, 2]]
+        row = await app.runner.transaction(lambda ctx: ctx.db.query("numbers").first())
+        await app.runner.transaction(lambda ctx: ctx.db.delete(row["_id"]))
+        assert await anext(pages) == [[], [1, 2]]
