@@ -243,7 +243,7 @@ class App:
 
         Returns the id of the new one, whose `retryOf` is the failed one. InvalidScheduleError if it has not failed.
         """
-        number = job_number(self.runner.ids, id)
+        number = job_number(self.runner, id)
         return self.runner.job_id(await self.runner.commit(partial(jobs.retry, id=number)))
 
     async def reload(self) -> Registry:

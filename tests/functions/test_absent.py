@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from duly import (
     LoadError,
     MutationCtx,
     QueryCtx,
+    QueryError,
     SyncActionCtx,
     action,
     crons,
@@ -470,3 +472,33 @@ async def test_a_handler_that_does_not_take_what_is_declared_does_not_load(funct
     with pytest.raises(LoadError, match=problem):
         async with harness(function=function):
             pass
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda q: q.with_index("by_v", v=1),
+            'with_index: got v=1, expected a function of the range: .with_index("by_status", lambda q: q.eq("status",',
+        ),
+        (lambda q: q.with_index(), "with_index: missing a required argument: 'name', expected a function of the range"),
+        (
+            lambda q: q.count(status="x"),
+            "count: got status='x', expected what to count before it: .with_index(\"by_status\", lambda q: q.eq(",
+        ),
+        (lambda q: q.paginate(numItems=3), "paginate: got numItems=3, expected .paginate(num_items=…, cursor=…)"),
+        (lambda q: q.paginate(limit=3), "paginate: got limit=3, expected .paginate(num_items=…, cursor=…)"),
+        (lambda q: q.paginate(None, 3), "paginate: too many positional arguments, expected .paginate(num_items=…,"),
+        (lambda q: q.order(), "order: missing a required argument: 'direction', expected .order(\"asc\") or"),
+        (lambda q: q.order(by="v"), 'order: got by=\'v\', expected .order("asc") or .order("desc"), of the index'),
+    ],
+)
+async def test_a_step_of_a_query_with_arguments_that_it_does_not_have_says_what_to_write(
+    call: Any, message: str
+) -> None:
+    async def asks(ctx: QueryCtx) -> None:
+        with pytest.raises(QueryError, match=re.escape(message)):
+            call(ctx.db.query("notes"))
+
+    async with Harness({}) as t:
+        await t.transaction(asks)

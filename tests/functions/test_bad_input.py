@@ -27,6 +27,7 @@ from duly import (
     QueryError,
     ReturnsValidationError,
     SchemaValidationError,
+    action,
     define_schema,
     define_table,
     internal_action,
@@ -219,14 +220,33 @@ async def test_an_id_of_another_table_is_refused() -> None:
             ArgumentValidationError, match='at .id: expected an id of table "notes", got an id of table "others"'
         ):
             await t.mutation(touch, {"id": other_id})
-        with pytest.raises(InvalidIdError, match="expected an id of '_scheduled_functions'"):
-            await t.transaction(lambda ctx: ctx.scheduler.cancel(other_id))
         with pytest.raises(InvalidIdError, match="ctx.db got the id of a document of '_scheduled_functions'"):
             await t.transaction(lambda ctx: ctx.db.get(job_id))
         with pytest.raises(InvalidIdError, match="ctx.db.system got the id of a document of 'others'"):
             await t.transaction(lambda ctx: ctx.db.system.get(other_id))
         with pytest.raises(InvalidIdError, match=r"got 'abc' \(str\), expected the id of a document"):
             await t.transaction(lambda ctx: ctx.db.get("abc"))
+
+
+async def test_an_id_of_another_table_that_is_to_be_canceled_or_retried_is_told_with_its_table() -> None:
+    async def makes_a_table(ctx: MutationCtx) -> None:
+        await ctx.scheduler.cancel(await ctx.db.insert("new", {}))
+
+    @action
+    async def cancels(ctx: ActionCtx, id: str) -> None:
+        await ctx.scheduler.cancel(id)
+
+    async with Harness({**APP, "more": SimpleNamespace(cancels=cancels)}) as t:
+        other_id = await t.mutation(other)
+        told = f"got the id {other_id} of a document of 'others', expected one of '_scheduled_functions'"
+        with pytest.raises(InvalidIdError, match=told):
+            await t.transaction(lambda ctx: ctx.scheduler.cancel(other_id))
+        with pytest.raises(InvalidIdError, match=told):
+            await t.action(cancels, {"id": other_id})
+        with pytest.raises(InvalidIdError, match=told):
+            await t.app.retry(other_id)
+        with pytest.raises(InvalidIdError, match="of a document of another table, expected one of"):
+            await t.transaction(makes_a_table)
 
 
 async def test_an_id_of_another_store_is_told_from_what_is_no_id() -> None:

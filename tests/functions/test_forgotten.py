@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import re
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
@@ -176,3 +178,63 @@ async def test_in_development_whatever_is_not_awaited_is_an_error_each_time(name
             ):
                 await t.mutation(f"app:{name}")
         assert await t.query("app:all_orders") == []
+
+
+@query
+async def tally(ctx: QueryCtx) -> int:
+    return await ctx.db.query("orders").count()
+
+
+@mutation
+async def collects_garbage(ctx: MutationCtx) -> None:
+    await ctx.db.insert("orders", {"item": "tea"})
+    gc.collect()
+
+
+@mutation
+async def forgets_a_read_among_lines(ctx: MutationCtx) -> None:
+    ctx.db.get(  # pyright: ignore
+        await ctx.db.insert("orders", {"item": "tea"})
+    )
+    await ctx.db.insert("orders", {"item": "coffee"})
+
+
+async def throw_away_in_a_circle() -> None:
+    circle: list[Any] = [add_coffee(None)]  # pyright: ignore
+    circle.append(circle)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_a_coroutine_of_the_programs_own_that_is_collected_during_a_rehearsal_fails_no_mutation(
+    debug: bool,
+) -> None:
+    source = {"app": SimpleNamespace(collects_garbage=collects_garbage, tally=tally)}
+    asyncio.get_running_loop().set_debug(debug)  # then Python tells of each coroutine where it was made
+    async with Harness(source, development=True) as t:
+        await asyncio.sleep(0)
+        gc.collect()
+        gc.disable()
+        try:
+            await throw_away_in_a_circle()
+            with pytest.warns(RuntimeWarning, match="coroutine 'add_coffee' was never awaited"):
+                await t.mutation(collects_garbage)
+        finally:
+            gc.enable()
+        assert await t.query(tally) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "call", "offset"),
+    [
+        (forgets_a_function_of_its_own, "add_coffee", 3),
+        (forgets_a_read, "first", 2),
+        (forgets_a_read_among_lines, "get", 2),
+    ],
+)
+async def test_the_line_that_is_named_for_a_forgotten_await_is_that_of_the_call(
+    function: Any, call: str, offset: int
+) -> None:
+    line = function.handler.__code__.co_firstlineno + offset  # counted from the decorator
+    async with Harness({"app": SimpleNamespace(function=function)}, development=True) as t:
+        with pytest.raises(FunctionError, match=re.escape(f"nothing: {call}() at test_forgotten.py:{line}; expected")):
+            await t.mutation(function)

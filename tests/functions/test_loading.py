@@ -243,3 +243,30 @@ async def test_a_package_that_does_not_load_anew_stays_as_it_was(tmp_path: Path)
         assert await t.query("orders:says") == "one"
         upper: Any = sys.modules["loading_upper"]
         assert sys.modules[name] is upper.shop is before
+
+
+# What does not load.
+
+
+@pytest.mark.parametrize(
+    ("helpers", "message"),
+    [
+        ("import json\n\nLIMIT = int('many')\n", "helpers.py:3: ValueError: invalid literal"),
+        ("def limit():\n    return 1 / 0\n\nlimit()\n", "helpers.py:2: ZeroDivisionError: division by zero"),
+        ("\nimport loading_nothing\n", "helpers.py:2: ModuleNotFoundError: No module named 'loading_nothing'"),
+        ("import json\njson.loads('{')\n", "helpers.py:2: JSONDecodeError: Expecting property name"),
+        ("import ast\nast.literal_eval('1 +')\n", "helpers.py:2: SyntaxError: invalid syntax"),
+        ("import json\nx = (\n", "helpers.py:2: SyntaxError: '(' was never closed"),
+    ],
+)
+@pytest.mark.parametrize("as_package", [False, True])
+def test_what_fails_in_a_module_that_another_one_imports_is_told_with_its_own_line(
+    tmp_path: Path, helpers: str, message: str, as_package: bool
+) -> None:
+    above = tmp_path / "above"
+    folder = written(above / "loading_deep", __init__="", orders="from loading_helpers import helpers\n")
+    written(above / "loading_helpers", __init__="", helpers=helpers)
+    sys.path.insert(0, str(above))
+    with pytest.raises(LoadError) as raised:
+        Registry.load("loading_deep" if as_package else folder)
+    assert str(raised.value).startswith(f"{above}/loading_helpers/{message}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -226,6 +227,32 @@ def test_a_folder_named_like_an_imported_module_is_refused(tmp_path: Path) -> No
     (tmp_path / "json" / "x.py").write_text("")
     with pytest.raises(LoadError, match="a module 'json' is already imported from .*; give the folder another name"):
         Registry.load(tmp_path / "json")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"m": "x"}, "got 'x' (str) for the module 'm', expected a module"),
+        ({"m": None}, "got None for the module 'm', expected a module"),
+        ({"schema": None}, "got None for the module 'schema', expected a module"),
+        ({"m": {"here": here}}, "(dict) for the module 'm', expected a module"),
+        ({"m": here}, "got the function <query tests.functions.test_registry.here> for the module 'm', expected the"),
+        ({1: SimpleNamespace(here=here)}, "got 1 (int) as the name of a module, expected a string"),
+    ],
+)
+def test_what_is_no_module_is_told_with_the_name_it_was_given_for(source: Any, message: str) -> None:
+    with pytest.raises(LoadError, match=re.escape(message)):
+        Registry.load(source)
+
+
+def test_whatever_has_attributes_may_stand_for_a_module() -> None:
+    class Members:
+        here = here
+
+    instance = type("Other", (), {})()
+    instance.here = here
+    sources: dict[str, Any] = {"a": SimpleNamespace(here=here), "b": Members, "c": instance, "d": sys}
+    assert sorted(Registry.load(sources).functions) == ["a:here", "b:here", "c:here"]
 
 
 def test_a_schema_that_is_none_is_refused() -> None:

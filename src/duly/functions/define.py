@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     R = TypeVarWithDefault("R", default=Any)  # what a name or a path refers to is not known before it runs
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=Any)  # a function that gives an int gives an object
 else:
     R = TypeVar("R")
+    R_co = TypeVar("R_co", covariant=True)
 
 QUERY: Final = "query"
 MUTATION: Final = "mutation"
@@ -38,7 +40,7 @@ Fields = Declared
     "delay",
     "apply_async",
 )
-class Function(Generic[P, R]):
+class Function(Generic[P, R_co]):
     """A decorated function. It is a reference to itself, and calling it calls the plain function.
 
     Calling one function from another with `ctx.run_query` and its kin validates, and makes a sub-transaction;
@@ -85,17 +87,17 @@ class Function(Generic[P, R]):
         return f"<{self.kind} {self.__module__}.{self.__qualname__}>"
 
 
-class AsyncFunction(Function[P, R]):
+class AsyncFunction(Function[P, R_co]):
     """One of an `async def`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         return self.handler(*args, **kwargs)
 
 
-class BlockingFunction(Function[P, R]):
+class BlockingFunction(Function[P, R_co]):
     """One of a `def`, an action that runs in a thread."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.handler(*args, **kwargs)
 
 

@@ -265,13 +265,14 @@ def _not_loaded(error: BaseException, place: str) -> LoadError:
 
 
 def _line_of(error: BaseException, place: str) -> str:
-    _at_fault.update(frame.filename for frame in extract_tb(error.__traceback__) if is_application(frame.filename))
-    if isinstance(error, SyntaxError) and error.filename:
+    """Where an import failed: the innermost line of the application's own, which another module may have imported."""
+    own = [frame for frame in extract_tb(error.__traceback__) if _is_own(frame.filename)]
+    _at_fault.update(frame.filename for frame in own)
+    if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
         _at_fault.add(error.filename)
         return f"{error.filename}:{error.lineno}"
-    traceback, line = error.__traceback__, None
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == place:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return place if line is None else f"{place}:{line}"
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else place
+
+
+def _is_own(file: str) -> bool:
+    return not file.startswith("<") and is_application(file)  # Python's importing itself is of no file

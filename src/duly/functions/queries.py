@@ -23,6 +23,8 @@ _A_FILTER: Final = (
     'expected a function: .filter(lambda q: q.field("status") == "new"), or .with_index(name, lambda q: q.eq("status",'
     ' "new")), which does not read the others in the first place'
 )
+_A_RANGE: Final = 'expected a function of the range: .with_index("by_status", lambda q: q.eq("status", "new"))'
+_A_COUNT: Final = 'expected what to count before it: .with_index("by_status", lambda q: q.eq("status", "new")).count()'
 _ALL: Final = 1 << 31  # more documents than a function may read
 
 
@@ -80,6 +82,7 @@ class Query(Generic[M]):
 
     # Building.
 
+    @explained(QueryError, _A_RANGE)
     def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
         """Read an index instead: equal values of leading fields, then bounds of the next one.
 
@@ -104,6 +107,7 @@ class Query(Generic[M]):
             )
         return Query(reading._replace(interval=built.interval()))
 
+    @explained(QueryError, 'expected .order("asc") or .order("desc"), of the index that .with_index(name) chooses')
     def order(self, direction: Literal["asc", "desc"]) -> Query[M]:
         """Read in the index's order, "asc", or from its end, "desc"."""
         if direction not in ("asc", "desc"):
@@ -138,6 +142,7 @@ class Query(Generic[M]):
         """All documents, of which there must not be many (LimitError)."""
         return await self._reading.read(_ALL)
 
+    @explained(QueryError, _A_COUNT)
     async def count(self) -> int:
         """How many documents there are.
 
@@ -174,6 +179,7 @@ class Query(Generic[M]):
             )
         return reading.present(found)
 
+    @explained(QueryError, "expected .paginate(num_items=…, cursor=…)")
     async def paginate(
         self,
         options: Mapping[str, Any] | None = None,

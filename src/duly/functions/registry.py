@@ -208,6 +208,7 @@ class Registry:
     """The functions and the schema of one application, as loaded at one moment."""
 
     def __init__(self, modules: Mapping[str, object], limits: Limits = DEFAULTS) -> None:
+        _check_modules(modules)
         self.limits = limits
         self.schema = SchemaDefinition(_schema_of(modules).tables)  # another one each time it is loaded
         self.functions: dict[str, Registered] = {}
@@ -326,6 +327,17 @@ def _sound(name: str) -> str:
 
 def _with_article(kind: str) -> str:
     return f"an {kind}" if kind == ACTION else f"a {kind}"
+
+
+def _check_modules(modules: Mapping[Any, object]) -> None:
+    for name, module in modules.items():
+        if not isinstance(name, str):
+            raise LoadError(f"got {name!r:.80} ({type(name).__name__}) as the name of a module, expected a string")
+        if not hasattr(module, "__dict__") and not isinstance(module, SchemaDefinition | CronJobs):
+            got = f"{module!r:.80} ({type(module).__name__})" if module is not None else "None"
+            raise LoadError(f"got {got} for the module {name!r}, expected a module")
+        if isinstance(module, Function):
+            raise LoadError(f"got the function {module!r} for the module {name!r}, expected the module that holds it")
 
 
 def _members_of(module: object) -> dict[str, object]:

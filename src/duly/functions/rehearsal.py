@@ -8,14 +8,17 @@ stays; both get the same ids, the same time and the same seeds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from warnings import WarningMessage, catch_warnings, showwarning, simplefilter
+from warnings import WarningMessage, catch_warnings, showwarning, simplefilter, warn_explicit
 
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
+from duly.database.watchdog import is_application
 from duly.errors import FunctionError, LimitError
 from duly.logs import log_of
 from duly.storage.engine import CRON_LOGS, Job, Row
@@ -35,15 +38,15 @@ _WHY: Final = (
 def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
     """Attempt a unit after a rehearsal of it, and warn if they differ in what they wrote."""
     first, second = _Trace(), _Trace()
-    with catch_warnings(record=True) as caught:
-        simplefilter("always", RuntimeWarning)
+    forgotten: list[str] = []
+    with _noting_forgotten(forgotten):
         try:
             copy_context().run(batch.rehearse, first.of(unit), *args, handler=name)
         except LimitError:
             raise  # the run would take as long again, to the same end
         except Exception as error:
             first.error = error
-    _check_awaited(name, caught)
+    _check_awaited(name, forgotten)
     try:
         return copy_context().run(batch.attempt, second.of(unit), *args, handler=name)
     except Exception as error:
@@ -55,27 +58,53 @@ def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
             _log.warning("%s is not repeatable: of two runs, %s%s", name, difference, _WHY)
 
 
-def _check_awaited(name: str, caught: list[WarningMessage]) -> None:
-    """FunctionError for a coroutine that was thrown away, of which Python only warns.
+@contextmanager
+def _noting_forgotten(forgotten: list[str]) -> Generator[None]:
+    """Note each coroutine that is made meanwhile in this thread and thrown away, of which Python only warns.
+
+    The collector may find those of others meanwhile: Python tells where each of ours was made, as it does of no other.
+    """
+    depth = sys.get_coroutine_origin_tracking_depth()
+    with catch_warnings(record=True) as caught:
+        simplefilter("always", RuntimeWarning)
+        sys.set_coroutine_origin_tracking_depth(depth + _FRAMES)
+        try:
+            yield
+        finally:
+            sys.set_coroutine_origin_tracking_depth(depth)
+    for warning in caught:
+        match = _never_awaited.match(str(warning.message))
+        origin: Any = getattr(warning.source, "cr_origin", None) or ()
+        if match is None or len(origin) != depth + _FRAMES:  # where asyncio debugs, all have an origin, of ten frames
+            _pass_on(warning)
+        else:
+            file, line, _ = next((frame for frame in origin if is_application(frame[0])), origin[0])
+            forgotten.append(f"{match[1].rpartition('.')[2].lstrip('_')}() at {Path(file).name}:{line}")
+
+
+_never_awaited: Final = re.compile("coroutine '(.+)' was never awaited")
+_FRAMES: Final = 4
+"""From where a coroutine is made up to the application's own call: there are some of duly in between."""
+
+
+def _pass_on(warning: WarningMessage) -> None:
+    text, category, file, line = warning.message, warning.category, warning.filename, warning.lineno
+    try:
+        warn_explicit(text, category, file, line, source=warning.source)
+    except Warning:  # it is to be an error, but is none of the function that runs
+        showwarning(text, category, file, line)
+
+
+def _check_awaited(name: str, forgotten: list[str]) -> None:
+    """FunctionError for a coroutine that was thrown away.
 
     It was a read, and the function took it for what it reads; or a function of the application, with all it writes.
     """
-    forgotten: list[str] = []
-    for warning in caught:
-        match = _never_awaited.match(str(warning.message))
-        if match is None:
-            showwarning(warning.message, warning.category, warning.filename, warning.lineno)
-        else:
-            call, place = match[1].rpartition(".")[2].lstrip("_"), Path(warning.filename).name
-            forgotten.append(f"{call}() at {place}:{warning.lineno}")
     if forgotten:
         raise FunctionError(
             f"{name}: got a call without `await`, which did nothing: {', '.join(forgotten)}; expected `await …`."
             " Nothing of this function is stored (in development; elsewhere Python only warns)"
         )
-
-
-_never_awaited: Final = re.compile("coroutine '(.+)' was never awaited")
 
 
 class _Trace:

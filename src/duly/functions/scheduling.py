@@ -20,7 +20,7 @@ from duly.model import jobs
 from duly.storage.engine import JOBS
 from duly.values.annotations import Id
 from duly.values.checks import Ids
-from duly.values.ids import IdCodec, hint_of
+from duly.values.ids import hint_of
 from duly.values.value import check_size, size
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Scheduler:
         AlreadyCompletedError if it has completed, or did so long ago that its row has expired, unless `missing_ok`;
         canceling twice does nothing. Returns whether it canceled.
         """
-        return await jobs.cancel(self.transaction, job_number(self._runner.ids, id), self._job, missing_ok)
+        return await jobs.cancel(self.transaction, job_number(self._runner, id), self._job, missing_ok)
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._runner, ref)
@@ -117,7 +117,7 @@ class ActionScheduler:
     async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
         """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
         self.calls.check_loop()
-        number = job_number(self._runner.ids, id)
+        number = job_number(self._runner, id)
         return await self._runner.commit(lambda transaction: jobs.cancel(transaction, number, None, missing_ok))
 
     async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
@@ -168,10 +168,14 @@ def refuse(runner: Runner, function: Registered, misfit: ArgumentValidationError
         _log.warning("scheduled with arguments that fail unless a later version takes them: %s", misfit)
 
 
-def job_number(ids: IdCodec, id: object) -> int:
+def job_number(runner: Runner, id: object) -> int:
     """The number of an id of `_scheduled_functions`."""
-    decoded = ids.decode(id)
-    if decoded is None or decoded[0] != JOBS.number:
+    decoded = runner.ids.decode(id)
+    if decoded is not None and decoded[0] != JOBS.number:
+        table = runner._database.table_of(str(id))  # pyright: ignore[reportPrivateUsage]
+        whose = "another table" if table is None else repr(table)  # no other call sees one that is being created
+        raise InvalidIdError(f"got the id {id} of a document of {whose}, expected one of {JOBS.name!r}")
+    if decoded is None:
         raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected an id of {JOBS.name!r}")
     return decoded[1]
 

@@ -7,7 +7,7 @@ from typing import assert_type
 from duly import App, Id, id_of
 from duly.testing import Harness
 
-from .sales import audit, hire, latest, newest, report, sell, shifts
+from .sales import audit, hire, latest, newest, report, sell, shifts, tally
 from .schema import Clerk, Item, Kind, Report, Sale, Shift
 
 NINE = datetime(2030, 1, 1, 9, tzinfo=UTC)
@@ -43,4 +43,9 @@ async def look(app: App, clerk_id: Id[Clerk]) -> list[Decimal]:
         totals.append(Decimal(0) if found.best is None else found.best.total)
         break
     totals.append(await app.action(audit, {"name": "Bea", "at": NINE}))
+    anything: object = await app.query(latest, {"clerk_id": clerk_id})  # what takes an object takes any result
+    assert isinstance(anything, Sale)
+    assert str(await app.query(newest))
+    assert "best" in repr(await app.query(report))
+    assert int(await app.query(tally, {"clerk_id": clerk_id})) == 3
     return totals

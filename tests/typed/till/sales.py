@@ -65,6 +65,20 @@ async def report(ctx: QueryCtx) -> Report:
     return Report(by_kind=by_kind, best=max(sales, key=lambda sale: sale.total, default=None))
 
 
+@query
+async def tally(ctx: QueryCtx, clerk_id: Id[Clerk]) -> int:
+    """How many sales a clerk and others have made, by calls that are awaited together."""
+    clerk, sales = await ctx.gather(ctx.db.get(clerk_id), ctx.db.query(Sale).take(10))
+    assert_type(clerk, Clerk | None)
+    assert_type(sales, list[Sale])
+    both = await ctx.gather(ctx.db.get(Clerk, clerk_id), ctx.run_query(report), ctx.db.query(Shift).first())
+    assert_type(both, tuple[Clerk | None, Report, Shift | None])
+    assert_type(await ctx.gather(*[ctx.db.get(sale.clerk) for sale in sales]), list[Clerk | None])
+    many = await ctx.gather(ctx.db.get_many([clerk_id]), ctx.db.query(Clerk).count())
+    assert_type(many, tuple[list[Clerk | None], int])
+    return len(sales)
+
+
 @mutation
 async def close(ctx: MutationCtx, clerk_id: Id[Clerk], at: datetime, note: str = "closed") -> int:
     sale = await ctx.run_query(latest, {"clerk_id": clerk_id})
