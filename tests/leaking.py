@@ -66,7 +66,10 @@ def test_loop() -> None:
 
 
 def test_process() -> None:
-    held.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE))
+    command = [sys.executable, "-c", "print('begun', flush=True); input()"]
+    held.append(process := subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    assert process.stdout is not None
+    process.stdout.readline()  # before that, the system may not tell its command
 
 
 def test_process_that_has_ended() -> None:
