@@ -125,7 +125,7 @@ async def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path)
         await App(MODULES, f"sqlite:///{foreign}").__aenter__()
     text = tmp_path / "text.db"
     text.write_text("no database at all, but long enough to look at")
-    with pytest.raises(StoreError, match="SQLite cannot open it: .*not a database"):
+    with pytest.raises(StoreError, match="got a file of something else, expected a store of duly or no file"):
         await App(MODULES, f"sqlite:///{text}").__aenter__()
     assert text.read_text() == "no database at all, but long enough to look at"
     with pytest.raises(StoreError, match="got the store 'mysql://x', expected sqlite:///relative/path.db"):

@@ -107,7 +107,7 @@ class Shop:
 
         async def change(t: Harness) -> None:
             async def in_transaction(transaction: Any) -> None:
-                await unit(transaction, await transaction.get(JOBS, job_number(t.app.runner.ids, id)))
+                await unit(transaction, await transaction.get(JOBS, job_number(t.app.runner, id)))
 
             await t.app.runner.commit(in_transaction)
 

@@ -95,7 +95,7 @@ def drive(
     if not handler:
         watched = UNWATCHED
     watched.begin(handler)
-    mark = [bool(handler)]
+    mark = [watched]
     before = _driven.set(mark)
     try:
         return watched.guard(_converse, coroutine, answer)
@@ -107,16 +107,19 @@ def drive(
         raise error from interruption
     finally:
         watched.handler = None
-        mark[0] = False
+        mark[0] = UNWATCHED
         _driven.reset(before)
 
 
-_driven: Final[ContextVar[list[bool]]] = ContextVar("driven")
+_driven: Final[ContextVar[list[Watched]]] = ContextVar("driven")
 
 
-def is_driven() -> bool:
-    """Whether a query or mutation that still runs has made this context, in whatever thread it is by now."""
-    return _driven.get([False])[0]
+def driver() -> Watched:
+    """The thread whose query or mutation has made this context and still runs, in whatever thread it is by now."""
+    return _driven.get(_DRIVEN_BY_NONE)[0]
+
+
+_DRIVEN_BY_NONE: Final = [UNWATCHED]
 
 
 _SHOWN_OUT_MAX: Final = 10

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from duly.clock import Clock, monotonic
-from duly.database.asking import drive, is_driven
+from duly.database.asking import drive, driver
 from duly.database.batch import Batch
 from duly.database.catalog import Catalog
 from duly.database.committer import Committer, closed
@@ -134,7 +134,7 @@ class Database:
 
     def refuse_here(self) -> None:
         """Raise FunctionError in a query or mutation: a call of the app there would wait for itself."""
-        if self.drives_here() or is_driven():
+        if self.drives_here() or self._watchdog.watches(driver()):
             raise FunctionError(
                 "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
                 " belongs to its transaction"

@@ -207,6 +207,10 @@ class Watchdog:
         """Whether the thread that calls is one that drives handlers."""
         return threading.get_ident() in self._watched
 
+    def watches(self, watched: Watched) -> bool:
+        """Whether it is one of the threads that drive handlers here."""
+        return watched in list(self._watched.values())  # a thread may join them meanwhile
+
     def close(self) -> None:
         self._closed.set()
         self._wake.set()
