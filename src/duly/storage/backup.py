@@ -34,6 +34,10 @@ def backup(path: str, target: str) -> int:
     _check(path)
     if os.path.lexists(target):
         raise _taken(target)
+    if target.endswith(ownership.BESIDE):
+        raise StoreError(
+            f"{target}: got a name as of a file beside a store, which SQLite would take it for, expected another"
+        )
     part = f"{target}-part-{os.getpid()}"
     try:
         _copy(path, part)

@@ -8,6 +8,7 @@ from typing import Final
 from duly.errors import StoreError
 from duly.limits import DEFAULTS, Limits
 from duly.storage.engine import Engine
+from duly.storage.ownership import BESIDE
 from duly.storage.postgres.address import is_postgres, need_driver, parse, shown
 from duly.storage.sqlite import SqliteEngine
 
@@ -45,7 +46,7 @@ _MISTAKES: Final = tuple(
         (r"[?#]", "expected a path alone: it takes no options, and the name of a store has no ? or #"),
         (r"[\0\ud800-\udfff]", "expected a path without NUL and other characters that no file name has"),
         ("/$", "expected a file, not a folder: name one in it, such as sqlite:///data/app.db"),
-        ("-(wal|shm|journal|owner|door)$", "expected a store: files named so belong to the store beside them"),
+        (f"({'|'.join(BESIDE)})$", "expected a store: files named so belong to the store beside them"),
     )
 )
 """What looks like a path and would make an odd file, or none."""

@@ -25,6 +25,8 @@ from duly.logs import log_of
 
 _log: Final = log_of("duly.store")
 
+BESIDE: Final = ("-wal", "-shm", "-journal", "-owner", "-door")
+"""The endings of the files that lie beside a store, and are none themselves."""
 _LOCKED_BYTE: Final = 0x4000_0000 + 1_024
 """Behind the bytes that SQLite locks, on the page that it keeps free for its own locks: it reads nothing there."""
 _READERS: Final = 0x4000_0000 + 2
