@@ -21,6 +21,8 @@ from tests import leaks, postgres
 ENGINES = ("sqlite", "postgres")
 SLOW_FOLDERS = ("bench", "crash", "nodes", "typed")
 """All that is in there takes its time, as processes do that wait for each other."""
+SOAK = "DULY_SOAK" in os.environ
+"""Whether there is time for all engines everywhere: `make soak`."""
 _files = pytest.StashKey[str]()
 only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -42,8 +44,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out PostgreSQL where the engine makes no difference, and deal the others out.
+
+    Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs.
+    """
+    left_out = [] if SOAK else [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
@@ -55,6 +65,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         each = math.ceil(len(quick) / workers)
         shares = [(*slow[n::workers], *quick[n * each : (n + 1) * each]) for n in range(workers)]
         items[:] = [item for share in shares for item in share]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether it is the second run of a test whose subject lies above the engines."""
+    callspec: Any = getattr(item, "callspec", None)
+    is_second = callspec is not None and callspec.params.get("engine") == "postgres"
+    return is_second and bool(item.get_closest_marker("one_engine")) and not item.get_closest_marker("both_engines")
 
 
 def pytest_collection_finish() -> None:

@@ -18,7 +18,7 @@ from duly.testing import Harness
 from tests.support import duly
 from tests.test_cli import dev
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 CRONS = Path(__file__).parents[2] / "examples" / "recurring"
 START = datetime(2029, 12, 31, 12, tzinfo=UTC)  # a Monday
@@ -105,6 +105,7 @@ async def test_what_runs_often_runs_in_step_with_its_deployment() -> None:
         assert await t.query("prices:newest") is not None
 
 
+@pytest.mark.both_engines
 async def test_users_make_crons_that_are_paused_resumed_and_deleted() -> None:
     async with application() as t:
         await without_what_runs_often(t)

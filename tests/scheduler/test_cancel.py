@@ -385,6 +385,7 @@ def test_the_table_has_every_state_and_every_canceler() -> None:
 # Where an action passes a fault point, the event loop stands still: only a mutation can be queued there.
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("point", "canceler", "outcome", "child"),
     [
@@ -477,6 +478,7 @@ def cancels_itself_in_a_thread(ctx: SyncActionCtx) -> None:
     ctx.scheduler.run_after(0, marks_child)
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("end", ["returns", "fails"])
 @pytest.mark.parametrize("how", ["itself", "in a mutation", "in a nested mutation", "action_cancels", "thread_cancels"])
 async def test_an_action_that_cancels_itself_goes_on_and_stays_canceled(
@@ -628,6 +630,7 @@ async def test_two_cancels_at_once_are_both_content(t: Harness) -> None:
         assert await state(t, id) == "canceled"
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("id", [None, 5, True, ["x"], "", "0" * 32])
 async def test_what_is_no_id_cannot_be_canceled(t: Harness, id: Any) -> None:
     async with t:
