@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests import leaks, postgres
+from tests import leaks, postgres, processes
 
 ENGINES = ("sqlite", "postgres")
 SLOW_FOLDERS = ("bench", "crash", "nodes", "typed")
@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix=f"{worker or 'duly-tests'}-", dir=place)
         os.environ["TMPDIR"] = tempfile.tempdir = leaks.folder = config.stash[_files] = folder
     leaks.watch_asyncio()
+    processes.watch()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -45,7 +46,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out PostgreSQL where the engine makes no difference, and deal the others out.
+    """Leave out what is only for `make soak`, and deal the others out.
 
     Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs.
     """
@@ -57,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
+        if "postgres" in _params(item).values():
+            item.add_marker("server")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("crash")]
@@ -68,10 +71,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_left_out(item: pytest.Item) -> bool:
-    """Whether it is the second run of a test whose subject lies above the engines."""
-    callspec: Any = getattr(item, "callspec", None)
-    is_second = callspec is not None and callspec.params.get("engine") == "postgres"
+    """Whether it is for `make soak` only, or the second run of a test whose subject lies above the engines."""
+    if item.get_closest_marker("soak"):
+        return True
+    is_second = _params(item).get("engine") == "postgres"
     return is_second and bool(item.get_closest_marker("one_engine")) and not item.get_closest_marker("both_engines")
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    callspec: Any = getattr(item, "callspec", None)
+    return (
+        {} if callspec is None else {name: value for name, value in callspec.params.items() if isinstance(value, str)}
+    )
 
 
 def pytest_collection_finish() -> None:
@@ -113,7 +124,7 @@ def fixtures_of_a_module_leave_nothing_open(request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(autouse=True)
 def a_test_leaves_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    with leaks.none("this test"):
+    with processes.marked(request.node), leaks.none("this test"):
         yield
 
 

@@ -460,6 +460,7 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
     assert "app.pause()" in said
 
 
+@pytest.mark.server
 @pytest.mark.both_engines
 def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> None:
     shop = Shop(store_of("postgres"))

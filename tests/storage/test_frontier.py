@@ -21,7 +21,7 @@ from duly.storage.postgres.view import ALL, NOWHERE, Frontier, Part, PostgresVie
 from tests.nodes.serializable import connect
 from tests.storage.test_postgres import changes, job
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from duly.storage.engine import JOBS, Claim, Conflict, Get, Overtaken, Write
 from duly.storage.postgres.engine import PostgresEngine
 from tests.storage.test_postgres import NOTES, changes, insert, job, learn, note, put, update, with_notes
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture
