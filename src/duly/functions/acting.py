@@ -14,8 +14,9 @@ from operator import attrgetter
 from types import CoroutineType
 from typing import Any, Final, TypeVar
 
-from duly.database.asking import Method, forgotten, noting, uncontained
-from duly.database.transaction import ended
+from duly.database.driver.trampoline import base_exception_error
+from duly.database.driver.unawaited import Method, recording_calls, unawaited_error
+from duly.database.transaction import ended_error
 from duly.errors import FunctionError
 
 T = TypeVar("T")
@@ -34,13 +35,13 @@ async def contained(coroutine: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError as error:
         if task is not None and task.cancelling() > before:
             raise
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except GeneratorExit as error:
         if _current_task() is not task:
             raise  # nobody runs this any more: the coroutine is thrown away, with its event loop
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except BaseException as error:
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
 
 
 def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str, Any]) -> Any:
@@ -48,11 +49,11 @@ def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str
     try:
         return handler(ctx, **arguments)
     except StopIteration as error:  # no future can hold it
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except Exception:
         raise
     except BaseException as error:
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
 
 
 class Calls:
@@ -70,7 +71,7 @@ class Calls:
     def append(self, call: CoroutineType[Any, Any, Any]) -> None:
         if self._are_over:
             call.close()
-            raise ended()
+            raise ended_error()
         if len(self._calls) >= self._most:
             self._calls = [call for call in self._calls if call.cr_frame is not None]  # who is done has none
             self._most = 2 * len(self._calls) + _CALLS_KEPT
@@ -79,7 +80,7 @@ class Calls:
     def check(self, name: str) -> None:
         """Raise if a call was neither awaited nor handed to a task: those that a task still runs are its own affair."""
         if left := self._left():
-            raise forgotten(name, left, "What this action did before stays")
+            raise unawaited_error(name, left, "What this action did before stays")
 
     def _left(self) -> list[CoroutineType[Any, Any, Any]]:
         left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
@@ -95,7 +96,7 @@ class Calls:
     def check_open(self) -> None:
         """Raise if the action has ended, or if this is not the app's event loop."""
         if self._are_over:
-            raise ended()
+            raise ended_error()
         self.check_loop()
 
     def check_loop(self) -> None:
@@ -109,7 +110,7 @@ class Calls:
 
 def must_be_begun(method: Method) -> Method:
     """Note the calls of a method of an action's `ctx`: one that nobody awaits does nothing, and would say nothing."""
-    return noting(method, attrgetter("calls"))
+    return recording_calls(method, attrgetter("calls"))
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

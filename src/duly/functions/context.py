@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, overload
 
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError, LimitError
 from duly.functions.absent import lacks, without_scheduling_by_other_names
@@ -181,7 +181,7 @@ class QueryCtx(_Ctx):
     @property
     def log(self) -> logging.Logger:
         log = super().log
-        log.disabled = self.transaction.is_rehearsal
+        log.disabled = self.transaction.is_dry_run
         return log
 
     @property

@@ -6,7 +6,7 @@ import types
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Final, cast, overload
 
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.errors import DocumentNotFoundError, FunctionError, InvalidIdError, QueryError, SchemaValidationError
 from duly.functions.absent import lacks
 from duly.functions.access import Access
@@ -392,7 +392,7 @@ class DatabaseWriter(DatabaseReader):
 
     def _stored(self, table: str, document: Document, act: str) -> str:
         access, usage = self._access, self.transaction.usage
-        definition, limits = access.schema.tables.get(table), usage.quota.limits
+        definition, limits = access.schema.tables.get(table), usage.soft_limits.limits
         try:
             if definition is not None:
                 given: Any = document

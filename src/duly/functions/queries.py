@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
 
-from duly.database.walk import Walk
+from duly.database.index_scan import IndexScan
 from duly.errors import LimitError, QueryError
 from duly.functions.absent import lacks
 from duly.functions.filters import Expression, Filters, predicate
@@ -226,7 +226,7 @@ class Iteration(Generic[M]):
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._walk: Walk | None = reading.walk()
+        self._walk: IndexScan | None = reading.walk()
         self._met: set[str] = set()
 
     def __aiter__(self) -> Self:

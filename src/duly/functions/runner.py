@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic
-from duly.database.asking import check_awaited
 from duly.database.batch import Batch
-from duly.database.database import Database, Read
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.unawaited import check_awaited
 from duly.database.transaction import Transaction
-from duly.database.usage import Quota
+from duly.database.usage import SoftLimits
 from duly.errors import ArgumentValidationError, FunctionError, FunctionNotFoundError, LimitError, StoreError
 from duly.functions.acting import contained, contained_call
 from duly.functions.context import NOBODY, ActionCtx, Caller, MutationCtx, QueryCtx, SyncActionCtx
@@ -64,7 +64,7 @@ class Runner:
         self._database = database
         self.development = development
         self.warned: dict[tuple[str, str], float] = {}  # when to warn again, by function and limit
-        self._unlimited = Quota(unlimited(registry.limits))
+        self._unlimited = SoftLimits(unlimited(registry.limits))
         self._threads = Threads(database)
 
     def use(self, registry: Registry) -> None:
@@ -89,7 +89,7 @@ class Runner:
         function: Registered,
         args: dict[str, Any] | None,
         caller: Caller = NOBODY,
-    ) -> Read[Any]:
+    ) -> QueryOutcome[Any]:
         """Run a query; its value or its error come with what it has read."""
         text = function.encode(args)
 
@@ -97,7 +97,7 @@ class Runner:
             ctx = QueryCtx(self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.access)
             value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.gets_plain)
-            if transaction.usage.is_near:
+            if transaction.usage.is_near_limit:
                 self._warn(function, transaction)
             return value
 
@@ -140,7 +140,7 @@ class Runner:
             # A handler may change its arguments: a rehearsal, or another run after a conflict, gets its own.
             given = checked.pop() if checked else function.arguments(text, ctx.access)
             value = self._result(function, ctx, await function.handler(ctx, **given), caller.gets_plain)
-            if transaction.usage.is_near:
+            if transaction.usage.is_near_limit:
                 self._warn(function, transaction)
             return value
 
@@ -212,7 +212,7 @@ class Runner:
         """Run a function that is no part of the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
-            transaction.usage.quota = self._unlimited
+            transaction.usage.soft_limits = self._unlimited
             value = await unit(MutationCtx(self, "transaction", transaction))
             check_awaited(transaction, "transaction")
             return value
@@ -233,14 +233,14 @@ class Runner:
 
     async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (MUTATION,))
-        transaction, written = parent.child(), parent.usage.written
+        transaction, written = parent.child(), parent.usage.write_counts
         try:
             ctx = MutationCtx(self, function.name, transaction, caller)
             arguments = function.arguments(function.encode(args), ctx.access)
             value = self._result(function, ctx, await function.handler(ctx, **arguments))
             parent.merge(transaction)
         except BaseException:
-            parent.usage.written = written  # what is undone does not count
+            parent.usage.write_counts = written  # what is undone does not count
             raise
         finally:
             transaction.end()
@@ -254,7 +254,7 @@ class Runner:
 
     def _warn(self, function: Registered, transaction: Transaction) -> None:
         """Say that a call came close to a limit, now and then: a function that does so often does it always."""
-        for limit, text in transaction.usage.near().items():
+        for limit, text in transaction.usage.near_limits().items():
             now = monotonic()
             if now >= self.warned.get((function.name, limit), now):
                 self.warned[function.name, limit] = now + WARNING_SECONDS
@@ -310,7 +310,7 @@ class Runner:
         try:
             batch.attempt(crons.tick, clock)
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
@@ -324,7 +324,7 @@ class Runner:
             else:  # in a context of its own: what it sets there is not for those after it
                 copy_context().run(batch.attempt, self._job, function, job, caller, begun, handler=function.name)
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             self._told(job.name, MUTATION, started, error, job, batch)
             account = NO_ACCOUNT if begun is None else self._account(begun, caller)
@@ -341,7 +341,7 @@ class Runner:
         ctx = MutationCtx(self, function.name, transaction, caller)
         arguments = function.arguments(job.args, ctx.access)
         value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.gets_plain)
-        if transaction.usage.is_near:
+        if transaction.usage.is_near_limit:
             self._warn(function, transaction)
         faults.at("job.ran")
         if begun is None:
@@ -425,7 +425,7 @@ class Runner:
             if batch is None:
                 tell()
             else:
-                batch.afterwards.append(tell)
+                batch.on_durable.append(tell)
 
 
 def _caller_of(job: Job) -> Caller:

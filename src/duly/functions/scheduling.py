@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from duly.clock import monotonic, to_milliseconds
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.errors import ArgumentValidationError, InvalidIdError, InvalidScheduleError
 from duly.functions.absent import without_scheduling_by_other_names
 from duly.functions.access import Access
