@@ -16,10 +16,10 @@ from typing import Any, Final, Generic, Self
 from duly.clock import Clock, SystemClock
 from duly.ctx.caller import Caller, Identity
 from duly.ctx.scheduler import job_number
-from duly.database.asking import ask
-from duly.database.database import Database, Read
-from duly.database.log import Watch
-from duly.database.reads import ReadSet
+from duly.database.commit_log import Watch
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.trampoline import ask
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, MUTATION, QUERY, R
 from duly.declare.loading import Source
@@ -176,7 +176,7 @@ class App:
     def _taken(self) -> Opened:
         """What is open, for whoever closes it."""
         opened = self._open if self._open is not None and self._open.is_orphaned else self._opened
-        opened.database.refuse_here()
+        opened.database.refuse_in_handlers()
         self._open = None
         return opened
 
@@ -272,7 +272,7 @@ class App:
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
-                opened.database.log.wake_all()  # what is subscribed to may have changed with the code
+                opened.database.commit_log.wake_all()  # what is subscribed to may have changed with the code
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
@@ -351,11 +351,11 @@ class Subscription(Generic[R]):
                 value: Any = outcome.value
                 return value
 
-    async def _read(self) -> tuple[Read[Any], str | None]:
+    async def _read(self) -> tuple[QueryOutcome[Any], str | None]:
         """The value now, and its text."""
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
-        reads, version, text = ReadSet(), database.log.version, None
+        reads, version, text = ReadSet(), database.commit_log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))
             outcome = await runner.read(function, self._args, self._caller)
@@ -365,8 +365,8 @@ class Subscription(Generic[R]):
             self._watch = None  # who asks again wants to know whether the store is back
             raise
         except DulyError as error:  # it did not even begin, and only other code can change that
-            outcome = Read[Any](None, error, reads, version)
-        self._watch = database.changed(reads, version)
+            outcome = QueryOutcome[Any](None, error, reads, version)
+        self._watch = database.watch(reads, version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this
         return outcome, text

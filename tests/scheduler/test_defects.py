@@ -133,7 +133,7 @@ def a_failed_sub_transaction_has_scheduled(patch: Patch) -> None:
 
 
 def what_a_failed_sub_transaction_scheduled_counts(patch: Patch) -> None:
-    patch.setattr("duly.database.usage.Usage.written", property(lambda usage: (), lambda usage, written: None))
+    patch.setattr("duly.database.usage.Usage.write_counts", property(lambda usage: (), lambda usage, written: None))
 
 
 def the_window_ends_just_before_five_years(patch: Patch) -> None:

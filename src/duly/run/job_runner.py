@@ -86,7 +86,7 @@ class JobRunner:
         try:
             batch.attempt(crons.tick, clock)
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
             batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
@@ -102,7 +102,7 @@ class JobRunner:
                     batch.attempt, self._mutate_and_end, function, job, caller, begun, handler=function.name
                 )
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             self._log_run(job.name, MUTATION, started, error, job, batch)
             account = NO_ACCOUNT if begun is None else self._account(begun, caller)
@@ -119,7 +119,7 @@ class JobRunner:
         ctx = MutationCtx(self._runner, function.name, transaction, caller)
         arguments = function.arguments(job.args, ctx.mapper)
         value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
-        if transaction.usage.is_near:
+        if transaction.usage.is_near_limit:
             self._runner.warn_of_limits(function, transaction)
         faults.at("job.ran")
         if begun is None:

@@ -53,7 +53,7 @@ class Opened:
         self.database.tell_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
-        self.database.hurry()
+        self.database.begin_closing()
         try:
             await asyncio.gather(*self._tasks)
         except asyncio.CancelledError:

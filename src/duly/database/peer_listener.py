@@ -16,12 +16,12 @@ from duly.storage.engine import Conflict, Engine, Heartbeat
 _log: Final = log_of("duly.nodes")
 
 
-class Listener:
+class PeerListener:
     """Calls `heard` in the event loop with each heartbeat that tells something."""
 
-    def __init__(self, engine: Engine, heard: Callable[[Heartbeat], None]) -> None:
+    def __init__(self, engine: Engine, on_update: Callable[[Heartbeat], None]) -> None:
         self._engine = engine
-        self._heard = heard
+        self._on_update = on_update
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
         self._answered = monotonic()  # when the event loop last had a turn
@@ -50,10 +50,10 @@ class Listener:
                 # Whatever was told meanwhile was lost.
                 heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
             try:
-                self._loop.call_soon_threadsafe(self._tell, heartbeat)
+                self._loop.call_soon_threadsafe(self._deliver, heartbeat)
             except RuntimeError:  # the loop was closed without closing the app
                 return
 
-    def _tell(self, heartbeat: Heartbeat) -> None:
+    def _deliver(self, heartbeat: Heartbeat) -> None:
         self._answered = monotonic()
-        self._heard(heartbeat)
+        self._on_update(heartbeat)

@@ -11,22 +11,14 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import wraps
-from operator import attrgetter
-from typing import Any, Final, Protocol, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, get_args
 
-from duly.database.watchdog import UNWATCHED, Interruption, Watched, is_application, line_of
+from duly.database.driver.application_lines import application_line, is_application
+from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
 from duly.errors import AppError, FunctionError
-from duly.hints import call_mismatch
 from duly.storage.engine import Request
 
 T = TypeVar("T")
-
-
-class Calls(Protocol):
-    """A transaction, as far as it notes the calls of its handler that must be awaited."""
-
-    calls: list[types.CoroutineType[Any, Any, Any]]
 
 
 @types.coroutine
@@ -35,56 +27,10 @@ def ask(request: Request) -> Generator[Request, Any, Any]:
     return (yield request)
 
 
-Method = TypeVar("Method", bound="Callable[..., types.CoroutineType[Any, Any, Any]]")
-"""An `async def`, as type checkers see it."""
-
-
-def must_be_awaited(method: Method) -> Method:
-    """Note the calls of a method in its transaction: one that nobody awaits does nothing, and would say nothing."""
-    return noting(method, attrgetter("transaction.calls"))
-
-
-def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
-    """Note the calls of a method in what `calls_of` finds in its object."""
-
-    @wraps(method)
-    def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
-        try:
-            coroutine = method(self, *args, **kwargs)
-        except TypeError:  # none of its lines has run
-            raise FunctionError(call_mismatch(method, (self, *args), kwargs) or "") from None
-        calls_of(self).append(coroutine)
-        return coroutine
-
-    return cast("Method", call)
-
-
-def check_awaited(transaction: Calls, name: str) -> None:
-    """Raise if a call was not awaited until it was done."""
-    for call in transaction.calls:
-        if call.cr_frame is not None:  # a coroutine that is done has none
-            break
-    else:
-        return
-    left = [call for call in transaction.calls if call.cr_frame is not None]
-    raise forgotten(name, left, "Nothing of this function is stored")
-
-
-def forgotten(name: str, left: list[types.CoroutineType[Any, Any, Any]], consequence: str) -> FunctionError:
-    """What a function has failed with that did not await these calls."""
-    for call in left:
-        call.close()
-    calls = ", ".join(dict.fromkeys(call.__name__ for call in left))
-    return FunctionError(
-        f"{name}: got {'a call' if len(left) == 1 else f'{len(left)} calls'} of `ctx` ({calls}) without `await`, which"
-        f" did nothing; expected `await ctx.…`. {consequence}"
-    )
-
-
 def drive(
     coroutine: Coroutine[Any, Any, T],
     answer: Callable[[Request], Any],
-    watched: Watched = UNWATCHED,
+    watched: WatchedThread = UNWATCHED,
     handler: str = "",
 ) -> T:
     """Run a coroutine to its end, answering what it asks for.
@@ -98,12 +44,12 @@ def drive(
     mark = [watched]
     before = _driven.set(mark)
     try:
-        return watched.guard(_converse, coroutine, answer)
+        return watched.guard(_trampoline, coroutine, answer)
     except Interruption as interruption:
-        error = watched.too_long(_waits_at(coroutine))
-        for _ in range(_SHOWN_OUT_MAX):  # it may catch that, and ask again
+        error = watched.timeout_error(_awaiting_line(coroutine))
+        for _ in range(_INTERRUPTIONS_MAX):  # it may catch that, and ask again
             with suppress(Interruption):
-                watched.guard(_show_out, coroutine, answer)
+                watched.guard(_throw_interruption, coroutine, answer)
         raise error from interruption
     finally:
         watched.handler = None
@@ -111,21 +57,21 @@ def drive(
         _driven.reset(before)
 
 
-_driven: Final[ContextVar[list[Watched]]] = ContextVar("driven")
+_driven: Final[ContextVar[list[WatchedThread]]] = ContextVar("driven")
 
 
-def driver() -> Watched:
+def driving_thread() -> WatchedThread:
     """The thread whose query or mutation has made this context and still runs, in whatever thread it is by now."""
-    return _driven.get(_DRIVEN_BY_NONE)[0]
+    return _driven.get(_NOT_DRIVEN)[0]
 
 
-_DRIVEN_BY_NONE: Final = [UNWATCHED]
+_NOT_DRIVEN: Final = [UNWATCHED]
 
 
-_SHOWN_OUT_MAX: Final = 10
+_INTERRUPTIONS_MAX: Final = 10
 
 
-def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
+def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
     """The conversation. Outside of `answer` an Interruption may arrive at any line."""
     send, run = coroutine.send, watched.run
     given: Any = None
@@ -135,12 +81,12 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
             watched.is_open = True
             request = send(given) if wrong is None else coroutine.throw(wrong)
             watched.is_open = False
-            if watched.over == run:
+            if watched.expired_run == run:
                 raise Interruption
             if type(request) in _REQUESTS:
                 given, wrong = answer(request), None
             else:
-                wrong = _foreign(request)
+                wrong = _foreign_await(request)
     except StopIteration as stop:
         return stop.value
     except Interruption:
@@ -150,28 +96,28 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
             watched.is_open = True
             coroutine.close()
         if needs_loop(error):
-            raise _foreign(f"something of {_library_of(error)}").with_traceback(error.__traceback__) from error
+            raise _foreign_await(f"something of {_library_of(error)}").with_traceback(error.__traceback__) from error
         if isinstance(error, Exception):
             raise
-        raise uncontained(error) from error  # SystemExit and the like must not end the thread that commits
+        raise base_exception_error(error) from error  # SystemExit and the like must not end the thread that commits
 
 
-def uncontained(error: BaseException) -> FunctionError:
+def base_exception_error(error: BaseException) -> FunctionError:
     """What a function has failed with that raised what is no Exception, such as SystemExit."""
     text = f"got {type(error).__name__} from a function, expected a result or an error"
     return FunctionError(f"{text}: {error}" if str(error) else text).with_traceback(error.__traceback__)
 
 
-def _show_out(watched: Watched, coroutine: Coroutine[Any, Any, Any], _: object) -> None:
+def _throw_interruption(watched: WatchedThread, coroutine: Coroutine[Any, Any, Any], _: object) -> None:
     watched.is_open = True
     coroutine.throw(Interruption())
 
 
-def _waits_at(coroutine: Any) -> str:
+def _awaiting_line(coroutine: Any) -> str:
     """The line of the application at which a coroutine waits for an answer, "" if it has ended."""
     line = ""
     while coroutine is not None:
-        line = line_of(getattr(coroutine, "cr_frame", None)) or line
+        line = application_line(getattr(coroutine, "cr_frame", None)) or line
         coroutine = getattr(coroutine, "cr_await", None)
     return line
 
@@ -224,7 +170,7 @@ _NONE_FOR_A_LOOP: Final = ("'NoneType' object has no attribute", "'RunContext' o
 _REQUESTS = frozenset(get_args(Request))
 
 
-def _foreign(awaited: object) -> FunctionError:
+def _foreign_await(awaited: object) -> FunctionError:
     return FunctionError(
         f"a query or mutation awaited {'a pause' if awaited is None else str(awaited)[:80]}, expected only calls of"
         " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from duly.database.catalog import key_in, name_of, values_in
-from duly.database.reads import Range
+from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.row_keys import index_name, key_in, values_in
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
 from duly.storage.engine import JOBS, Job, Row, Scan
@@ -11,10 +11,10 @@ from duly.values.keys import Cut, Interval
 from duly.values.schema import Index, Table
 from duly.values.value import size
 
-Found = tuple[int, Row]
+FoundRow = tuple[int, Row]
 
 
-class Walk:
+class IndexScan:
     """Reads an interval of an index in its order. What it has handed out, and no more, is in the read set.
 
     It reads as it goes: what its transaction writes meanwhile ahead of it is met, a row that moves ahead once more.
@@ -23,7 +23,7 @@ class Walk:
     __slots__ = (
         "_ahead",
         "_ahead_size",
-        "_changes",
+        "_revision",
         "_descending",
         "_ended",
         "_index",
@@ -48,22 +48,22 @@ class Walk:
         self._index = index
         self._interval = interval
         self._descending = descending
-        self._last: Found | None = None
+        self._last: FoundRow | None = None
         self._ended = False
-        self._ahead: list[Found] = []  # read and not handed out yet, the next one last
+        self._ahead: list[FoundRow] = []  # read and not handed out yet, the next one last
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
-        self._changes = transaction.changes
+        self._revision = transaction.revision
         self.size = 0
         """Bytes of the rows that were read so far."""
         transaction.usage.begin_read()
         if transaction.reads is not None:
-            transaction.reads.walks.append(self)
+            transaction.reads.open_scans.append(self)
 
-    async def rows(self, limit: int) -> list[Found]:
+    async def rows(self, limit: int) -> list[FoundRow]:
         """The next rows, at most `limit`; fewer only where the interval ends."""
-        found: list[Found] = []
+        found: list[FoundRow] = []
         if self._table is JOBS:  # between two that are shown there may be any number that are not
-            while len(found) < limit and (row := await self.step()) is not None:
+            while len(found) < limit and (row := await self.next_row()) is not None:
                 found.append(row)
             return found
         while not self._ended and len(found) < limit:
@@ -74,11 +74,11 @@ class Walk:
                 found += rows
         return found
 
-    async def step(self) -> Found | None:
+    async def next_row(self) -> FoundRow | None:
         """The next row, None at the end. Hidden ones on the way there count as read, too."""
         while True:
-            if self._changes != self._transaction.changes:
-                self._forget_ahead()
+            if self._revision != self._transaction.revision:
+                self._drop_read_ahead()
             if not self._ahead and not self._ended:
                 self._ahead = (await self._read(self._ahead_size))[::-1]
                 self._ahead_size = min(2 * self._ahead_size, SCAN_ROWS_MAX)
@@ -89,9 +89,9 @@ class Walk:
             if self._table is not JOBS or not _is_hidden(self._last):
                 return self._last
 
-    def _forget_ahead(self) -> None:
+    def _drop_read_ahead(self) -> None:
         """What was read ahead may have changed; if that happens often, read less ahead."""
-        self._changes = self._transaction.changes
+        self._revision = self._transaction.revision
         self._ended = False
         if self._ahead:
             self._ahead_size = max(1, len(self._ahead) // 2)
@@ -101,28 +101,28 @@ class Walk:
         self.size += length
         self._transaction.usage.read(rows, length)
 
-    async def _read(self, limit: int) -> list[Found]:
+    async def _read(self, limit: int) -> list[FoundRow]:
         """The rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
-        rows = await self._transaction.scan_unnoted(scan)  # `span` tells what was read
+        rows = await self._transaction.scan_untracked(scan)  # `range_read` tells what was read
         self._ended = len(rows) < limit
         return rows
 
     def _left(self) -> Interval:
         if self._last is None:
             return self._interval
-        return beyond(self._interval, self._descending, values_in(self._index, self._last[1]), self._last[0])
+        return interval_after(self._interval, self._descending, values_in(self._index, self._last[1]), self._last[0])
 
-    def span(self) -> Range:
+    def range_read(self) -> KeyRange:
         """What was read: all of the interval, or up to the last row handed out where it stopped early."""
         lower, upper = self._interval.lower.key(), self._interval.upper.key()
         if self._last is not None and (self._ahead or not self._ended):
             last = key_in(self._table, self._index, *self._last)
             lower, upper = (last, upper) if self._descending else (lower, last + b"\xff")
-        return Range(self._table.name, name_of(self._index), lower, upper)
+        return KeyRange(self._table.name, index_name(self._index), lower, upper)
 
 
-def _is_hidden(found: Found) -> bool:
+def _is_hidden(found: FoundRow) -> bool:
     """Whether it is the clock or a run of a cron, which has tables of its own."""
     return isinstance(found[1], Job) and found[1].cron is not None
 
@@ -131,14 +131,14 @@ def _size(row: Row) -> int:
     return size(row if isinstance(row, str) else row.args)
 
 
-def up_to(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
+def interval_up_to(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
     """The part of an interval up to one row, included, in the order of reading."""
     if descending:
         return interval._replace(lower=Cut(values, after=False, id=id))
     return interval._replace(upper=Cut(values, after=True, id=id))
 
 
-def beyond(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
+def interval_after(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
     """What is left of an interval behind one row, in the order of reading."""
     if descending:
         return interval._replace(upper=Cut(values, after=False, id=id))

@@ -1,45 +1,47 @@
-"""Stops a handler that runs too long: one that is stuck in a loop must not hold up everybody else's calls.
+"""Stops a handler that runs too long: a handler stuck in a loop must not hold up the calls of others.
 
-Each thread that drives handlers is `Watched`; one thread, the `Watchdog`, looks at them all. When the time of a run
-is over, it raises an `Interruption` in the middle of the handler's code, again and again until the handler leaves.
-Whatever it leaves with, the run has failed: `drive` makes a LimitError of it.
+Each thread that drives handlers is a `WatchedThread`; one thread, the `Watchdog`, looks at all of them. When the time
+of a run is over, the watchdog raises an `Interruption` in the middle of the handler's code, again and again until the
+handler leaves. Whatever it leaves with, the run has failed: `drive` makes a LimitError of it.
 
 Where an Interruption can arrive:
 
-- Only while the handler's code runs, not while the engine answers it or a batch is committed. Thread and watchdog see
-  to that as in Dekker's algorithm: the thread closes, then asks whether its run is over; the watchdog says that it is
-  over, then asks whether the thread is open. One of them sees the other. A thread that sees it lets the watchdog end
-  what it has begun and takes back what has not arrived, before it goes on.
-- Of that, only where the innermost frame is the application's, or a library's when nothing else was seen for a while;
-  never in duly, logging, threading or an import, which hold locks and share what they change. The watchdog looks and
-  acts with nothing in between that would let the thread go on.
+- Only while the handler's code runs, not while the engine answers it or a batch is committed. Thread and watchdog
+  ensure that as in Dekker's algorithm: the thread closes, then checks whether its run has expired; the watchdog marks
+  the run as expired, then checks whether the thread is open. One of them sees the other. A thread that sees it lets
+  the watchdog finish what it has begun, takes back what has not arrived, and goes on.
+- Of that code, only where the innermost frame is the application's, or a library's when nothing else was seen for a
+  while; never in duly, logging, threading or an import, which hold locks and change shared state. From the look at
+  the frame to the raise, nothing lets the thread go on.
 
 Time is counted in waits of the watchdog and not taken from a clock, so that a process that was stopped, or a machine
 that was asleep, does not find all its handlers late when it wakes. While no handler runs, the watchdog sleeps.
 
-What runs in C cannot be interrupted: `time.sleep`, a socket, a regular expression that explodes. The Interruption
-arrives when it returns; then the run fails. Nor can a handler that catches everything and goes on without end, unless
-an Interruption happens to find it outside of its `try`.
+Code in C cannot be interrupted: `time.sleep`, a socket, a regular expression that explodes. The Interruption arrives
+when it returns; then the run fails. Nor can a handler that catches everything and goes on without end, unless an
+Interruption happens to find it outside of its `try`.
 
-What a handler's line sets off, the callback of a weak reference or a `__del__`, is handler code from this point of
+What a handler's line triggers, the callback of a weak reference or a `__del__`, is handler code from this point of
 view: as with KeyboardInterrupt, Python prints an exception that arrives in there, and the next one comes soon.
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import logging
 import os
-import sys
-import sysconfig
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, TypeVar
 
+from duly.database.driver.application_lines import (
+    DULY,
+    application_line,
+    frames_by_thread,
+    is_application,
+    no_collection,
+)
 from duly.errors import LimitError
 
 T = TypeVar("T")
@@ -56,7 +58,7 @@ class Interruption(BaseException):
     """What is raised in a handler whose time is over. No Exception, for a handler catches those; never seen outside."""
 
 
-class Watched:
+class WatchedThread:
     """A thread that drives handlers, one after another, as the watchdog sees it."""
 
     __slots__ = (
@@ -66,12 +68,12 @@ class Watched:
         "_misses",
         "_seconds",
         "_seen",
-        "_shooting",
+        "_raise_lock",
         "_thread",
         "_wake",
         "handler",
         "is_open",
-        "over",
+        "expired_run",
         "run",
     )
 
@@ -82,11 +84,11 @@ class Watched:
         """The number of the run, from one `begin` to the next."""
         self.is_open = False
         """Whether code of the handler is running. To be set around it, inside of `guard`."""
-        self.over = -1
+        self.expired_run = -1
         """The last run whose time is over."""
         self._line = ""  # where that was found
         self._misses = 0  # how often it was not where it may be interrupted
-        self._shooting = threading.Lock()
+        self._raise_lock = threading.Lock()
         self._thread = thread
         self._seconds = seconds
         self._seen = -1  # the run that was there at the last look, and for how long it has been there
@@ -104,7 +106,7 @@ class Watched:
             self._may_sleep = False
             self._wake.set()
 
-    def guard(self, act: Callable[[Watched, A, B], T], one: A, other: B) -> T:
+    def guard(self, act: Callable[[WatchedThread, A, B], T], one: A, other: B) -> T:
         """Run `act(self, one, other)`, which opens and closes this. If the run is over, raise an Interruption instead.
 
         In there an Interruption may arrive after any call. That of `acquire` is the last: whoever was about to raise
@@ -114,16 +116,16 @@ class Watched:
             return act(self, one, other)
         finally:
             self.is_open = False
-            if self.over == self.run:
+            if self.expired_run == self.run:
                 try:
-                    self._shooting.acquire()
+                    self._raise_lock.acquire()
                     _raise_in(self._thread, _NOTHING)
                 except Interruption:
                     pass
-                self._shooting.release()
+                self._raise_lock.release()
                 raise Interruption
 
-    def too_long(self, line: str) -> LimitError:
+    def timeout_error(self, line: str) -> LimitError:
         """What to say of a run that is over; `line` is where it was if no Interruption found it."""
         line = self._line or line
         return LimitError(
@@ -151,17 +153,17 @@ class Watched:
 
     def interrupt(self, run: int) -> bool:
         """Declare a run over, and raise an Interruption in it if it is where that may be done; tell whether it is."""
-        with self._shooting, _no_collection():
-            if run < self.over:
+        with self._raise_lock, no_collection():
+            if run < self.expired_run:
                 return False
-            if run > self.over:
-                self.over, self._line, self._misses = run, "", 0
-            frame = _frames().get(self._thread)
+            if run > self.expired_run:
+                self.expired_run, self._line, self._misses = run, "", 0
+            frame = frames_by_thread().get(self._thread)
             if frame is None or not self._may_be_left(frame.f_code.co_filename):
                 self._misses += 1
                 return False
-            line = self._line or line_of(frame)
-            if not self._shoot(run, frame.f_code.co_filename):
+            line = self._line or application_line(frame)
+            if not self._raise_in_run(run, frame.f_code.co_filename):
                 return False
             self._line = line
             return True
@@ -169,10 +171,10 @@ class Watched:
     def _may_be_left(self, file: str) -> bool:
         return is_application(file) or (self._misses >= _MISSES_MAX and not file.startswith(_NEVER))
 
-    def _shoot(self, run: int, file: str) -> bool:
+    def _raise_in_run(self, run: int, file: str) -> bool:
         # Python lets other threads run only after calls, at jumps back and at the begin of functions. There is none
         # from the look, which the `for` takes, to the act, which is a call: so the thread is still where it was seen.
-        for frames in iter(_frames, None):
+        for frames in iter(frames_by_thread, None):
             if self.is_open and self.run == run and frames[self._thread].f_code.co_filename == file:
                 _raise_in(self._thread, Interruption)
                 return True
@@ -180,7 +182,7 @@ class Watched:
         return False
 
 
-UNWATCHED: Final = Watched(0, 0.0, threading.Event())
+UNWATCHED: Final = WatchedThread(0, 0.0, threading.Event())
 """Stands for the thread of units that are no handler, and have all the time they need."""
 
 
@@ -189,25 +191,25 @@ class Watchdog:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._watched: dict[int, Watched] = {}
+        self._watched: dict[int, WatchedThread] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="duly-watchdog", daemon=True)
         self._thread.start()
 
-    def watched(self) -> Watched:
+    def current_thread(self) -> WatchedThread:
         """The thread that calls."""
         thread = threading.get_ident()
         watched = self._watched.get(thread)
         if watched is None:
-            watched = self._watched[thread] = Watched(thread, self._seconds, self._wake)
+            watched = self._watched[thread] = WatchedThread(thread, self._seconds, self._wake)
         return watched
 
-    def is_watched(self) -> bool:
+    def watches_current_thread(self) -> bool:
         """Whether the thread that calls is one that drives handlers."""
         return threading.get_ident() in self._watched
 
-    def watches(self, watched: Watched) -> bool:
+    def watches(self, watched: WatchedThread) -> bool:
         """Whether it is one of the threads that drive handlers here."""
         return watched in list(self._watched.values())  # a thread may join them meanwhile
 
@@ -227,64 +229,13 @@ class Watchdog:
             pause = min(running, default=0.0)
 
 
-# What is the application's, and what is not.
+# Where a library may be interrupted, and where never.
+_NEVER: Final = (DULY, str(Path(logging.__file__).parent) + os.sep, threading.__file__, "<frozen")
 
-_DULY: Final = str(Path(__file__).parent.parent) + os.sep
-_LIBRARIES: Final = (
-    _DULY,
-    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib", "scripts")),
-    "<frozen",
-)
-_ELSEWHERE: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
-_NEVER: Final = (_DULY, str(Path(logging.__file__).parent) + os.sep, threading.__file__, "<frozen")
-
-
-def is_application(file: str) -> bool:
-    """Whether a file of source is the application's, and not one of Python, of a library or of duly."""
-    return not file.startswith(_LIBRARIES) and _ELSEWHERE.isdisjoint(file.split(os.sep))
-
-
-def line_of(frame: FrameType | None) -> str:
-    """The innermost line of the application, as `orders.py:12`; "" if there is none."""
-    while frame is not None and not is_application(frame.f_code.co_filename):
-        frame = frame.f_back
-    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
-def line_in(thread: int) -> str:
-    """The innermost line of the application that a thread is at; "" if there is none."""
-    with _no_collection():
-        return line_of(_frames().get(thread))
-
-
-HELD_UP_ADVICE: Final = "await what it waits for, or write the action as `def`, which runs in a thread"
-"""What to do about code that holds up the event loop."""
-
-
-@contextmanager
-def _no_collection() -> Generator[None]:
-    """Keep Python from collecting garbage while frames are looked at.
-
-    Before 3.11.9 it did so while it held a lock of the interpreter that the begin of a thread takes, too. What is
-    collected may run code that lets others go on: then each waits for the other, for ever (CPython's issue 106883).
-    """
-    with _looking:
-        is_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if is_enabled:
-                gc.enable()
-
-
-_looking: Final = threading.Lock()  # one watchdog must not allow what another has forbidden
-_frames: Final = sys._current_frames  # pyright: ignore[reportPrivateUsage]
 # Looked up as an item, it is an object of our own: nobody else changes what it takes.
 _raise_in: Final = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _raise_in.restype = ctypes.c_int
 _NOTHING: Final[Any] = ctypes.py_object()  # NULL, which takes back what has not arrived
 
-
-__all__ = ["HELD_UP_ADVICE", "UNWATCHED", "Interruption", "Watchdog", "Watched", "is_application", "line_in", "line_of"]
+__all__ = ["UNWATCHED", "Interruption", "Watchdog", "WatchedThread"]

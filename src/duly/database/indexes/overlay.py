@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from duly.database.catalog import key_in, name_of
+from duly.database.indexes.row_keys import index_name, key_in
 from duly.storage.engine import Row, Scan, Write
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
 
-class Overlay:
+class IndexOverlay:
     """The keys of the writes to a table in one order, kept sorted from the first scan on."""
 
     __slots__ = ("_added", "_hidden", "_order", "_position", "_table")
@@ -39,20 +39,20 @@ class Overlay:
         if write.new is not None:
             insort(self._added, (self._key(id, write.new, write.new_keys), id))
 
-    def widened(self, scan: Scan) -> Scan:
+    def widen(self, scan: Scan) -> Scan:
         """The scan that finds enough rows below, some of which may no longer be what they were."""
         lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # below 0: its ends contradict
 
-    def counted(self, interval: Interval) -> tuple[int, int]:
+    def count(self, interval: Interval) -> tuple[int, int]:
         """How many rows of an interval below are hidden, and how many rows it has instead."""
         lower, upper = interval.lower.key(), interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         added = bisect_left(self._added, (upper, -1)) - bisect_left(self._added, (lower, -1))
         return max(hidden, 0), max(added, 0)
 
-    def merged(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
+    def merge(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
         """What a scan finds: the rows below that are not written, and the written ones, in order."""
         added = self._slice(scan)
         if not added:
@@ -90,11 +90,11 @@ class Overlay:
 
 
 def overlay_of(
-    known: dict[str, dict[str, Overlay]], table: Table, order: Index | None, writes: dict[int, Write]
-) -> Overlay:
+    known: dict[str, dict[str, IndexOverlay]], table: Table, order: Index | None, writes: dict[int, Write]
+) -> IndexOverlay:
     """That of a table in one order, among those known by table and index; made when it is first asked for."""
     overlays = known.setdefault(table.name, {})
-    name = name_of(order)
+    name = index_name(order)
     if name not in overlays:
-        overlays[name] = Overlay(table, order, writes.items())
+        overlays[name] = IndexOverlay(table, order, writes.items())
     return overlays[name]
