@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from duly.clock import monotonic
 from duly.database.batch import Batch
 from duly.database.log import Commit
-from duly.limits import CAUTIOUS_BATCHES_MAX, CAUTIOUS_BATCHES_MIN, STORE_LOST_CLOSING_SECONDS_MAX
+from duly.limits import EXCLUSIVE_BATCHES_MAX, EXCLUSIVE_BATCHES_MIN, STORE_LOST_CLOSING_SECONDS_MAX
 
 T = TypeVar("T")
 Work = Callable[[Batch], T]
@@ -85,15 +85,15 @@ class Caution:
 
     def __init__(self) -> None:
         self._left = 0
-        self._next = CAUTIOUS_BATCHES_MIN
+        self._next = EXCLUSIVE_BATCHES_MIN
 
     def conflicted(self) -> None:
         self._left = self._next
-        self._next = min(2 * self._next, CAUTIOUS_BATCHES_MAX)
+        self._next = min(2 * self._next, EXCLUSIVE_BATCHES_MAX)
 
     def succeeded(self) -> None:
         """A batch that was not exclusive had no conflict."""
-        self._next = CAUTIOUS_BATCHES_MIN
+        self._next = EXCLUSIVE_BATCHES_MIN
 
     def is_due(self) -> bool:
         """Whether the next batch is to be exclusive."""

@@ -28,8 +28,8 @@ from duly.functions.define import Ref
 from duly.functions.registry import encode_arguments
 from duly.functions.scheduling import check_arguments, schedulable
 from duly.keywords import unfit
+from duly.model import cron_schedule
 from duly.model import crons as model
-from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
 from duly.values.ids import creation_time
 from duly.values.value import size
@@ -113,7 +113,7 @@ class Crons:
         _check_writes(ctx)
         runner = _runner(ctx)
         function = schedulable(runner, ref)
-        parsed, text = schedules.parse(schedule), function.encode(args)
+        parsed, text = cron_schedule.parse(schedule), function.encode(args)
         known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
@@ -140,7 +140,7 @@ class Crons:
         """All crons, those from code too, in the order of their creation."""
 
         async def unit(transaction: Transaction) -> list[dict[str, Any]]:
-            return [_shown(_runner(ctx), id, cron) for id, cron in await model.everything(transaction)]
+            return [_shown(_runner(ctx), id, cron) for id, cron in await model.all_crons(transaction)]
 
         return await _run(ctx, unit)
 
@@ -169,13 +169,13 @@ class Crons:
     ) -> None:
         """Change its schedule, which then counts from now, or its arguments. Where the schedule is another one, what
         waits is dropped; where its clock could not go on, it does."""
-        parsed = None if schedule is None else schedules.parse(schedule)
+        parsed = None if schedule is None else cron_schedule.parse(schedule)
 
         async def act(transaction: Transaction, id: int, cron: model.Cron) -> None:
             fields: dict[str, Any] = {}
             if parsed is not None:
                 check_jitter(cron["jitter"], parsed)
-                fields["schedule"] = schedules.shown(parsed)
+                fields["schedule"] = cron_schedule.to_dict(parsed)
             if args is not None:
                 fields["args"] = _arguments(_runner(ctx), cron["function"], args, transaction)
                 transaction.usage.schedule(size(fields["args"]))
@@ -197,7 +197,7 @@ def _arguments(runner: Runner, name: str, args: object, transaction: Transaction
     return text
 
 
-async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) -> None:
+async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.CronOperation) -> None:
     _check_writes(ctx)
 
     async def unit(transaction: Transaction) -> None:

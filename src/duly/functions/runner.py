@@ -35,7 +35,7 @@ from duly.limits import (
     unlimited,
 )
 from duly.model import crons, jobs
-from duly.model.cron_log import NO_ACCOUNT, Account, plain
+from duly.model.cron_log import NO_RECORD, RunRecord, to_ascii
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -292,17 +292,17 @@ class Runner:
         function = self.registry.functions.get(job.name)
         if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
-        elif function is not None and function.kind == ACTION and job.lane == ACTION:
+        elif function is not None and function.kind == ACTION and job.queue == ACTION:
             batch.attempt(jobs.start, job, epoch)
             return True
         elif function is not None and function.kind == ACTION:
-            batch.attempt(jobs.change_lane, job, ACTION)  # it was a mutation when it was scheduled
+            batch.attempt(jobs.change_queue, job, ACTION)  # it was a mutation when it was scheduled
         elif batch.catalog.deploy not in ("", self.registry.mark):
             # A newer version of the application may know it: a node that runs that gets it, or this one asks again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             error = _not_runnable(job.name, function, self.registry.meant(job.name))
-            self._told(job.name, job.lane, monotonic(), error, job, batch)
+            self._told(job.name, job.queue, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
 
@@ -313,7 +313,7 @@ class Runner:
             if batch.broken is not None:
                 raise
             LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
-            batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
+            batch.attempt(crons.pause_broken, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: Registered, job: Job) -> None:
         started, caller = monotonic(), _caller_of(job)
@@ -327,8 +327,8 @@ class Runner:
             if batch.broken is not None:
                 raise
             self._told(job.name, MUTATION, started, error, job, batch)
-            account = NO_ACCOUNT if begun is None else self._account(begun, caller)
-            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), account)
+            record = NO_RECORD if begun is None else self._run_record(begun, caller)
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), record)
         else:
             self._told(job.name, MUTATION, started, None, job, batch)
 
@@ -347,7 +347,7 @@ class Runner:
         if begun is None:
             jobs.succeed(transaction, job)
         else:
-            await crons.end(transaction, job, SUCCESS, None, self._account(begun, caller, value))
+            await crons.end_run(transaction, job, SUCCESS, None, self._run_record(begun, caller, value))
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
@@ -365,16 +365,16 @@ class Runner:
         if self._database.is_open:  # else whoever opens the store next will tell of it
             self._told(job.name, ACTION, started, failure, job)
         faults.at("action.ran")
-        account = NO_ACCOUNT if job.cron is None else self._account(begun, caller, value)
-        await self._record_end(job, epoch, error, account)
+        record = NO_RECORD if job.cron is None else self._run_record(begun, caller, value)
+        await self._record_end(job, epoch, error, record)
         faults.at("action.recorded")
 
-    async def _record_end(self, job: Job, epoch: int, error: str | None, account: Account) -> None:
+    async def _record_end(self, job: Job, epoch: int, error: str | None, record: RunRecord) -> None:
         """Record it, however long the store refuses: nobody else knows how the action ended."""
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account)
+                end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, record=record)
                 # Not as what somebody waits for: that would be withdrawn where this is cancelled.
                 return await self._database.commit(partial(Batch.attempt, unit=end), is_awaited=False)
             except StoreError as refused:
@@ -382,9 +382,9 @@ class Runner:
                     return None  # this process is lost: the next one will know
                 LOG.warning("%s has ended, which the store refuses to record; trying again", job.name)
                 if type(refused) is StoreError:  # it may be the text that it cannot hold
-                    error, account = error and plain(error), account.plain
+                    error, record = error and to_ascii(error), record.in_ascii
             except Exception as unfit:  # then without what cannot be recorded
-                error, account = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
+                error, record = describe(unfit, ERROR_TEXT_LENGTH_MAX), NO_RECORD
                 LOG.exception("%s has ended, which cannot be recorded as it is; trying again: %s", job.name, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
@@ -400,9 +400,9 @@ class Runner:
         """Tell the log of an action that has failed because nobody knows how it ended."""
         self._told(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
 
-    def _account(self, begun: float, caller: Caller, value: Any = None) -> Account:
+    def _run_record(self, begun: float, caller: Caller, value: Any = None) -> RunRecord:
         """What a run of a cron that ends now leaves to its log."""
-        return Account(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
+        return RunRecord(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
 
     def _told(
         self,
