@@ -41,6 +41,7 @@ check: $(READY) ## Lint, check the format and check the types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/pyright
+	@$(BIN)/mypy
 
 fix: $(READY) ## Repair what the linter and the formatter can repair
 	@$(BIN)/ruff check --fix

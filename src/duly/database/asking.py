@@ -35,8 +35,8 @@ def ask(request: Request) -> Generator[Request, Any, Any]:
     return (yield request)
 
 
-Method = TypeVar("Method", bound="Callable[..., types.CoroutineType[Any, Any, Any]]")
-"""An `async def`, as type checkers see it."""
+Method = TypeVar("Method", bound="Callable[..., Coroutine[Any, Any, Any]]")
+"""An `async def`: pyright infers a CoroutineType as its result, mypy a Coroutine."""
 
 
 def must_be_awaited(method: Method) -> Method:
@@ -48,7 +48,7 @@ def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
     """Note the calls of a method in what `calls_of` finds in its object."""
 
     @wraps(method)
-    def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
+    def call(self: object, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         try:
             coroutine = method(self, *args, **kwargs)
         except TypeError:  # none of its lines has run
@@ -142,7 +142,8 @@ def _converse(watched: Watched, coroutine: Coroutine[Any, Any, T], answer: Calla
             else:
                 wrong = _foreign(request)
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
     except Interruption:
         raise
     except BaseException as error:

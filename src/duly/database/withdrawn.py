@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duly.database.batch import Batch
 
 T = TypeVar("T")
 
 
-def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[T]) -> Callable[[Batch], T | None]:
+def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[Any]) -> Callable[[Batch], T | None]:
     """The work, or none where the future was cancelled before that was run first; it may be run again."""
     has_begun = False
 

@@ -204,7 +204,8 @@ class QueryCtx(_Ctx):
     @explained(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
-        return await self._runner.query_within(self.transaction, ref, args, self._caller.inner(self._name))
+        result: R = await self._runner.query_within(self.transaction, ref, args, self._caller.inner(self._name))
+        return result
 
     async def _results(self, awaitables: tuple[Awaitable[Any], ...]) -> list[Any]:
         try:
@@ -241,7 +242,8 @@ class MutationCtx(QueryCtx):
     @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
-        return await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
+        result: R = await self._runner.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
+        return result
 
 
 @lacks(_NO_DATABASE, "db")
@@ -268,21 +270,24 @@ class ActionCtx(_Ctx):
         """Run a query on a snapshot of its own."""
         self.calls.check_open()
         function = self._runner.registry.find(ref, ("query",))
-        return await self._runner.query(function, args, self._caller.inner(self._name))
+        result: R = await self._runner.query(function, args, self._caller.inner(self._name))
+        return result
 
     @must_be_begun
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         self.calls.check_loop()
         function = self._runner.registry.find(ref, ("mutation",))
-        return await self._runner.mutation(function, args, self._caller.inner(self._name))
+        result: R = await self._runner.mutation(function, args, self._caller.inner(self._name))
+        return result
 
     @must_be_begun
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         self.calls.check_loop()
         function = self._runner.registry.find(ref, ("action",))
-        return await self._runner.action(function, args, self._caller.inner(self._name))
+        result: R = await self._runner.action(function, args, self._caller.inner(self._name))
+        return result
 
 
 @without_scheduling_by_other_names

@@ -71,14 +71,14 @@ def _must_be_awaited(
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         _runner(ctx)
         try:
-            coroutine: Any = method(self, ctx, *args, **kwargs)
+            coroutine = method(self, ctx, *args, **kwargs)
         except TypeError:  # none of its lines has run
             raise FunctionError(unfit(method, (self, ctx, *args), kwargs) or "") from None
         noted: Any = _transaction(ctx) or ctx
         noted.calls.append(coroutine)
         return coroutine
 
-    return call
+    return cast("Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]", call)
 
 
 @lacks(
@@ -216,7 +216,7 @@ async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transact
 
 
 def _runner(ctx: object) -> Runner:
-    runner = getattr(ctx, "_runner", None)
+    runner: Runner | None = getattr(ctx, "_runner", None)
     if runner is None:
         raise FunctionError(
             f"got {type(ctx).__name__} as ctx, expected that of a mutation or of an `async def` action; a `def` action"

@@ -55,7 +55,7 @@ class _Reader:
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise InvalidIdError(f"get_many: got {show(ids)}, expected a list of ids")
         access, usage = self._access, self.transaction.usage
-        located = [(id, *self._located(of, id)) for id in cast("Iterable[Any]", ids)]
+        located = [(id, *self._located(of, id)) for id in cast("Iterable[str]", ids)]
         rows: dict[tuple[str, int], Row] = {}
         for known in {one.name: one for _, one, _ in located if one is not None}.values():
             numbers = {number for _, one, number in located if one is known}
@@ -81,10 +81,10 @@ class _Reader:
             raise QueryError(_wrong_reader(table, self._system))
         return Query(Reading(self._access, table))
 
-    def _normalize_id(self, table: str, id: str) -> Any:
+    def _normalize_id(self, table: str, id: str) -> Id[Any] | None:
         if (table in SYSTEM_TABLES) != self._system:
             raise QueryError(_wrong_reader(table, self._system))
-        return id if self._access.table_of(id) == table else None
+        return cast("Id[Any]", id) if self._access.table_of(id) == table else None
 
 
 @lacks("got ctx.db.system.{name}, but only the system writes its tables", *_WRITES)
@@ -100,7 +100,7 @@ class SystemReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Document | None: ...
 
-    def get(  # pyright: ignore[reportInconsistentOverload]
+    def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Document | None]:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
@@ -112,7 +112,7 @@ class SystemReader(_Reader):
     @overload
     async def get_many(self, table: str, ids: Iterable[str]) -> list[Document | None]: ...
 
-    def get_many(  # pyright: ignore[reportInconsistentOverload]
+    def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Document | None]]:
         """The documents of several ids, in their order; None for those that there are not (any more)."""
@@ -161,7 +161,7 @@ class DatabaseReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Any | None: ...
 
-    def get(  # pyright: ignore[reportInconsistentOverload]
+    def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Any | None]:
         """The document of an id, None if there is none (any more).
@@ -185,7 +185,7 @@ class DatabaseReader(_Reader):
     @overload
     async def get_many(self, table: str, ids: Iterable[str]) -> list[Any | None]: ...
 
-    def get_many(  # pyright: ignore[reportInconsistentOverload]
+    def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Any]]:
         """The documents of several ids, in their order; None for those that there are not (any more).
@@ -256,7 +256,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def insert(self, document: I) -> types.CoroutineType[Any, Any, Id[I]]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def insert(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, document: Any = UNSET
     ) -> Id[Any]:
@@ -288,7 +288,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def patch(self, table: str, id: str, fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def patch(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, id: Any = UNSET, fields: Any = UNSET
     ) -> None:
@@ -320,7 +320,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def replace(self, table: str, id: str, document: Any) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def replace(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, id: Any = UNSET, document: Any = UNSET
     ) -> None:
@@ -339,7 +339,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def delete(self, table: str, id: str) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def delete(self, table: Any = UNSET, id: Any = UNSET) -> None:  # pyright: ignore[reportInconsistentOverload]
         """Delete a document. The table may stand first, as in `get`."""
         if id is UNSET:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from duly.functions.absent import instead_of_keyword, lacks
 from duly.functions.arguments import declared_arguments
@@ -71,6 +71,7 @@ class Function(Generic[P, R_co]):
     @cached_property
     def takes(self) -> Validator:
         """What its arguments must look like. TypeError where the handler takes others."""
+        declared: Validator
         if self.args is None:
             declared = arguments_of(self.handler)
         else:
@@ -91,14 +92,15 @@ class AsyncFunction(Function[P, R_co]):
     """One of an `async def`."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        return self.handler(*args, **kwargs)
+        coroutine: Coroutine[Any, Any, R_co] = self.handler(*args, **kwargs)
+        return coroutine
 
 
 class BlockingFunction(Function[P, R_co]):
     """One of a `def`, an action that runs in a thread."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.handler(*args, **kwargs)
+        return cast("R_co", self.handler(*args, **kwargs))
 
 
 class Decorator(Generic[C]):

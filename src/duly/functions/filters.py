@@ -177,10 +177,10 @@ class Expression:
     def __ge__(self, other: object) -> Expression:
         return _comparison("gte", self, other)
 
-    def __eq__(self, other: object) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # a condition, and no bool
         return _comparison("eq", self, other)
 
-    def __ne__(self, other: object) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]  # a condition, and no bool
         return _comparison("neq", self, other)
 
     def __add__(self, other: object) -> Expression:
@@ -371,7 +371,7 @@ def _negation(condition: object) -> Expression:
     return _operation("not", [operand], lambda document: not holds(document), True)
 
 
-def _boolean(node: Node, what: str) -> Evaluate:
+def _boolean(node: Node, what: str) -> Callable[[Document], bool]:
     if node.boolean:
         return node.evaluate
     evaluate = node.evaluate
@@ -396,7 +396,7 @@ def _arithmetic(name: str, *operands: object) -> Expression:
             if type(value) is not int and type(value) is not float:
                 raise _cannot(words, values, "expected int or float")
         try:
-            result = act(*values)
+            result: float = act(*values)
         except ZeroDivisionError:
             raise _cannot(words, values, "expected a divisor other than 0; by 0.0 it is inf or nan") from None
         if type(result) is int and not INT_MIN <= result <= INT_MAX:

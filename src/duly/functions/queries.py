@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast
 
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
@@ -177,7 +177,7 @@ class Query(Generic[M]):
                 f"{reading.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
                 " most one document"
             )
-        return reading.present(found)
+        return cast("M", reading.present(found))
 
     @explained(QueryError, "expected .paginate(num_items=…, cursor=…)")
     async def paginate(
@@ -236,7 +236,7 @@ class Iteration(Generic[M]):
         while self._walk is not None and (document := await self._reading.next(self._walk)) is not None:
             if document["_id"] not in self._met:  # it may have been moved ahead since
                 self._met.add(document["_id"])
-                return self._reading.present(document)
+                return cast("M", self._reading.present(document))
         raise StopAsyncIteration
 
 

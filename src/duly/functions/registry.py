@@ -99,9 +99,10 @@ class Registered:
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
         try:
-            return self._arguments.check(loads(text) if text != "{}" else {}, ids)
+            arguments: dict[str, Any] = self._arguments.check(loads(text) if text != "{}" else {}, ids)
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
+        return arguments
 
     def misfit(self, args: object, text: str, ids: Ids) -> ArgumentValidationError | None:
         """What is wrong with arguments that it is to run with later, given as they are and as JSON; None if nothing is.
@@ -218,7 +219,7 @@ class Registry:
         for module, members in modules.items():
             for attribute, function in _functions_of(members) if not is_package(module) else ():
                 self._add(f"{module}:{attribute}", function, models)
-        self._found: dict[Ref[Any], Registered] = {**self.functions}
+        self._found: dict[Ref[Any], Registered] = dict(self.functions.items())
         self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
 
     @cached_property
@@ -346,7 +347,7 @@ def _members_of(module: object) -> dict[str, object]:
 
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
     members = _members_of(module).items()
-    return [(name, cast("Function[Any, Any]", member)) for name, member in members if isinstance(member, Function)]
+    return [(name, cast("Function[..., Any]", member)) for name, member in members if isinstance(member, Function)]
 
 
 def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
