@@ -33,7 +33,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.registry import Registry
+from duly.declare.registry import Registry
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 

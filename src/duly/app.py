@@ -14,23 +14,26 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Generic, Self, cast
 
 from duly.clock import Clock, SystemClock
+from duly.ctx.caller import Caller, Identity
+from duly.ctx.scheduler import job_number
 from duly.database.asking import ask
 from duly.database.database import Database, Read
 from duly.database.log import Watch
 from duly.database.reads import ReadSet
 from duly.database.transaction import Transaction
+from duly.declare.function import ACTION, MUTATION, QUERY, R
+from duly.declare.loading import Source
+from duly.declare.references import Ref
+from duly.declare.registered import RegisteredFunction
+from duly.declare.registry import Registry
 from duly.errors import AppError, DulyError, LoadError, StoreError
-from duly.functions.context import Caller, Identity
-from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
-from duly.functions.failure import ClientError, describe, for_client
-from duly.functions.modules import Source
-from duly.functions.registry import Registered, Registry
-from duly.functions.runner import Runner
-from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
+from duly.run.failure import ClientError, describe, for_client
+from duly.run.job_runner import JobRunner
+from duly.run.runner import Runner
 from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
 from duly.workers import alarm
@@ -130,7 +133,7 @@ class App:
             mark, crons = registry.mark, registry.checked_crons(database, self.development)
             await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
             runner = Runner(database, registry, self._clock, self.development, chance)
-            executor = Executor(database, runner, self._limits.actions_running_max, self._random)
+            executor = Executor(database, JobRunner(runner), self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
             await database.close()
@@ -207,14 +210,14 @@ class App:
 
     async def run(self, ref: Any, args: Args | None = None) -> Any:
         """Run a function of any kind, as the command line does: its result is a plain value, as remote clients get."""
-        function, caller = self.runner.registry.find(ref), Caller(gets_plain=True)
+        function, caller = self.runner.registry.find(ref), Caller(wants_plain=True)
         if function.kind == QUERY:
             return await self.runner.query(function, args, caller)
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args, caller)
         return await self._act(function, args, caller)
 
-    async def _act(self, function: Registered, args: Args | None, caller: Caller) -> Any:
+    async def _act(self, function: RegisteredFunction, args: Args | None, caller: Caller) -> Any:
         return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
@@ -258,7 +261,7 @@ class App:
         """
         opened = self._opened
         async with opened.reloading:
-            registry = Registry.load(self._source, self._limits, anew=True)
+            registry = Registry.load(self._source, self._limits, reload=True)
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
@@ -286,7 +289,7 @@ class App:
             _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
 
-    def _find(self, ref: Any, kind: str) -> Registered:
+    def _find(self, ref: Any, kind: str) -> RegisteredFunction:
         return self.runner.registry.find(ref, (kind,))
 
     @property

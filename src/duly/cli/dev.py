@@ -22,8 +22,8 @@ from duly.cli.times import both
 from duly.cli.watching import Changes
 from duly.clock import monotonic
 from duly.database.watchdog import HELD_UP_ADVICE, line_of
+from duly.declare.registry import Registry
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
-from duly.functions.registry import Registry
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_HELD_UP_SECONDS
 from duly.model import executor_state
 from duly.server import door

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar, cast, get_args
 
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, is_application, line_of
 from duly.errors import AppError, FunctionError
-from duly.keywords import unfit
+from duly.hints import call_mismatch
 from duly.storage.engine import Request
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def noting(method: Method, calls_of: Callable[[Any], Any]) -> Method:
         try:
             coroutine = method(self, *args, **kwargs)
         except TypeError:  # none of its lines has run
-            raise FunctionError(unfit(method, (self, *args), kwargs) or "") from None
+            raise FunctionError(call_mismatch(method, (self, *args), kwargs) or "") from None
         calls_of(self).append(coroutine)
         return coroutine
 

@@ -18,10 +18,10 @@ from duly.database.batch import Batch, forget_later
 from duly.database.database import Database
 from duly.database.reads import ReadSet
 from duly.errors import StoreError, StoreLostError
-from duly.functions.runner import Runner
 from duly.limits import CLOCK_BACK_MS, CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.logs import log_of
 from duly.model import crons, executor_state, jobs
+from duly.run.job_runner import JobRunner
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
 from duly.workers.called import Called
@@ -64,7 +64,7 @@ class Drained(NamedTuple):
 class Executor:
     """Runs what is due, in steps: each is one batch of mutations, and the start of due actions."""
 
-    def __init__(self, database: Database, runner: Runner, actions_max: int, chance: Random) -> None:
+    def __init__(self, database: Database, runner: JobRunner, actions_max: int, chance: Random) -> None:
         self._database = database
         self._runner = runner
         self._actions_max = actions_max
@@ -99,7 +99,7 @@ class Executor:
             recover = partial(jobs.recover, is_lost=self._database.is_lost, among=left)
             lost, left = await self._runner.commit(recover)
             for job in lost:
-                self._runner.tell_interrupted(job)
+                self._runner.log_interrupted(job)
 
     async def step(self) -> float | None:
         if self._regrouped.done():

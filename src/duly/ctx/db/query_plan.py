@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from duly.ctx.db.cursor import fingerprint
+from duly.ctx.db.document_mapper import DocumentMapper
+from duly.ctx.db.filters import Predicate
 from duly.database.catalog import index_named
 from duly.database.reads import Range
 from duly.database.walk import Found, Walk
 from duly.errors import QueryError
-from duly.functions.access import Access
-from duly.functions.cursors import fingerprint
-from duly.functions.filters import Predicate
 from duly.storage.engine import JOBS, SYSTEM_TABLES, Count
 from duly.values.checks import Validator
 from duly.values.ids import ID_MAX
@@ -22,10 +22,10 @@ _ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each time it com
 _COUNTED_MAX: Final = 1 << 31  # where there is no limit
 
 
-class Reading(NamedTuple):
+class QueryPlan(NamedTuple):
     """A range, a direction and filters. It never changes; `_replace` makes another one."""
 
-    access: Access
+    mapper: DocumentMapper
     table_name: str
     index_name: str = BY_CREATION_TIME
     interval: Interval = EVERYTHING
@@ -36,12 +36,12 @@ class Reading(NamedTuple):
 
     @property
     def table(self) -> Table | None:
-        return self.access.transaction.catalog.tables.get(self.table_name)
+        return self.mapper.transaction.catalog.tables.get(self.table_name)
 
     @property
     def declared(self) -> Validator | None:
         """What the schema says of the table's documents."""
-        definition = self.access.schema.tables.get(self.table_name)
+        definition = self.mapper.schema.tables.get(self.table_name)
         return None if definition is None else definition.document
 
     @property
@@ -58,7 +58,7 @@ class Reading(NamedTuple):
 
     def first_id(self, id: object, after: bool) -> int:
         """The place of an id among those of the table."""
-        _, number = self.access.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
+        _, number = self.mapper.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
         return min(number + after, ID_MAX)
 
     def walk(self, ahead: int = _ROWS_AHEAD) -> Walk | None:
@@ -66,7 +66,7 @@ class Reading(NamedTuple):
 
         `ahead` is how many rows will be wanted, as far as one knows.
         """
-        transaction = self.access.transaction
+        transaction = self.mapper.transaction
         if self.table is not None:
             return Walk(transaction, self.table, self.order, self.interval, self.descending, ahead)
         if transaction.reads is not None:
@@ -79,7 +79,7 @@ class Reading(NamedTuple):
         if walk is None:
             return []
         if not self.filters:
-            return self.access.documents(self.table_name, await walk.rows(limit))
+            return self.mapper.documents(self.table_name, await walk.rows(limit))
         found: list[Any] = []
         while len(found) < limit and (document := await self.next(walk)) is not None:
             found.append(self.present(document))
@@ -87,7 +87,7 @@ class Reading(NamedTuple):
 
     async def number(self) -> int:
         """How many documents there are. They are read only where filters look at them."""
-        table, usage = self.table, self.access.transaction.usage
+        table, usage = self.table, self.mapper.transaction.usage
         if table is None or table is JOBS or self.filters:
             walk, found = self.walk(), 0
             while walk is not None and await (self.next(walk) if self.filters else walk.step()) is not None:
@@ -95,7 +95,7 @@ class Reading(NamedTuple):
             return found
         usage.begin_read()
         left = min(usage.limits.documents_read_max - usage.documents_read, _COUNTED_MAX)
-        found = await self.access.transaction.count(Count(table, self.order, self.interval, int(left) + 1))
+        found = await self.mapper.transaction.count(Count(table, self.order, self.interval, int(left) + 1))
         usage.read(found, 0)
         return found
 
@@ -114,11 +114,11 @@ class Reading(NamedTuple):
         table = self.table
         assert table is not None  # it has a row
         id, text = row
-        return self.access.document(table, id, text, self.access.ids.encode(table.number, id))
+        return self.mapper.document(table, id, text, self.mapper.ids.encode(table.number, id))
 
     def present(self, document: Document) -> Any:
         """A document as the application gets it."""
-        return self.access.present(self.table_name, document)
+        return self.mapper.present(self.table_name, document)
 
     @property
     def fingerprint(self) -> str:

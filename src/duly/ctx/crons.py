@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import wraps
 from typing import (
-    TYPE_CHECKING,
     Any,
     Concatenate,
     Literal,
@@ -19,24 +18,21 @@ from typing import (
     cast,
 )
 
+from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
+from duly.ctx.db.document_mapper import DocumentMapper
+from duly.ctx.invoker import Invoker
+from duly.ctx.scheduler import check_arguments, schedulable
 from duly.database.transaction import Transaction
+from duly.declare.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
+from duly.declare.references import Ref
+from duly.declare.registered import encode_arguments
 from duly.errors import FunctionError
-from duly.functions.absent import lacks
-from duly.functions.access import Access
-from duly.functions.cron_jobs import GivenOptions, check_identifier, check_jitter, checked
-from duly.functions.define import Ref
-from duly.functions.registry import encode_arguments
-from duly.functions.scheduling import check_arguments, schedulable
-from duly.keywords import unfit
+from duly.hints import call_mismatch, name_hint
 from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
 from duly.values.ids import creation_time
 from duly.values.value import size
-
-if TYPE_CHECKING:
-    from duly.functions.context import ActionCtx, MutationCtx, QueryCtx
-    from duly.functions.runner import Runner
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -65,23 +61,23 @@ GivenSchedule: TypeAlias = EveryInterval | ByExpression | dict[str, Any]
 def _must_be_awaited(
     method: Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]:
-    """Note the calls in the transaction or the action: one that nobody awaits does nothing, and would say nothing."""
+    """Record the calls in the transaction or the action: one without `await` would silently do nothing."""
 
     @wraps(method)
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        _runner(ctx)
+        _invoker(ctx)
         try:
             coroutine = method(self, ctx, *args, **kwargs)
         except TypeError:  # none of its lines has run
-            raise FunctionError(unfit(method, (self, ctx, *args), kwargs) or "") from None
-        noted: Any = _transaction(ctx) or ctx
-        noted.calls.append(coroutine)
+            raise FunctionError(call_mismatch(method, (self, ctx, *args), kwargs) or "") from None
+        recorder: Any = _transaction(ctx) or ctx
+        recorder.calls.append(coroutine)
         return coroutine
 
     return cast("Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]", call)
 
 
-@lacks(
+@name_hint(
     "got crons.{name} of `from duly import crons`: in crons.py write `crons = cron_jobs()`; functions have"
     " await crons.register(ctx, …)",
     *("interval", "hourly", "daily", "weekly", "monthly", "cron"),
@@ -111,17 +107,17 @@ class Crons:
         """Add a cron: `{"kind": "interval", "ms": 60_000}`, first after one interval, or `{"kind": "cron", "cron": …,
         "tz": …}`. Returns its id."""
         _check_writes(ctx)
-        runner = _runner(ctx)
-        function = schedulable(runner, ref)
+        invoker = _invoker(ctx)
+        function = schedulable(invoker, ref)
         parsed, text = schedules.parse(schedule), function.encode(args)
         known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
-            check_arguments(runner, function, args, text, Access(transaction, runner.ids))
+            check_arguments(invoker, function, args, text, DocumentMapper(transaction, invoker.ids))
             transaction.usage.schedule(size(text))
-            called = known or f"cron {transaction.new_seed():016x}"
-            spec = model.Spec(called, function.name, function.kind, text, parsed, chosen)
-            return _id(runner, await model.add(transaction, spec, model.RUNTIME))
+            cron_name = known or f"cron {transaction.new_seed():016x}"
+            spec = model.Spec(cron_name, function.name, function.kind, text, parsed, chosen)
+            return _id(invoker, await model.add(transaction, spec, model.RUNTIME))
 
         return await _run(ctx, unit)
 
@@ -130,8 +126,8 @@ class Crons:
         """The row of a cron in `_cron_jobs`, None if there is none."""
 
         async def unit(transaction: Transaction) -> dict[str, Any] | None:
-            found = await model.look_up(transaction, _runner(ctx).ids, id_or_name)
-            return None if found is None else _shown(_runner(ctx), *found)
+            found = await model.look_up(transaction, _invoker(ctx).ids, id_or_name)
+            return None if found is None else _document(_invoker(ctx), *found)
 
         return await _run(ctx, unit)
 
@@ -140,7 +136,7 @@ class Crons:
         """All crons, those from code too, in the order of their creation."""
 
         async def unit(transaction: Transaction) -> list[dict[str, Any]]:
-            return [_shown(_runner(ctx), id, cron) for id, cron in await model.everything(transaction)]
+            return [_document(_invoker(ctx), id, cron) for id, cron in await model.everything(transaction)]
 
         return await _run(ctx, unit)
 
@@ -177,7 +173,7 @@ class Crons:
                 check_jitter(cron["jitter"], parsed)
                 fields["schedule"] = schedules.shown(parsed)
             if args is not None:
-                fields["args"] = _arguments(_runner(ctx), cron["function"], args, transaction)
+                fields["args"] = _arguments(_invoker(ctx), cron["function"], args, transaction)
                 transaction.usage.schedule(size(fields["args"]))
             await model.change(transaction, id, cron, fields)
 
@@ -187,13 +183,13 @@ class Crons:
 crons = Crons()
 
 
-def _arguments(runner: Runner, name: str, args: object, transaction: Transaction) -> str:
+def _arguments(invoker: Invoker, name: str, args: object, transaction: Transaction) -> str:
     """Other arguments of a cron, whose function may be gone."""
-    function = runner.registry.functions.get(name)
+    function = invoker.registry.functions.get(name)
     if function is None:
-        return encode_arguments(name, args, runner.limits)
+        return encode_arguments(name, args, invoker.limits)
     text = function.encode(args)
-    check_arguments(runner, function, args, text, Access(transaction, runner.ids))
+    check_arguments(invoker, function, args, text, DocumentMapper(transaction, invoker.ids))
     return text
 
 
@@ -201,7 +197,7 @@ async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) ->
     _check_writes(ctx)
 
     async def unit(transaction: Transaction) -> None:
-        await act(transaction, *await model.must_find(transaction, _runner(ctx).ids, id_or_name))
+        await act(transaction, *await model.must_find(transaction, _invoker(ctx).ids, id_or_name))
 
     await _run(ctx, unit)
 
@@ -212,17 +208,17 @@ async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transact
     if transaction is not None:
         return await unit(transaction)
     cast("ActionCtx", ctx).calls.check_loop()
-    return await _runner(ctx).commit(unit)
+    return await _invoker(ctx).commit(unit)
 
 
-def _runner(ctx: object) -> Runner:
-    runner: Runner | None = getattr(ctx, "_runner", None)
-    if runner is None:
+def _invoker(ctx: object) -> Invoker:
+    invoker: Invoker | None = getattr(ctx, "_invoker", None)
+    if invoker is None:
         raise FunctionError(
             f"got {type(ctx).__name__} as ctx, expected that of a mutation or of an `async def` action; a `def` action"
             " calls a mutation with ctx.run_mutation"
         )
-    return runner
+    return invoker
 
 
 def _check_writes(ctx: object) -> None:
@@ -237,9 +233,9 @@ def _transaction(ctx: object) -> Transaction | None:
     return getattr(ctx, "transaction", None)
 
 
-def _shown(runner: Runner, number: int, cron: model.Cron) -> dict[str, Any]:
-    return model.document_of(cron, _id(runner, number), creation_time(number))
+def _document(invoker: Invoker, number: int, cron: model.Cron) -> dict[str, Any]:
+    return model.document_of(cron, _id(invoker, number), creation_time(number))
 
 
-def _id(runner: Runner, number: int) -> str:
-    return runner.ids.encode(CRONS.number, number)
+def _id(invoker: Invoker, number: int) -> str:
+    return invoker.ids.encode(CRONS.number, number)

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import orjson
-
-from duly.errors import LimitError, QueryError
-from duly.limits import FILTER_OPERATORS_MAX, OF_ANY_SIZE
+from duly.ctx.db import filter_nodes as nodes
+from duly.errors import QueryError
 from duly.values.checks import Validator, show
-from duly.values.forms import check_order
-from duly.values.keys import compare, field_of
-from duly.values.paths import written_at
-from duly.values.value import INT_MAX, INT_MIN, UNSET, Document, NotAValueError, dumps, loads
-
-Evaluate: TypeAlias = Callable[[Document], Any]
-"""An expression, compiled."""
+from duly.values.value import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +41,8 @@ def predicate(build: Callable[[Filters], Expression | bool], document: Validator
             f"a filter: its function returned {show(built)}, expected a condition made with its parameter,"
             f' such as q.field("n") < 5{hint}'
         )
-    node = _node(built)
-    return Predicate(_boolean(node, "the filter"), node.text, node.operators)
+    node = nodes.node_of(_operand(built))
+    return Predicate(nodes.boolean_test(node, "the filter"), node.text, node.operators)
 
 
 class Filters:
@@ -77,7 +66,7 @@ class Filters:
 
     def field(self, path: str) -> Expression:
         """A field of the document, or of an object in it: `q.field("address.city")`. UNSET where it is missing."""
-        return _field(path, self._document)
+        return Expression(nodes.field(path, self._document))
 
     def eq(self, a: object, b: object) -> Expression:
         """Whether two values are equal. 1 equals 1.0, NaN equals itself, True equals no number."""
@@ -144,7 +133,7 @@ class Filters:
 
     def not_(self, condition: object) -> Expression:
         """Whether a condition does not hold."""
-        return _negation(condition)
+        return Expression(nodes.negation(_operand(condition)))
 
     if not TYPE_CHECKING:  # a type checker finds these by itself
 
@@ -162,7 +151,7 @@ class Expression:
 
     __slots__ = ("_node",)
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: nodes.Node) -> None:
         self._node = node
 
     def __lt__(self, other: object) -> Expression:
@@ -229,7 +218,7 @@ class Expression:
         return _logic("or", True, (other, self))
 
     def __invert__(self) -> Expression:
-        return _negation(self)
+        return Expression(nodes.negation(self._node))
 
     def __repr__(self) -> str:
         return self._node.text
@@ -277,167 +266,18 @@ _NO_HASH: Final = (
 )
 
 
-# What expressions are made of. Each is compiled as it is made, so that however deep, none is ever walked.
-
-
-class Node(NamedTuple):
-    """What an expression is: kept out of reach of its users, to whom any name could be a field's."""
-
-    text: str
-    """In a form that only equal expressions share."""
-    evaluate: Evaluate
-    operators: int = 0
-    boolean: bool = False
-    """Whether its value is certain to be True or False."""
-    write: Callable[[object], object] = lambda value: value
-    """What is compared with it, in the form that its values have."""
-
-
-def _node(operand: object, beside: object = None) -> Node:
-    if isinstance(operand, Expression):
-        return operand._node  # pyright: ignore[reportPrivateUsage]
-    if operand is UNSET:
-        return Node("UNSET", _constant(UNSET))
-    try:
-        try:
-            text = dumps(operand, OF_ANY_SIZE)
-        except NotAValueError:  # it may be a datetime, of which documents have the text
-            if not isinstance(beside, Expression):
-                raise
-            text = dumps(_node(beside).write(operand), OF_ANY_SIZE)
-    except NotAValueError as error:
-        raise QueryError(f"a filter: an operand: {error}") from None
-    value = loads(text)  # a copy of its own, plain where it was a model
-    sorted_text = orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
-    return Node(sorted_text, _constant(value), boolean=type(value) is bool)
-
-
-def _constant(value: object) -> Evaluate:
-    return lambda _: value
-
-
-def _operation(name: str, operands: list[Node], evaluate: Evaluate, boolean: bool) -> Expression:
-    operators = 1 + sum(operand.operators for operand in operands)
-    if operators > FILTER_OPERATORS_MAX:  # here already, for it also bounds how deep they nest
-        raise LimitError(
-            f"got {operators} operators in the filters of one query, expected at most {FILTER_OPERATORS_MAX}"
-            " (FILTER_OPERATORS_MAX); look at the documents in Python instead"
-        )
-    return Expression(Node(f"{name}({','.join(operand.text for operand in operands)})", evaluate, operators, boolean))
-
-
-def _field(path: object, document: Validator | None) -> Expression:
-    if not isinstance(path, str) or not all(path.split(".")):
-        raise QueryError(f'a filter: got q.field({show(path)}), expected a name, or a path such as "address.city"')
-
-    def nested(document: Document) -> object:
-        return field_of(document, path)
-
-    def top(document: Document) -> object:
-        return document.get(path, UNSET)
-
-    evaluate = nested if "." in path else top
-    return Expression(Node(f"field({_node(path).text})", evaluate, write=partial(written_at, document, path)))
-
-
-_ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt": (1,), "gte": (0, 1)}
+def _operand(operand: object) -> Any:
+    """An operand as nodes take it: the node of an expression, or a value as it is."""
+    return operand._node if isinstance(operand, Expression) else operand  # pyright: ignore[reportPrivateUsage]
 
 
 def _comparison(name: str, a: object, b: object) -> Expression:
-    wanted = _ORDERS[name]
-    if name not in ("eq", "neq"):
-        check_order((a, b), f"a filter: q.{name}")
-    operands = [_node(a, b), _node(b, a)]
-    first, second = operands[0].evaluate, operands[1].evaluate
-    return _operation(name, operands, lambda document: compare(first(document), second(document)) in wanted, True)
-
-
-def _logic(name: str, decisive: bool, conditions: tuple[object, ...]) -> Expression:
-    operands = [_node(condition) for condition in conditions]
-    tests = [_boolean(operand, f"{operand.text:.200} in q.{name}_") for operand in operands]
-
-    def test(document: Document) -> bool:
-        for holds in tests:
-            if holds(document) is decisive:
-                return decisive
-        return not decisive
-
-    return _operation(name, operands, test, True)
-
-
-def _negation(condition: object) -> Expression:
-    operand = _node(condition)
-    holds = _boolean(operand, f"{operand.text:.200} in q.not_")
-    return _operation("not", [operand], lambda document: not holds(document), True)
-
-
-def _boolean(node: Node, what: str) -> Callable[[Document], bool]:
-    if node.boolean:
-        return node.evaluate
-    evaluate = node.evaluate
-
-    def test(document: Document) -> bool:
-        value = evaluate(document)
-        if value is True or value is False:
-            return value
-        raise QueryError(f"{what} gave {_shown(value)}, expected True or False")
-
-    return test
+    return Expression(nodes.comparison(name, _operand(a), _operand(b)))
 
 
 def _arithmetic(name: str, *operands: object) -> Expression:
-    act, words = _ARITHMETIC[name]
-    nodes = [_node(operand) for operand in operands]
-    steps = [node.evaluate for node in nodes]
-
-    def compute(document: Document) -> float:
-        values = [step(document) for step in steps]
-        for value in values:
-            if type(value) is not int and type(value) is not float:
-                raise _cannot(words, values, "expected int or float")
-        try:
-            result: float = act(*values)
-        except ZeroDivisionError:
-            raise _cannot(words, values, "expected a divisor other than 0; by 0.0 it is inf or nan") from None
-        if type(result) is int and not INT_MIN <= result <= INT_MAX:
-            raise _cannot(words, values, "the result does not fit 64 bits; use floats")
-        return result
-
-    return _operation(name, nodes, compute, False)
+    return Expression(nodes.arithmetic(name, *map(_operand, operands)))
 
 
-def _divide(a: float, b: float) -> float:
-    try:
-        return a / b
-    except ZeroDivisionError:
-        if type(a) is type(b) is int:
-            raise
-        return a * math.copysign(math.inf, b)  # as IEEE 754 has it: an infinity, NaN where `a` is zero
-
-
-def _remainder(a: float, b: float) -> float:
-    if type(a) is int and type(b) is int:
-        rest = abs(a) % abs(b)
-        return -rest if a < 0 else rest
-    try:
-        return math.fmod(a, b)
-    except ValueError:  # of an infinity, or by zero
-        return math.nan
-
-
-_ARITHMETIC: Final[dict[str, tuple[Callable[..., Any], str]]] = {
-    "add": (operator.add, "add {} and {}"),
-    "sub": (operator.sub, "subtract {1} from {0}"),
-    "mul": (operator.mul, "multiply {} by {}"),
-    "div": (_divide, "divide {} by {}"),
-    "mod": (_remainder, "take {} modulo {}"),
-    "neg": (operator.neg, "negate {}"),
-}
-
-
-def _cannot(words: str, values: list[object], why: str) -> QueryError:
-    return QueryError(f"a filter cannot {words.format(*map(_shown, values))}: {why}")
-
-
-def _shown(value: object) -> str:
-    return "UNSET (a missing field)" if value is UNSET else show(value)
+def _logic(name: str, decisive: bool, conditions: tuple[object, ...]) -> Expression:
+    return Expression(nodes.logic(name, decisive, tuple(map(_operand, conditions))))

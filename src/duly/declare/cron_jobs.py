@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast
 
+from duly.declare.references import Ref
 from duly.errors import InvalidScheduleError
-from duly.functions.absent import lacks
-from duly.functions.define import Ref
+from duly.hints import name_hint
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_INTERVAL_MS_MAX
 from duly.model import schedule as schedules
 from duly.model.cron_slots import MISSED, OVERLAP, Options
@@ -47,8 +47,8 @@ class Declaration(NamedTuple):
     options: Options
 
 
-@lacks('got crons.{name}: write crons.interval("name", {{"minutes": 5}}, function)', "every")
-@lacks(
+@name_hint('got crons.{name}: write crons.interval("name", {{"minutes": 5}}, function)', "every")
+@name_hint(
     "got crons.{name} of cron_jobs(): functions have `from duly import crons` to register and change crons",
     *("register", "get", "list", "pause", "resume", "update", "delete"),
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from duly.ctx.db.cursor import Journal
 from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError, SchemaValidationError
-from duly.functions.cursors import Journal
 from duly.model import crons
 from duly.model.jobs import document_of
 from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
@@ -18,7 +18,7 @@ from duly.values.schema import Table
 from duly.values.value import Document, loads
 
 
-class Access:
+class DocumentMapper:
     """One call's way to the database."""
 
     __slots__ = ("ids", "journal", "schema", "transaction")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Generic, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
+from duly.ctx.db.cursor import END, Place, read_cursor, write_cursor
+from duly.ctx.db.query_plan import QueryPlan
 from duly.database.catalog import values_in
 from duly.database.walk import Found, Walk, beyond, up_to
 from duly.errors import QueryError
-from duly.functions.cursors import END, Place, read_cursor, write_cursor
-from duly.functions.reading import Reading
 from duly.limits import Limits
 from duly.values.keys import Interval
 from duly.values.value import Document
@@ -99,22 +99,22 @@ def _named(options: object) -> dict[str, Any]:
     return asked
 
 
-async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
+async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
     """The page behind the cursor."""
-    query, ids = reading.fingerprint, reading.access.ids
-    journal, asked = None if paging.end_cursor is not None else reading.access.journal, (query, *paging)
+    query, ids = plan.fingerprint, plan.mapper.ids
+    journal, asked = None if paging.end_cursor is not None else plan.mapper.journal, (query, *paging)
     if journal is not None:
-        end_cursor = journal.end_of(reading.access.transaction.usage, asked)
+        end_cursor = journal.end_of(plan.mapper.transaction.usage, asked)
         paging = paging._replace(end_cursor=end_cursor)
     start = None if paging.cursor is None else read_cursor(ids, query, paging.cursor)
     end = None if paging.end_cursor is None else read_cursor(ids, query, paging.end_cursor)
     scanned = _Scanned([], [], True, None)
     if start != END:
-        reading = reading._replace(interval=_between(reading, start, end))
-        scanned = await _scan(reading, paging)
-    reached = end or (END if scanned.ended else _place(reading, scanned.rows[-1]))
+        plan = plan._replace(interval=_between(plan, start, end))
+        scanned = await _scan(plan, paging)
+    reached = end or (END if scanned.ended else _place(plan, scanned.rows[-1]))
     page: Page[Any] = {
-        "page": [reading.present(document) for document in scanned.documents],
+        "page": [plan.present(document) for document in scanned.documents],
         "isDone": reached == END,
         "continueCursor": write_cursor(ids, query, reached),
     }
@@ -123,7 +123,7 @@ async def read_page(reading: Reading, paging: Paging) -> Page[Any]:
     if scanned.status is not None:
         page["pageStatus"] = scanned.status
     if len(scanned.rows) > 2:
-        page["splitCursor"] = write_cursor(ids, query, _place(reading, scanned.rows[len(scanned.rows) // 2]))
+        page["splitCursor"] = write_cursor(ids, query, _place(plan, scanned.rows[len(scanned.rows) // 2]))
     return page
 
 
@@ -137,22 +137,22 @@ class _Scanned(NamedTuple):
     status: str | None
 
 
-async def _scan(reading: Reading, paging: Paging) -> _Scanned:
+async def _scan(plan: QueryPlan, paging: Paging) -> _Scanned:
     documents: list[Document] = []
     rows: list[Found] = []
     whole = paging.end_cursor is not None  # up to there, however many there are
-    walk = reading.walk(_rows_wanted(paging))
+    walk = plan.walk(_rows_wanted(paging))
     while walk is not None and (whole or len(documents) < paging.num_items):
         row = await walk.step()
         if row is None:
-            return _Scanned(documents, rows, True, _advice(reading, walk, documents, rows))
+            return _Scanned(documents, rows, True, _advice(plan, walk, documents, rows))
         rows.append(row)
-        document = reading.document(row)
-        if reading.fits(document):
+        document = plan.document(row)
+        if plan.fits(document):
             documents.append(document)
         if not whole and _has_read_enough(paging, walk, rows):
             return _Scanned(documents, rows, False, "SplitRequired")
-    return _Scanned(documents, rows, walk is None, None if walk is None else _advice(reading, walk, documents, rows))
+    return _Scanned(documents, rows, walk is None, None if walk is None else _advice(plan, walk, documents, rows))
 
 
 def _rows_wanted(paging: Paging) -> int:
@@ -167,8 +167,8 @@ def _has_read_enough(paging: Paging, walk: Walk, rows: list[Found]) -> bool:
     return paging.maximum_bytes_read is not None and walk.size >= paging.maximum_bytes_read
 
 
-def _advice(reading: Reading, walk: Walk, documents: list[Document], rows: list[Found]) -> str | None:
-    limits = reading.access.transaction.usage.limits
+def _advice(plan: QueryPlan, walk: Walk, documents: list[Document], rows: list[Found]) -> str | None:
+    limits = plan.mapper.transaction.usage.limits
     large = (
         len(rows) > _SPLIT_SHARE * limits.documents_read_max
         or walk.size > _SPLIT_SHARE * limits.bytes_read_max
@@ -177,14 +177,14 @@ def _advice(reading: Reading, walk: Walk, documents: list[Document], rows: list[
     return "SplitRecommended" if large else None
 
 
-def _between(reading: Reading, start: Place | None, end: Place | None) -> Interval:
-    interval = reading.interval
+def _between(plan: QueryPlan, start: Place | None, end: Place | None) -> Interval:
+    interval = plan.interval
     if start is not None:
-        interval = beyond(interval, reading.descending, *start)
+        interval = beyond(interval, plan.descending, *start)
     if end is not None and end != END:
-        interval = up_to(interval, reading.descending, *end)
+        interval = up_to(interval, plan.descending, *end)
     return interval
 
 
-def _place(reading: Reading, row: Found) -> Place:
-    return Place(values_in(reading.order, row[1]), row[0])
+def _place(plan: QueryPlan, row: Found) -> Place:
+    return Place(values_in(plan.order, row[1]), row[0])

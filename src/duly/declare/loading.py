@@ -1,4 +1,16 @@
-"""Finds and imports the modules of an application: of a folder, a package, or a mapping."""
+"""Find and import the modules of an application: those of a folder, of a package, or of a mapping.
+
+A folder is imported as the package of its name, so Python's own table of modules decides what is imported already. Four
+module-level tables remember what that table cannot say; they outlive an App, because imported modules do, too:
+
+- `_packages`: each folder that was imported, with the stamps of its files. While these are the same, a second App of
+  the same folder shares the modules, and `isinstance` works across both.
+- `_foreign_modules`: modules elsewhere that the folder imported (shared code beside it). A reload imports these again.
+- `_foreign_stamps`: the files of those modules, and of those that failed to import. `duly dev` watches them.
+- `_failed_files`: files named by the traceback of the last import that failed: a change of one of them may mend it.
+
+A load that fails puts the table of modules back as it was before.
+"""
 
 from __future__ import annotations
 
@@ -23,47 +35,43 @@ Source = str | os.PathLike[str] | ModuleType | Mapping[str, Any]
 
 
 @dataclass
-class _Loaded:
-    """A folder that is imported as a package, and its files as they were then; None if nobody knows how they were."""
+class _Package:
+    """A folder that is imported as a package."""
 
-    package: ModuleType | None
-    files: dict[str, object] | None
-    is_the_programs: bool
-    """Whether the program has imported it itself: then it holds its functions, or has put others in their place."""
+    module: ModuleType | None
+    stamps: dict[str, object] | None
+    """Its files, with stamps from the moment of the import; None if unknown."""
+    by_program: bool
+    """Whether the program itself imported it: then the program may hold its functions, or have replaced some."""
 
 
-_loaded: dict[str, _Loaded] = {}
-"""The folders that were imported for an application, by the names of their packages."""
-_along: dict[str, set[str]] = {}
-"""Of each, the modules of the application's own elsewhere that it has imported, too: they are loaded anew with it."""
-_beside: dict[str, dict[str, object]] = {}
-"""Of each, the files of these, and those for which it could not be imported, as they were then."""
-_at_fault: set[str] = set()
-"""Files for which the last package could not be imported."""
-
+_packages: dict[str, _Package] = {}
+_foreign_modules: dict[str, set[str]] = {}
+_foreign_stamps: dict[str, dict[str, object]] = {}
+_failed_files: set[str] = set()
 
 _PACKAGE = "__init__"
 
 
 def is_package(module: str) -> bool:
-    """Whether a module of this name is that of a package itself: functions are none of its."""
+    """Whether this is the name of a package's own module, `__init__`: functions in it are not registered."""
     return module.rpartition("/")[2] == _PACKAGE
 
 
-def load_modules(source: Source, anew: bool = False) -> Mapping[str, object]:
+def load_modules(source: Source, reload: bool = False) -> Mapping[str, object]:
     """The modules of an application by their names, such as `orders`, `admin/users` or `admin/__init__`.
 
-    Those that are imported already stay what they are, unless files have changed or they are to be loaded `anew`.
+    Modules that are imported already are kept, unless files have changed or `reload` is true.
     """
     if isinstance(source, Mapping):
         return cast("Mapping[str, object]", source)
     if isinstance(source, ModuleType):
-        return _package_modules(source, anew)
+        return _package_modules(source, reload)
     folder = Path(source)
     if folder.is_dir():
-        return _folder_modules(folder.resolve(), anew)
+        return _folder_modules(folder.resolve(), reload)
     if isinstance(source, str) and _is_importable(source):
-        return _package_modules(_import(source, f"package {source}"), anew)
+        return _package_modules(_import(source, f"package {source}"), reload)
     raise LoadError(
         f"got {os.fspath(source)!r}, expected a folder (there is none at {folder.absolute()}) or the dotted name of"
         " a package"
@@ -71,7 +79,7 @@ def load_modules(source: Source, anew: bool = False) -> Mapping[str, object]:
 
 
 def _is_importable(name: str) -> bool:
-    if name in _loaded and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
+    if name in _packages and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
         return False  # a folder that was loaded, and is gone
     try:
         return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
@@ -83,12 +91,12 @@ def _is_importable(name: str) -> bool:
         raise _not_loaded(error, f"package {name}") from error
 
 
-def _package_modules(package: ModuleType, anew: bool) -> dict[str, ModuleType]:
-    """Import a package as Python does; anew, only its own modules: those above it may be anybody's."""
+def _package_modules(package: ModuleType, reload: bool) -> dict[str, ModuleType]:
+    """Import a package as Python does. A reload covers only its own modules: those above it may belong to others."""
     name = package.__name__
     if not hasattr(package, "__path__"):
         raise LoadError(f"got the module {name}, expected a package, a folder or a mapping of modules")
-    if not anew:
+    if not reload:
         return dict(_modules_in(package, f"{name}."))
     with _importing(name, _imported_of(name), forgets=True):
         return dict(_modules_in(_import(name, f"package {name}"), f"{name}."))
@@ -104,61 +112,61 @@ def _modules_in(package: ModuleType, top: str) -> Generator[tuple[str, ModuleTyp
                 yield from _modules_in(module, top)
 
 
-def _folder_modules(folder: Path, anew: bool) -> dict[str, ModuleType]:
+def _folder_modules(folder: Path, reload: bool) -> dict[str, ModuleType]:
     """Import a folder as the package of its name, so that its modules may import each other either way."""
     package = folder.name
     if not package.isidentifier():
         raise LoadError(f"got the folder {folder}, expected a name that a Python package may have")
-    files = {file: _stamp(file) for file in map(str, sorted(folder.rglob("*.py")))}
+    stamps = {file: _stamp(file) for file in map(str, sorted(folder.rglob("*.py")))}
     known = _known(package)
-    if known is not None and known.is_the_programs:
-        _check_is_of(package, known.package, folder)
-    is_kept = not anew and known is not None and known.files in (None, files) and not _have_changed(package)
+    if known is not None and known.by_program:
+        _check_is_of(package, known.module, folder)
+    is_kept = not reload and known is not None and known.stamps in (None, stamps) and not _have_changed(package)
     modules: dict[str, ModuleType] = {}
     with _folder_imported(package, folder, is_kept):
-        for file in map(Path, files):
+        for file in map(Path, stamps):
             path = file.relative_to(folder).with_suffix("")
             parts = path.parent.parts if path.name == _PACKAGE else path.parts
             if not any(part.startswith((".", "__")) for part in parts):
                 name = ".".join((package, *parts))
                 modules[path.as_posix()] = module = _import(name, str(file))
                 _check_is_at(name, module, file)
-    is_the_programs = is_kept and known is not None and known.is_the_programs
-    _loaded[package] = _Loaded(sys.modules.get(package), files, is_the_programs)
+    by_program = is_kept and known is not None and known.by_program
+    _packages[package] = _Package(sys.modules.get(package), stamps, by_program)
     return modules
 
 
-def _known(package: str) -> _Loaded | None:
-    """What is imported of a package; the program has imported what is not what was loaded last."""
-    imported, last = sys.modules.get(package), _loaded.get(package)
+def _known(package: str) -> _Package | None:
+    """The package if it is imported. What this module did not import, the program did."""
+    imported, last = sys.modules.get(package), _packages.get(package)
     if imported is None:
         return None
-    return last if last is not None and last.package is imported else _Loaded(imported, None, is_the_programs=True)
+    return last if last is not None and last.module is imported else _Package(imported, None, by_program=True)
 
 
 @contextmanager
 def _folder_imported(package: str, folder: Path, is_kept: bool) -> Generator[None]:
-    """Import a folder, first of all others of its name, and note what it imports from elsewhere."""
-    along = _along.get(package, set())
-    before = {**_imported_of(package), **{name: sys.modules[name] for name in along if name in sys.modules}}
+    """Import a folder, before all others of its name, and record what it imports from elsewhere."""
+    foreign = _foreign_modules.get(package, set())
+    before = {**_imported_of(package), **{name: sys.modules[name] for name in foreign if name in sys.modules}}
     others = set(sys.modules) if is_kept else set(sys.modules) - set(before)
-    _at_fault.clear()
-    if not is_kept and package in _loaded:
-        _loaded[package].files = {}  # should this fail, what is there again is not what the files say
+    _failed_files.clear()
+    if not is_kept and package in _packages:
+        _packages[package].stamps = {}  # if the import fails, the modules that are put back differ from the files
     try:
         with _importing(package, before, forgets=not is_kept):
             _put_on_path(package, folder, is_kept)
             yield
     finally:
         new = {name for name in set(sys.modules) - others if not _is_in(package, name) and _file_of(name)}
-        _along[package] = along | new
-        files = _at_fault.union(filter(None, map(_file_of, _along[package])))
-        _beside[package] = {file: _stamp(file) for file in files if not Path(file).is_relative_to(folder)}
+        _foreign_modules[package] = foreign | new
+        files = _failed_files.union(filter(None, map(_file_of, _foreign_modules[package])))
+        _foreign_stamps[package] = {file: _stamp(file) for file in files if not Path(file).is_relative_to(folder)}
 
 
 @contextmanager
 def _importing(package: str, before: dict[str, ModuleType], forgets: bool) -> Generator[None]:
-    """Forget what was imported, if so; have it there again if the package cannot be imported now."""
+    """Import a package, after forgetting its modules if `forgets`. If that fails, put them back."""
     for name in before if forgets else ():
         del sys.modules[name]
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is stale within a second
@@ -186,7 +194,7 @@ def _is_in(package: str, module: str) -> bool:
 
 
 def _put_on_path(package: str, folder: Path, is_imported: bool) -> None:
-    """Have Python find a folder, and no other one of its name; LoadError if it does not."""
+    """Make Python find this folder and no other one of its name. LoadError if it does not."""
     above = str(folder.parent)
     if above not in sys.path:
         sys.path.insert(0, above)
@@ -216,13 +224,13 @@ def _file_of(module: str) -> str | None:
     return file if isinstance(file, str) and file.endswith(".py") and is_application(file) else None
 
 
-def have_changed_beside() -> bool:
-    """Whether files that a folder has imported from elsewhere are not what they were, libraries left out."""
-    return any(map(_have_changed, _beside))
+def foreign_modules_changed() -> bool:
+    """Whether a file changed that a folder imported from elsewhere. Libraries do not count."""
+    return any(map(_have_changed, _foreign_stamps))
 
 
 def _have_changed(package: str) -> bool:
-    return any(_stamp(file) != stamp for file, stamp in _beside.get(package, {}).items())
+    return any(_stamp(file) != stamp for file, stamp in _foreign_stamps.get(package, {}).items())
 
 
 def _stamp(file: str) -> object:
@@ -243,7 +251,7 @@ def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
 
 
 def _check_is_at(name: str, module: ModuleType, file: Path) -> None:
-    """By their folders: a module may be compiled, and a test's stand-in has no file."""
+    """Compare folders: a module may be compiled, and the stand-in of a test has no file."""
     found = getattr(module, "__file__", None)
     if isinstance(found, str) and Path(found).parent.resolve() != file.parent.resolve():
         raise LoadError(f"{file}: Python finds {found} as {name!r}, expected this file; give one of them another name")
@@ -265,14 +273,14 @@ def _not_loaded(error: BaseException, place: str) -> LoadError:
 
 
 def _line_of(error: BaseException, place: str) -> str:
-    """Where an import failed: the innermost line of the application's own, which another module may have imported."""
+    """Where an import failed: the innermost line of the application, perhaps in a module that it imported."""
     own = [frame for frame in extract_tb(error.__traceback__) if _is_own(frame.filename)]
-    _at_fault.update(frame.filename for frame in own)
+    _failed_files.update(frame.filename for frame in own)
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):
-        _at_fault.add(error.filename)
+        _failed_files.add(error.filename)
         return f"{error.filename}:{error.lineno}"
     return f"{own[-1].filename}:{own[-1].lineno}" if own else place
 
 
 def _is_own(file: str) -> bool:
-    return not file.startswith("<") and is_application(file)  # Python's importing itself is of no file
+    return not file.startswith("<") and is_application(file)  # frames of Python's import system have no file

@@ -1,8 +1,8 @@
-"""Development mode: each mutation runs twice, and what its two runs do not agree on is reported.
+"""The determinism check of development mode: each mutation runs twice, and differences of the two runs are reported.
 
-A mutation may be run again at any time, so it must do the same each time: take the time from `ctx.now`, chance
-from `ctx.random`, and keep nothing in variables of its module. The first run is a rehearsal of which nothing
-stays; both get the same ids, the same time and the same seeds.
+A mutation may be run again at any time, so each run must do the same: take the time from `ctx.now`, randomness from
+`ctx.random`, and keep no state in variables of the module. The first run is a rehearsal, which stores nothing; both
+runs get the same ids, the same time and the same seeds.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _WHY: Final = (
 )
 
 
-def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
-    """Attempt a unit after a rehearsal of it, and warn if they differ in what they wrote."""
+def attempt_with_rehearsal(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
+    """Attempt a unit after a rehearsal of it, and warn if the two wrote different rows."""
     first, second = _Trace(), _Trace()
     forgotten: list[str] = []
-    with _noting_forgotten(forgotten):
+    with _collecting_forgotten(forgotten):
         try:
             copy_context().run(batch.rehearse, first.of(unit), *args, handler=name)
         except LimitError:
@@ -59,10 +59,10 @@ def attempt_twice(batch: Batch, name: str, unit: Unit[T], *args: object) -> T:
 
 
 @contextmanager
-def _noting_forgotten(forgotten: list[str]) -> Generator[None]:
-    """Note each coroutine that is made meanwhile in this thread and thrown away, of which Python only warns.
+def _collecting_forgotten(forgotten: list[str]) -> Generator[None]:
+    """Collect the coroutines that this thread creates meanwhile and throws away; Python would only warn of them.
 
-    The collector may find those of others meanwhile: Python tells where each of ours was made, as it does of no other.
+    The garbage collector may find those of others meanwhile. Origin tracking, on only in this thread, tells them apart.
     """
     depth = sys.get_coroutine_origin_tracking_depth()
     with catch_warnings(record=True) as caught:
@@ -75,7 +75,9 @@ def _noting_forgotten(forgotten: list[str]) -> Generator[None]:
     for warning in caught:
         match = _never_awaited.match(str(warning.message))
         origin: Any = getattr(warning.source, "cr_origin", None) or ()
-        if match is None or len(origin) != depth + _FRAMES:  # where asyncio debugs, all have an origin, of ten frames
+        if (
+            match is None or len(origin) != depth + _FRAMES
+        ):  # asyncio's debug mode tracks ten frames for every coroutine
             _pass_on(warning)
         else:
             file, line, _ = next((frame for frame in origin if is_application(frame[0])), origin[0])
@@ -84,22 +86,19 @@ def _noting_forgotten(forgotten: list[str]) -> Generator[None]:
 
 _never_awaited: Final = re.compile("coroutine '(.+)' was never awaited")
 _FRAMES: Final = 4
-"""From where a coroutine is made up to the application's own call: there are some of duly in between."""
+"""Frames of origin tracking: enough to reach from duly's own frames to the call in the application."""
 
 
 def _pass_on(warning: WarningMessage) -> None:
     text, category, file, line = warning.message, warning.category, warning.filename, warning.lineno
     try:
         warn_explicit(text, category, file, line, source=warning.source)
-    except Warning:  # it is to be an error, but is none of the function that runs
+    except Warning:  # a filter turns it into an error, which does not belong to the running function
         showwarning(text, category, file, line)
 
 
 def _check_awaited(name: str, forgotten: list[str]) -> None:
-    """FunctionError for a coroutine that was thrown away.
-
-    It was a read, and the function took it for what it reads; or a function of the application, with all it writes.
-    """
+    """FunctionError for coroutines that were thrown away: reads without `await`, or functions of the application."""
     if forgotten:
         raise FunctionError(
             f"{name}: got a call without `await`, which did nothing: {', '.join(forgotten)}; expected `await …`."
@@ -108,7 +107,7 @@ def _check_awaited(name: str, forgotten: list[str]) -> None:
 
 
 class _Trace:
-    """What one run did."""
+    """The writes and the error of one run."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -123,7 +122,7 @@ class _Trace:
 
     @property
     def rows(self) -> dict[tuple[str, int], Row | None]:
-        """What each row became. No two runs are told of alike in the log of a cron: it says when they were."""
+        """The new value of each row, without the log of crons, whose rows hold times that differ from run to run."""
         if self.transaction is None or self.error is not None:
             return {}
         tables = [(name, writes) for name, writes in self.transaction.writes.items() if name != CRON_LOGS.name]
@@ -137,7 +136,7 @@ def _difference(first: _Trace, second: _Trace) -> str | None:
     for table, id in [*one, *(key for key in other if key not in one)]:
         before, after = one.get((table, id), _NOT_WRITTEN), other.get((table, id), _NOT_WRITTEN)
         if before != after:
-            return f"one wrote {_shown(before, after)} in {table!r}, the other {_shown(after, before)}"
+            return f"one wrote {_changes(before, after)} in {table!r}, the other {_changes(after, before)}"
     return None
 
 
@@ -148,8 +147,8 @@ def _outcome(trace: _Trace) -> str:
     return "success" if trace.error is None else f"{type(trace.error).__name__}: {trace.error}"
 
 
-def _shown(row: Row | None, other: Row | None) -> str:
-    """The fields of a row that are not those of the other one."""
+def _changes(row: Row | None, other: Row | None) -> str:
+    """The fields in which a row differs from the other one."""
     if row is None or row == _NOT_WRITTEN:
         return "a deletion" if row is None else _NOT_WRITTEN
     fields, others = _fields(row), _fields(other)

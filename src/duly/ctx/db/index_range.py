@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from duly.errors import QueryError
-from duly.functions.absent import lacks
+from duly.hints import name_hint
 from duly.limits import OF_ANY_SIZE
 from duly.values.checks import Validator
 from duly.values.forms import check_order
@@ -24,7 +24,7 @@ FirstId = Callable[[object, bool], int]
 """The smallest id at a bound or behind it: behind it only, if the second is true."""
 
 
-@lacks(
+@name_hint(
     'got q.{name} in the range of an index, which is made of q.eq("field", value) and q.gt, gte, lt, lte; expected'
     " that, or .filter(lambda q: …), whose q has fields and more operators",
     *("field", "neq", "and_", "or_", "not_"),

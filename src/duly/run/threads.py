@@ -1,7 +1,7 @@
-"""Threads for actions that are plain functions, and their way back into the event loop.
+"""Threads for `def` actions, and their way back into the event loop of the app.
 
-Nothing can stop such a thread. So it is one that keeps no process alive, and whatever it asks of the app is answered or
-refused: a thread that waits for an event loop that has gone would wait for ever.
+Nothing can stop a thread. So these are daemon threads, which keep no process alive, and each of their calls is answered
+or refused: a thread that waited for an event loop that is gone would wait for ever.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from contextvars import copy_context
 from inspect import CORO_CLOSED, getcoroutinestate, iscoroutine
 from typing import Any, TypeVar
 
+from duly.ctx.calls import running_loop
 from duly.database.committer import closed
 from duly.database.database import Database
 from duly.database.transaction import ended
 from duly.errors import FunctionError, LimitError, StoreError
-from duly.functions.acting import running_loop
 from duly.limits import BLOCKING_ACTIONS_MAX
 
 T = TypeVar("T")
 
 
 class Threads:
-    """Threads that belong to the event loop in which this was made."""
+    """The threads of one app; they belong to the event loop in which this object was made."""
 
     def __init__(self, database: Database) -> None:
         self._loop = asyncio.get_running_loop()
         self._database = database
         self._free = asyncio.Semaphore(BLOCKING_ACTIONS_MAX)
-        self._begun: set[asyncio.Future[Any]] = set()
-        """What is done when the calls are that hold a thread; or earlier, where nobody waits for them any more."""
-        self._asking = threading.Lock()
-        self._asked: set[Future[Any]] = set()
-        """What threads wait for."""
+        self._running: set[asyncio.Future[Any]] = set()
+        """One future for each call that holds a thread; done earlier if its action was given up."""
+        self._lock = threading.Lock()
+        self._answers: set[Future[Any]] = set()
+        """The results that threads wait for."""
         self._is_closed = False
 
-    async def begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """Wait for a free thread, and begin a call in it, which raises nothing but an Exception.
+    async def start(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Wait for a free thread, and start a call in it, which may raise only an Exception.
 
-        Returns a future that is done when the call is. Who cancels it gives the call up, which goes on in its thread.
+        Returns the future of its result. Cancelling it gives the call up; the call goes on in its thread.
         """
         await self._free.acquire()
         ended: asyncio.Future[T] = self._loop.create_future()
@@ -55,12 +55,12 @@ class Threads:
         except BaseException:
             self._free.release()
             raise
-        self._begun.add(ended)
+        self._running.add(ended)
         return ended
 
     def none_free(self, name: str, seconds: float) -> LimitError:
-        """What an action has failed with that waited so long for a thread."""
-        given_up = sum(ended.done() for ended in self._begun)
+        """The error of an action that waited so long for a free thread."""
+        given_up = sum(ended.done() for ended in self._running)
         return LimitError(
             f"{name}: it did not begin, for it got none of the {BLOCKING_ACTIONS_MAX:,} threads of `def` actions"
             f" (BLOCKING_ACTIONS_MAX) within {seconds:g} s (action_seconds_max): {given_up:,} of them are held by"
@@ -68,26 +68,26 @@ class Threads:
             " a time limit of its own, or make them `async def`; what is stuck ends with its process"
         )
 
-    def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the event loop, for a thread that waits for its result.
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the event loop and wait for its result in this thread.
 
-        FunctionError in a thread that the coroutine itself would need, StoreError after `close`.
+        FunctionError in a thread that the coroutine itself needs; StoreError after `close`.
         """
         answer: Future[T] = Future()
         try:
             self.check()
-            with self._asking:
+            with self._lock:
                 if self._is_closed:
                     raise closed()
-                self._asked.add(answer)
-            self._call_soon(self._begin, coroutine, answer)
+                self._answers.add(answer)
+            self._call_soon(self._start_task, coroutine, answer)
         except (FunctionError, StoreError):
             coroutine.close()
             raise
         return answer.result()
 
     def check(self) -> None:
-        """Raise if a thread that waited for the event loop would wait for ever."""
+        """Raise if waiting for the event loop in this thread would never end."""
         if self._is_closed:
             raise closed()
         if running_loop() is self._loop:
@@ -102,10 +102,10 @@ class Threads:
         )
 
     def close(self) -> None:
-        """Begin nothing more, and refuse what threads wait for. Those that run go on."""
-        with self._asking:
+        """Start no more calls, and refuse those that threads wait for. Running threads go on."""
+        with self._lock:
             self._is_closed = True
-        for answer in self._asked:
+        for answer in self._answers:
             if not answer.done():
                 answer.set_exception(closed())
 
@@ -130,7 +130,7 @@ class Threads:
 
     def _end(self, ended: asyncio.Future[Any], value: object, error: Exception | None) -> None:
         self._free.release()
-        self._begun.discard(ended)
+        self._running.discard(ended)
         if ended.done():
             return  # the action was given up
         if error is not None:
@@ -138,20 +138,20 @@ class Threads:
         else:
             ended.set_result(value)
 
-    def _begin(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
+    def _start_task(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
         try:
             if iscoroutine(coroutine) and getcoroutinestate(coroutine) == CORO_CLOSED:
                 raise ended()  # the action has ended meanwhile
             task = asyncio.ensure_future(coroutine)
         except Exception as error:
-            self._asked.discard(answer)
+            self._answers.discard(answer)
             if not answer.done():
                 answer.set_exception(error)
             return
         task.add_done_callback(lambda done: self._answer(answer, done))
 
     def _answer(self, answer: Future[Any], task: asyncio.Future[Any]) -> None:
-        self._asked.discard(answer)
+        self._answers.discard(answer)
         error = None if task.cancelled() else task.exception()
         if answer.done():
             return  # the app was closed meanwhile

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast
 
+from duly.ctx.db.filters import Expression, Filters, predicate
+from duly.ctx.db.index_range import IndexRange
+from duly.ctx.db.pagination import Page, paging_of, read_page
+from duly.ctx.db.query_plan import QueryPlan
 from duly.database.walk import Walk
 from duly.errors import LimitError, QueryError
-from duly.functions.absent import lacks
-from duly.functions.filters import Expression, Filters, predicate
-from duly.functions.pages import Page, paging_of, read_page
-from duly.functions.ranges import IndexRange
-from duly.functions.reading import Reading
-from duly.keywords import explained
+from duly.hints import argument_hint, name_hint
 from duly.limits import FILTER_OPERATORS_MAX
 from duly.values.checks import show
 from duly.values.schema import BY_ID
@@ -28,29 +27,33 @@ _A_COUNT: Final = 'expected what to count before it: .with_index("by_status", la
 _ALL: Final = 1 << 31  # more documents than a function may read
 
 
-@lacks(
+@name_hint(
     "got .{name}(…) of a query, which comes in the order of an index: declare"
     ' define_table(…).index("by_due", ["due"]), and write .with_index("by_due").order("desc")',
     *("order_by", "sort", "sort_by", "sorted", "orderBy"),
 )
-@lacks(f"got .{{name}}(…) of a query, {_A_FILTER}", "where", "filter_by", "find", "match", "exclude")
-@lacks("got .{name}(…) of a query, expected .take(n)", "limit", "top", "head")
-@lacks("got .{name}(…) of a query, expected .collect()", "all", "fetch", "fetchall", "to_list", "list", "execute")
-@lacks("got .{name}(…) of a query, expected .unique() or .first()", "one", "one_or_none", "get", "fetch_one", "scalar")
-@lacks('got .{name}(…) of a query, expected .order("desc").first()', "last")
-@lacks("got .{name}(…) of a query, expected .paginate(num_items=…, cursor=…)", "skip", "offset", "page", "batch")
-@lacks("got .{name}() of a query, expected `await ….first() is not None`, or .count()", "exists", "any", "len", "size")
-@lacks("got .{name}(…) of a query, expected .with_index(name, lambda q: …)", "withIndex", "using", "index")
-@lacks(
+@name_hint(f"got .{{name}}(…) of a query, {_A_FILTER}", "where", "filter_by", "find", "match", "exclude")
+@name_hint("got .{name}(…) of a query, expected .take(n)", "limit", "top", "head")
+@name_hint("got .{name}(…) of a query, expected .collect()", "all", "fetch", "fetchall", "to_list", "list", "execute")
+@name_hint(
+    "got .{name}(…) of a query, expected .unique() or .first()", "one", "one_or_none", "get", "fetch_one", "scalar"
+)
+@name_hint('got .{name}(…) of a query, expected .order("desc").first()', "last")
+@name_hint("got .{name}(…) of a query, expected .paginate(num_items=…, cursor=…)", "skip", "offset", "page", "batch")
+@name_hint(
+    "got .{name}() of a query, expected `await ….first() is not None`, or .count()", "exists", "any", "len", "size"
+)
+@name_hint("got .{name}(…) of a query, expected .with_index(name, lambda q: …)", "withIndex", "using", "index")
+@name_hint(
     "got .{name}(…) of a query, which reads whole documents: do that in Python with what .collect() gives",
     *("select", "only", "values", "distinct", "group_by", "join", "map", "sum", "max", "min"),
 )
-@lacks(
+@name_hint(
     "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
     " await ctx.db.{name}(document['_id'], …)",
     *("delete", "patch", "replace"),
 )
-@lacks(
+@name_hint(
     "got .{name}(…) of a query, which only reads: in a mutation, `async for document in query` and"
     " await ctx.db.patch(document['_id'], …)",
     *("update", "set"),
@@ -58,31 +61,32 @@ _ALL: Final = 1 << 31  # more documents than a function may read
 class Query(Generic[M]):
     """A query of a table. Each step makes a new query; nothing is read before the last one is awaited."""
 
-    __slots__ = ("_reading",)
+    __slots__ = ("_plan",)
+    __duly_not_a_result__ = "a query, expected its documents: end it with .collect()"
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, plan: QueryPlan) -> None:
+        self._plan = plan
 
     if not TYPE_CHECKING:  # a type checker says it better
 
         def __await__(self) -> Any:
-            raise QueryError(_unfinished(self._reading.table_name, "await"))
+            raise QueryError(_unfinished(self._plan.table_name, "await"))
 
         def __iter__(self) -> Any:
-            raise QueryError(_unfinished(self._reading.table_name, "for"))
+            raise QueryError(_unfinished(self._plan.table_name, "for"))
 
         def __len__(self) -> Any:
-            raise QueryError(_unfinished(self._reading.table_name, "len()"))
+            raise QueryError(_unfinished(self._plan.table_name, "len()"))
 
         def __bool__(self) -> Any:
-            raise QueryError(_unfinished(self._reading.table_name, "if"))
+            raise QueryError(_unfinished(self._plan.table_name, "if"))
 
         def __getitem__(self, key: object) -> Any:
-            raise QueryError(_unfinished(self._reading.table_name, "[…]"))
+            raise QueryError(_unfinished(self._plan.table_name, "[…]"))
 
     # Building.
 
-    @explained(QueryError, _A_RANGE)
+    @argument_hint(QueryError, _A_RANGE)
     def with_index(self, name: str, range: Callable[[IndexRange], IndexRange] | None = None) -> Query[M]:
         """Read an index instead: equal values of leading fields, then bounds of the next one.
 
@@ -90,59 +94,59 @@ class Query(Generic[M]):
         """
         if range is not None and not callable(range):
             raise QueryError(
-                f"{self._reading.table_name}.{name}: got the range {show(range)}, expected a function such as"
+                f"{self._plan.table_name}.{name}: got the range {show(range)}, expected a function such as"
                 ' lambda q: q.eq("author", "ada")'
             )
-        reading = self._chosen("with_index")._replace(index_name=name)
-        index = reading.order
-        first_id = reading.first_id if name == BY_ID else None
+        plan = self._chosen("with_index")._replace(index_name=name)
+        index = plan.order
+        first_id = plan.first_id if name == BY_ID else None
         fields = () if index is None else index.fields
-        whole = IndexRange(f"{reading.table_name}.{name}", fields, reading.declared, first_id)
+        whole = IndexRange(f"{plan.table_name}.{name}", fields, plan.declared, first_id)
         built: Any = whole if range is None else range(whole)
         if not isinstance(built, IndexRange):
             hint = "; a def needs a return" if built is None else ""
             raise QueryError(
-                f"{reading.table_name}.{name}: the function of the range returned {show(built)}, expected a range made"
+                f"{plan.table_name}.{name}: the function of the range returned {show(built)}, expected a range made"
                 f' with its parameter, such as q.eq("author", "ada"){hint}'
             )
-        return Query(reading._replace(interval=built.interval()))
+        return Query(plan._replace(interval=built.interval()))
 
-    @explained(QueryError, 'expected .order("asc") or .order("desc"), of the index that .with_index(name) chooses')
+    @argument_hint(QueryError, 'expected .order("asc") or .order("desc"), of the index that .with_index(name) chooses')
     def order(self, direction: Literal["asc", "desc"]) -> Query[M]:
         """Read in the index's order, "asc", or from its end, "desc"."""
         if direction not in ("asc", "desc"):
             raise QueryError(f'got the order {direction!r}, expected "asc" or "desc"')
         return Query(self._chosen("order")._replace(descending=direction == "desc"))
 
-    def _chosen(self, step: str) -> Reading:
-        reading = self._reading
-        if step in reading.chosen:
-            raise QueryError(f"{reading.table_name}: got .{step}(…) twice in one query, expected it once")
-        return reading._replace(chosen=(*reading.chosen, step))
+    def _chosen(self, step: str) -> QueryPlan:
+        plan = self._plan
+        if step in plan.chosen:
+            raise QueryError(f"{plan.table_name}: got .{step}(…) twice in one query, expected it once")
+        return plan._replace(chosen=(*plan.chosen, step))
 
-    @explained(QueryError, _A_FILTER)
+    @argument_hint(QueryError, _A_FILTER)
     def filter(self, build: Callable[[Filters], Expression | bool]) -> Query[M]:
         """Leave out what does not fit. It looks at every document of the range, as an index does not.
 
         .filter(lambda q: q.field("expiresAt") < ctx.now)
         .filter(lambda q: q.and_(q.eq(q.field("status"), "new"), q.gt(q.field("cart.items"), 3)))
         """
-        filters = (*self._reading.filters, predicate(build, self._reading.declared))
+        filters = (*self._plan.filters, predicate(build, self._plan.declared))
         operators = sum(one.operators for one in filters)
         if operators > FILTER_OPERATORS_MAX:
             raise LimitError(
-                f"{self._reading.table_name}: got {operators} operators in the filters of one query, expected at"
+                f"{self._plan.table_name}: got {operators} operators in the filters of one query, expected at"
                 f" most {FILTER_OPERATORS_MAX} (FILTER_OPERATORS_MAX); look at the documents in Python instead"
             )
-        return Query(self._reading._replace(filters=filters))
+        return Query(self._plan._replace(filters=filters))
 
-    # Reading.
+    # QueryPlan.
 
     async def collect(self) -> list[M]:
         """All documents, of which there must not be many (LimitError)."""
-        return await self._reading.read(_ALL)
+        return await self._plan.read(_ALL)
 
-    @explained(QueryError, _A_COUNT)
+    @argument_hint(QueryError, _A_COUNT)
     async def count(self) -> int:
         """How many documents there are.
 
@@ -151,35 +155,35 @@ class Query(Generic[M]):
         Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
         do not: who counts more than `documents_read_max` keeps a counter in a document.
         """
-        return await self._reading.number()
+        return await self._plan.number()
 
     async def take(self, n: int) -> list[M]:
         """The first `n` documents, or as many as there are."""
         if type(n) is not int or n < 0:
             raise QueryError(f"take: got {n!r}, expected a whole number of documents, 0 or more")
-        return await self._reading.read(min(n, _ALL)) if n else []
+        return await self._plan.read(min(n, _ALL)) if n else []
 
     async def first(self) -> M | None:
         """The first document, None if there is none."""
-        found = await self._reading.read(1)
+        found = await self._plan.read(1)
         return found[0] if found else None
 
     async def unique(self) -> M | None:
         """The only document, None if there is none. QueryError if there are more."""
-        reading = self._reading
-        walk = reading.walk(2)
-        found = None if walk is None else await reading.next(walk)
+        plan = self._plan
+        walk = plan.walk(2)
+        found = None if walk is None else await plan.next(walk)
         if walk is None or found is None:
             return None
-        other = await reading.next(walk)
+        other = await plan.next(walk)
         if other is not None:
             raise QueryError(
-                f"{reading.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
+                f"{plan.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
                 " most one document"
             )
-        return cast("M", reading.present(found))
+        return cast("M", plan.present(found))
 
-    @explained(QueryError, "expected .paginate(num_items=…, cursor=…)")
+    @argument_hint(QueryError, "expected .paginate(num_items=…, cursor=…)")
     async def paginate(
         self,
         options: Mapping[str, Any] | None = None,
@@ -207,36 +211,36 @@ class Query(Generic[M]):
             "maximum_rows_read": maximum_rows_read,
             "maximum_bytes_read": maximum_bytes_read,
         }
-        limits = self._reading.access.transaction.usage.limits
-        return await read_page(self._reading, paging_of(options, given, limits))
+        limits = self._plan.mapper.transaction.usage.limits
+        return await read_page(self._plan, paging_of(options, given, limits))
 
     def __aiter__(self) -> Iteration[M]:
         """`async for order in ctx.db.query("orders")` reads as it goes, and no further.
 
         It sees what its own transaction writes ahead of it, and no document twice.
         """
-        return Iteration(self._reading)
+        return Iteration(self._plan)
 
 
 class Iteration(Generic[M]):
     """An iteration over the documents of a query."""
 
     # Not an async generator: nobody would close one that is left with `break`.
-    __slots__ = ("_met", "_reading", "_walk")
+    __slots__ = ("_met", "_plan", "_walk")
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._walk: Walk | None = reading.walk()
+    def __init__(self, plan: QueryPlan) -> None:
+        self._plan = plan
+        self._walk: Walk | None = plan.walk()
         self._met: set[str] = set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> M:
-        while self._walk is not None and (document := await self._reading.next(self._walk)) is not None:
+        while self._walk is not None and (document := await self._plan.next(self._walk)) is not None:
             if document["_id"] not in self._met:  # it may have been moved ahead since
                 self._met.add(document["_id"])
-                return cast("M", self._reading.present(document))
+                return cast("M", self._plan.present(document))
         raise StopAsyncIteration
 
 
