@@ -12,7 +12,6 @@ from zipfile import ZipFile
 import pytest
 from hatchling.build import build_wheel
 
-from tests.test_house import committed_files
 from tests.typed.test_typed import HERE, planted
 
 ROOT = HERE.parent.parent
@@ -31,12 +30,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "unpacked"
 
 
+def files_in(package: Path) -> set[str]:
+    files = (path.relative_to(package) for path in package.rglob("*") if path.is_file())
+    return {file.as_posix() for file in files if "__pycache__" not in file.parts}
+
+
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
-    source = ROOT / "src" / "duly"
-    committed = [path.relative_to(source) for path in committed_files(ROOT) if path.is_relative_to(source)]
-    packed = [path.relative_to(wheel / "duly") for path in (wheel / "duly").rglob("*") if path.is_file()]
-    assert Path("py.typed") in packed
-    assert sorted(committed) == sorted(packed)
+    packed = files_in(wheel / "duly")
+    assert {"py.typed", "storage/postgres/1.sql"} <= packed
+    assert files_in(ROOT / "src" / "duly") == packed
 
 
 @pytest.mark.slow
