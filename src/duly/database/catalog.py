@@ -12,9 +12,9 @@ from duly.values.schema import UNDECLARED, SchemaDefinition, Table
 
 
 class Catalog:
-    """The tables of one version of the store, and the schema its documents fit.
+    """The tables of one version of the store, and the schema that its documents fit.
 
-    It never changes: a new table makes a new catalog.
+    Immutable: a new table makes a new catalog.
     """
 
     __slots__ = ("_outdated", "by_number", "deploy", "schema", "tables")
@@ -22,14 +22,14 @@ class Catalog:
     def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED, deploy: str = "") -> None:
         self.schema = schema
         self.deploy = deploy
-        """What the newest version of the application has declared; empty where nobody has said."""
+        """What the newest version of the application declares; empty if no version has declared anything."""
         self._outdated: frozenset[str] | None = None
         self.tables: Mapping[str, Table] = {table.name: table for table in tables}
         self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}
 
     @property
     def outdated(self) -> frozenset[str]:
-        """The tables that a newer version of the application declares otherwise than this schema does."""
+        """Return the tables that a newer version of the application declares otherwise than this schema does."""
         if self._outdated is None:
             declared = {name: table.document for name, table in self.schema.tables.items() if name in self.tables}
             self._outdated = frozenset(
@@ -40,15 +40,15 @@ class Catalog:
         return self._outdated
 
     def with_table(self, table: Table) -> Catalog:
-        """The same catalog with one more table, or with another state of a table it has."""
+        """Return this catalog with one more table, or with another state of one of its tables."""
         return Catalog({**self.tables, table.name: table}.values(), self.schema, self.deploy)
 
     def with_schema(self, schema: SchemaDefinition) -> Catalog:
-        """The same tables under another schema."""
+        """Return the same tables under another schema."""
         return Catalog(self.tables.values(), schema, self.deploy)
 
     def with_deploy(self, deploy: str) -> Catalog:
-        """The same catalog after another version of the application was deployed."""
+        """Return this catalog after another version of the application was deployed."""
         return Catalog(self.tables.values(), self.schema, deploy)
 
     def new_table(self, name: str) -> Table:
