@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 from types import ModuleType, TracebackType
-from typing import Any, Final, Generic, Self
+from typing import Any, Final, Generic, Self, cast
 
 from duly.clock import Clock, SystemClock
 from duly.ctx.caller import Caller, Identity
@@ -186,15 +186,18 @@ class App:
 
     async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a query on the newest snapshot and return its value."""
-        return await self.runner.query(self._find(ref, QUERY), args, Caller(identity))
+        result: R = await self.runner.query(self._find(ref, QUERY), args, Caller(identity))
+        return result
 
     async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
-        return await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
+        result: R = await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
+        return result
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run an action here and now, and return its value. FunctionError if the app is closed meanwhile."""
-        return await self._act(self._find(ref, ACTION), args, Caller(identity))
+        result: R = await self._act(self._find(ref, ACTION), args, Caller(identity))
+        return result
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
@@ -350,8 +353,7 @@ class Subscription(Generic[R]):
                 raise outcome.error
             if seen != self._seen:
                 self._seen = seen
-                value: Any = outcome.value
-                return value
+                return cast("R", outcome.value)
 
     async def _read(self) -> tuple[QueryOutcome[Any], str | None]:
         """The value now, and its text."""

@@ -93,9 +93,9 @@ def _bytes(value: object) -> bytes:
 
 
 def _float(value: object) -> float:
-    if value not in ("nan", "inf", "-inf"):
+    if not isinstance(value, str) or value not in ("nan", "inf", "-inf"):
         raise ValueError(f'got {value!r} for $float, expected "nan", "inf" or "-inf"')
-    return float(cast("str", value))
+    return float(value)
 
 
 _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float": _float}

@@ -67,14 +67,14 @@ def _must_be_awaited(
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         _invoker(ctx)
         try:
-            coroutine: Any = method(self, ctx, *args, **kwargs)
+            coroutine = method(self, ctx, *args, **kwargs)
         except TypeError:  # none of its lines has run
             raise FunctionError(call_mismatch(method, (self, ctx, *args), kwargs) or "") from None
         recorder: Any = _transaction(ctx) or ctx
         recorder.calls.append(coroutine)
         return coroutine
 
-    return call
+    return cast("Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]", call)
 
 
 @name_hint(
@@ -212,7 +212,7 @@ async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transact
 
 
 def _invoker(ctx: object) -> Invoker:
-    invoker = getattr(ctx, "_invoker", None)
+    invoker: Invoker | None = getattr(ctx, "_invoker", None)
     if invoker is None:
         raise FunctionError(
             f"got {type(ctx).__name__} as ctx, expected that of a mutation or of an `async def` action; a `def` action"
