@@ -1,12 +1,12 @@
-"""The tables and the schema of a store."""
+"""The tables and the schema of a store, now and as of its last versions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 from duly.errors import LimitError
-from duly.limits import TABLES_MAX
-from duly.storage.engine import SYSTEM_TABLES, USER_NUMBER_MIN
+from duly.limits import CATALOGS_MAX, TABLES_MAX
+from duly.storage.engine import SYSTEM_TABLES, USER_NUMBER_MIN, Conflict, View
 from duly.values.fingerprints import fingerprint
 from duly.values.schema import UNDECLARED, SchemaDefinition, Table
 
@@ -60,3 +60,37 @@ class Catalog:
     def new_index_number(self) -> int:
         numbers = [index.number for table in self.tables.values() for index in table.indexes]
         return max((*numbers, USER_NUMBER_MIN - 1)) + 1
+
+
+class CatalogHistory:
+    """The catalogs of the last versions that changed tables, for readers that see an older version of the store.
+
+    The committer's thread changes it, and replaces a field as a whole; so any thread may read it.
+    """
+
+    __slots__ = ("_versions", "current")
+
+    def __init__(self, version: int, catalog: Catalog) -> None:
+        self.current = catalog
+        """The catalog as of the last commit."""
+        self._versions = [(version, catalog)]
+
+    def at(self, view: View) -> Catalog:
+        """Return the catalog of the version that a view shows. Conflict where this node does not know it yet.
+
+        Either another node has changed the tables, or a server took over that lacks commits which this node knows.
+        """
+        for since, catalog in reversed(self._versions):
+            if since <= view.version:
+                if since < view.reshaped:
+                    raise Conflict("another node has changed the tables")
+                return catalog
+        raise Conflict("the store has gone back to an older version than this node knows")
+
+    def add(self, version: int, catalog: Catalog) -> None:
+        """Add the catalog of a version. Before the commit of it: once that is durable, a snapshot may show it."""
+        self._versions = [*self._versions[1 - CATALOGS_MAX :], (version, catalog)]
+
+    def drop_from(self, version: int) -> None:
+        """Drop the catalogs of a version that was not committed, and of later ones."""
+        self._versions = [entry for entry in self._versions if entry[0] < version]

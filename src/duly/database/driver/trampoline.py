@@ -58,7 +58,9 @@ def drive(
         _driven.reset(before)
 
 
+_INTERRUPTIONS_MAX: Final = 10
 _driven: Final[ContextVar[list[WatchedThread]]] = ContextVar("driven")
+_NOT_DRIVEN: Final = [UNWATCHED]
 
 
 def driving_thread() -> WatchedThread:
@@ -69,26 +71,20 @@ def driving_thread() -> WatchedThread:
     return _driven.get(_NOT_DRIVEN)[0]
 
 
-_NOT_DRIVEN: Final = [UNWATCHED]
-
-
-_INTERRUPTIONS_MAX: Final = 10
-
-
 def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
     """Resume the coroutine until it ends. Except in `answer`, an Interruption may arrive at any line."""
     send, run = coroutine.send, watched.run
-    result: Any = None
+    reply: Any = None
     foreign: FunctionError | None = None
     try:
         while True:
             watched.is_open = True
-            request = send(result) if foreign is None else coroutine.throw(foreign)
+            request = send(reply) if foreign is None else coroutine.throw(foreign)
             watched.is_open = False
             if watched.expired_run == run:
                 raise Interruption
             if type(request) in _REQUESTS:
-                result, foreign = answer(request), None
+                reply, foreign = answer(request), None
             else:
                 foreign = _foreign_await(request)
     except StopIteration as stop:
