@@ -86,13 +86,13 @@ class RemoteChange:
 
     __slots__ = ("_keys", "ids", "table")
 
-    def __init__(self, table: Table, news: News) -> None:
+    def __init__(self, table: Table, remote: News) -> None:
         self.table = table.name
-        self.ids: Set[int] = news.ids[table.number]
+        self.ids: Set[int] = remote.ids[table.number]
         if table is JOBS:  # nodes do not send each other the keys of its other indexes
-            self._keys = {DUE.name: [] if news.due is None else [encode(news.due)]}
+            self._keys = {DUE.name: [] if remote.due is None else [encode(remote.due)]}
         else:
-            self._keys = {index.name: sorted(news.keys.get(index.number, ())) for index in table.indexes}
+            self._keys = {index.name: sorted(remote.keys.get(index.number, ())) for index in table.indexes}
 
     def row(self, id: int) -> Row | None:
         return None

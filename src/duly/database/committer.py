@@ -370,9 +370,9 @@ class Committer:
     def _read_remote(self) -> None:
         """Apply what other nodes have committed."""
         ids = self._environment.ids
-        for news in self._engine.news():
-            ids.last = max(ids.last, news.last_id)  # ids made later must be larger
-            self._remote.append(self._carried.apply(news))
+        for remote in self._engine.news():
+            ids.last = max(ids.last, remote.last_id)  # ids made later must be larger
+            self._remote.append(self._carried.apply(remote))
 
     def _take_remote(self) -> list[Commit]:
         """Return the commits of other nodes that the commit log does not have yet."""

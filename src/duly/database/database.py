@@ -178,12 +178,12 @@ class Database:
         """Done when nodes have joined or left, or this process has got another epoch. Must not be cancelled."""
         return self._membership_changed
 
-    def _on_peer_update(self, heartbeat: Heartbeat) -> None:
-        if heartbeat.server_ms is not None:
-            self._environment.clock.follow(heartbeat.server_ms, heartbeat.asked)
-        if (heartbeat.has_news or heartbeat.is_regrouped) and self.is_open:
+    def _on_peer_update(self, update: Heartbeat) -> None:
+        if update.server_ms is not None:
+            self._environment.clock.follow(update.server_ms, update.asked)
+        if (update.has_news or update.is_regrouped) and self.is_open:
             refreshing = self._refresh()
-            if heartbeat.is_regrouped:
+            if update.is_regrouped:
                 refreshing.add_done_callback(self._notify_membership)
 
     def _refresh(self) -> asyncio.Future[None]:

@@ -52,23 +52,23 @@ class CarriedOver:
         """Take over the state of a batch that has ended well."""
         self.catalogs.current, self.tracked = catalog, tracked
 
-    def apply(self, news: News) -> Commit:
+    def apply(self, remote: News) -> Commit:
         """Apply a commit of another node, and return it as the commit log has it."""
-        if news.due is not None:
-            drop_due_after(self.claimed, news.due)
-        if news.tables is not None:
-            catalog = Catalog(news.tables, self.catalogs.current.schema, news.deploy)
-            self.catalogs.add(news.version, catalog)
+        if remote.due is not None:
+            drop_due_after(self.claimed, remote.due)
+        if remote.tables is not None:
+            catalog = Catalog(remote.tables, self.catalogs.current.schema, remote.deploy)
+            self.catalogs.add(remote.version, catalog)
             self.catalogs.current = catalog
         by_number = self.catalogs.current.by_number
-        changes = [RemoteChange(by_number[number], news) for number in news.ids if number in by_number]
+        changes = [RemoteChange(by_number[number], remote) for number in remote.ids if number in by_number]
         for change in changes:
             if change.table in self.tracked:
                 self.tracked[change.table] |= change.ids
-        if not news.is_known:
+        if not remote.is_known:
             for ids in self.tracked.values():
                 ids.add(ALL_IDS)
-        return Commit(news.version, changes, is_known=news.is_known)
+        return Commit(remote.version, changes, is_known=remote.is_known)
 
 
 def drop_due_after(claimed: dict[int, Job], due: float) -> None:

@@ -110,7 +110,7 @@ class IndexScan:
     async def _read(self, limit: int) -> list[FoundRow]:
         """Read the rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
-        rows = await self._transaction.scan_untracked(scan)  # `range_read` tells what was read
+        rows = await self._transaction.scan_untracked(scan)  # `range_read` returns what was read
         self._ended = len(rows) < limit
         return rows
 

@@ -1,4 +1,4 @@
-"""The peer listener: waits for news of other nodes in a thread of its own, and notifies the event loop."""
+"""The peer listener: waits for updates of other nodes in a thread of its own, and notifies the event loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PeerListener:
         failing = False
         while not self._closing.is_set():
             try:
-                heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
+                update = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
             except Exception as error:  # of any kind: a node that stops listening is taken for lost
                 if not failing:
                     unexpected = not isinstance(error, StoreError | Conflict)
@@ -48,12 +48,12 @@ class PeerListener:
             if failing:
                 _log.warning("the store answers again")
                 # Updates of the meantime were lost.
-                heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
+                update, failing = update._replace(has_news=True, is_regrouped=True), False
             try:
-                self._loop.call_soon_threadsafe(self._deliver, heartbeat)
+                self._loop.call_soon_threadsafe(self._deliver, update)
             except RuntimeError:  # the loop was closed without closing the app
                 return
 
-    def _deliver(self, heartbeat: Heartbeat) -> None:
+    def _deliver(self, update: Heartbeat) -> None:
         self._answered = monotonic()
-        self._on_update(heartbeat)
+        self._on_update(update)
