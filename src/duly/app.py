@@ -31,8 +31,8 @@ from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
-from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
+from duly.storage.requests import CountJobs, JobCounts
 from duly.workers import alarm
 from duly.workers.executor import Executor
 from duly.workers.heartbeat import Heartbeat
@@ -221,7 +221,7 @@ class App:
 
         async def unit(transaction: Transaction) -> Stats:
             now = transaction.now
-            tallied: Tallied = await ask(Tally(now))
+            tallied: JobCounts = await ask(CountJobs(now))
             lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
             return Stats(*tallied, lag_ms, await executor_state.paused_since(transaction))
 

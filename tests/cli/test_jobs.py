@@ -21,7 +21,7 @@ from duly.cli import main
 from duly.functions.scheduling import job_number
 from duly.model import jobs as model
 from duly.model.operating import SEARCHED_MAX
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 

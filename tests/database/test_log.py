@@ -10,7 +10,7 @@ from duly.database.catalog import keys_of
 from duly.database.log import Commit, Log, Written
 from duly.database.reads import Range, ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import JOBS, Job, Write
+from duly.storage.rows import JOBS, Job, Write
 from duly.values.keys import Cut, encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 

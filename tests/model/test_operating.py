@@ -16,7 +16,7 @@ from duly.database.transaction import Transaction
 from duly.model import jobs
 from duly.model.job_state import CANCELED, PENDING
 from duly.model.operating import Place, Selection, all_of, cancel_every, commit, count, newest, read, some_of
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 
 NOW = 1_800_000_000_000.0
 

@@ -17,7 +17,7 @@ from duly.functions.scheduling import ActionScheduler
 from duly.model import jobs
 from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.job_state import MOVES
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.workers.executor import Executor
 from tests.scheduler.steps import Difference
 from tests.scheduler.test_state_machine import play

@@ -19,7 +19,7 @@ from duly.model.cron_log import SKIPPED, Log
 from duly.model.cron_slots import admitted, come
 from duly.model.crons import CODE, Cron, document_of, options_of
 from duly.model.schedule import Interval, Schedule, Slot
-from duly.storage.engine import CRONS, Job
+from duly.storage.rows import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps
 

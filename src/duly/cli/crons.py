@@ -24,7 +24,7 @@ from duly.model import cron_log, executor_state, operating
 from duly.model import crons as model
 from duly.model import schedule as schedules
 from duly.model.crons import Cron
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec
 
 _NAMED_MAX: Final = 12  # where the name of one is unknown

@@ -14,7 +14,7 @@ from duly.limits import OF_ANY_SIZE
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.model.jobs import document_of
 from duly.model.operating import SEARCHED_MAX
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps, loads
 
@@ -73,7 +73,7 @@ def _fields(
     job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None
 ) -> Iterator[tuple[str, Iterable[str]]]:
     yield "id", [id_of(job, ids)]
-    yield "function", [f"{job.name} ({job.lane})"]
+    yield "function", [f"{job.name} ({job.queue})"]
     yield "state", [click.style(job.state, fg=_COLORS[job.state])]
     if job.state == PENDING and paused is not None:
         yield "paused", [note(paused, now)]

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeVar, cast, get_args
 from duly.database.watchdog import UNWATCHED, Interruption, Watched, is_application, line_of
 from duly.errors import AppError, FunctionError
 from duly.keywords import unfit
-from duly.storage.engine import Request
+from duly.storage.requests import Request
 
 T = TypeVar("T")
 

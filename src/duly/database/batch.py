@@ -21,7 +21,9 @@ from duly.database.usage import Quota, Usage
 from duly.database.watchdog import Watched
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Count, Engine, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
+from duly.storage.engine import Changeset, Engine, ReadKeys
+from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
+from duly.storage.rows import JOBS, Job, Row, Write
 from duly.values.ids import IdCodec, IdSource
 from duly.values.schema import Index, SchemaDefinition, Table
 
@@ -69,6 +71,7 @@ class Batch:
         self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
+        self._shared = engine.shared
         self._view = view
         self._codec = codec
         self._ids = ids
@@ -148,7 +151,7 @@ class Batch:
 
     def prefetch(self, args: Iterable[str]) -> None:
         """Read in one go the documents whose ids stand in the arguments of calls: what they will probably read."""
-        if not self._engine.is_shared:
+        if self._shared is None:
             return
         wanted: dict[int, set[int]] = {}
         for text in args:
@@ -159,7 +162,7 @@ class Batch:
         for number, ids in wanted.items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
-                self._ask(self._engine.prefetch, table, list(ids))
+                self._ask(self._shared.prefetch, table, list(ids))
 
     def written(self, table: Table) -> Mapping[int, Write]:
         """What the batch has written to a table so far."""
@@ -200,8 +203,8 @@ class Batch:
         return overlay.merged(scan, below, writes)
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
-        if self._engine.is_shared and table.name in self._stored.tables:
-            self._engine.prefetch(table, ids)
+        if self._shared is not None and table.name in self._stored.tables:
+            self._shared.prefetch(table, ids)
         rows = ((id, self.answer(Get(table, id))) for id in ids)
         return {id: row for id, row in rows if row is not None}
 
@@ -216,22 +219,23 @@ class Batch:
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
         reads = self._what_was_read()
-        if reads is not None and self._attempts:  # also where all it read are tables it does not know
-            self._engine.check(reads)
+        if self._shared is not None and reads is not None and self._attempts:  # also if it read unknown tables only
+            self._shared.validate(reads)
 
     def commit(self) -> Commit:
         return self.committed(self._engine.commit(self._changes()))
 
     def send(self) -> Commit:
         """Begin to commit; what the engine says when it has landed is the version that is still to be filled in."""
-        self._engine.send(self._changes())
+        assert self._shared is not None
+        self._shared.send_commit(self._changes())
         return self.committed(self.version)
 
-    def _changes(self) -> Changes:
+    def _changes(self) -> Changeset:
         self._create_tables()
-        if self._engine.is_shared:
+        if self._shared is not None:
             self._mark_unchecked()
-        return Changes(self._written(), self._ids.last, self._what_was_read())
+        return Changeset(self._written(), self._ids.last, self._what_was_read())
 
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
@@ -254,13 +258,13 @@ class Batch:
             self._change(self._engine.declare_table, unchecked)
             self.catalog = self._stored = self.catalog.with_table(unchecked)
 
-    def _what_was_read(self) -> Reads | None:
+    def _what_was_read(self) -> ReadKeys | None:
         if self._reads is None:
             return None
         tables = self._stored.tables  # nobody else has written to those that this batch makes
         ids = [id for table, id in self._reads.points if table in tables]
         spans = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
-        return Reads(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in spans])
+        return ReadKeys(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in spans])
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -296,12 +300,12 @@ class Batch:
 
     def is_superseded(self, mark: str) -> bool:
         """Whether a node has declared something newer since somebody first declared this."""
-        return mark in self._engine.deploys()[:-1]
+        return self._shared is not None and mark in self._shared.deploys()[:-1]
 
     def deploy(self, mark: str) -> None:
         """Make a declaration the newest, if it is not."""
-        if self._engine.is_shared and self._engine.deploys()[-1:] != [mark]:
-            self._change(self._engine.deploy, mark)
+        if self._shared is not None and self._shared.deploys()[-1:] != [mark]:
+            self._change(self._shared.deploy, mark)
             self.catalog = self._stored = self.catalog.with_deploy(mark)
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
@@ -321,7 +325,8 @@ class Batch:
 
     def refresh(self) -> None:
         """Learn what other nodes have committed."""
-        self._ask(self._engine.refresh)
+        if self._shared is not None:
+            self._ask(self._shared.refresh)
 
     def _change(self, act: Callable[..., None], *args: object) -> None:
         self._engine_changed = True

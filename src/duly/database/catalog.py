@@ -7,7 +7,7 @@ from typing import Final
 
 from duly.errors import LimitError
 from duly.limits import INDEX_KEY_BYTES_MAX, TABLES_MAX
-from duly.storage.engine import JOBS, SYSTEM_TABLES, USER_NUMBER_MIN, Job, Row
+from duly.storage.rows import JOBS, SYSTEM_TABLES, USER_NUMBER_MIN, Job, Row
 from duly.values.fingerprints import fingerprint
 from duly.values.keys import encode, encode_id, field_of
 from duly.values.schema import BY_CREATION_TIME, UNDECLARED, Index, SchemaDefinition, Table

@@ -45,7 +45,10 @@ from duly.limits import (
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
 )
-from duly.storage.engine import Conflict, Engine, Job, NotExclusive, Overtaken, Unsettled, View
+from duly.storage.conflicts import CommitInDoubt, Conflict, NotExclusive, SpeculationFailed
+from duly.storage.engine import Engine
+from duly.storage.requests import View
+from duly.storage.rows import Job
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -79,6 +82,7 @@ class Committer:
         # The tables of each version that changed them, for those who read an older one.
         self._catalogs = [(log.version, catalog)]
         self._engine = engine
+        self._shared = engine.shared
         self._codec = codec
         self._ids = ids
         self._clock = clock
@@ -132,7 +136,7 @@ class Committer:
         """
         for since, catalog in reversed(self._catalogs):
             if since <= view.version:
-                if since < view.reshaped:
+                if since < view.catalog_version:
                     raise Conflict("another node has changed the tables")
                 return catalog
         raise Conflict("the store has gone back to an older version than this node knows")
@@ -192,7 +196,7 @@ class Committer:
         if self._abandoned:
             raise _lost()
         if not self._land():
-            raise Overtaken
+            raise SpeculationFailed
         if self._may_fly(turn, batch):
             turn.commit = batch.send()
             self._flying = turn
@@ -203,7 +207,7 @@ class Committer:
         """Whether the next batch may run while this one is committed: if calls wait for it, and the tables stay."""
         waits = self._left or not self._queue.empty()
         is_plain = batch.changed and batch.catalog is self.catalog and turn.is_new and not turn.exclusive
-        return bool(self._engine.is_shared and waits and is_plain)
+        return bool(self._shared is not None and waits and is_plain)
 
     def _land(self) -> bool:
         """See the commit that is under way through, if there is one. Whether it went as the next batch took it for."""
@@ -212,10 +216,11 @@ class Committer:
             return True
         catalog, went_on = self.catalog, True
         assert turn.commit is not None
+        assert self._shared is not None
         try:
             try:
-                version = self._engine.landed()
-            except Unsettled as unsettled:
+                version = self._shared.await_commit()
+            except CommitInDoubt as unsettled:
                 version, went_on = self._settled(turn, unsettled), False
         except Exception as error:
             self._retreat(turn, error)
@@ -244,7 +249,7 @@ class Committer:
         self._land()  # what comes before it
         turn.is_new = False
         self._claimed.clear()  # somebody else may have run it, or canceled it
-        if isinstance(error, Overtaken):
+        if isinstance(error, SpeculationFailed):
             turn.exclusive = turn.exclusive or self._caution.is_due()
         elif isinstance(error, Conflict):
             if not isinstance(error, NotExclusive):
@@ -268,11 +273,12 @@ class Committer:
         for calls in (*(turn.taken for turn in self._turns), turn.taken, self._left):
             self._refuse(self._late(calls), error)
 
-    def _settled(self, turn: Turn, unsettled: Unsettled) -> int:
+    def _settled(self, turn: Turn, unsettled: CommitInDoubt) -> int:
         """The version that an unsettled commit has made. StoreLostError where it has made none, nor ever will.
 
         Or where nobody waits for that any more: then the next batch finds out.
         """
+        assert self._shared is not None
         others = [other.taken for other in self._turns if other is not turn]
         while turn.taken:
             pause(STORE_PAUSE_SECONDS)
@@ -281,7 +287,7 @@ class Committer:
                 self._refuse(self._late(calls), StoreLostError(str(unsettled.__cause__)))
             self._refuse(self._late(turn.taken), StoreError(str(unsettled)))
             try:
-                version = self._engine.settle()
+                version = self._shared.resolve_commit()
             except StoreLostError:
                 continue
             if version is not None:
@@ -315,7 +321,7 @@ class Committer:
             self._random,
             self._watchdog.watched(),
             self._tracked,
-            ReadSet() if self._engine.is_shared and not turn.exclusive else None,
+            ReadSet() if self._shared is not None and not turn.exclusive else None,
             self._claimed,
             partial(self._is_awaited, turn),
         )
@@ -333,7 +339,7 @@ class Committer:
     def _run(self, batch: Batch, taken: list[Queued], is_new: bool) -> list[Outcome]:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
         outcomes: list[Outcome] = []
-        if is_new and self._engine.is_shared:
+        if is_new and self._shared is not None:
             while len(taken) < CALLS_TOGETHER and self._take(taken):
                 pass
         batch.prefetch([queued.args for queued in taken if queued.args])
@@ -379,7 +385,7 @@ class Committer:
         try:
             try:
                 commit = batch.commit()
-            except Unsettled as unsettled:
+            except CommitInDoubt as unsettled:
                 commit = batch.committed(self._settled(turn, unsettled))
         except BaseException:
             self._catalogs = [entry for entry in self._catalogs if entry[0] < version]
@@ -400,7 +406,7 @@ class Committer:
 
     def _hear(self) -> None:
         """Take note of what other nodes have committed."""
-        for news in self._engine.news():
+        for news in self._shared.remote_commits() if self._shared is not None else ():
             self._ids.last = max(self._ids.last, news.last_id)  # what comes later has larger ids
             if news.due is not None:
                 forget_later(self._claimed, news.due)
@@ -412,10 +418,10 @@ class Committer:
             for change in changes:
                 if change.table in self._tracked:
                     self._tracked[change.table] |= change.ids
-            if not news.is_known:
+            if not news.is_complete:
                 for ids in self._tracked.values():
                     ids.add(ALL_IDS)
-            self._heard.append(Commit(news.version, changes, is_known=news.is_known))
+            self._heard.append(Commit(news.version, changes, is_known=news.is_complete))
 
     def _all_heard(self) -> list[Commit]:
         """What the log has not been told yet."""

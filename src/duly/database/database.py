@@ -36,7 +36,8 @@ from duly.limits import (
     Limits,
 )
 from duly.logs import log_of
-from duly.storage.engine import Conflict, Engine, Header, Heartbeat
+from duly.storage.conflicts import Conflict
+from duly.storage.engine import Engine, Header, PeerUpdate
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -94,11 +95,11 @@ class Database:
             self._watchdog,
         )
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
-        self._nodes = Listener(engine, self._heard) if engine.is_shared else None
+        self._nodes = Listener(engine.shared, self._heard) if engine.shared is not None else None
         self._regrouped: asyncio.Future[None] = self._loop.create_future()
         self._refreshing: asyncio.Future[None] | None = None
         self._is_learning = False
-        self._heard(header.heartbeat)
+        self._heard(header.peer_update)
 
     @property
     def epoch(self) -> int:
@@ -124,9 +125,9 @@ class Database:
                 self.log.wake_all()
             raise
 
-    def tell_closing(self, seconds: float) -> None:
+    def announce_closing(self, seconds: float) -> None:
         """Let whoever waits for the store know that it is closed within so many seconds."""
-        self._engine.tell_closing(seconds)
+        self._engine.announce_closing(seconds)
 
     def drives_here(self) -> bool:
         """Whether the thread that calls is one in which queries or mutations run."""
@@ -167,7 +168,7 @@ class Database:
     @property
     def is_shared(self) -> bool:
         """Whether other nodes may write to the store."""
-        return self._engine.is_shared
+        return self._engine.shared is not None
 
     async def refresh(self) -> None:
         """Learn what other nodes have committed, if there may be any."""
@@ -179,12 +180,12 @@ class Database:
         """Done when nodes have come or gone, or this process has got another epoch. Not to be cancelled."""
         return self._regrouped
 
-    def _heard(self, heartbeat: Heartbeat) -> None:
+    def _heard(self, heartbeat: PeerUpdate) -> None:
         if heartbeat.server_ms is not None:
-            self._clock.follow(heartbeat.server_ms, heartbeat.asked)
-        if (heartbeat.has_news or heartbeat.is_regrouped) and self.is_open:
+            self._clock.follow(heartbeat.server_ms, heartbeat.server_ms_at)
+        if (heartbeat.has_commits or heartbeat.membership_changed) and self.is_open:
             refreshing = self._refresh()
-            if heartbeat.is_regrouped:
+            if heartbeat.membership_changed:
                 refreshing.add_done_callback(self._regroup)
 
     def _refresh(self) -> asyncio.Future[None]:

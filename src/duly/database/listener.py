@@ -11,7 +11,8 @@ from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
 from duly.logs import log_of
-from duly.storage.engine import Conflict, Engine, Heartbeat
+from duly.storage.conflicts import Conflict
+from duly.storage.engine import PeerUpdate, SharedEngine
 
 _log: Final = log_of("duly.nodes")
 
@@ -19,7 +20,7 @@ _log: Final = log_of("duly.nodes")
 class Listener:
     """Calls `heard` in the event loop with each heartbeat that tells something."""
 
-    def __init__(self, engine: Engine, heard: Callable[[Heartbeat], None]) -> None:
+    def __init__(self, engine: SharedEngine, heard: Callable[[PeerUpdate], None]) -> None:
         self._engine = engine
         self._heard = heard
         self._loop = asyncio.get_running_loop()
@@ -37,7 +38,7 @@ class Listener:
         failing = False
         while not self._closing.is_set():
             try:
-                heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
+                heartbeat = self._engine.wait_for_peers(monotonic() - self._answered < NODE_FRESH_SECONDS)
             except Exception as error:  # whatever it is, a node that hears and says nothing is taken for lost
                 if not failing:
                     unexpected = not isinstance(error, StoreError | Conflict)
@@ -48,12 +49,12 @@ class Listener:
             if failing:
                 _log.warning("the store answers again")
                 # Whatever was told meanwhile was lost.
-                heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
+                heartbeat, failing = heartbeat._replace(has_commits=True, membership_changed=True), False
             try:
                 self._loop.call_soon_threadsafe(self._tell, heartbeat)
             except RuntimeError:  # the loop was closed without closing the app
                 return
 
-    def _tell(self, heartbeat: Heartbeat) -> None:
+    def _tell(self, heartbeat: PeerUpdate) -> None:
         self._answered = monotonic()
         self._heard(heartbeat)

@@ -11,7 +11,8 @@ from duly.database.catalog import DUE, key_in
 from duly.database.reads import ReadSet
 from duly.database.spans import Spans
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import JOBS, Job, News, Row, Write
+from duly.storage.engine import RemoteCommit
+from duly.storage.rows import JOBS, Job, Row, Write
 from duly.values.keys import encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
@@ -224,7 +225,7 @@ class Heard:
 
     __slots__ = ("_keys", "ids", "table")
 
-    def __init__(self, table: Table, news: News) -> None:
+    def __init__(self, table: Table, news: RemoteCommit) -> None:
         self.table = table.name
         self.ids: Set[int] = news.ids[table.number]
         if table is JOBS:  # of its other indexes nodes do not tell each other the keys

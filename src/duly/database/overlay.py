@@ -6,7 +6,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from duly.database.catalog import key_in, name_of
-from duly.storage.engine import Row, Scan, Write
+from duly.storage.requests import Scan
+from duly.storage.rows import Row, Write
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 

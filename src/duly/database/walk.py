@@ -6,7 +6,8 @@ from duly.database.catalog import key_in, name_of, values_in
 from duly.database.reads import Range
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
-from duly.storage.engine import JOBS, Job, Row, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import JOBS, Job, Row
 from duly.values.keys import Cut, Interval
 from duly.values.schema import Index, Table
 from duly.values.value import size

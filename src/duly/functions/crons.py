@@ -30,7 +30,7 @@ from duly.functions.scheduling import check_arguments, schedulable
 from duly.keywords import unfit
 from duly.model import crons as model
 from duly.model import schedule as schedules
-from duly.storage.engine import CRONS
+from duly.storage.rows import CRONS
 from duly.values.ids import creation_time
 from duly.values.value import size
 

@@ -12,7 +12,7 @@ from duly.functions.absent import lacks
 from duly.functions.access import Access
 from duly.functions.queries import Query
 from duly.functions.reading import Reading
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Row
+from duly.storage.rows import JOBS, SYSTEM_TABLES, Row
 from duly.values.annotations import Id
 from duly.values.checks import Mismatch, show
 from duly.values.documents import D, I, M

@@ -11,7 +11,8 @@ from duly.errors import QueryError
 from duly.functions.access import Access
 from duly.functions.cursors import fingerprint
 from duly.functions.filters import Predicate
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Count
+from duly.storage.requests import Count
+from duly.storage.rows import JOBS, SYSTEM_TABLES
 from duly.values.checks import Validator
 from duly.values.ids import ID_MAX
 from duly.values.keys import EVERYTHING, Interval

@@ -37,7 +37,7 @@ from duly.limits import (
 from duly.model import crons, jobs
 from duly.model.cron_log import NO_ACCOUNT, Account, plain
 from duly.model.job_state import SUCCESS
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec
 from duly.values.value import dumps, loads
 
@@ -292,7 +292,7 @@ class Runner:
         function = self.registry.functions.get(job.name)
         if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
-        elif function is not None and function.kind == ACTION and job.lane == ACTION:
+        elif function is not None and function.kind == ACTION and job.queue == ACTION:
             batch.attempt(jobs.start, job, epoch)
             return True
         elif function is not None and function.kind == ACTION:
@@ -302,7 +302,7 @@ class Runner:
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             error = _not_runnable(job.name, function, self.registry.meant(job.name))
-            self._told(job.name, job.lane, monotonic(), error, job, batch)
+            self._told(job.name, job.queue, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
 

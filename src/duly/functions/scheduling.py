@@ -17,7 +17,7 @@ from duly.functions.registry import Registered
 from duly.limits import SCHEDULE_WINDOW_MS, WARNING_SECONDS
 from duly.logs import log_of
 from duly.model import jobs
-from duly.storage.engine import JOBS
+from duly.storage.rows import JOBS
 from duly.values.annotations import Id
 from duly.values.checks import Ids
 from duly.values.ids import hint_of

@@ -26,7 +26,8 @@ from duly.model.cron_log import NO_ACCOUNT, Account
 from duly.model.cron_slots import ALLOW, Options, admitted, come
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
 from duly.model.schedule import Interval, Schedule
-from duly.storage.engine import CRONS, JOBS, MUTATION, Job, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import CRONS, JOBS, MUTATION, Job
 from duly.values.ids import IdCodec
 from duly.values.keys import EVERYTHING, Cut
 from duly.values.keys import Interval as Keys

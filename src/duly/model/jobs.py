@@ -32,7 +32,8 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Row, Scan, make_job
+from duly.storage.requests import Claim, Claimed, ListCompleted, Scan
+from duly.storage.rows import JOBS, Job, Row, make_job
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -93,7 +94,7 @@ async def start(transaction: Transaction, job: Job, epoch: int) -> None:
 
 async def change_lane(transaction: Transaction, job: Job, lane: str) -> None:
     """Queue a pending function as what it has become."""
-    transaction.write(JOBS, job.id, job, job._replace(lane=lane))
+    transaction.write(JOBS, job.id, job, job._replace(queue=lane))
 
 
 async def postpone(transaction: Transaction, job: Job, due: float) -> None:
@@ -182,13 +183,13 @@ async def retry(transaction: Transaction, id: int) -> int:
         found = f"{job.name}, which is {job.state}" if isinstance(job, Job) else "one that has expired"
         raise InvalidScheduleError(f"got {found}, expected a scheduled function that has failed")
     new, now, state = transaction.new_id(), transaction.now, after(NOTHING, SCHEDULE)
-    transaction.write(JOBS, new, None, Job(new, job.name, job.args, now, now, state, job.lane, retry_of=id))
+    transaction.write(JOBS, new, None, Job(new, job.name, job.args, now, now, state, job.queue, retry_of=id))
     return new
 
 
 def sweep(batch: Batch) -> float:
     """Delete functions that completed long ago, some at a time. Returns when to come again: now, if some are left."""
-    first: list[Job] = batch.answer(Completed(SWEPT_AT_ONCE + 1))
+    first: list[Job] = batch.answer(ListCompleted(SWEPT_AT_ONCE + 1))
     expired = [job for job in first[:SWEPT_AT_ONCE] if _expires(job) <= batch.now]
     if expired:
         batch.attempt(_expire, expired)

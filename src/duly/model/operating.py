@@ -14,7 +14,8 @@ from duly.database.walk import beyond
 from duly.limits import DEFAULTS
 from duly.model import jobs
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
-from duly.storage.engine import JOBS, MUTATION, Job, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import JOBS, MUTATION, Job
 from duly.values.ids import NODE_BITS, tick_of
 from duly.values.keys import EVERYTHING, Cut, Interval
 from duly.values.schema import Index
@@ -187,14 +188,16 @@ async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]
     Nothing but the order of ids leads to them: those of a mutation were made in its commit, those of an action
     between the time for which it was scheduled and its end.
     """
-    if job.state == PENDING or (job.lane == MUTATION and job.state != SUCCESS):
+    if job.state == PENDING or (job.queue == MUTATION and job.state != SUCCESS):
         return [], True
     ended = transaction.now if job.completed_time is None else job.completed_time
-    began = ended if job.lane == MUTATION else job.scheduled_time
+    began = ended if job.queue == MUTATION else job.scheduled_time
     late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have gone on
     first, last = max((tick_of(began) << NODE_BITS) - 1, job.id), tick_of(ended + late) << NODE_BITS
     part = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
-    found, complete = await _search(transaction, None, part, job.lane != MUTATION, lambda other: other.parent == job.id)
+    found, complete = await _search(
+        transaction, None, part, job.queue != MUTATION, lambda other: other.parent == job.id
+    )
     return sorted(found), complete
 
 

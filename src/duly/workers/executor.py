@@ -22,7 +22,7 @@ from duly.functions.runner import Runner
 from duly.limits import CLOCK_BACK_MS, CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.logs import log_of
 from duly.model import crons, executor_state, jobs
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.keys import Interval
 from duly.workers.called import Called
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from duly.errors import StoreError
-from duly.storage.engine import JOBS, Changes, Job, News, Reads, Write
+from duly.storage.engine import Changeset, ReadKeys, RemoteCommit
 from duly.storage.postgres import names
+from duly.storage.rows import JOBS, Job, Write
 from duly.values.schema import Index, Table
 
 
@@ -40,7 +41,7 @@ class Groups:
         return self.numbers, self.relations, self.acts, self.counts, self.first, self.second
 
 
-def pack_reads(reads: Reads | None) -> tuple[object, ...]:
+def pack_reads(reads: ReadKeys | None) -> tuple[object, ...]:
     """Ids, ranges, and whether an index of the scheduled functions was read, whose keys are not in the log."""
     if reads is None:
         return None, None, None, None, False
@@ -53,7 +54,7 @@ def pack_reads(reads: Reads | None) -> tuple[object, ...]:
     return list(reads.ids) or None, numbers, lowers, uppers, len(ranges) < len(reads.ranges)
 
 
-def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
+def pack(changes: Changeset, is_reshaped: bool) -> tuple[object, ...]:
     """What a batch writes, as `commit_1` takes it: from `tables` on, in its order."""
     rows, keys = Groups(), Groups()
     jobs: Mapping[int, Write] = {}
@@ -116,7 +117,7 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
         [job.scheduled_time for job in jobs],
         [job.due for job in jobs],
         [job.state for job in jobs],
-        [job.lane for job in jobs],
+        [job.queue for job in jobs],
         [job.parent for job in jobs],
         [job.completed_time for job in jobs],
         [job.retry_of for job in jobs],
@@ -137,14 +138,14 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
             groups[old.state, old.epoch, "", "", None, None, None, None, 0].append(id)
         elif old is not None:
             end = (new.error, new.completed_time, new.attempts)
-            groups[old.state, old.epoch, new.state, new.lane, new.due, new.epoch, *end].append(id)
+            groups[old.state, old.epoch, new.state, new.queue, new.due, new.epoch, *end].append(id)
     columns: list[list[Any]] = [[key[column] for key in groups] for column in range(9)]
     columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL has no such character
     moved = [id for ids in groups.values() for id in ids]
     return (*columns, [len(ids) for ids in groups.values()], moved, expired)
 
 
-def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:
+def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> RemoteCommit:
     """A row of the log."""
     ids: dict[int, set[int]] = {}
     first = 0
@@ -157,4 +158,4 @@ def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:
     for index, count in zip(row["indexes"], row["key_counts"], strict=True):
         keys.setdefault(index, []).extend(row["keys"][first : first + count])
         first += count
-    return News(row["version"], row["last_id"], ids, keys, row["due"], tables, deploy)
+    return RemoteCommit(row["version"], row["last_id"], ids, keys, row["due"], tables, deploy)
