@@ -14,23 +14,26 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Generic, Self
 
 from duly.clock import Clock, SystemClock
-from duly.database.asking import ask
-from duly.database.database import Database, Read
-from duly.database.log import Watch
-from duly.database.reads import ReadSet
+from duly.ctx.caller import Caller, Identity
+from duly.ctx.scheduler import job_number
+from duly.database.commit_log import Watch
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.trampoline import ask
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
+from duly.declare.function import ACTION, MUTATION, QUERY, R
+from duly.declare.loading import Source
+from duly.declare.references import Ref
+from duly.declare.registered import RegisteredFunction
+from duly.declare.registry import Registry
 from duly.errors import AppError, DulyError, LoadError, StoreError
-from duly.functions.context import Caller, Identity
-from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
-from duly.functions.failure import ClientError, describe, for_client
-from duly.functions.modules import Source
-from duly.functions.registry import Registered, Registry
-from duly.functions.runner import Runner
-from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_state, jobs, operating
 from duly.model.tables import apply_schema
+from duly.run.failure import ClientError, describe, for_client
+from duly.run.job_runner import JobRunner
+from duly.run.runner import Runner
 from duly.storage.open import engine_of
 from duly.storage.requests import CountJobs, JobCounts
 from duly.workers import alarm
@@ -130,7 +133,7 @@ class App:
             mark, crons = registry.mark, registry.checked_crons(database, self.development)
             await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
             runner = Runner(database, registry, self._clock, self.development, chance)
-            executor = Executor(database, runner, self._limits.actions_running_max, self._random)
+            executor = Executor(database, JobRunner(runner), self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
             await database.close()
@@ -173,7 +176,7 @@ class App:
     def _taken(self) -> Opened:
         """What is open, for whoever closes it."""
         opened = self._open if self._open is not None and self._open.is_orphaned else self._opened
-        opened.database.refuse_here()
+        opened.database.refuse_in_handlers()
         self._open = None
         return opened
 
@@ -204,14 +207,14 @@ class App:
 
     async def run(self, ref: Any, args: Args | None = None) -> Any:
         """Run a function of any kind, as the command line does: its result is a plain value, as remote clients get."""
-        function, caller = self.runner.registry.find(ref), Caller(gets_plain=True)
+        function, caller = self.runner.registry.find(ref), Caller(wants_plain=True)
         if function.kind == QUERY:
             return await self.runner.query(function, args, caller)
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args, caller)
         return await self._act(function, args, caller)
 
-    async def _act(self, function: Registered, args: Args | None, caller: Caller) -> Any:
+    async def _act(self, function: RegisteredFunction, args: Args | None, caller: Caller) -> Any:
         return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
@@ -255,7 +258,7 @@ class App:
         """
         opened = self._opened
         async with opened.reloading:
-            registry = Registry.load(self._source, self._limits, anew=True)
+            registry = Registry.load(self._source, self._limits, reload=True)
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
@@ -269,7 +272,7 @@ class App:
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
-                opened.database.log.wake_all()  # what is subscribed to may have changed with the code
+                opened.database.commit_log.wake_all()  # what is subscribed to may have changed with the code
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
@@ -283,7 +286,7 @@ class App:
             _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
 
-    def _find(self, ref: Any, kind: str) -> Registered:
+    def _find(self, ref: Any, kind: str) -> RegisteredFunction:
         return self.runner.registry.find(ref, (kind,))
 
     @property
@@ -348,11 +351,11 @@ class Subscription(Generic[R]):
                 value: Any = outcome.value
                 return value
 
-    async def _read(self) -> tuple[Read[Any], str | None]:
+    async def _read(self) -> tuple[QueryOutcome[Any], str | None]:
         """The value now, and its text."""
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
-        reads, version, text = ReadSet(), database.log.version, None
+        reads, version, text = ReadSet(), database.commit_log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))
             outcome = await runner.read(function, self._args, self._caller)
@@ -362,8 +365,8 @@ class Subscription(Generic[R]):
             self._watch = None  # who asks again wants to know whether the store is back
             raise
         except DulyError as error:  # it did not even begin, and only other code can change that
-            outcome = Read[Any](None, error, reads, version)
-        self._watch = database.changed(reads, version)
+            outcome = QueryOutcome[Any](None, error, reads, version)
+        self._watch = database.watch(reads, version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this
         return outcome, text

@@ -120,7 +120,7 @@ async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_wa
         await app.mutation("app:schedule_nothing")
         monkeypatch.setattr(app.executor, "_batches_more", 4)
         monkeypatch.setattr(app.executor, "_claimed_max", COUNT)
-        app.database._committer._caution.conflicted()  # pyright: ignore[reportPrivateUsage]
+        app.database._committer._backoff.on_conflict()  # pyright: ignore[reportPrivateUsage]
 
         holding = app.database.commit(lambda batch: held.wait(60.0), is_awaited=False)  # until all of this is queued
         draining = asyncio.create_task(app.executor.drain())

@@ -21,9 +21,9 @@ from duly.cli.errors import errors_as_text
 from duly.cli.times import both
 from duly.cli.watching import Changes
 from duly.clock import monotonic
-from duly.database.watchdog import HELD_UP_ADVICE, line_of
+from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, application_line
+from duly.declare.registry import Registry
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
-from duly.functions.registry import Registry
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_HELD_UP_SECONDS
 from duly.model import executor_state
 from duly.server import control_socket
@@ -111,7 +111,7 @@ async def _tell_pauses(app: App, store: str) -> None:
         elif paused.value is None and was_paused:
             click.echo(click.style("resumed: what is due starts", fg="cyan"))
         was_paused = paused.value is not None
-        await app.database.changed(paused.reads, paused.version)
+        await app.database.watch(paused.reads, paused.version)
 
 
 class _Ending:
@@ -141,7 +141,9 @@ class _Ending:
             self._unheard_since = monotonic()
             self._loop.call_soon_threadsafe(self._hear)
         elif monotonic() - self._unheard_since > LOOP_HELD_UP_SECONDS:
-            _end_at_once(f" in the middle of {line_of(frame)}, which held up the event loop: {HELD_UP_ADVICE}")
+            _end_at_once(
+                f" in the middle of {application_line(frame)}, which held up the event loop: {BLOCKED_LOOP_ADVICE}"
+            )
 
     def _hear(self) -> None:
         self._unheard_since = None

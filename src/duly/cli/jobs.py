@@ -18,8 +18,8 @@ from duly.cli.store import opened
 from duly.cli.times import both, off, time
 from duly.database.database import Database
 from duly.database.transaction import Transaction
+from duly.declare.references import canonical
 from duly.errors import InvalidIdError
-from duly.functions.define import canonical
 from duly.model import executor_state, operating
 from duly.model import jobs as model
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS

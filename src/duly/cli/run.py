@@ -17,7 +17,7 @@ from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.cli.store import check_exists
-from duly.functions.registry import encode_arguments
+from duly.declare.registered import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import control_socket
 from duly.storage.open import sqlite_path

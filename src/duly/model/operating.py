@@ -7,10 +7,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from duly.database.catalog import values_in
 from duly.database.database import Database
+from duly.database.index_scan import interval_after
+from duly.database.indexes.row_keys import values_in
 from duly.database.transaction import Transaction
-from duly.database.walk import beyond
 from duly.limits import DEFAULTS
 from duly.model import jobs
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
@@ -105,7 +105,7 @@ async def some_of(
     for index, part in selection.ways():
         if after is not None:
             values = () if index is None else (*part.lower.values, after[0])
-            part = beyond(part, selection.descending, values, after[1])
+            part = interval_after(part, selection.descending, values, after[1])
         read = await _rows(transaction, index, part, selection.descending, rows)
         found.update((job.id, job) for job in read if selection.fits(job))
         places += map(selection.place, read[-1:])
@@ -118,7 +118,7 @@ async def _rows(
     transaction: Transaction, index: Index | None, part: Interval, descending: bool, rows: int
 ) -> list[Job]:
     # Who cancels a function compares its state, and any other that is written meanwhile would be a conflict.
-    found = await transaction.scan_unnoted(Scan(JOBS, index, part, descending, rows))
+    found = await transaction.scan_untracked(Scan(JOBS, index, part, descending, rows))
     return [cast("Job", row) for _, row in found]
 
 
@@ -218,5 +218,5 @@ async def _search(
         found += filter(fits, read)
         if len(read) < ROWS_AT_ONCE:
             return found, True
-        part = beyond(part, descending, values_in(index, read[-1]), read[-1].id)
+        part = interval_after(part, descending, values_in(index, read[-1]), read[-1].id)
     return found, False

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from duly.errors import FunctionError
-from duly.functions.runner import CALL_INTERRUPTED
+from duly.run.runner import CALL_INTERRUPTED
 
 T = TypeVar("T")
 

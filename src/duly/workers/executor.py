@@ -14,14 +14,14 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch, forget_later
+from duly.database.batch import Batch, drop_due_after
 from duly.database.database import Database
-from duly.database.reads import ReadSet
+from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
-from duly.functions.runner import Runner
 from duly.limits import CLOCK_BACK_MS, CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.logs import log_of
 from duly.model import crons, executor_state, jobs
+from duly.run.job_runner import JobRunner
 from duly.storage.rows import JOBS, Job
 from duly.values.keys import Interval
 from duly.workers.called import Called
@@ -64,13 +64,13 @@ class Drained(NamedTuple):
 class Executor:
     """Runs what is due, in steps: each is one batch of mutations, and the start of due actions."""
 
-    def __init__(self, database: Database, runner: Runner, actions_max: int, chance: Random) -> None:
+    def __init__(self, database: Database, runner: JobRunner, actions_max: int, chance: Random) -> None:
         self._database = database
         self._runner = runner
         self._actions_max = actions_max
         self._running: dict[asyncio.Task[None], tuple[Job, int]] = {}
         """The actions it runs, and the epoch in which each was started."""
-        self._regrouped = database.regrouped
+        self._regrouped = database.membership_changed
         self._last = Drained()
         self._freed: asyncio.Future[None] | None = None
         self.called = Called()
@@ -99,11 +99,11 @@ class Executor:
             recover = partial(jobs.recover, is_lost=self._database.is_lost, among=left)
             lost, left = await self._runner.commit(recover)
             for job in lost:
-                self._runner.tell_interrupted(job)
+                self._runner.log_interrupted(job)
 
     async def step(self) -> float | None:
         if self._regrouped.done():
-            regrouped = self._database.regrouped
+            regrouped = self._database.membership_changed
             self._disown()
             await self.recover()
             self._regrouped = regrouped  # not before: what fails is tried again
@@ -166,7 +166,7 @@ class Executor:
         """Done when a function is scheduled that is due before the next one known, or when an action may start."""
         reads = ReadSet() if self._last.paused else jobs.due_before(self._last.next_due)
         wakers: list[asyncio.Future[Any]] = [
-            self._database.changed(executor_state.watch(reads), self._last.version),
+            self._database.watch(executor_state.watch(reads), self._last.version),
             asyncio.shield(self._regrouped),
         ]
         if self._running:
@@ -241,7 +241,7 @@ class Executor:
         if self._database.is_shared:
             batch.claimed.clear()
             batch.claimed.update((job.id, job) for job in claimed.mutations[ran : self._claimed_max])
-            forget_later(batch.claimed, batch.overdue)
+            drop_due_after(batch.claimed, batch.overdue)
         next_dues = [claimed.next_due, batch.now if is_more else None]
         startable = [job for job in claimed.actions[:free] if (job.due or 0.0) <= batch.overdue]
         if self._refused:
@@ -272,7 +272,7 @@ class Executor:
         Where one schedules a function that was due before the next one, that comes first, so the batch ends.
         """
         for job in mutations[:DUE_BATCH_MAX]:
-            if (taken and batch.spent) or (job.due or 0.0) > batch.overdue:
+            if (taken and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
                 break
             taken.append(job)
             self._runner.run_due(batch, job, self._database.epoch)
@@ -287,7 +287,7 @@ class Executor:
     async def _run_action(self, job: Job, drained: Drained) -> None:
         try:
             # A later call of the same batch, or of one that followed at once, may have canceled it.
-            if not jobs.is_canceled(self._database.log.latest(JOBS, job.id, drained.version)):
+            if not jobs.is_canceled(self._database.commit_log.latest(JOBS, job.id, drained.version)):
                 await self._runner.run_started(job, drained.epoch)
         finally:
             # Here and not in a callback: the next drain must count this one as ended.

@@ -7,7 +7,7 @@ import threading
 from typing import Final
 
 from duly.clock import monotonic
-from duly.database.watchdog import HELD_UP_ADVICE, line_in
+from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, line_in_thread
 from duly.limits import LOOP_HELD_UP_SECONDS
 from duly.logs import log_of
 
@@ -43,9 +43,9 @@ class Heartbeat:
                 self._tell(beat, asked)
 
     def _tell(self, beat: threading.Event, asked: float) -> None:
-        line = line_in(self._of)  # "" where duly itself takes long, or the machine: that nobody can change here
+        line = line_in_thread(self._of)  # "" where duly itself takes long, or the machine: that nobody can change here
         if line:
-            _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, HELD_UP_ADVICE)
+            _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, BLOCKED_LOOP_ADVICE)
         while not beat.wait(_PAUSE_SECONDS):
             if self._closed.is_set():
                 return

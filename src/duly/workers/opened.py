@@ -7,8 +7,8 @@ from random import Random
 
 from duly.clock import Clock
 from duly.database.database import Database
-from duly.functions.runner import Runner
 from duly.limits import INTERRUPT_SECONDS
+from duly.run.runner import Runner
 from duly.workers import alarm
 from duly.workers.executor import Executor
 from duly.workers.heartbeat import Heartbeat
@@ -53,7 +53,7 @@ class Opened:
         self.database.announce_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
-        self.database.hurry()
+        self.database.begin_closing()
         try:
             await asyncio.gather(*self._tasks)
         except asyncio.CancelledError:
