@@ -23,7 +23,7 @@ from duly import (
     v,
 )
 from duly.app import App
-from duly.model.tables import Change, apply_schema
+from duly.model.schema_change import SchemaChange, apply_schema
 from duly.storage.rows import SYSTEM_TABLES
 from tests.model.soundness import complaints, indexes, look
 
@@ -75,16 +75,16 @@ def modules(**tables: Any) -> dict[str, Any]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step checks two documents, or the keys of two."""
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_ROWS", 2)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 0.0)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_LATE_MAX", 3)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_ROWS", 2)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_LATE_MAX", 3)
 
 
-def change(app: App, **tables: Any) -> Change:
-    return Change(define_schema(tables), app.database.ids)
+def change(app: App, **tables: Any) -> SchemaChange:
+    return SchemaChange(define_schema(tables), app.database.ids)
 
 
-async def finish(app: App, change: Change) -> None:
+async def finish(app: App, change: SchemaChange) -> None:
     while not await app.database.commit(change.step, exclusive=True):
         pass
 
@@ -236,7 +236,7 @@ async def test_queries_know_the_schema_of_a_start_that_changed_nothing(store: st
 # Writes beside the check.
 
 
-async def half_checked(app: App, count: int = 6) -> tuple[list[str], Change]:
+async def half_checked(app: App, count: int = 6) -> tuple[list[str], SchemaChange]:
     """People who fit, and a change that has looked at the first two of them."""
     people = [await app.mutation(add, {"name": f"p{n}", "age": n}) for n in range(count)]
     under_way = change(app, people=STRICT)
@@ -346,7 +346,7 @@ async def test_a_table_may_be_made_at_any_step(store: str, moment: int) -> None:
 def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """All calls that wait together are one batch, and a change is one step, however slow the machine is."""
     monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 60.0)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 60.0)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_SECONDS", 60.0)
 
 
 async def in_one_batch(app: App, *works: Any) -> list[Any]:
@@ -364,7 +364,7 @@ def adding(app: App, age: Any) -> Any:
     return app.mutation(add, {"name": "x", "age": age})
 
 
-async def step(app: App, change: Change) -> bool:
+async def step(app: App, change: SchemaChange) -> bool:
     return await app.database.commit(change.step, exclusive=True)
 
 

@@ -163,7 +163,8 @@ class QueryCtx(_Ctx):
     @argument_hint(FunctionError)
     async def run_query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a query in this call's transaction: it sees the same snapshot and this call's writes."""
-        return await self._invoker.query_within(self.transaction, ref, args, self._caller.inner(self._name))
+        result: R = await self._invoker.query_within(self.transaction, ref, args, self._caller.inner(self._name))
+        return result
 
     async def _results(self, awaitables: tuple[Awaitable[Any], ...]) -> list[Any]:
         try:
@@ -200,7 +201,8 @@ class MutationCtx(QueryCtx):
     @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation as a sub-transaction: if it raises, only its own writes and schedules are undone."""
-        return await self._invoker.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
+        result: R = await self._invoker.mutation_within(self.transaction, ref, args, self._caller.inner(self._name))
+        return result
 
 
 @name_hint(NO_DATABASE, "db")
@@ -226,18 +228,21 @@ class ActionCtx(_Ctx):
         """Run a query on a snapshot of its own."""
         self.calls.check_open()
         function = self._invoker.registry.find(ref, (QUERY,))
-        return await self._invoker.query(function, args, self._caller.inner(self._name))
+        result: R = await self._invoker.query(function, args, self._caller.inner(self._name))
+        return result
 
     @must_be_started
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run a mutation; it is committed when this returns."""
         self.calls.check_loop()
         function = self._invoker.registry.find(ref, (MUTATION,))
-        return await self._invoker.mutation(function, args, self._caller.inner(self._name))
+        result: R = await self._invoker.mutation(function, args, self._caller.inner(self._name))
+        return result
 
     @must_be_started
     async def run_action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
         """Run another action and wait for it."""
         self.calls.check_loop()
         function = self._invoker.registry.find(ref, (ACTION,))
-        return await self._invoker.action(function, args, self._caller.inner(self._name))
+        result: R = await self._invoker.action(function, args, self._caller.inner(self._name))
+        return result

@@ -30,7 +30,7 @@ class QueuedCall(NamedTuple):
 Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
 
 
-def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[T]) -> Callable[[Batch], T | None]:
+def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[Any]) -> Callable[[Batch], T | None]:
     """The work, or none where the future was cancelled before that was run first; it may be run again."""
     has_begun = False
 

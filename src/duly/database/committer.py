@@ -41,7 +41,7 @@ from duly.database.usage import SoftLimits
 from duly.errors import StoreError, StoreLostError
 from duly.limits import (
     BATCH_CALLS_MAX,
-    CALLS_TOGETHER,
+    CALLS_AT_ONCE,
     CATALOGS_MAX,
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
@@ -242,7 +242,7 @@ class Committer:
             faults.at("commit.durable")
             # The next batch may have learnt of later ones already.
             self._tell(sorted([*self._all_heard(), commit], key=attrgetter("version")), turn.outcomes)
-            faults.at("commit.told")
+            faults.at("commit.answered")
 
     def _retreat(self, turn: PendingBatch, error: Exception) -> None:
         """Undo a batch that has failed. What is left of its calls is to be run again; the others are told."""
@@ -341,7 +341,7 @@ class Committer:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
         outcomes: list[Outcome] = []
         if is_new and self._shared is not None:
-            while len(taken) < CALLS_TOGETHER and self._take(taken):
+            while len(taken) < CALLS_AT_ONCE and self._take(taken):
                 pass
         batch.prefetch([queued.args for queued in taken if queued.args])
         for work, future, *_ in taken:  # it grows

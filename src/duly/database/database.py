@@ -28,8 +28,8 @@ from duly.database.usage import SoftLimits, Usage
 from duly.errors import FunctionError, StoreError, StoreGoneError, StoreInUseError, StoreLostError
 from duly.limits import (
     DEFAULTS,
-    OWNER_LATE_SECONDS,
-    OWNER_LOOK_SECONDS,
+    OWNER_OVERTIME_SECONDS,
+    OWNER_POLL_SECONDS,
     READERS_MAX,
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
@@ -300,14 +300,14 @@ async def _open_when_free(engine: Engine, wait_for_owner: float) -> Header:
                 await orphan.close()  # its App may be gone with its event loop
                 continue
             if error.closing_seconds is not None and told != "which is closing it":
-                given_up = max(given_up, monotonic() + error.closing_seconds + OWNER_LATE_SECONDS)
+                given_up = max(given_up, monotonic() + error.closing_seconds + OWNER_OVERTIME_SECONDS)
             if monotonic() >= given_up:
                 raise
             doing = "to close it" if error.closing_seconds is None else "which is closing it"
             if told != doing:
                 told, owned = doing, str(error).partition(";")[0]
                 _log.warning("%s: waiting up to %.3g s for that, %s", owned, given_up - monotonic(), doing)
-        await asyncio.sleep(OWNER_LOOK_SECONDS)
+        await asyncio.sleep(OWNER_POLL_SECONDS)
 
 
 def _store_key(engine: Engine) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from duly.database.call_queue import Outcome, QueuedCall
 from duly.database.changes import Commit
-from duly.limits import CAUTIOUS_BATCHES_MAX, CAUTIOUS_BATCHES_MIN
+from duly.limits import EXCLUSIVE_BATCHES_MAX, EXCLUSIVE_BATCHES_MIN
 
 
 class PendingBatch:
@@ -30,15 +30,15 @@ class ConflictBackoff:
 
     def __init__(self) -> None:
         self._left = 0
-        self._next = CAUTIOUS_BATCHES_MIN
+        self._next = EXCLUSIVE_BATCHES_MIN
 
     def on_conflict(self) -> None:
         self._left = self._next
-        self._next = min(2 * self._next, CAUTIOUS_BATCHES_MAX)
+        self._next = min(2 * self._next, EXCLUSIVE_BATCHES_MAX)
 
     def on_success(self) -> None:
         """A batch that was not exclusive had no conflict."""
-        self._next = CAUTIOUS_BATCHES_MIN
+        self._next = EXCLUSIVE_BATCHES_MIN
 
     def next_is_exclusive(self) -> bool:
         """Whether the next batch is to be exclusive."""

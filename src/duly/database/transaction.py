@@ -65,7 +65,7 @@ class Transaction:
         self.usage = usage
         self.reads = reads
         self.parent = parent
-        self.is_dry_run = False if parent is None else parent.is_dry_run
+        self.is_dry_run: bool = False if parent is None else parent.is_dry_run
         self.overdue = _NEVER
         """When the first is due of the functions that it has scheduled for a time that had passed."""
         self.revision = 0
@@ -134,7 +134,7 @@ class Transaction:
         return {id: row for id, row in found.items() if row is not None}
 
     def _last_write(self, table: str, id: int) -> Write | None:
-        layer = self
+        layer: Transaction | None = self
         while layer is not None:
             write = layer.writes.get(table, _NO_WRITES).get(id)
             if write is not None:
@@ -238,16 +238,20 @@ class Transaction:
 _CHILDS: Final = 0x9E37_79B9_7F4A_7C15  # any number does that has many bits
 
 
+def _refuse(*_: object) -> NoReturn:
+    raise ended_error()
+
+
+_refused: Final[Any] = _refuse  # whatever the signature of the method that it replaces
+
+
 class _Ended(Transaction):
     """A transaction whose call has ended: it has neither tables nor rows."""
 
     __slots__ = ()
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise ended_error()
-
-    catalog = property(_refuse)  # pyright: ignore[reportAssignmentType, reportIncompatibleUnannotatedOverride]
-    child = count = get = get_many = scan = scan_untracked = new_id = create_table = write = merge = _refuse  # pyright: ignore
+    catalog: Any = property(_refuse)
+    child = count = get = get_many = scan = scan_untracked = new_id = create_table = write = merge = _refused
 
 
 def ended_error() -> FunctionError:

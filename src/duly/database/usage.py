@@ -142,7 +142,8 @@ class Usage:
         return found
 
     def _used(self, limit: str) -> int:
-        return getattr(self, limit.removesuffix("_max"))
+        used: int = getattr(self, limit.removesuffix("_max"))
+        return used
 
     @property
     def write_counts(self) -> WriteCounts:

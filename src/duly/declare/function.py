@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from duly.declare.arguments import declared_arguments
 from duly.hints import name_hint
@@ -67,6 +67,7 @@ class Function(Generic[P, R_co]):
     @cached_property
     def argument_validator(self) -> Validator:
         """The validator of its arguments. TypeError where the handler has other parameters."""
+        declared: Validator
         if self.args is None:
             declared = arguments_of(self.handler)
         else:
@@ -87,14 +88,15 @@ class AsyncFunction(Function[P, R_co]):
     """A function made of an `async def`."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
-        return self.handler(*args, **kwargs)
+        coroutine: Coroutine[Any, Any, R_co] = self.handler(*args, **kwargs)
+        return coroutine
 
 
 class BlockingFunction(Function[P, R_co]):
     """An action made of a `def`: it runs in a thread."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.handler(*args, **kwargs)
+        return cast("R_co", self.handler(*args, **kwargs))
 
 
 _CTX: Final = {

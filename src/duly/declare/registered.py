@@ -81,9 +81,10 @@ class RegisteredFunction:
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
         """The keyword arguments for the handler, from their JSON."""
         try:
-            return self._arguments.check(loads(text) if text != "{}" else {}, ids)
+            arguments: dict[str, Any] = self._arguments.check(loads(text) if text != "{}" else {}, ids)
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
+        return arguments
 
     def misfit(self, args: object, text: str, ids: Ids) -> ArgumentValidationError | None:
         """How arguments of a later run do not fit, given as they are and as JSON; None if they fit.
@@ -150,7 +151,8 @@ NOT_A_RESULT: Final = "__duly_not_a_result__"
 
 def _not_awaited(awaitable: Awaitable[object]) -> str:
     """What was returned without `await`, and what to do. A coroutine is closed, so that Python does not warn, too."""
-    if (hint := getattr(type(awaitable), NOT_A_RESULT, None)) is not None:
+    hint: str | None = getattr(type(awaitable), NOT_A_RESULT, None)
+    if hint is not None:
         return hint
     if inspect.iscoroutine(awaitable):
         awaitable.close()

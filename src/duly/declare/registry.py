@@ -39,7 +39,7 @@ class Registry:
         for module, members in modules.items():
             for attribute, function in _functions_of(members) if not is_package(module) else ():
                 self._add(f"{module}:{attribute}", function, models)
-        self._found: dict[Ref[Any], RegisteredFunction] = {**self.functions}
+        self._found: dict[Ref[Any], RegisteredFunction] = dict(self.functions.items())
         self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
 
     @cached_property
@@ -167,7 +167,7 @@ def _members_of(module: object) -> dict[str, object]:
 
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
     members = _members_of(module).items()
-    return [(name, cast("Function[Any, Any]", member)) for name, member in members if isinstance(member, Function)]
+    return [(name, cast("Function[..., Any]", member)) for name, member in members if isinstance(member, Function)]
 
 
 def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:

@@ -99,7 +99,8 @@ def _where(error: BaseException) -> str:
 def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
     """What an exception was raised from, or while handling; None where that says nothing more to an application."""
     if error.__cause__ is not None:
-        words, cause = "caused by ", error.__cause__
+        words: str = "caused by "
+        cause: BaseException | None = error.__cause__
     else:
         words, cause = "raised while handling ", None if error.__suppress_context__ else error.__context__
     if cause is None or _is_internal(error) or _is_internal(cause):

@@ -121,7 +121,7 @@ def negation(condition: object) -> Node:
     return _operation("not", [operand], lambda document: not holds(document), True)
 
 
-def boolean_test(node: Node, what: str) -> Evaluate:
+def boolean_test(node: Node, what: str) -> Callable[[Document], bool]:
     """The node as a test of documents. The test raises QueryError for a value that is no boolean."""
     if node.boolean:
         return node.evaluate
@@ -148,7 +148,7 @@ def arithmetic(name: str, *operands: object) -> Node:
             if type(value) is not int and type(value) is not float:
                 raise _cannot(words, values, "expected int or float")
         try:
-            result = act(*values)
+            result: float = act(*values)
         except ZeroDivisionError:
             raise _cannot(words, values, "expected a divisor other than 0; by 0.0 it is inf or nan") from None
         if type(result) is int and not INT_MIN <= result <= INT_MAX:

@@ -166,10 +166,10 @@ class Expression:
     def __ge__(self, other: object) -> Expression:
         return _comparison("gte", self, other)
 
-    def __eq__(self, other: object) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __eq__(self, other: object) -> Expression:  # type: ignore[override]  # a condition, and no bool
         return _comparison("eq", self, other)
 
-    def __ne__(self, other: object) -> Expression:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __ne__(self, other: object) -> Expression:  # type: ignore[override]  # a condition, and no bool
         return _comparison("neq", self, other)
 
     def __add__(self, other: object) -> Expression:

@@ -152,7 +152,7 @@ async def _scan(plan: QueryPlan, paging: Paging) -> _Scanned:
             documents.append(document)
         if not whole and _has_read_enough(paging, walk, rows):
             return _Scanned(documents, rows, False, "SplitRequired")
-    return _Scanned(documents, rows, walk is None, walk and _advice(plan, walk, documents, rows))
+    return _Scanned(documents, rows, walk is None, None if walk is None else _advice(plan, walk, documents, rows))
 
 
 def _rows_wanted(paging: Paging) -> int:

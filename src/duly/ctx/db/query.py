@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, cast
 
 from duly.ctx.db.filters import Expression, Filters, predicate
 from duly.ctx.db.index_range import IndexRange
@@ -181,7 +181,7 @@ class Query(Generic[M]):
                 f"{plan.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
                 " most one document"
             )
-        return plan.present(found)
+        return cast("M", plan.present(found))
 
     @argument_hint(QueryError, "expected .paginate(num_items=…, cursor=…)")
     async def paginate(
@@ -240,7 +240,7 @@ class Iteration(Generic[M]):
         while self._walk is not None and (document := await self._plan.next(self._walk)) is not None:
             if document["_id"] not in self._met:  # it may have been moved ahead since
                 self._met.add(document["_id"])
-                return self._plan.present(document)
+                return cast("M", self._plan.present(document))
         raise StopAsyncIteration
 
 

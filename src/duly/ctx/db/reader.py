@@ -50,7 +50,7 @@ class _Reader:
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise InvalidIdError(f"get_many: got {show(ids)}, expected a list of ids")
         mapper, usage = self._mapper, self.transaction.usage
-        located = [(id, *self._located(of, id)) for id in cast("Iterable[Any]", ids)]
+        located = [(id, *self._located(of, id)) for id in cast("Iterable[str]", ids)]
         rows: dict[tuple[str, int], Row] = {}
         for known in {one.name: one for _, one, _ in located if one is not None}.values():
             numbers = {number for _, one, number in located if one is known}
@@ -76,10 +76,10 @@ class _Reader:
             raise QueryError(_wrong_reader(table, self._system))
         return Query(QueryPlan(self._mapper, table))
 
-    def _normalize_id(self, table: str, id: str) -> Any:
+    def _normalize_id(self, table: str, id: str) -> Id[Any] | None:
         if (table in SYSTEM_TABLES) != self._system:
             raise QueryError(_wrong_reader(table, self._system))
-        return id if self._mapper.table_of(id) == table else None
+        return cast("Id[Any]", id) if self._mapper.table_of(id) == table else None
 
 
 @name_hint("got ctx.db.system.{name}, but only the system writes its tables", *_WRITES)
@@ -95,7 +95,7 @@ class SystemReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Document | None: ...
 
-    def get(  # pyright: ignore[reportInconsistentOverload]
+    def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Document | None]:
         """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
@@ -107,7 +107,7 @@ class SystemReader(_Reader):
     @overload
     async def get_many(self, table: str, ids: Iterable[str]) -> list[Document | None]: ...
 
-    def get_many(  # pyright: ignore[reportInconsistentOverload]
+    def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Document | None]]:
         """The documents of several ids, in their order; None for those that there are not (any more)."""
@@ -156,7 +156,7 @@ class DatabaseReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Any | None: ...
 
-    def get(  # pyright: ignore[reportInconsistentOverload]
+    def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Any | None]:
         """The document of an id, None if there is none (any more).
@@ -180,7 +180,7 @@ class DatabaseReader(_Reader):
     @overload
     async def get_many(self, table: str, ids: Iterable[str]) -> list[Any | None]: ...
 
-    def get_many(  # pyright: ignore[reportInconsistentOverload]
+    def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Any]]:
         """The documents of several ids, in their order; None for those that there are not (any more).

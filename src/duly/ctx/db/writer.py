@@ -51,7 +51,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def insert(self, document: I) -> types.CoroutineType[Any, Any, Id[I]]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def insert(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, document: Any = UNSET
     ) -> Id[Any]:
@@ -83,7 +83,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def patch(self, table: str, id: str, fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def patch(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, id: Any = UNSET, fields: Any = UNSET
     ) -> None:
@@ -115,7 +115,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def replace(self, table: str, id: str, document: Any) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def replace(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, id: Any = UNSET, document: Any = UNSET
     ) -> None:
@@ -134,7 +134,7 @@ class DatabaseWriter(DatabaseReader):
     @overload
     def delete(self, table: str, id: str) -> types.CoroutineType[Any, Any, None]: ...
 
-    @must_be_awaited
+    @must_be_awaited  # type: ignore[misc]  # its first parameter has two names
     async def delete(self, table: Any = UNSET, id: Any = UNSET) -> None:  # pyright: ignore[reportInconsistentOverload]
         """Delete a document. The table may stand first, as in `get`."""
         if id is UNSET:

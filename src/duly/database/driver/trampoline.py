@@ -88,7 +88,8 @@ def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answe
             else:
                 wrong = _foreign_await(request)
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
     except Interruption:
         raise
     except BaseException as error:

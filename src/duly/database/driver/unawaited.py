@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar, cast
 from duly.errors import FunctionError
 from duly.hints import call_mismatch
 
-Method = TypeVar("Method", bound="Callable[..., types.CoroutineType[Any, Any, Any]]")
-"""An `async def`, as type checkers see it."""
+Method = TypeVar("Method", bound="Callable[..., Coroutine[Any, Any, Any]]")
+"""An `async def`: pyright infers a CoroutineType as its result, mypy a Coroutine."""
 
 
 class RecordsCalls(Protocol):
@@ -30,7 +30,7 @@ def recording_calls(method: Method, calls_of: Callable[[Any], Any]) -> Method:
     """Note the calls of a method in what `calls_of` finds in its object."""
 
     @wraps(method)
-    def call(self: object, *args: Any, **kwargs: Any) -> types.CoroutineType[Any, Any, Any]:
+    def call(self: object, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         try:
             coroutine = method(self, *args, **kwargs)
         except TypeError:  # none of its lines has run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from duly.errors import LimitError
 from duly.limits import INDEX_KEY_BYTES_MAX
@@ -21,7 +21,7 @@ def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
     """The keys of a document in the indexes of its table."""
     if row is None or not table.indexes or table is JOBS:
         return ()
-    document = loads(row)  # pyright: ignore[reportArgumentType]
+    document = loads(cast("str", row))
     return tuple(document_key(index, id, document) for index in table.indexes)
 
 

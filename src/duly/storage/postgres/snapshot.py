@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from asyncpg import UndefinedTableError
+from asyncpg import UndefinedTableError  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from duly.errors import StoreError
 from duly.storage.conflicts import Conflict
@@ -48,8 +48,8 @@ class Partition(NamedTuple):
 UNPARTITIONED: Final = Partition(0, 1)
 
 
-class QueueBounds(NamedTuple):
-    """Where functions of one lane may be pending: from the first on, and behind now from the next on."""
+class QueueStart(NamedTuple):
+    """Where functions of one queue may be pending: from the first on, and behind now from the next on."""
 
     first: float = -math.inf
     next: float = -math.inf
@@ -65,8 +65,8 @@ class ClaimCursor(NamedTuple):
     part: Partition = UNPARTITIONED
     now: float = math.inf
     version: int = 0
-    mutations: QueueBounds = QueueBounds()
-    actions: QueueBounds = QueueBounds()
+    mutations: QueueStart = QueueStart()
+    actions: QueueStart = QueueStart()
 
 
 CURSOR_START: Final = ClaimCursor()
@@ -142,7 +142,8 @@ class PostgresSnapshot:
         else:
             sql, name = _COUNT_TABLE, names.of_table(table)
             bounds = (min(first_id(lower), ID_MAX), first_id(upper) - 1)
-        return self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
+        counted: int = self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
+        return counted
 
     def _scan_jobs(self, request: Scan, direction: str) -> list[tuple[int, Row]]:
         columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
@@ -162,13 +163,12 @@ class PostgresSnapshot:
             *(*request, *self._part, firsts, nexts, known.version),
         )
         jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
-        lanes = [[job for job in jobs if job.queue == lane] for lane in (MUTATION, ACTION)]
+        queues = [[job for job in jobs if job.queue == queue] for queue in (MUTATION, ACTION)]
         dues = [end["due"] for end in (of_mutations, of_actions)]
-        mutations, actions = (_lane(*lane) for lane in zip(lanes, limits, dues, strict=True))
+        mutations, actions = (_queue_start(*queue) for queue in zip(queues, limits, dues, strict=True))
         next_due = min((due for due in dues if due is not None), default=None)
-        return Claimed(lanes[0], lanes[1], next_due), ClaimCursor(
-            self._part, now, of_mutations["id"], mutations, actions
-        )
+        cursor = ClaimCursor(self._part, now, of_mutations["id"], mutations, actions)
+        return Claimed(queues[0], queues[1], next_due), cursor
 
     def tally(self, request: CountJobs) -> JobCounts:
         [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
@@ -179,12 +179,12 @@ class PostgresSnapshot:
         return list(map(make_job, rows))
 
 
-def _lane(claimed: list[Job], limit: int, next_due: float | None) -> QueueBounds:
-    """Where the functions of a lane begin of which these were claimed."""
+def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> QueueStart:
+    """Where the functions of a queue begin of which these were claimed."""
     next = math.inf if next_due is None else next_due
     if claimed and claimed[0].due is not None:
-        return QueueBounds(claimed[0].due, next)
-    return QueueBounds(next if limit else -math.inf, next)
+        return QueueStart(claimed[0].due, next)
+    return QueueStart(next if limit else -math.inf, next)
 
 
 def _without_nul(cut: Cut) -> Cut:

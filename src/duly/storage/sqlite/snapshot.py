@@ -49,7 +49,7 @@ class SqliteSnapshot:
 
     def _claim(self, request: Claim) -> Claimed:
         now, mutations, actions = request
-        next_dues: Any = [self._read(_NEXT_DUE, (lane, now)).get for lane in (MUTATION, ACTION)]
+        next_dues: Any = [self._read(_NEXT_DUE, (queue, now)).get for queue in (MUTATION, ACTION)]
         return Claimed(
             list(map(make_job, self._read(_DUE, (MUTATION, now, mutations)))),
             list(map(make_job, self._read(_DUE, (ACTION, now, actions)))),
@@ -59,13 +59,15 @@ class SqliteSnapshot:
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
             # `get` reads to the end: while a statement is open, no table can be dropped.
-            row: Any = self._read_one(_GET_JOB, (id,)).get
-            return row and make_job(row)
-        return self._read_one(_get_document(table.number, table.name), (id,)).get
+            columns: Any = self._read_one(_GET_JOB, (id,)).get
+            return None if columns is None else make_job(columns)
+        document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
+        return document
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
         direction = "DESC" if descending else "ASC"
+        bounds: tuple[object, object]
         if table is JOBS:
             return [(row[0], make_job(row)) for row in self._scan_jobs(request)]
         if index is not None:

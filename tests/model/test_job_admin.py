@@ -14,8 +14,18 @@ from duly.clock import ManualClock
 from duly.database.database import Database
 from duly.database.transaction import Transaction
 from duly.model import jobs
+from duly.model.job_admin import (
+    Position,
+    Selection,
+    cancel_selected,
+    commit,
+    count,
+    newest,
+    read,
+    select_all,
+    select_some,
+)
 from duly.model.job_state import CANCELED, PENDING
-from duly.model.operating import Place, Selection, all_of, cancel_every, commit, count, newest, read, some_of
 from duly.storage.rows import JOBS, Job
 
 NOW = 1_800_000_000_000.0
@@ -95,12 +105,12 @@ async def test_every_selection_has_what_fits_in_its_order_however_few_are_read_a
 
 
 async def pages(database: Database, selection: Selection, rows: int) -> AsyncGenerator[Job]:
-    place: Place | None = None
+    place: Position | None = None
     while True:
         at = place
 
-        async def unit(transaction: Transaction, at: Place | None = at) -> tuple[list[Job], Place | None]:
-            return await some_of(transaction, selection, at, rows)
+        async def unit(transaction: Transaction, at: Position | None = at) -> tuple[list[Job], Position | None]:
+            return await select_some(transaction, selection, at, rows)
 
         found, place = await read(database, unit)
         for job in found:
@@ -116,13 +126,13 @@ async def test_what_is_rare_among_a_state_and_what_is_rare_among_a_name_is_found
         await with_jobs(database, *canceled, *pending, ("often", PENDING, NOW + 5_000))
         steps = 0
 
-        async def unit(transaction: Transaction) -> tuple[list[Job], Place | None]:
+        async def unit(transaction: Transaction) -> tuple[list[Job], Position | None]:
             nonlocal steps
             steps += 1
-            return await some_of(transaction, Selection(PENDING, "often"), place, 100)
+            return await select_some(transaction, Selection(PENDING, "often"), place, 100)
 
         found: list[Job] = []
-        place: Place | None = None
+        place: Position | None = None
         while not found:
             some, place = await read(database, unit)
             found += some
@@ -135,16 +145,16 @@ async def test_what_is_scheduled_after_the_count_is_not_canceled(store: str) -> 
         await with_jobs(database, *[("a:a", PENDING, NOW + n) for n in range(3)])
         last = await read(database, newest)
         await with_jobs(database, ("a:a", PENDING, NOW + 1))
-        assert await cancel_every(database, Selection(PENDING, "a:a", newest=last)) == 3
-        left = [job async for job in all_of(database, Selection(PENDING, "a:a"))]
+        assert await cancel_selected(database, Selection(PENDING, "a:a", newest=last)) == 3
+        left = [job async for job in select_all(database, Selection(PENDING, "a:a"))]
         assert [job.scheduled_time for job in left] == [NOW + 1]
 
 
 async def test_a_function_that_is_canceled_by_a_selection_has_completed_now(store: str) -> None:
     async with opened(store) as database:
         [job] = await with_jobs(database, ("a:a", PENDING, NOW + 1))
-        await cancel_every(database, Selection(PENDING))
-        [canceled] = [job async for job in all_of(database, Selection())]
+        await cancel_selected(database, Selection(PENDING))
+        [canceled] = [job async for job in select_all(database, Selection())]
         assert canceled == job._replace(state=CANCELED, due=None, completed_time=NOW)
         with pytest.raises(Exception, match="which is canceled"):
             await commit(database, lambda transaction: jobs.retry(transaction, job.id))

@@ -17,7 +17,7 @@ _TOLERANCE_MS: Final = 500.0  # of what two nodes say of the same moment: a twen
 Log = dict[str, Any]
 
 
-class Account:
+class SlotAudit:
     """What became of all slots, by the logs; each is read before it is one of the newest 100 no more."""
 
     def __init__(self) -> None:

@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from duly.errors import InvalidScheduleError
-from duly.model.schedule import (
+from duly.model.cron_schedule import (
     Calendar,
-    Interval,
+    FixedInterval,
     calendar,
+    clamp,
     count,
     describe,
     following,
@@ -21,8 +22,7 @@ from duly.model.schedule import (
     last,
     next_after,
     parse,
-    set_right,
-    shown,
+    to_dict,
 )
 from tests.model.cron_model import BY_HAND, ZONES
 
@@ -147,11 +147,11 @@ def test_what_only_ever_falls_into_a_gap_is_refused() -> None:
 
 
 def test_an_interval_keeps_its_phase_however_late_it_is() -> None:
-    assert next_after(Interval(60_000), slot=1_000, now=1_000) == 61_000
-    assert next_after(Interval(60_000), slot=1_000, now=60_999) == 61_000
-    assert next_after(Interval(60_000), slot=1_000, now=61_000) == 121_000
-    assert next_after(Interval(60_000), slot=1_000, now=600_000_000) == 600_001_000
-    assert next_after(Interval(1_000), slot=5_000, now=4_000) == 6_000
+    assert next_after(FixedInterval(60_000), slot=1_000, now=1_000) == 61_000
+    assert next_after(FixedInterval(60_000), slot=1_000, now=60_999) == 61_000
+    assert next_after(FixedInterval(60_000), slot=1_000, now=61_000) == 121_000
+    assert next_after(FixedInterval(60_000), slot=1_000, now=600_000_000) == 600_001_000
+    assert next_after(FixedInterval(1_000), slot=5_000, now=4_000) == 6_000
 
 
 _DAYS = "the second, the 11th, the 12th, the 13th, the 21st, the 22nd, and the 23rd"
@@ -179,14 +179,14 @@ def test_a_schedule_is_said_in_words(given: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"kind": "interval", "ms": 60_000}, Interval(60_000)),
+        ({"kind": "interval", "ms": 60_000}, FixedInterval(60_000)),
         ({"kind": "cron", "cron": "0 9 * * 1", "tz": BERLIN}, Calendar("0 9 * * 1", BERLIN)),
         ({"kind": "cron", "cronspec": "@hourly"}, Calendar("0 * * * *", "UTC")),
     ],
 )
 def test_a_schedule_is_registered_as_data_and_shown_as_such(data: dict[str, Any], expected: Any) -> None:
     assert parse(data) == expected
-    assert parse(shown(parse(data))) == expected
+    assert parse(to_dict(parse(data))) == expected
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_decades_of_slots_are_counted_at_once() -> None:
 
 def test_a_slot_that_is_further_ahead_than_the_schedule_explains_is_set_right() -> None:
     now = ms("2030-01-01 12:00")
-    assert set_right(interval(60_000), now + 120_000, now) == now + 120_000  # what a clock explains that was set back
-    assert set_right(interval(60_000), now + 121_000, now) == now + 1_000
-    assert set_right(interval(60_000), now + 180_000, now) == now + 60_000
-    assert set_right(calendar("0 * * * *"), ms("2030-01-01 13:00"), now) == ms("2030-01-01 13:00")
-    assert set_right(calendar("0 * * * *"), ms("2030-01-01 15:00"), now) == ms("2030-01-01 13:00")
-    assert set_right(calendar("0 0 1 1 *"), ms("2031-01-01"), now) == ms("2031-01-01")
+    assert clamp(interval(60_000), now + 120_000, now) == now + 120_000  # what a clock explains that was set back
+    assert clamp(interval(60_000), now + 121_000, now) == now + 1_000
+    assert clamp(interval(60_000), now + 180_000, now) == now + 60_000
+    assert clamp(calendar("0 * * * *"), ms("2030-01-01 13:00"), now) == ms("2030-01-01 13:00")
+    assert clamp(calendar("0 * * * *"), ms("2030-01-01 15:00"), now) == ms("2030-01-01 13:00")
+    assert clamp(calendar("0 0 1 1 *"), ms("2031-01-01"), now) == ms("2031-01-01")

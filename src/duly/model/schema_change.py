@@ -60,7 +60,7 @@ async def apply_schema(
     """
     given_up = monotonic() + STORE_LOST_SECONDS_MAX
     for left in reversed(range(APPLY_TRIES_MAX)):
-        change = Change(schema, database.ids, on_active, mark, takes_over, declared)
+        change = SchemaChange(schema, database.ids, on_active, mark, takes_over, declared)
         try:
             while not await database.commit(change.step, exclusive=True):
                 faults.at("schema.step")
@@ -73,7 +73,7 @@ async def apply_schema(
     faults.at("schema.applied")
 
 
-class Change:
+class SchemaChange:
     """A schema on its way into a store."""
 
     def __init__(

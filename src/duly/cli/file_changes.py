@@ -13,7 +13,7 @@ _LOOK_SECONDS: Final = 1.0
 """How often to look whether a folder is still the same one: nobody is told of that."""
 
 
-class Changes:
+class FileChanges:
     """Changes of the Python files of a folder, none of them missed while others are looked at.
 
     That the folder is gone is one, and that there is one again. The files that they import from elsewhere are few, and

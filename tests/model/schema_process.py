@@ -1,4 +1,4 @@
-"""A process that changes the schema of a store under load: `python -m tests.model.schema_change STORE`, to be killed."""
+"""A process that changes the schema of a store under load: `python -m tests.model.schema_process STORE`, to be killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from duly import MutationCtx, define_schema, define_table, mutation, v
 from duly.app import App
-from duly.model import tables
+from duly.model import schema_change
 
 
 @mutation
@@ -44,7 +44,9 @@ def app(store: str, schema: Any, **more: Any) -> tuple[App, dict[str, Any]]:
 
 
 async def change(store: str) -> None:
-    tables.SCHEMA_STEP_SECONDS = 0.0  # so that each step takes one reading of documents, however fast the machine is
+    schema_change.SCHEMA_STEP_SECONDS = (
+        0.0  # so that each step takes one reading of documents, however fast the machine is
+    )
     opened, source = app(store, OLD)
     async with opened:
         source["schema"] = NEW

@@ -9,12 +9,12 @@ from duly.clock import Clock
 from duly.database.database import Database
 from duly.limits import INTERRUPT_SECONDS
 from duly.run.runner import Runner
-from duly.workers import alarm
+from duly.workers import loop
+from duly.workers.blocked_loop import BlockedLoopDetector
 from duly.workers.executor import Executor
-from duly.workers.heartbeat import Heartbeat
 
 
-class Opened:
+class OpenApp:
     """It belongs to the event loop that it was made in."""
 
     def __init__(
@@ -22,9 +22,9 @@ class Opened:
         database: Database,
         runner: Runner,
         executor: Executor,
-        workers: list[alarm.Worker],
+        workers: list[loop.Worker],
         clock: Clock,
-        heartbeat: Heartbeat | None,
+        detector: BlockedLoopDetector | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.database = database
@@ -32,9 +32,9 @@ class Opened:
         self.executor = executor
         self.reloading = asyncio.Lock()
         """Schemas are applied one after the other."""
-        self._heartbeat = heartbeat
+        self._detector = detector
         self._stop: asyncio.Future[None] = self.loop.create_future()
-        self._tasks = [asyncio.create_task(alarm.run(worker, clock, Random(), self._stop)) for worker in workers]
+        self._tasks = [asyncio.create_task(loop.run(worker, clock, Random(), self._stop)) for worker in workers]
 
     @property
     def is_orphaned(self) -> bool:
@@ -77,5 +77,5 @@ class Opened:
 
     def _end(self) -> None:
         self.runner.close()  # last, for it refuses what threads wait for
-        if self._heartbeat is not None:
-            self._heartbeat.close()
+        if self._detector is not None:
+            self._detector.close()

@@ -12,7 +12,7 @@ from duly.run.runner import CALL_INTERRUPTED
 T = TypeVar("T")
 
 
-class Called:
+class CalledActions:
     """The called actions of an app that run now."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from duly.storage.postgres.address import is_postgres, parse
 
 
 @asynccontextmanager
-async def opened(store: str) -> AsyncGenerator[Database]:
+async def open_store(store: str) -> AsyncGenerator[Database]:
     """A store that exists, while the context lasts. StoreError, StoreInUseError."""
     engine = engine_of(store, executes=False)
     await check_exists(store)
@@ -44,7 +44,7 @@ async def check_exists(store: str) -> None:
     if not await asyncio.to_thread(_exists, store):
         where = "" if is_postgres(store) else f" ({Path(sqlite_path(store)).absolute()})"  # noqa: ASYNC240
         raise StoreError(
-            f"there is no store at {options.shown(store)}{where}; duly dev makes one, --store names another"
+            f"there is no store at {options.redacted(store)}{where}; duly dev makes one, --store names another"
         )
 
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from duly.limits import CRON_LATE_MS, CRON_QUEUE_MAX, CRON_RUNS_MAX
-from duly.model import schedule as schedules
-from duly.model.schedule import Schedule
+from duly.model import cron_schedule
+from duly.model.cron_schedule import Schedule
 
 ONCE, SKIP, ALL, QUEUE, ALLOW = "once", "skip", "all", "queue", "allow"
 MISSED: Final = (ONCE, SKIP, ALL)
@@ -40,7 +40,7 @@ class Options(NamedTuple):
         return self.overlap == QUEUE or (self.overlap == SKIP and self.missed == ALL)
 
 
-class Come(NamedTuple):
+class DueSlots(NamedTuple):
     """Slots that have come."""
 
     first: list[float]
@@ -52,19 +52,19 @@ class Come(NamedTuple):
     """The one after them, which has not come."""
 
 
-def come(schedule: Schedule, first: float, now: float) -> Come:
+def due_slots(schedule: Schedule, first: float, now: float) -> DueSlots:
     """The slots from the first one to now."""
-    slots, slot = [first], schedules.next_after(schedule, first, first)
+    slots, slot = [first], cron_schedule.next_after(schedule, first, first)
     while slot <= now and len(slots) < _LOOKED_AT:
         slots.append(slot)
-        slot = schedules.next_after(schedule, slot, slot)
+        slot = cron_schedule.next_after(schedule, slot, slot)
     if slot > now:
-        return Come(slots, slots[-1], len(slots), slot)
-    next = schedules.next_after(schedule, slot, now)
-    return Come(slots, schedules.last(schedule, slot, now), schedules.count(schedule, first, now), next)
+        return DueSlots(slots, slots[-1], len(slots), slot)
+    next = cron_schedule.next_after(schedule, slot, now)
+    return DueSlots(slots, cron_schedule.last(schedule, slot, now), cron_schedule.count(schedule, first, now), next)
 
 
-def admitted(options: Options, slots: Come, now: float, running: int, waiting: int) -> tuple[list[float], list[float]]:
+def admit(options: Options, slots: DueSlots, now: float, running: int, waiting: int) -> tuple[list[float], list[float]]:
     """Which slots run now, and which wait."""
     in_time = now - CRON_LATE_MS - options.jitter
     if options.missed == ALL:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from duly.clock import to_datetime, to_milliseconds
 from duly.errors import InvalidScheduleError
-from duly.model.schedule import Calendar, calendar, describe, following, parse, shown
+from duly.model.cron_schedule import Calendar, calendar, describe, following, parse, to_dict
 from tests.model.cron_model import ZONES, Asked, Clock, Comparison, Cron, Times, compare_all, expressions
 
 EXPRESSIONS = expressions(Random(1))
@@ -130,6 +130,6 @@ def test_whatever_is_no_cron_expression_is_refused_and_the_rest_goes_on(cron: st
         schedule = calendar(cron, tz)
     except InvalidScheduleError:
         return
-    assert parse(shown(schedule)) == schedule
+    assert parse(to_dict(schedule)) == schedule
     assert describe(schedule)
     assert following(schedule, after) > after

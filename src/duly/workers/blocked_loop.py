@@ -8,7 +8,7 @@ from typing import Final
 
 from duly.clock import monotonic
 from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, line_in_thread
-from duly.limits import LOOP_HELD_UP_SECONDS
+from duly.limits import LOOP_BLOCKED_SECONDS
 from duly.logs import log_of
 
 _log: Final = log_of("duly.loop")
@@ -16,14 +16,14 @@ _PAUSE_SECONDS: Final = 0.2  # from an answer of the loop to the next question
 _WAITS: Final = 10  # until it counts as held up
 
 
-class Heartbeat:
+class BlockedLoopDetector:
     """Asks the event loop again and again whether it goes on."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._of = threading.get_ident()
         self._closed = threading.Event()
-        threading.Thread(target=self._serve, name="duly-heartbeat", daemon=True).start()
+        threading.Thread(target=self._serve, name="duly-blocked-loop", daemon=True).start()
 
     def close(self) -> None:
         self._closed.set()
@@ -38,7 +38,7 @@ class Heartbeat:
             except RuntimeError:  # it was closed without closing the app
                 return
             # In several waits, so that it is asked for some time after a pause of the whole process, too.
-            went_on = any(beat.wait(LOOP_HELD_UP_SECONDS / _WAITS) for _ in range(_WAITS))
+            went_on = any(beat.wait(LOOP_BLOCKED_SECONDS / _WAITS) for _ in range(_WAITS))
             if not went_on and self._loop.is_running() and not self._closed.is_set():
                 self._tell(beat, asked)
 

@@ -31,7 +31,7 @@ from duly.limits import CRON_INTERVAL_MS_MAX, CRON_INTERVAL_MS_MIN, CRON_LATE_MS
 UTC: Final = "UTC"
 
 
-class Interval(NamedTuple):
+class FixedInterval(NamedTuple):
     """Every so many milliseconds."""
 
     ms: float
@@ -44,10 +44,10 @@ class Calendar(NamedTuple):
     tz: str = UTC
 
 
-Schedule = Interval | Calendar
+Schedule = FixedInterval | Calendar
 
 
-def interval(ms: object) -> Interval:
+def interval(ms: object) -> FixedInterval:
     """An interval. InvalidScheduleError unless it is at least a second, and at most five years."""
     if isinstance(ms, timedelta):
         ms = ms / timedelta(milliseconds=1)
@@ -59,7 +59,7 @@ def interval(ms: object) -> Interval:
             f"got an interval of {shown} ms, expected at least {CRON_INTERVAL_MS_MIN:,.0f} (CRON_INTERVAL_MS_MIN) and"
             f" at most {CRON_INTERVAL_MS_MAX:,.0f} (CRON_INTERVAL_MS_MAX), five years"
         )
-    return Interval(ms)
+    return FixedInterval(ms)
 
 
 def calendar(cron: object, tz: object = UTC) -> Calendar:
@@ -107,28 +107,28 @@ def _read(cron: str, tz: str) -> Calendar:
 
 def next_after(schedule: Schedule, slot: float, now: float) -> float:
     """The first slot after `now`, of a schedule that has had one at `slot`; both in milliseconds since 1970."""
-    if isinstance(schedule, Interval):
+    if isinstance(schedule, FixedInterval):
         behind = max(floor((now - slot) / schedule.ms), 0)
         after = slot + (behind + 1) * schedule.ms
         return after if after > now else after + schedule.ms  # what was rounded
     return following(schedule, max(slot, now))
 
 
-def set_right(schedule: Schedule, slot: float, now: float) -> float:
+def clamp(schedule: Schedule, slot: float, now: float) -> float:
     """The next slot; or an earlier one, where it is further from now than the schedule explains.
 
     A minute further is explained: clocks are set back a little now and then.
     """
     if slot <= next_after(schedule, now + CRON_LATE_MS, now + CRON_LATE_MS):
         return slot
-    if isinstance(schedule, Interval):
+    if isinstance(schedule, FixedInterval):
         return slot - (ceil((slot - now) / schedule.ms) - 1) * schedule.ms
     return following(schedule, now)
 
 
 def last(schedule: Schedule, slot: float, now: float) -> float:
     """The last slot that is not after `now`, of a schedule that has one at `slot`, which is not."""
-    if isinstance(schedule, Interval):
+    if isinstance(schedule, FixedInterval):
         return next_after(schedule, slot, now) - schedule.ms
     seconds = range(int(slot / 1000), int(now / 1000) + 1)  # slots are whole ones
     before = bisect_left(seconds, True, key=lambda second: following(schedule, second * 1000.0) > now)
@@ -137,7 +137,7 @@ def last(schedule: Schedule, slot: float, now: float) -> float:
 
 def count(schedule: Schedule, slot: float, now: float) -> int:
     """How many slots there are from one to `now`, both included. None is looked at: they may be millions."""
-    if isinstance(schedule, Interval):
+    if isinstance(schedule, FixedInterval):
         return round((next_after(schedule, slot, now) - slot) / schedule.ms)
     matches, zone = CronSim(schedule.cron, _SOME_DAY), _zone(schedule.tz)
     by_elapsed_time = _goes_by_elapsed_time(schedule)
@@ -251,7 +251,7 @@ def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[Slot]:
 
 def zone_of(schedule: Schedule) -> ZoneInfo:
     """The zone whose clock a schedule goes by; of an interval UTC."""
-    return _zone(UTC if isinstance(schedule, Interval) else schedule.tz)
+    return _zone(UTC if isinstance(schedule, FixedInterval) else schedule.tz)
 
 
 def _offset(time: datetime) -> timedelta:
@@ -266,7 +266,7 @@ def words(schedule: Schedule) -> str:
     >>> words(calendar("0 0 31 * *"))
     'At 00:00 on the 31st day of every month'
     """
-    if isinstance(schedule, Interval):
+    if isinstance(schedule, FixedInterval):
         for ms, unit in _UNITS:
             if schedule.ms % ms == 0:
                 count = int(schedule.ms // ms)
@@ -290,7 +290,7 @@ def describe(schedule: Schedule) -> str:
     >>> describe(calendar("15 7 * * 1", "Europe/Berlin"))
     'At 07:15 on Monday (Europe/Berlin)'
     """
-    return words(schedule) if isinstance(schedule, Interval) else f"{words(schedule)} ({schedule.tz})"
+    return words(schedule) if isinstance(schedule, FixedInterval) else f"{words(schedule)} ({schedule.tz})"
 
 
 def parse(data: object) -> Schedule:
@@ -307,9 +307,9 @@ def parse(data: object) -> Schedule:
     )
 
 
-def shown(schedule: Schedule) -> dict[str, Any]:
+def to_dict(schedule: Schedule) -> dict[str, Any]:
     """A schedule as `_cron_jobs` shows it, and as `parse` takes it."""
-    kind = "interval" if isinstance(schedule, Interval) else "cron"
+    kind = "interval" if isinstance(schedule, FixedInterval) else "cron"
     return {"kind": kind, **schedule._asdict()}
 
 

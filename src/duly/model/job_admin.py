@@ -31,7 +31,7 @@ _LATE_MS: Final = 1_000.0  # ids may run ahead of the time of their commit, for 
 
 _BY_STATE, _BY_NAME = JOBS.indexes
 
-Place = tuple[float, int]
+Position = tuple[float, int]
 """Where one has come to: the time for which a function was scheduled, 0 in the order of creation, and its id."""
 
 
@@ -76,7 +76,7 @@ class Selection(NamedTuple):
             and (self.newest is None or job.id <= self.newest)
         )
 
-    def ways(self) -> list[tuple[Index | None, Interval]]:
+    def index_ranges(self) -> list[tuple[Index | None, Interval]]:
         """The indexes that have all of them in order, and the part of each that does."""
         if self.state is None and self.name is None:
             return [(None, EVERYTHING)]
@@ -87,31 +87,31 @@ class Selection(NamedTuple):
         end = Cut((value,), after=True) if self.before is None else Cut((value, self.before), after=False)
         return Interval(Cut((value,), after=False), end)
 
-    def place(self, job: Job) -> Place:
+    def position(self, job: Job) -> Position:
         return 0.0 if self.state is None and self.name is None else job.scheduled_time, job.id
 
 
-async def some_of(
-    transaction: Transaction, selection: Selection, after: Place | None = None, rows: int = ROWS_AT_ONCE
-) -> tuple[list[Job], Place | None]:
-    """The first of a selection behind a place, and the place up to which these are all; None is the end.
+async def select_some(
+    transaction: Transaction, selection: Selection, after: Position | None = None, rows: int = ROWS_AT_ONCE
+) -> tuple[list[Job], Position | None]:
+    """The first of a selection behind a position, and the position up to which these are all; None is the end.
 
     Where two indexes have them, both are read, and each tells all up to where it has come. Whichever has come further
     decides where to go on: so what is rare is found soon, by its state or by its name.
     """
     found: dict[int, Job] = {}
-    places: list[Place] = []
+    positions: list[Position] = []
     ended = False
-    for index, part in selection.ways():
+    for index, part in selection.index_ranges():
         if after is not None:
             values = () if index is None else (*part.lower.values, after[0])
             part = interval_after(part, selection.descending, values, after[1])
         read = await _rows(transaction, index, part, selection.descending, rows)
         found.update((job.id, job) for job in read if selection.fits(job))
-        places += map(selection.place, read[-1:])
+        positions += map(selection.position, read[-1:])
         ended = ended or len(read) < rows
-    furthest = None if ended else (min if selection.descending else max)(places)
-    return sorted(found.values(), key=selection.place, reverse=selection.descending), furthest
+    furthest = None if ended else (min if selection.descending else max)(positions)
+    return sorted(found.values(), key=selection.position, reverse=selection.descending), furthest
 
 
 async def _rows(
@@ -122,13 +122,13 @@ async def _rows(
     return [cast("Job", row) for _, row in found]
 
 
-async def all_of(
-    database: Database, selection: Selection, wanted: int = ROWS_AT_ONCE, after: Place | None = None
+async def select_all(
+    database: Database, selection: Selection, wanted: int = ROWS_AT_ONCE, after: Position | None = None
 ) -> AsyncGenerator[Job]:
     """A selection, read as one goes; `wanted` is how many will be, as far as one knows."""
     rows = min(wanted, ROWS_AT_ONCE)
     while True:
-        found, after = await read(database, partial(some_of, selection=selection, after=after, rows=rows))
+        found, after = await read(database, partial(select_some, selection=selection, after=after, rows=rows))
         for job in found:
             yield job
         if after is None:
@@ -145,7 +145,7 @@ async def newest(transaction: Transaction) -> int:
 async def count(database: Database, selection: Selection, most: int) -> int:
     """How many there are, counted up to `most`."""
     counted = 0
-    async with aclosing(all_of(database, selection)) as found:
+    async with aclosing(select_all(database, selection)) as found:
         async for _ in found:
             counted += 1
             if counted == most:
@@ -153,29 +153,31 @@ async def count(database: Database, selection: Selection, most: int) -> int:
     return counted
 
 
-async def cancel_every(database: Database, selection: Selection) -> int:
+async def cancel_selected(database: Database, selection: Selection) -> int:
     """Cancel a selection of functions that are pending or in progress, some in each commit. Returns how many."""
-    canceled, place = 0, None
+    canceled, position = 0, None
     while True:
-        found, place = await commit(database, partial(_cancel_some, selection=selection, after=place))
+        found, position = await commit(database, partial(_cancel_some, selection=selection, after=position))
         canceled += found
-        if place is None:
+        if position is None:
             return canceled
 
 
-async def _cancel_some(transaction: Transaction, selection: Selection, after: Place | None) -> tuple[int, Place | None]:
-    found, place = await some_of(transaction, selection, after)
+async def _cancel_some(
+    transaction: Transaction, selection: Selection, after: Position | None
+) -> tuple[int, Position | None]:
+    found, position = await select_some(transaction, selection, after)
     await jobs.cancel_all(transaction, found)
-    return len(found), place
+    return len(found), position
 
 
-async def not_retried(database: Database, selection: Selection) -> list[Job]:
+async def unretried(database: Database, selection: Selection) -> list[Job]:
     """Of a selection of failed functions of one name, without arguments, those nobody has scheduled anew yet."""
-    failed = [job._replace(args="") async for job in all_of(database, selection)]
+    failed = [job._replace(args="") async for job in select_all(database, selection)]
     if not failed:
         return []
     since = min(job.completed_time or 0.0 for job in failed)
-    retried = {job.retry_of async for job in all_of(database, Selection(name=selection.name), after=(since, 0))}
+    retried = {job.retry_of async for job in select_all(database, Selection(name=selection.name), after=(since, 0))}
     return [job for job in failed if job.id not in retried]
 
 
