@@ -17,15 +17,17 @@ from typing import Any, Final, Self
 
 from duly.app import App, Subscription
 from duly.clock import ManualClock, to_datetime, to_milliseconds
+from duly.ctx.caller import Identity
+from duly.ctx.context import MutationCtx
+from duly.ctx.schedule_time import Delay, Moment, delay_ms, moment_ms
+from duly.declare.function import R
+from duly.declare.loading import Source
+from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
-from duly.functions.context import Identity, MutationCtx
-from duly.functions.define import R, Ref
-from duly.functions.modules import Source
-from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
-from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
+from duly.storage.postgres.address import has_schema, is_postgres, parse, with_schema
 from duly.values.ids import END_MS, EPOCH_MS
-from duly.workers import alarm
+from duly.workers import loop
 from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -173,14 +175,14 @@ class Harness:
         DulyError if more than `max_functions` run: functions that schedule themselves without end.
         """
         async with self._moving:
-            await self.app.executor.look_at_clock()
+            await self.app.executor.check_clock()
             await self._settle(max_functions)
 
     async def _advance_to(self, target: float) -> None:
         target = max(target, self._clock.now())
         if target > END_MS:
             raise ValueError(f"got {_shown(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
-        await self.app.executor.look_at_clock()
+        await self.app.executor.check_clock()
         while True:
             due, near = await self._settle(None), self._clock.now() + CLOCK_AHEAD_MS_MAX
             if due is not None and due <= min(target, near):
@@ -196,18 +198,18 @@ class Harness:
         """Run until nothing is due and nothing runs. Returns when the next function is due."""
         executor, ran, rounds = self.app.executor, 0, 0
         while True:
-            drained = await executor.drain()
-            ran += drained.ran
+            result = await executor.run_batch()
+            ran += result.ran
             rounds += 1
             if ran_max is not None and ran > ran_max:
                 raise _restless(f"more than {ran_max:,} functions", "max_functions")
             if rounds > HARNESS_ROUNDS_MAX:
                 raise _restless(f"more than {HARNESS_ROUNDS_MAX:,} batches of functions", "HARNESS_ROUNDS_MAX")
-            if drained.next_due is not None and drained.next_due <= self._clock.now():
+            if result.next_due is not None and result.next_due <= self._clock.now():
                 continue
             if not executor.running:
-                return drained.next_due
-            await alarm.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
+                return result.next_due
+            await loop.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
 
     # Faults.
 
@@ -234,7 +236,7 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
     """The address of the store, and what removes it, if it was made for the test."""
     if store is None:
         return temporary_store()
-    if not isinstance(store, str) or not is_postgres(store) or names_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(store, str) or not is_postgres(store) or has_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
         return store, lambda: None
     address = with_schema(store, f"duly_test_{secrets.token_hex(8)}")
     return address, partial(drop_store, address)
@@ -242,10 +244,10 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
 
 def drop_store(store: str) -> None:
     """Remove a store in PostgreSQL, with all that it holds."""
-    from duly.storage.postgres import layout  # it needs more than duly does
+    from duly.storage.postgres import migrations  # it needs more than duly does
 
     with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs
-        thread.submit(layout.drop, parse(store)).result()
+        thread.submit(migrations.drop, parse(store)).result()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from duly import MutationCtx
 from duly.app import App
 from duly.database.transaction import Transaction
-from duly.storage.engine import View
+from duly.storage.requests import View
 
 
 async def insert(ctx: MutationCtx) -> None:
@@ -40,7 +40,7 @@ async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(store: 
         await app.runner.transaction(insert)
         committed.set()
         outcome = await task
-        assert outcome.version == database.log.version
+        assert outcome.version == database.commit_log.version
         assert outcome.value is not None
         assert outcome.value[1]
 
@@ -52,7 +52,7 @@ async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(store: 
         def look() -> None:
             with app.database._engine.snapshot() as view:
                 asyncio.run_coroutine_threadsafe(app.runner.transaction(insert), loop).result(10)
-                assert "notes" not in app.database._committer.catalog_of(view).tables
+                assert "notes" not in app.database._committer.catalogs.at(view).tables
                 assert "notes" in app.database.catalog.tables
 
         await asyncio.to_thread(look)

@@ -237,7 +237,7 @@ async def test_an_action_that_takes_too_long_is_stopped_and_failed(blocking: boo
 
 
 async def test_an_action_that_gets_no_thread_in_its_time_says_who_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.functions.threads.BLOCKING_ACTIONS_MAX", 2)
+    monkeypatch.setattr("duly.run.threads.BLOCKING_ACTIONS_MAX", 2)
     release, ran = threading.Event(), list[str]()
 
     @action

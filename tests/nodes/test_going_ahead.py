@@ -67,7 +67,7 @@ async def test_functions_that_are_claimed_together_run_once_and_in_order_but_tho
         ids: list[str] = []
 
         def cancel_elsewhere() -> None:
-            if ids and not canceled and committer._flying is not None:  # pyright: ignore[reportPrivateUsage]
+            if ids and not canceled and committer._in_flight is not None:  # pyright: ignore[reportPrivateUsage]
                 canceled.append(ids[CANCELED_ELSEWHERE])
                 asyncio.run_coroutine_threadsafe(other.mutation("app:cancel", {"id": canceled[0]}), loop).result()
 
@@ -104,8 +104,8 @@ async def test_functions_that_several_batches_share_are_counted_once(store_of: C
     async with App(NOTHING, store_of("postgres"), executor=False) as app:
         await app.mutation("app:schedule_nothing")
         counts: list[int] = []
-        while (drained := await app.executor.drain()).ran:
-            counts.append(drained.ran)
+        while (result := await app.executor.run_batch()).ran:
+            counts.append(result.ran)
         assert sum(counts) == COUNT
 
 
@@ -120,10 +120,10 @@ async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_wa
         await app.mutation("app:schedule_nothing")
         monkeypatch.setattr(app.executor, "_batches_more", 4)
         monkeypatch.setattr(app.executor, "_claimed_max", COUNT)
-        app.database._committer._caution.conflicted()  # pyright: ignore[reportPrivateUsage]
+        app.database._committer._backoff.on_conflict()  # pyright: ignore[reportPrivateUsage]
 
         holding = app.database.commit(lambda batch: held.wait(60.0), is_awaited=False)  # until all of this is queued
-        draining = asyncio.create_task(app.executor.drain())
+        draining = asyncio.create_task(app.executor.run_batch())
         await asyncio.sleep(0)
         waiting = [app.mutation("app:nothing") for _ in range(calls)]
         held.set()
@@ -176,7 +176,7 @@ async def test_functions_that_are_left_to_later_batches_are_claimed_anew_after_a
         monkeypatch.setattr(app.executor, "_claimed_max", 5)
         try:
             async with asyncio.timeout(20):
-                while (await app.executor.drain()).ran:
+                while (await app.executor.run_batch()).ran:
                     pass
         finally:
             faults.disarm()

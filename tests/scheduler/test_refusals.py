@@ -25,7 +25,7 @@ from duly import (
 from duly.database.batch import Batch
 from duly.errors import StoreLostError
 from duly.model import jobs
-from duly.storage.engine import Claimed, View
+from duly.storage.requests import Claimed, View
 from duly.testing import Harness
 from tests.model.soundness import look
 
@@ -248,7 +248,7 @@ async def test_few_functions_are_claimed_at_first_and_fewer_where_the_store_is_l
             losing.setattr(engine, "begin", lose)
             for _ in range(losses):
                 with pytest.raises(StoreLostError):
-                    await app.executor.drain()
+                    await app.executor.run_batch()
         monkeypatch.setattr(jobs, "claim", note)
-        assert (await app.executor.drain()).ran == claimed
+        assert (await app.executor.run_batch()).ran == claimed
         assert set(asked) == {claimed}  # a batch may be run again

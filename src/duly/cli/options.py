@@ -64,9 +64,9 @@ store = click.option(
 )
 
 
-def shown(store: str) -> str:
+def redacted(store: str) -> str:
     """An address that may be seen: without its password, with its schema."""
     if not is_postgres(store):
         return store
     address = parse(store)
-    return with_schema(address.shown, address.schema)
+    return with_schema(address.redacted, address.schema)
