@@ -207,7 +207,7 @@ class Committer:
             return True
         catalog, as_assumed = self.catalogs.current, True
         assert pending.commit is not None
-        assert self._shared is not None
+        assert self._shared is not None  # only shared engines have a batch in flight
         try:
             try:
                 version = self._shared.await_commit()
@@ -273,7 +273,7 @@ class Committer:
 
         Also where none of its calls waits any more: then the next batch finds out.
         """
-        assert self._shared is not None
+        assert self._shared is not None  # the commits of others are never in doubt
         others = [running.calls for running in self._running if running is not pending]
         while pending.calls:
             pause(STORE_PAUSE_SECONDS)
