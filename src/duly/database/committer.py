@@ -22,7 +22,7 @@ Which thread uses what. The event loop's thread calls `submit`, `close` and the 
 | `_calls`                                         | both: see `CallQueue`            | both                  |
 | `catalogs`                                       | committer, replaced              | all, readers included |
 | `_carried` `_running` `_in_flight` `_backoff`    | committer                        | committer             |
-| `_remote`                                        | committer                        | committer             |
+| `_remote`, `ids` of the environment              | committer                        | committer             |
 | `_timeout`                                       | event loop: its end; committer   | committer             |
 | `_commit_log`, the futures of calls              | event loop, by `_deliver`        | event loop            |
 """
