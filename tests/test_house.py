@@ -107,6 +107,7 @@ def test_the_average_function_is_short() -> None:
     accept(long_average(HOUSE))
 
 
+@pytest.mark.slow
 def test_no_committed_file_names_a_place_on_one_machine() -> None:
     accept(mentions_of_elsewhere(committed_files(ROOT)))
 
