@@ -311,7 +311,7 @@ async def test_an_unexpected_error_does_not_make_a_node_deaf(
 async def test_a_node_that_could_hear_nothing_does_not_start(store: str) -> None:
     async with App(source(), store) as app:
         with pytest.raises(
-            StoreError, match=r"nothing can be heard at listen=postgresql://127\.0\.0\.1:1/duly: .*reach"
+            StoreError, match=r"no notifications can be received from listen=postgresql://127\.0\.0\.1:1/duly: .*reach"
         ):
             await App(source(), f"{store}&listen=127.0.0.1:1").__aenter__()
         [(nodes,)] = look(store, lambda ask: ask("SELECT count(*) FROM nodes WHERE state = 'live'"))
