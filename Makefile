@@ -18,7 +18,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test quick flaky check fix bench bench-postgres crash soak clean
+.PHONY: help setup demo dev test quick flaky check fix docs bench bench-postgres crash soak clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,10 @@ fix: $(READY) ## Repair what the linter and the formatter can repair
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
+docs: $(READY) ## Build the documentation into site/, strictly
+	@$(BIN)/mkdocs build --quiet --clean
+	@echo "Open site/index.html"
+
 bench: $(READY) ## Measure
 	@$(BIN)/python bench/run.py
 
@@ -63,7 +67,7 @@ flaky: $(READY) ## Run the tests RUNS=10 times beside a busy loop on each core: 
 	@$(BIN)/python -m tests.flaky --runs $(RUNS)
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml
