@@ -14,18 +14,16 @@ Blocks count from the top to the bottom: a command finds the programs above it.
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.page_shell import Shell
+
 ROOT: Final = Path(__file__).parent.parent
 LINES_MAX: Final = 250
-COMMAND_SECONDS: Final = 60
 
 _BLOCK: Final = re.compile(r"^```(python|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _PATH: Final = re.compile(r"# (\S+\.i?py)\n")
@@ -83,24 +81,13 @@ def write(program: Program, folder: Path) -> None:
     path.write_text(program.text)
 
 
-def run(command: Command, folder: Path) -> str | None:
+def run(command: Command, folder: Path, shell: Shell) -> str | None:
     """Run a command in a folder. Return what is wrong with its output, None if nothing is."""
-    # The commands of the environment of these tests come first, also where that is not activated.
-    places = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    environment = {**os.environ, "PATH": places, "HOME": str(folder), "COLUMNS": "120", "TZ": "UTC"}
-    done = subprocess.run(
-        shlex.split(command.line),
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-    )
-    if done.returncode != 0 or not fits(done.stdout, command.output):
+    code, out, err = shell.run(shlex.split(command.line), folder)
+    if code != 0 or not fits(out, command.output):
         return (
-            f"$ {command.line}\nended with {done.returncode} and printed:\n{done.stdout}\nexpected:\n{command.output}"
-            f"\nstandard error:\n{done.stderr}"
+            f"$ {command.line}\nended with {code} and printed:\n{out}\nexpected:\n{command.output}"
+            f"\nstandard error:\n{err}"
         )
     return None
 

@@ -22,7 +22,8 @@ import pytest
 import duly
 from duly import App, Limits, MutationCtx
 from duly.testing import Harness
-from tests import pages
+from tests import page_shell, pages
+from tests.page_shell import Shell
 from tests.pages import LINES_MAX, ROOT, Command, Fragment, Program, blocks, programs, read
 
 PAGES: Final = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
@@ -76,18 +77,24 @@ def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    with page_shell.opened() as opened:
+        yield opened
+
+
 # All pages.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
-def test_the_sessions_of_a_page_print_what_it_says(page: str, tmp_path: Path) -> None:
+def test_the_sessions_of_a_page_print_what_it_says(page: str, tmp_path: Path, shell: Shell) -> None:
     for block in blocks(read(page)):
         match block:
             case Program():
                 pages.write(block, tmp_path)
             case Command():
-                wrong = pages.run(block, tmp_path)
+                wrong = pages.run(block, tmp_path, shell)
                 assert wrong is None, f"{page}:\n{wrong}"
             case Fragment():
                 pages.compiles(block)
@@ -168,11 +175,11 @@ def test_a_session_is_compared_with_what_is_printed(printed: str, expected: str,
     assert pages.fits(printed, expected) is is_as_said
 
 
-def test_a_command_that_fails_or_prints_something_else_is_reported(tmp_path: Path) -> None:
+def test_a_command_that_fails_or_prints_something_else_is_reported(tmp_path: Path, shell: Shell) -> None:
     (tmp_path / "main.py").write_text("print('tea')")
-    assert pages.run(Command("python main.py", "tea\n"), tmp_path) is None
-    assert "expected:\ncoffee" in (pages.run(Command("python main.py", "coffee\n"), tmp_path) or "")
-    assert "ended with 2" in (pages.run(Command("python nothing.py", ""), tmp_path) or "")
+    assert pages.run(Command("python main.py", "tea\n"), tmp_path, shell) is None
+    assert "expected:\ncoffee" in (pages.run(Command("python main.py", "coffee\n"), tmp_path, shell) or "")
+    assert "ended with 1" in (pages.run(Command("python nothing.py", ""), tmp_path, shell) or "")
 
 
 def test_the_blocks_of_a_page_are_told_apart() -> None:
