@@ -288,6 +288,7 @@ class App:
 
     @property
     def is_open(self) -> bool:
+        """Whether the app is open: between `async with` and its end."""
         return self._open is not None
 
     @property

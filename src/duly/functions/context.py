@@ -102,6 +102,7 @@ class _Ctx:
 
     @property
     def auth(self) -> Auth:
+        """The identity of the caller: `await ctx.auth.get_user_identity()`."""
         return Auth(self._caller.identity)
 
     @property
@@ -180,6 +181,7 @@ class QueryCtx(_Ctx):
 
     @property
     def log(self) -> logging.Logger:
+        """A logger whose lines belong to this call: `ctx.log.info("charged %s", order_id)`."""
         log = super().log
         log.disabled = self.transaction.is_rehearsal
         return log
@@ -330,10 +332,15 @@ class SyncActionCtx:
         self._ctx = ctx
         self._threads = threads
         self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
+        """The identity of the caller: `ctx.auth.get_user_identity()`."""
         self.scheduler = SyncScheduler(ctx.scheduler, threads)
+        """Schedules functions; each call is committed at once and stays when the action fails."""
         self.random = ctx.random
+        """A source of randomness that belongs to this call."""
         self.log = ctx.log
+        """A logger whose lines belong to this call."""
         self.scheduled_function_id = ctx.scheduled_function_id
+        """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result.
