@@ -22,12 +22,14 @@ HOUSE = ROOT / "src" / "duly"
 # The front door, `duly` itself, imports whatever it likes and is open to the floors above the app.
 FRONT_DOOR = "__init__"
 FLOORS = (
-    {"errors", "limits", "faults", "logs", "keywords"},
+    {"errors", "limits", "faults", "logs", "hints"},
     {"clock", "values"},
     {"storage"},
     {"database"},
     {"model"},
-    {"functions"},
+    {"declare"},
+    {"ctx"},
+    {"run", "decorators"},
     {"workers", "sync"},
     {"app", FRONT_DOOR},
     {"dashboard", "server"},
@@ -120,7 +122,7 @@ def test_all_is_exactly_what_is_public() -> None:
         ("wrong_imports", "values/ids.py", "if TYPE_CHECKING:\n    import duly.app"),
         ("wrong_imports", "model/jobs.py", "def late():\n    import duly.app"),
         ("wrong_imports", "model/jobs.py", "from duly import query"),
-        ("wrong_imports", "workers/alarm.py", "from duly import sync"),
+        ("wrong_imports", "workers/loop.py", "from duly import sync"),
         ("sql_outside_storage", "model/jobs.py", "DUE = 'SELECT id FROM jobs'"),
         ("sql_outside_storage", "model/jobs.py", "DUE = f'select {columns}\\nfrom {table}'"),
         ("sql_outside_storage", "model/jobs.sql", ""),
@@ -185,7 +187,7 @@ def build_house(folder: Path) -> Path:
     """A small house in which all is well."""
     sources = {
         "__init__.py": "from duly.app import App",
-        "app.py": "import duly.workers, duly.functions",
+        "app.py": "import duly.workers, duly.run",
         "clock.py": "import time\nfrom duly.limits import A\nnow = datetime.now(UTC)",
         "cli/__init__.py": "from duly import App\nfrom duly.server import http",
         "__main__.py": "from duly.cli import main",
@@ -194,7 +196,7 @@ def build_house(folder: Path) -> Path:
         "storage/sqlite.py": "import apsw\nREAD = 'SELECT value FROM rows'",
         "storage/schema.sql": "CREATE TABLE rows (key BLOB)",
         "model/jobs.py": "'Select one from many.'",
-        "workers/alarm.py": "def wait():\n    '''" + "\n" * 60 + "'''\n    from ..database import log",
+        "workers/loop.py": "def wait():\n    '''" + "\n" * 60 + "'''\n    from ..database import log",
         "sync/session.py": "from duly.values import ids",
         "server/http.py": "import socket",
         "dashboard/jobs.py": "from duly import query",

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from duly import ActionCtx, MutationCtx, QueryCtx, cron_jobs, internal_action, internal_mutation, mutation, query
-from duly.functions.cron_jobs import CronJobs
+from duly.declare.cron_jobs import CronJobs
 from duly.testing import Harness
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -134,7 +134,7 @@ class Deployed:
         """Let time pass and do what falls due, without waiting for the actions that run to end."""
         clock = self.t._clock  # pyright: ignore[reportPrivateUsage]
         end = clock.now() + seconds * 1000
-        while (due := (await self.t.app.executor.drain()).next_due) is not None and due <= end:
+        while (due := (await self.t.app.executor.run_batch()).next_due) is not None and due <= end:
             clock.set(max(due, clock.now()))
         clock.set(end)
 
