@@ -10,7 +10,7 @@ from duly.ctx.db.query import Query
 from duly.ctx.db.query_plan import QueryPlan
 from duly.errors import InvalidIdError, QueryError
 from duly.hints import name_hint
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Row
+from duly.storage.rows import JOBS, SYSTEM_TABLES, Row
 from duly.values.annotations import Id
 from duly.values.checks import show
 from duly.values.documents import D, M
