@@ -54,6 +54,7 @@ ELSEWHERE: Final = {
 NO_LIMITS: Final = {"PYTHON_CONFIGURE_OPTS"}
 
 LONG: Final = {"docs/architecture.md", "docs/benchmarks.md"}
+"""Pages for which others set the length."""
 
 
 def folder_of(page: str, folder: Path) -> Path:

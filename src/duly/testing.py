@@ -120,7 +120,7 @@ class Harness:
         return self.app.subscribe(ref, args)
 
     def with_identity(self, identity: Identity) -> _As:
-        """The same calls as somebody: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
+        """The same calls under an identity: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
         return _As(self, identity)
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[R]]) -> R:
@@ -159,7 +159,7 @@ class Harness:
         """Move the clock by a timedelta or by milliseconds, and run what falls due on the way, in order.
 
         Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest. Of several
-        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot tell.
+        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot hold.
         """
         delay = delay_ms(delta)
         async with self._moving:

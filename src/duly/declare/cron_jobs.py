@@ -60,8 +60,8 @@ class CronJobs:
         crons.daily("report", {"hour_utc": 7, "minute_utc": 30}, internal.reports.send, {"to": "ada"}, jitter=60_000)
         crons.cron("wake up", "0 7 * * 1-5", internal.bells.ring, tz="Europe/Berlin")
 
-    A cron is known by its identifier: redeploying the same one does not reset its clock. InvalidScheduleError tells of
-    everything that is wrong with a definition, where it stands.
+    A cron is known by its identifier: redeploying the same one does not reset its clock. InvalidScheduleError names
+    what is wrong with a definition, at its line.
     """
 
     def __init__(self) -> None:

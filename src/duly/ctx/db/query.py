@@ -153,7 +153,7 @@ class Query(Generic[M]):
             open = await ctx.db.query("orders").with_index("by_status", lambda q: q.eq("status", "open")).count()
 
         Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
-        do not: who counts more than `documents_read_max` keeps a counter in a document.
+        do not: to count more than `documents_read_max`, keep a counter in a document.
         """
         return await self._plan.number()
 
