@@ -50,7 +50,7 @@ _log: Final = log_of("duly.run")
 
 @dataclass(frozen=True)
 class Stats:
-    """What the executors of a store do. Times are float milliseconds."""
+    """The state of the executors of a store. Times are float milliseconds."""
 
     due: int
     """Scheduled functions whose time has come and that have not started."""
@@ -61,7 +61,7 @@ class Stats:
     lag_ms: float
     """How late the oldest is by now."""
     paused_since: float | None
-    """Since when nothing is started, because somebody paused the executor; None when it is not paused."""
+    """Since when no scheduled function starts, because of a pause; None when there is no pause."""
 
 
 DEFAULT_STORE: Final = "sqlite:///.duly/data.db"
@@ -72,10 +72,10 @@ class App:
 
     `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
-    functions but runs none. With `development=True` clients learn the text of errors, and each mutation runs twice:
-    what its two runs do not write alike is reported in the log `duly.run`, and who holds up the event loop in
-    `duly.loop`. `limits` are those of `duly.limits`. A process that owns the SQLite file is waited for until it has
-    closed it, if it is closing, and `wait_for_owner` seconds if not; the log `duly.store` says for whom.
+    functions but runs none. With `development=True` clients see the text of errors, and each mutation runs twice: a
+    difference between what its two runs write is logged in `duly.run`, and a line that blocks the event loop in
+    `duly.loop`. `limits` are those of `duly.limits`. If another process owns the SQLite file, the app waits until that
+    has closed it, if it is closing, else for `wait_for_owner` seconds; the log `duly.store` says for which process.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -153,11 +153,11 @@ class App:
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Start nothing more, let the actions that run end, commit what is queued, close the store.
 
-        Actions that still run after `grace_seconds` are interrupted; that is recorded of those that were scheduled, and
-        raised where others were called. If this is cancelled, they are at once.
+        Actions that still run after `grace_seconds` are interrupted. A scheduled one is recorded as failed; the caller
+        of another one gets a FunctionError. If this call is cancelled, they are interrupted at once.
 
-        Where the event loop that opened the app is closed, another one may free the store by this: what ran there
-        counts as interrupted.
+        If the event loop that opened the app is closed, this frees the store from another loop: what ran there counts
+        as interrupted.
         """
         if self._open is not None:
             opened = self._taken()
@@ -204,8 +204,8 @@ class App:
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...
 
-        It ends when the app is closed. Values that come and go while nobody waits are left out. What the query
-        raises is raised here; iterating again waits until that may have changed.
+        It ends when the app is closed. Values that are replaced before the next iteration are left out. An error of the
+        query is raised here; iterating again waits until what the query read has changed.
         """
         self._find(ref, QUERY)  # what is no query is told here
         return Subscription(self, ref, args, identity)
@@ -225,7 +225,7 @@ class App:
     # Operating.
 
     async def stats(self) -> Stats:
-        """How far behind the executors of the store are, and what they do."""
+        """Return how late the executors of the store are, and what they run."""
 
         async def unit(transaction: Transaction) -> Stats:
             now = transaction.now
@@ -236,18 +236,18 @@ class App:
         return await job_admin.read(self.database, unit)
 
     async def pause(self) -> None:
-        """Have no process that shares the store start a scheduled function, until `resume`; what runs goes on.
+        """Start no scheduled function until `resume`, in any process that shares the store; what runs goes on.
 
-        It outlasts the end of this process.
+        The pause outlasts this process.
         """
         await self.runner.commit(executor_pause.pause)
 
     async def resume(self) -> None:
-        """Have what has become due meanwhile start, in its order, and whatever becomes due from now on."""
+        """End a pause: what has become due meanwhile starts, in its order, and then what becomes due from now on."""
         await self.runner.commit(executor_pause.resume)
 
     async def retry(self, id: str) -> str:
-        """Schedule the function and the arguments of a scheduled function that has failed anew, to run now.
+        """Schedule a failed function again, with the same arguments, to run now.
 
         Returns the id of the new one, whose `retryOf` is the failed one. InvalidScheduleError if it has not failed.
         """
@@ -255,7 +255,7 @@ class App:
         return self.runner.job_id(await self.runner.commit(partial(jobs.retry, id=number)))
 
     async def reload(self) -> Registry:
-        """Load the modules anew and apply their schema and their crons, while calls go on by the old ones.
+        """Load the modules again and apply their schema and their crons, while calls go on by the old ones.
 
         All stays as it is if the new modules do not load (LoadError), if a document does not fit their schema
         (SchemaValidationError), or if a cron was registered at run time under the name of one of theirs
@@ -281,10 +281,10 @@ class App:
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
-        """What a remote client learns of an error; the log `duly.run` has all of it, under the same request id.
+        """Return what a remote client sees of an error; the log `duly.run` has all of it, under the same request id.
 
-        An AppError keeps its data; of any other error a client learns its text in development, and in production
-        nothing but that there was one.
+        An AppError keeps its data. Of any other error a client sees the text in development, and in production only
+        that there was one.
         """
         request_id = f"{self._random.getrandbits(64):016x}"
         if not isinstance(error, AppError):
@@ -296,6 +296,7 @@ class App:
 
     @property
     def is_open(self) -> bool:
+        """Whether the app is open: between `async with` and its end."""
         return self._open is not None
 
     @property

@@ -51,7 +51,7 @@ class DulyError(Exception):
 
 
 class AppError(DulyError):
-    """An error that an application raises on purpose, with data for whoever called.
+    """An error that an application raises on purpose, with data for its caller.
 
     `data` is any value a document may hold; it reaches remote clients, in production too, while the text of
     other exceptions does not.

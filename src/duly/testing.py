@@ -104,19 +104,23 @@ class Harness:
     # Calls.
 
     async def query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query and return its value, as `App.query` does."""
         return await self.app.query(ref, args)
 
     async def mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation and return its value, as `App.mutation` does. What it schedules waits for `advance`."""
         return await self.app.mutation(ref, args)
 
     async def action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run an action here and now and return its value, as `App.action` does."""
         return await self.app.action(ref, args)
 
     def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
+        """The values of a query, now and whenever they change, as `App.subscribe` gives them."""
         return self.app.subscribe(ref, args)
 
     def with_identity(self, identity: Identity) -> _As:
-        """The same calls as somebody: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
+        """The same calls under an identity: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
         return _As(self, identity)
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[R]]) -> R:
@@ -155,7 +159,7 @@ class Harness:
         """Move the clock by a timedelta or by milliseconds, and run what falls due on the way, in order.
 
         Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest. Of several
-        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot tell.
+        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot hold.
         """
         delay = delay_ms(delta)
         async with self._moving:
