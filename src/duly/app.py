@@ -30,7 +30,7 @@ from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_pause, job_admin, jobs
-from duly.model.schema_change import apply_schema
+from duly.model.schema_change import Deploy, apply_schema
 from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
 from duly.workers import loop
@@ -127,8 +127,7 @@ class App:
             self._new_engine(), self._clock, self._limits, self._random, self._wait_for_owner
         )
         try:
-            mark, crons = registry.mark, registry.checked_crons(database, self.development)
-            await apply_schema(database, registry.schema, mark=mark, takes_over=self.development, declared=crons)
+            await apply_schema(database, self._deploy_of(registry, database, takes_over=self.development))
             runner = Runner(database, registry, self._clock, self.development, chance)
             executor = Executor(database, runner, self._limits.actions_running_max, self._random)
             await executor.recover()
@@ -141,6 +140,10 @@ class App:
         return OpenApp(
             database, runner, executor, workers, self._clock, BlockedLoopDetector() if self.development else None
         )
+
+    def _deploy_of(self, registry: Registry, database: Database, takes_over: bool) -> Deploy:
+        crons = registry.checked_crons(database, self.development)
+        return Deploy(registry.schema, registry.mark, takes_over, crons)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -261,13 +264,8 @@ class App:
             before = opened.runner.registry
             try:
                 # In one go, for what is due in between must not be run by old code under the new schema.
-                await apply_schema(
-                    opened.database,
-                    registry.schema,
-                    lambda: opened.runner.use(registry),
-                    registry.mark,
-                    declared=registry.checked_crons(opened.database, self.development),
-                )
+                deploy = self._deploy_of(registry, opened.database, takes_over=True)
+                await apply_schema(opened.database, deploy, on_active=lambda: opened.runner.use(registry))
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
