@@ -29,6 +29,7 @@ FLOORS = (
     {"model"},
     {"functions"},
     {"workers", "sync"},
+    {"subscription"},
     {"app", FRONT_DOOR},
     {"dashboard", "server"},
     {"testing", "cli"},

@@ -15,7 +15,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
-from duly.app import App, Subscription
+from duly.app import App
 from duly.clock import ManualClock, to_datetime, to_milliseconds
 from duly.errors import DulyError, StoreError
 from duly.functions.context import Identity, MutationCtx
@@ -24,8 +24,9 @@ from duly.functions.modules import Source
 from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
 from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
+from duly.subscription import Subscription
 from duly.values.ids import END_MS, EPOCH_MS
-from duly.workers import loop
+from duly.workers.loop import first_done
 from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -207,7 +208,7 @@ class Harness:
                 continue
             if not executor.running:
                 return result.next_due
-            await loop.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
+            await first_done((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
 
     # Faults.
 

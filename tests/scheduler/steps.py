@@ -529,7 +529,7 @@ class Program:
         with pytest.MonkeyPatch.context() as patch:
             # How much of what is due goes into one commit depends on the machine, and with it who is first where a
             # mutation waits among the actions, because it was one. Here it is all that is due.
-            patch.setattr("duly.workers.executor._BATCH_SIZE_MIN", DUE_BATCH_MAX)
+            patch.setattr("duly.workers.claim_size._SIZE_MIN", DUE_BATCH_MAX)
             patch.setattr("duly.database.batch.BATCH_SECONDS_MAX", float("inf"))
             patch.setattr(logging.getLogger("duly.run"), "disabled", True)  # much fails, on purpose
             if IN_MEMORY.is_dir():  # no power is cut here
