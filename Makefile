@@ -1,4 +1,4 @@
-# `make` alone says what there is. All of it happens in .venv, which the first command creates.
+# `make` alone lists the targets by the groups below. All of them work in .venv, which the first command creates.
 
 PYTHON ?= python3
 ENGINE ?= sqlite
@@ -18,12 +18,40 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test quick flaky check fix bench bench-postgres crash soak clean
+.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@ / { group = "\n" substr($$0, 5) "\n" } \
+		/^[a-z-]+:.*## / { printf "%s  make %-14s %s\n", group, $$1, $$2; group = "" }' Makefile
+
+##@ Everyday
 
 setup: $(READY) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
+
+quick: $(READY) ## Run the tests of logic, in a minute: no processes, SQLite only
+	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash" -k "not postgres"
+
+test: $(READY) ## Run the tests
+	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
+
+check: $(READY) ## Lint, check the format and check the types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/mypy
+
+fix: $(READY) ## Repair what the linter and the formatter can repair
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+hooks: $(READY) ## Have git check each commit, as .pre-commit-config.yaml says
+	@$(BIN)/pre-commit install
+
+clean: ## Remove .venv and everything that was generated
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ Examples
 
 demo: $(READY) ## Run the example shop and watch its orders go by
 	@$(BIN)/python examples/orders/demo.py
@@ -31,26 +59,15 @@ demo: $(READY) ## Run the example shop and watch its orders go by
 dev: $(READY) ## Serve the example shop, reloading on every change
 	@$(BIN)/duly dev examples/orders/backend
 
-test: $(READY) ## Run the tests
-	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
-
-quick: $(READY) ## Run the tests of logic, in a minute: no processes, SQLite only
-	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash" -k "not postgres"
-
-check: $(READY) ## Lint, check the format and check the types
-	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check
-	@$(BIN)/pyright
-
-fix: $(READY) ## Repair what the linter and the formatter can repair
-	@$(BIN)/ruff check --fix
-	@$(BIN)/ruff format
+##@ Measure
 
 bench: $(READY) ## Measure
 	@$(BIN)/python bench/run.py
 
 bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on the same server
 	@$(BIN)/python bench/postgres.py
+
+##@ Hunt for defects
 
 crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; three nodes: ENGINE=postgres)
 	@$(BIN)/python -m tests.crash --engine $(ENGINE) --kills $(KILLS) --seed $(SEED)
@@ -62,9 +79,9 @@ soak: $(READY) ## Play random lives of the scheduler (COUNT=50000), compare next
 flaky: $(READY) ## Run the tests RUNS=10 times beside a busy loop on each core: none may fail by chance
 	@$(BIN)/python -m tests.flaky --runs $(RUNS)
 
-clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+##@ Documentation
+
+# What the targets need.
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

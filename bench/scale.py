@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from bench import stores as files
 from bench.report import lined_up
 from duly import App, Id, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
-from duly.functions.queries import Query
+from duly.ctx.db.query import Query
 from duly.values.keys import encode
 
 SMALL = 10_000

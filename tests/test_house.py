@@ -22,12 +22,14 @@ HOUSE = ROOT / "src" / "duly"
 # The front door, `duly` itself, imports whatever it likes and is open to the floors above the app.
 FRONT_DOOR = "__init__"
 FLOORS = (
-    {"errors", "limits", "faults", "logs", "keywords"},
+    {"errors", "limits", "faults", "logs", "hints"},
     {"clock", "values"},
     {"storage"},
     {"database"},
     {"model"},
-    {"functions"},
+    {"declare"},
+    {"ctx"},
+    {"run", "decorators"},
     {"workers", "sync"},
     {"subscription"},
     {"app", FRONT_DOOR},
@@ -186,7 +188,7 @@ def build_house(folder: Path) -> Path:
     """A small house in which all is well."""
     sources = {
         "__init__.py": "from duly.app import App",
-        "app.py": "import duly.workers, duly.functions",
+        "app.py": "import duly.workers, duly.run",
         "clock.py": "import time\nfrom duly.limits import A\nnow = datetime.now(UTC)",
         "cli/__init__.py": "from duly import App\nfrom duly.server import http",
         "__main__.py": "from duly.cli import main",

@@ -6,6 +6,13 @@ jobs it schedules are one commit.
 """
 
 from duly.app import App
+from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
+from duly.ctx.crons import crons
+from duly.ctx.db.pagination import Page, PaginationOpts
+from duly.ctx.sync_context import SyncActionCtx
+from duly.declare.cron_jobs import cron_jobs
+from duly.declare.references import api, internal
+from duly.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from duly.errors import (
     AlreadyCompletedError,
     AppError,
@@ -27,20 +34,6 @@ from duly.errors import (
     StoreLostError,
     ValidationError,
 )
-from duly.functions.context import ActionCtx, MutationCtx, QueryCtx, SyncActionCtx
-from duly.functions.cron_jobs import cron_jobs
-from duly.functions.crons import crons
-from duly.functions.define import (
-    action,
-    api,
-    internal,
-    internal_action,
-    internal_mutation,
-    internal_query,
-    mutation,
-    query,
-)
-from duly.functions.pages import Page, PaginationOpts
 from duly.limits import Limits
 from duly.values.annotations import Id
 from duly.values.documents import id_of

@@ -12,21 +12,24 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 from duly.clock import Clock, SystemClock
-from duly.database.asking import ask
+from duly.ctx.caller import Caller, Identity
+from duly.ctx.scheduler import job_number
 from duly.database.database import Database
+from duly.database.driver.trampoline import ask
 from duly.database.transaction import Transaction
+from duly.declare.function import ACTION, MUTATION, QUERY, R
+from duly.declare.loading import Source
+from duly.declare.references import Ref
+from duly.declare.registered import RegisteredFunction
+from duly.declare.registry import Registry
 from duly.errors import AppError, LoadError, StoreError
-from duly.functions.context import Caller, Identity
-from duly.functions.define import ACTION, MUTATION, QUERY, R, Ref
-from duly.functions.failure import ClientError, describe, for_client
-from duly.functions.modules import Source
-from duly.functions.registry import Registered, Registry
-from duly.functions.runner import Runner
-from duly.functions.scheduling import job_number
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
 from duly.model import executor_pause, job_admin, jobs
 from duly.model.schema_change import Deploy, apply_schema
+from duly.run.failure import ClientError, describe, for_client
+from duly.run.job_runner import JobRunner
+from duly.run.runner import Runner
 from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
 from duly.subscription import Subscription
@@ -126,7 +129,7 @@ class App:
         try:
             await apply_schema(database, self._deploy_of(registry, database, takes_over=self.development))
             runner = Runner(database, registry, self._clock, self.development, rng)
-            executor = Executor(database, runner, self._limits.actions_running_max, self._random)
+            executor = Executor(database, JobRunner(runner), self._limits.actions_running_max, self._random)
             await executor.recover()
         except BaseException:
             await database.close()
@@ -183,15 +186,18 @@ class App:
 
     async def query(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a query on the newest snapshot and return its value."""
-        return await self.runner.query(self._find(ref, QUERY), args, Caller(identity))
+        result: R = await self.runner.query(self._find(ref, QUERY), args, Caller(identity))
+        return result
 
     async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
-        return await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
+        result: R = await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
+        return result
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run an action here and now, and return its value. FunctionError if the app is closed before it ends."""
-        return await self._call_action(self._find(ref, ACTION), args, Caller(identity))
+        result: R = await self._call_action(self._find(ref, ACTION), args, Caller(identity))
+        return result
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
         """The values of a query, now and whenever they change.
@@ -206,14 +212,14 @@ class App:
 
     async def run(self, ref: Any, args: Args | None = None) -> Any:
         """Run a function of any kind, as the command line does. Return a plain value, as remote clients get."""
-        function, caller = self.runner.registry.find(ref), Caller(gets_plain=True)
+        function, caller = self.runner.registry.find(ref), Caller(wants_plain=True)
         if function.kind == QUERY:
             return await self.runner.query(function, args, caller)
         if function.kind == MUTATION:
             return await self.runner.mutation(function, args, caller)
         return await self._call_action(function, args, caller)
 
-    async def _call_action(self, function: Registered, args: Args | None, caller: Caller) -> Any:
+    async def _call_action(self, function: RegisteredFunction, args: Args | None, caller: Caller) -> Any:
         return await self.executor.called_actions.run(function.name, self.runner.action(function, args, caller))
 
     # Administration.
@@ -257,7 +263,7 @@ class App:
         """
         opened = self._opened
         async with opened.reloading:
-            registry = Registry.load(self._source, self._limits, anew=True)
+            registry = Registry.load(self._source, self._limits, reload=True)
             before = opened.runner.registry
             try:
                 # In the commit itself: what is due must not be run by old code under the new schema.
@@ -266,7 +272,7 @@ class App:
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
-                opened.database.log.wake_all()  # the results of subscriptions may depend on the code
+                opened.database.commit_log.wake_all()  # the results of subscriptions may depend on the code
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
@@ -280,7 +286,7 @@ class App:
             _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
 
-    def _find(self, ref: Any, kind: str) -> Registered:
+    def _find(self, ref: Any, kind: str) -> RegisteredFunction:
         return self.runner.registry.find(ref, (kind,))
 
     @property

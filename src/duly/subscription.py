@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, cast
 
-from duly.database.database import Read
-from duly.database.log import Watch
-from duly.database.reads import ReadSet
+from duly.ctx.caller import Caller, Identity
+from duly.database.commit_log import Watch
+from duly.database.database import QueryOutcome
+from duly.database.read_set import ReadSet
+from duly.declare.function import QUERY, R
+from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
-from duly.functions.context import Caller, Identity
-from duly.functions.define import QUERY, R, Ref
 from duly.workers.open_app import OpenApp
 
 
@@ -42,14 +43,13 @@ class Subscription(Generic[R]):
                 raise outcome.error
             if text != self._last_text:
                 self._last_text = text
-                value: Any = outcome.value
-                return value
+                return cast("R", outcome.value)
 
-    async def _read(self) -> tuple[Read[Any], str | None]:
+    async def _read(self) -> tuple[QueryOutcome[Any], str | None]:
         """Run the query, and watch what it has read. Return its outcome, and its value as JSON."""
         self._opened.check_loop()
         database, runner = self._opened.database, self._opened.runner
-        reads, version, text = ReadSet(), database.log.version, None
+        reads, version, text = ReadSet(), database.commit_log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))  # each time: the application may have been reloaded
             outcome = await runner.read(function, self._args, self._caller)
@@ -59,8 +59,8 @@ class Subscription(Generic[R]):
             self._watch = None  # the next iteration tries the store again at once
             raise
         except DulyError as error:  # the query did not begin, and only other code can change that
-            outcome = Read[Any](None, error, reads, version)
-        self._watch = database.changed(reads, version)
+            outcome = QueryOutcome[Any](None, error, reads, version)
+        self._watch = database.watch(reads, version)
         if not self._opened.is_open:
             self._watch.cancel()  # the app was closed during the read, so nothing would wake this
         return outcome, text

@@ -17,11 +17,13 @@ from typing import Any, Final, Self
 
 from duly.app import App
 from duly.clock import ManualClock, to_datetime, to_milliseconds
+from duly.ctx.caller import Identity
+from duly.ctx.context import MutationCtx
+from duly.ctx.schedule_time import Delay, Moment, delay_ms, moment_ms
+from duly.declare.function import R
+from duly.declare.loading import Source
+from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
-from duly.functions.context import Identity, MutationCtx
-from duly.functions.define import R, Ref
-from duly.functions.modules import Source
-from duly.functions.scheduling import Delay, Moment, delay_ms, moment_ms
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
 from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
 from duly.subscription import Subscription

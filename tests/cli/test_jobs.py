@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from duly import ActionCtx, App, Id, MutationCtx, internal_action, internal_mutation, mutation
 from duly.cli import main
-from duly.functions.scheduling import job_number
+from duly.ctx.scheduler import job_number
 from duly.model import jobs as model
 from duly.model.job_admin import SEARCHED_MAX
 from duly.storage.engine import JOBS, Job

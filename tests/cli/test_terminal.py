@@ -11,8 +11,8 @@ import pytest
 
 from duly import ActionCtx, MutationCtx, action, crons, internal_mutation, mutation, query
 from duly.cli.terminal import print_runs
-from duly.functions.call_log import APP_LOG
-from duly.functions.context import QueryCtx
+from duly.ctx.call_log import APP_LOG
+from duly.ctx.context import QueryCtx
 from duly.testing import Harness
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from duly import AlreadyCompletedError, App, AppError, InvalidScheduleError, LimitError, StoreError, faults
 from duly.database.transaction import Transaction
-from duly.functions.define import MUTATION
+from duly.declare.function import MUTATION
 from duly.limits import RETENTION_MS
 from duly.model.job_state import SUCCESS
 from duly.storage.engine import JOBS, Job

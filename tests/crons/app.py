@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from duly import ActionCtx, MutationCtx, QueryCtx, cron_jobs, internal_action, internal_mutation, mutation, query
-from duly.functions.cron_jobs import CronJobs
+from duly.declare.cron_jobs import CronJobs
 from duly.testing import Harness
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

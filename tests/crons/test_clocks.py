@@ -13,7 +13,7 @@ import pytest
 
 from duly import App, MutationCtx, QueryCtx, StoreError, crons, mutation, query
 from duly.clock import SystemClock
-from duly.functions.cron_jobs import CronJobs
+from duly.declare.cron_jobs import CronJobs
 from duly.model import jobs
 from duly.storage.engine import CRONS
 from tests.crons.app import OWN, Deployed, calendar, functions_of, interval, seconds

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from duly import InvalidScheduleError, LoadError, cron_jobs, crons, internal_mutation
-from duly.functions.registry import Registry
+from duly.declare.registry import Registry
 from tests.crons.app import OWN, Deployed, calendar, interval, look, note
 
 on_each_engine = pytest.mark.usefixtures("engine")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from duly import InvalidScheduleError, cron_jobs, crons, define_schema, define_table, v
-from duly.functions.cron_jobs import CronJobs
+from duly.declare.cron_jobs import CronJobs
 from tests.crons.app import OWN, Deployed, calendar, interval, look, seconds
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -20,7 +20,7 @@ from duly import (
     mutation,
     query,
 )
-from duly.functions.cron_jobs import CronJobs
+from duly.declare.cron_jobs import CronJobs
 from duly.model import crons as model
 from duly.model.jobs import INTERRUPTED
 from duly.storage.engine import CRONS, JOBS, Job

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from duly import ActionCtx, App, MutationCtx, QueryCtx, action, crons, mutation, query
-from duly.functions.context import SyncActionCtx
-from duly.functions.failure import describe
+from duly.ctx.sync_context import SyncActionCtx
 from duly.limits import ERROR_TEXT_LENGTH_MAX
+from duly.run.failure import describe
 from duly.testing import Harness
 
 

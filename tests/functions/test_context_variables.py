@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from duly import ActionCtx, App, MutationCtx, QueryCtx, action, mutation, query
-from duly.functions.context import SyncActionCtx
+from duly.ctx.sync_context import SyncActionCtx
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from duly import UNSET, LimitError, Limits, MutationCtx, QueryCtx, QueryError, define_schema, define_table, query, v
-from duly.functions.queries import Query
+from duly.ctx.db.query import Query
 from duly.testing import Harness
 from duly.values import value
 
@@ -122,7 +122,7 @@ async def test_no_document_is_decoded_for_a_count_without_a_filter(monkeypatch: 
             decoded.append(text)
             return value.loads(text)
 
-        for module in ("duly.functions.access", "duly.database.catalog"):
+        for module in ("duly.ctx.db.document_mapper", "duly.database.indexes.row_keys"):
             monkeypatch.setattr(f"{module}.loads", loads)
         assert await t.query(open_orders) == 300
         assert decoded == []

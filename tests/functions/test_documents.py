@@ -25,7 +25,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.ranges import IndexRange
+from duly.ctx.db.index_range import IndexRange
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -23,7 +23,7 @@ from duly import (
     mutation,
     query,
 )
-from duly.functions.context import SyncActionCtx
+from duly.ctx.sync_context import SyncActionCtx
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

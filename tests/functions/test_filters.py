@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duly.ctx.db.filters import Expression, Filters, predicate
 from duly.errors import LimitError, QueryError
-from duly.functions.filters import Expression, Filters, predicate
 from duly.limits import FILTER_OPERATORS_MAX
 from duly.values.checks import show
 from duly.values.value import INT_MAX, INT_MIN, UNSET

@@ -121,10 +121,31 @@ async def test_an_iteration_that_is_left_has_read_no_further() -> None:
         ids = await with_notes(t, *range(20))
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:first_three"), None)
         assert outcome.value == [0, 1, 2]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         await t.transaction(lambda ctx: ctx.db.patch(ids[3], {"seen": True}))
         assert not watch.done()
         await t.transaction(lambda ctx: ctx.db.insert("notes", {"rank": 1.5}))
+        assert watch.done()
+
+
+@pytest.mark.parametrize("descending", [False, True])
+async def test_an_iteration_that_is_left_early_has_read_no_further_though_it_has_looked_at_the_end(
+    descending: bool,
+) -> None:
+    @query
+    async def first(ctx: QueryCtx) -> int | None:
+        async for note in ctx.db.query("notes").with_index("by_rank").order("desc" if descending else "asc"):
+            return note["rank"]
+        return None
+
+    async with Harness({"app": SimpleNamespace(first=first), "schema": SCHEMA}) as t:
+        await with_notes(t, 1, 2, 3)
+        outcome = await t.app.runner.read(t.app.runner.registry.find("app:first"), None)
+        assert outcome.value == (3 if descending else 1)
+        watch = t.app.database.changed(outcome.reads, outcome.version)
+        await with_notes(t, *((0, 1.5, 2.5) if descending else (1.5, 2.5, 4)))
+        assert not watch.done()
+        await with_notes(t, 5 if descending else 0)
         assert watch.done()
 
 
@@ -137,7 +158,7 @@ async def test_a_filtered_query_has_read_up_to_its_last_match() -> None:
         ids = await with_notes(t, *range(10))
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:odd"), None)
         assert [note["rank"] for note in outcome.value or []] == [1, 3]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         await t.transaction(lambda ctx: ctx.db.delete(ids[4]))
         assert not watch.done()
         await t.transaction(lambda ctx: ctx.db.patch(ids[2], {"rank": -5}))
@@ -159,7 +180,7 @@ async def test_take_has_read_up_to_its_last_document_also_over_several_pages(n: 
         if descending:
             order.reverse()
         assert outcome.value == order[:n]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         step = -0.5 if descending else 0.5
         await t.transaction(lambda ctx: ctx.db.insert("notes", {"rank": order[n - 1] + step}))
         assert not watch.done()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from duly.app import App
+from duly.declare.registry import Registry
 from duly.errors import LoadError
-from duly.functions.registry import Registry
 from duly.testing import Harness
 
 SAYS = """

@@ -27,7 +27,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.failure import describe
+from duly.run.failure import describe
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -24,7 +24,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.queries import Query
+from duly.ctx.db.query import Query
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -16,8 +16,8 @@ import pytest
 
 import duly
 from duly import MutationCtx, QueryCtx, action, api, internal, mutation, query
+from duly.declare.registry import Registry
 from duly.errors import FunctionNotFoundError, LoadError
-from duly.functions.registry import Registry
 
 GREETINGS = """
 from __future__ import annotations

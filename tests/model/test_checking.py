@@ -207,9 +207,9 @@ async def test_documents_are_not_read_where_the_declaration_is_the_same(store: s
     spoil(store)
     same = {"age": v.union(v.int64(), v.null()), "name": v.string()}
     async with App(modules(people=define_table(same)), store) as app:
-        before = app.database.log.version
+        before = app.database.commit_log.version
         await app.reload()
-        assert app.database.log.version == before  # not even a commit
+        assert app.database.commit_log.version == before  # not even a commit
     async with App(modules(people=define_table(same).index("by_age", ["age"])), store):
         pass  # an index reads them, but does not check
     assert "missing required field" in await refusal(App(modules(people=LOOSE), store).__aenter__())
@@ -372,11 +372,11 @@ async def step(app: App, change: SchemaChange) -> bool:
 async def test_calls_before_it_in_its_batch_go_by_the_old_schema_and_those_behind_by_the_new_one(store: str) -> None:
     async with App(modules(people=STRICT), store) as app:
         await app.mutation(add, {"name": "ada", "age": 1})
-        version = app.database.log.version
+        version = app.database.commit_log.version
         wide = change(app, people=LOOSE)
         before, done, behind = await in_one_batch(app, adding(app, "early"), step(app, wide), adding(app, "behind"))
         assert "expected an integer" in str(before) and done is True and isinstance(behind, str)
-        assert app.database.log.version == version + 1
+        assert app.database.commit_log.version == version + 1
 
 
 @pytest.mark.usefixtures("long_batches", "small_steps")

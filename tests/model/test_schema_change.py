@@ -6,7 +6,7 @@ from typing import Any
 
 from duly import MutationCtx, define_schema, define_table, v
 from duly.app import App
-from duly.functions.ranges import IndexRange
+from duly.ctx.db.index_range import IndexRange
 
 PEOPLE = define_table(v.any())
 

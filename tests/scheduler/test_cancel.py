@@ -33,7 +33,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.define import MUTATION
+from duly.declare.function import MUTATION
 from duly.limits import BATCH_SECONDS_MAX
 from duly.testing import Harness
 from tests.scheduler.held import Held

@@ -26,7 +26,7 @@ from duly import (
     query,
     v,
 )
-from duly.functions.registry import Registry
+from duly.declare.registry import Registry
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -9,14 +9,14 @@ from typing import Any, Final
 import pytest
 from hypothesis import Phase
 
+from duly.ctx.caller import Caller
+from duly.ctx.scheduler import ActionScheduler
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
-from duly.functions.context import Caller
-from duly.functions.runner import Runner
-from duly.functions.scheduling import ActionScheduler
 from duly.model import jobs
 from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.job_state import MOVES
+from duly.run.runner import Runner
 from duly.storage.engine import JOBS, Job
 from duly.workers.executor import Executor
 from tests.scheduler.steps import Difference
@@ -133,11 +133,11 @@ def a_failed_sub_transaction_has_scheduled(patch: Patch) -> None:
 
 
 def what_a_failed_sub_transaction_scheduled_counts(patch: Patch) -> None:
-    patch.setattr("duly.database.usage.Usage.written", property(lambda usage: (), lambda usage, written: None))
+    patch.setattr("duly.database.usage.Usage.write_counts", property(lambda usage: (), lambda usage, written: None))
 
 
 def the_window_ends_just_before_five_years(patch: Patch) -> None:
-    patch.setattr("duly.functions.scheduling.SCHEDULE_WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
+    patch.setattr("duly.ctx.scheduler.SCHEDULE_WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
 
 
 def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:

@@ -16,7 +16,7 @@ from duly import (
     internal_mutation,
     mutation,
 )
-from duly.functions.define import AsyncFunction
+from duly.declare.function import AsyncFunction
 from duly.limits import BATCH_SECONDS_MAX
 from duly.testing import Harness
 from tests.scheduler.app import NOW, act, modules, note, noted, notes

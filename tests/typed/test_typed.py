@@ -84,20 +84,6 @@ def test_a_type_checker_finds_each_mistake_at_its_line_and_nothing_else() -> Non
     assert expected == findings(paths)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # mypy reads all of pydantic the first time
-def test_mypy_agrees_with_pyright_on_an_application_whose_results_are_models() -> None:
-    if importlib.util.find_spec("mypy") is None:
-        pytest.skip("mypy is not installed")
-    names = ["-p", "tests.typed.till", "-m", "tests.typed.wrong_till"]
-    command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--no-error-summary", *names]
-    run = subprocess.run(command, cwd=HERE.parent.parent, capture_output=True, text=True, timeout=590)
-    assert run.returncode == 1, run.stderr
-    found = {tuple(line.split(":")[:2]) for line in run.stdout.splitlines() if ": error:" in line}
-    expected = {("tests/typed/wrong_till.py", str(one.line)) for one in planted([HERE / "wrong_till.py"])}
-    assert len(expected) == 6 and expected == found, run.stdout
-
-
 @pytest.mark.usefixtures("engine")
 async def test_the_till_runs_as_it_is_typed() -> None:
     async with Harness(TILL) as t:

@@ -96,7 +96,8 @@ def _words(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
 
 
 def _zone(cron: Cron) -> str:
-    return cron["schedule"].get("tz", "")
+    zone: str = cron["schedule"].get("tz", "")
+    return zone
 
 
 def _next_run(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float) -> str:

@@ -21,9 +21,9 @@ from duly.cli.errors import errors_as_text
 from duly.cli.file_changes import FileChanges
 from duly.cli.times import local_and_utc
 from duly.clock import monotonic
-from duly.database.watchdog import HELD_UP_ADVICE, line_of
+from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, application_line
+from duly.declare.registry import Registry
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
-from duly.functions.registry import Registry
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_BLOCKED_SECONDS
 from duly.model import executor_pause
 from duly.server import door
@@ -72,12 +72,13 @@ async def _dev(folder: str, store: str) -> None:
         )
         if not app.runner.registry.functions:
             click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
-        click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             beside.append(asyncio.create_task(_end_without(app, file)))
         async with nullcontext() if is_postgres(store) else door.open_door(app, sqlite_path(store)):
+            # Not before such a call is answered.
+            click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
                 await _reload(app)
@@ -113,7 +114,7 @@ async def _tell_pauses(app: App, store: str) -> None:
         elif paused.value is None and was_paused:
             click.echo(click.style("resumed: what is due starts", fg="cyan"))
         was_paused = paused.value is not None
-        await app.database.changed(paused.reads, paused.version)
+        await app.database.watch(paused.reads, paused.version)
 
 
 class _Ending:
@@ -143,7 +144,9 @@ class _Ending:
             self._unheard_since = monotonic()
             self._loop.call_soon_threadsafe(self._hear)
         elif monotonic() - self._unheard_since > LOOP_BLOCKED_SECONDS:
-            _end_at_once(f" in the middle of {line_of(frame)}, which held up the event loop: {HELD_UP_ADVICE}")
+            _end_at_once(
+                f" in the middle of {application_line(frame)}, which held up the event loop: {BLOCKED_LOOP_ADVICE}"
+            )
 
     def _hear(self) -> None:
         self._unheard_since = None

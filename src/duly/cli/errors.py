@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from duly.functions.failure import describe
+from duly.run.failure import describe
 from duly.server import door
 
 _CLICKS: Final = (click.ClickException, click.Abort, BrokenPipeError)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from duly.functions.modules import have_changed_beside
+from duly.declare.loading import foreign_modules_changed
 
 _LOOK_SECONDS: Final = 1.0
 """How often to look whether a folder is still the same one: nobody is told of that."""
@@ -43,7 +43,7 @@ class FileChanges:
         if not self._is_lost:
             changed = False
             while not changed and self._is_there:
-                changed = bool(await self._next) or have_changed_beside()
+                changed = bool(await self._next) or foreign_modules_changed()
                 self._next = asyncio.ensure_future(anext(self._changes))
             self._is_lost = not self._is_there
             return

@@ -18,8 +18,8 @@ from duly.cli.open_store import open_store
 from duly.cli.times import local_and_utc, relative, time
 from duly.database.database import Database
 from duly.database.transaction import Transaction
+from duly.declare.references import canonical
 from duly.errors import InvalidIdError
-from duly.functions.define import canonical
 from duly.model import executor_pause, job_admin
 from duly.model import jobs as model
 from duly.model.job_admin import ROWS_AT_ONCE, Selection

@@ -17,7 +17,7 @@ from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.cli.open_store import check_exists
-from duly.functions.registry import encode_arguments
+from duly.declare.registered import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door
 from duly.storage.open import sqlite_path
@@ -93,9 +93,9 @@ def _bytes(value: object) -> bytes:
 
 
 def _float(value: object) -> float:
-    if value not in ("nan", "inf", "-inf"):
+    if not isinstance(value, str) or value not in ("nan", "inf", "-inf"):
         raise ValueError(f'got {value!r} for $float, expected "nan", "inf" or "-inf"')
-    return float(cast("str", value))
+    return float(value)
 
 
 _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float": _float}

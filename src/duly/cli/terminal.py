@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, TextIO, cast
 import click
 
 from duly.clock import to_datetime
-from duly.functions.call_log import APP_LOG
-from duly.functions.failure import describe
-from duly.functions.run import LOG, Run
+from duly.ctx.call_log import APP_LOG
+from duly.run.failure import describe
+from duly.run.run_log import LOG, Run
 
 if TYPE_CHECKING:
     from io import TextIOWrapper

@@ -88,7 +88,8 @@ async def log_skipped(transaction: Transaction, cron: Cron, first: float, count:
 
     They are added to the newest row if that one counts skipped slots too: rows of their own would displace the runs.
     """
-    now, logged = transaction.now, cron["logged"]
+    now = transaction.now
+    logged: int = cron["logged"]
     if not count:
         return logged
     for id, text in await _rows(transaction, cron, 1, newest_first=True):
@@ -110,11 +111,12 @@ def _row(cron: Cron, slot: float, started: float, completed: float, status: dict
 async def _add(transaction: Transaction, cron: Cron, row: Log) -> int:
     """Add a row; delete the oldest one if there are too many."""
     transaction.write(CRON_LOGS, transaction.new_id(), None, dumps(row))
-    if cron["logged"] < CRON_LOGS_MAX:
-        return cron["logged"] + 1
+    logged: int = cron["logged"]
+    if logged < CRON_LOGS_MAX:
+        return logged + 1
     [(oldest, text)] = await _rows(transaction, cron, 1)
     transaction.write(CRON_LOGS, oldest, text, None)
-    return cron["logged"]
+    return logged
 
 
 async def _rows(transaction: Transaction, cron: Cron, count: int, newest_first: bool = False) -> list[tuple[int, Row]]:

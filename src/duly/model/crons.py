@@ -282,10 +282,11 @@ def _from_now(transaction: Transaction, cron: Cron) -> float:
 
 def _clamped(transaction: Transaction, cron: Cron) -> float:
     """Return the next slot, or an earlier one if it is too far ahead."""
+    slot: float = cron["nextRunTime"]
     try:
-        return cron_schedule.clamp(cron_schedule.parse(cron["schedule"]), cron["nextRunTime"], transaction.now)
+        return cron_schedule.clamp(cron_schedule.parse(cron["schedule"]), slot, transaction.now)
     except InvalidScheduleError:  # its zone is gone or it never matches again: the next tick reports it
-        return cron["nextRunTime"]
+        return slot
 
 
 def _start_clock(transaction: Transaction, id: int, cron: Cron) -> None:
@@ -309,7 +310,9 @@ async def _stop_clock(transaction: Transaction, id: int) -> None:
 
 
 def _with_jitter(transaction: Transaction, cron: Cron) -> float:
-    return cron["nextRunTime"] + cron["jitter"] * Random(transaction.new_seed()).random()
+    slot: float = cron["nextRunTime"]
+    jitter: float = cron["jitter"]
+    return slot + jitter * Random(transaction.new_seed()).random()
 
 
 async def tick(transaction: Transaction, clock: Job) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from duly import faults
-from duly.database.reads import ReadSet
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.storage.engine import EXECUTOR
 from duly.values.value import dumps, loads

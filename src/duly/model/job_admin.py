@@ -12,10 +12,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from duly.database.catalog import values_in
 from duly.database.database import Database
+from duly.database.index_scan import interval_after
+from duly.database.indexes.row_keys import values_in
 from duly.database.transaction import Transaction
-from duly.database.walk import beyond
 from duly.limits import DEFAULTS
 from duly.model import jobs
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
@@ -109,7 +109,7 @@ async def select_some(
     for index, part in selection.index_ranges():
         if after is not None:
             values = () if index is None else (*part.lower.values, after[0])
-            part = beyond(part, selection.descending, values, after[1])
+            part = interval_after(part, selection.descending, values, after[1])
         read = await _rows(transaction, index, part, selection.descending, rows)
         found.update((job.id, job) for job in read if selection.fits(job))
         positions += map(selection.position, read[-1:])
@@ -121,7 +121,7 @@ async def select_some(
 async def _rows(
     transaction: Transaction, index: Index | None, part: Interval, descending: bool, rows: int
 ) -> list[Job]:
-    found = await transaction.scan_unnoted(Scan(JOBS, index, part, descending, rows))
+    found = await transaction.scan_untracked(Scan(JOBS, index, part, descending, rows))
     return [cast("Job", row) for _, row in found]
 
 
@@ -223,5 +223,5 @@ async def _search(
         found += filter(fits, read)
         if len(read) < ROWS_AT_ONCE:
             return found, True
-        part = beyond(part, descending, values_in(index, read[-1]), read[-1].id)
+        part = interval_after(part, descending, values_in(index, read[-1]), read[-1].id)
     return found, False

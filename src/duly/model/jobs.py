@@ -7,8 +7,9 @@ from typing import Final, cast
 
 from duly import faults
 from duly.database.batch import Batch
-from duly.database.catalog import DUE
-from duly.database.reads import Range, ReadSet
+from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.row_keys import DUE
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
@@ -74,7 +75,7 @@ def claim(batch: Batch, mutations: int, actions: int) -> Claimed:
 
 def first_due(batch: Batch) -> float | None:
     """Return the earliest due time among the functions that this batch has scheduled."""
-    rows = (write.new for write in batch.written(JOBS).values())
+    rows = (write.new for write in batch.writes_to(JOBS).values())
     return min((row.due for row in rows if isinstance(row, Job) and row.due is not None), default=None)
 
 
@@ -82,7 +83,7 @@ def due_before(time_ms: float | None) -> ReadSet:
     """Return the read set of a watch for functions that become due before a time."""
     reads = ReadSet()
     upper = encode(time_ms) if time_ms is not None else b"\xff"
-    reads.ranges.append(Range(JOBS.name, DUE.name, encode(0.0), upper))
+    reads.ranges.append(KeyRange(JOBS.name, DUE.name, encode(0.0), upper))
     return reads
 
 
@@ -219,7 +220,7 @@ async def recover(
     Return them, and the interval of those that are left to look at; None at the end.
     """
     # Untracked: a move compares the state of its own row, and a range in the read set would conflict with every other.
-    rows = await transaction.scan_unnoted(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
+    rows = await transaction.scan_untracked(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     running = [cast("Job", row) for _, row in rows]
     lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]
     for job in lost:

@@ -15,8 +15,8 @@ from typing import Final
 from duly import faults
 from duly.clock import monotonic
 from duly.database.batch import Batch
-from duly.database.catalog import document_key
 from duly.database.database import Database
+from duly.database.indexes.row_keys import document_key
 from duly.errors import SchemaValidationError, StoreError, StoreLostError
 from duly.limits import (
     APPLY_TRIES_MAX,

@@ -16,9 +16,9 @@ from typing import Any, Final, cast
 
 from duly.app import App
 from duly.errors import DulyError, FunctionNotFoundError
-from duly.functions.failure import describe
 from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
+from duly.run.failure import describe
 from duly.storage.ownership import owner_of
 from duly.values.value import dumps, loads
 

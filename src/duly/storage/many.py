@@ -23,6 +23,7 @@ def answer(read: Any, request: GetMany | Count, table: Callable[[Table], str], i
         ids = apsw.carray(array("q", request.ids))  # pyright: ignore[reportUnknownMemberType]
         return dict(read(_GET_MANY.format(table=name), (ids,)))
     lower, upper = request.interval
+    bounds: tuple[object, object]
     if request.order is not None:
         name, sql, bounds = index(request.order), _COUNT_INDEX, (lower.key(), upper.key())
     else:

@@ -73,13 +73,15 @@ class SqliteView:
     def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
             # `get` reads to the end: while a statement is open, no table can be dropped.
-            row: Any = self._read_one(_GET_JOB, (id,)).get
-            return row and make_job(row)
-        return self._read_one(_get_document(table.number, table.name), (id,)).get
+            columns: Any = self._read_one(_GET_JOB, (id,)).get
+            return None if columns is None else make_job(columns)
+        document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
+        return document
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
         direction = "DESC" if descending else "ASC"
+        bounds: tuple[object, object]
         if table is JOBS:
             return [(row[0], make_job(row)) for row in self._scan_jobs(request)]
         if index is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias
 
 from duly.errors import ValidationError
 from duly.values.ids import hint_of
@@ -130,7 +130,7 @@ class Validator:
         return ()
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and cast("Validator", other).parts() == self.parts()
+        return isinstance(other, Validator) and type(other) is type(self) and other.parts() == self.parts()
 
     def __hash__(self) -> int:
         return hash((type(self), self.parts()))
@@ -182,7 +182,7 @@ class NumberValidator(Validator):
     """Accepts int and float and leaves each what it is."""
 
     __slots__ = ()
-    sure = float
+    sure: type | None = float
 
     def check(self, value: Any, ids: Ids) -> Any:
         if isinstance(value, float):

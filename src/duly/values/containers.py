@@ -57,7 +57,7 @@ class ArrayValidator(Validator):
     def written(self, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        given = cast("list[Any]", value)
+        given = cast("list[object]", value)
         return _changed(given, ((index, self.element.written(item)) for index, item in enumerate(given)))
 
     def kinds(self) -> Kinds:
@@ -260,7 +260,7 @@ class RecordValidator(Validator):
     def written(self, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        given = cast("dict[Any, Any]", value)
+        given = cast("dict[object, Any]", value)
         changed = _changed(given, ((key, self.values.written(item)) for key, item in given.items()))
         names = {key: self.keys.written(key) for key in given}
         if all(name is key for key, name in names.items()):
@@ -304,7 +304,7 @@ class UnionValidator(Validator):
         flat: list[Validator] = []
         for member in members:
             flat.extend(member.members if isinstance(member, UnionValidator) else (member,))
-        self.members = tuple(flat)
+        self.members: tuple[Validator, ...] = tuple(flat)
         self._by_kind: dict[type[object], tuple[Validator, ...]] = {kind: self._taking(kind) for kind in _JSON_KINDS}
 
     def _taking(self, kind: type) -> tuple[Validator, ...]:
@@ -353,7 +353,7 @@ class UnionValidator(Validator):
         return self.members
 
 
-_JSON_KINDS: Final = frozenset((str, int, float, bool, bytes, type(None), list, dict))
+_JSON_KINDS: Final[frozenset[type]] = frozenset((str, int, float, bool, bytes, type(None), list, dict))
 
 
 def present_field(field: Validator) -> Validator:

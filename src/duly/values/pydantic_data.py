@@ -48,7 +48,7 @@ def _data(value: Any, dumped: Any) -> Any:
     if _is_model(value):
         return data_of(value) if dumped is value else _data_of_model(value, dumped)
     if isinstance(dumped, dict):
-        items = cast("dict[Any, Any]", dumped).items()
+        items = cast("dict[object, Any]", dumped).items()
         return {_in_json(key): _data(_part(value, key, item), item) for key, item in items}
     if isinstance(dumped, list | tuple):
         return [_data(one, part) for one, part in _pairs(value, cast("list[Any]", dumped))]
@@ -114,7 +114,7 @@ def _pairs(value: Any, parts: list[Any]) -> Iterable[tuple[Any, Any]]:
 
 def _part(value: Any, key: Any, instead: Any) -> Any:
     if isinstance(value, dict):
-        return cast("dict[Any, Any]", value).get(key, instead)
+        return cast("dict[object, Any]", value).get(key, instead)
     return getattr(value, key, instead) if dataclasses.is_dataclass(value) else instead
 
 
@@ -158,7 +158,7 @@ def without_hidden(value: Any, plain: Any, depth: int = 0) -> Any:
     while _is_model(value) and _is_root(value):
         value = value.root
     if isinstance(plain, list):
-        return [without_hidden(one, part, depth + 1) for one, part in _pairs(value, cast("list[Any]", plain))]
+        return [without_hidden(one, part, depth + 1) for one, part in _pairs(value, cast("list[object]", plain))]
     if not isinstance(plain, dict):
         return plain
     fields = cast("dict[str, Any]", plain)

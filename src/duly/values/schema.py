@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final, cast
 
 from duly.errors import LimitError, SchemaValidationError
-from duly.keywords import explained
+from duly.hints import argument_hint
 from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
 from duly.values.annotations import validator_of
 from duly.values.checks import AnyValidator, Validator
@@ -75,7 +75,7 @@ class TableDefinition:
     model: type | None = None
     indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
-    @explained(SchemaValidationError, 'expected .index(name, ["field", …])', _OF_INDEXES)
+    @argument_hint(SchemaValidationError, 'expected .index(name, ["field", …])', _OF_INDEXES)
     def index(self, name: str, fields: list[str]) -> TableDefinition:
         """The same table with one more index.
 

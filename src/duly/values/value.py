@@ -19,7 +19,8 @@ import orjson
 from duly.errors import LimitError, SchemaValidationError, ValidationError
 from duly.limits import DEFAULTS, FIELD_NAME_LENGTH_MAX, Limits
 from duly.values.checks import step
-from duly.values.plain import UNSET, to_plain
+from duly.values.plain import UNSET as UNSET
+from duly.values.plain import to_plain
 
 Document = dict[str, Any]
 
@@ -226,7 +227,7 @@ def _escaped(value: object) -> object:
 
 def _unescaped(value: Any) -> Any:
     if isinstance(value, list):
-        return [_unescaped(item) for item in cast("list[Any]", value)]
+        return [_unescaped(item) for item in cast("list[object]", value)]
     if not isinstance(value, dict):
         return value
     fields = cast("Document", value)
@@ -240,9 +241,10 @@ def _unescaped(value: Any) -> Any:
 
 def check_document(value: object, what: str) -> Document:
     """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
-    plain: Any = value if type(value) is dict else to_plain(value)  # pyright: ignore[reportUnknownVariableType]
+    kind = type(value)
+    plain = value if kind is dict else to_plain(value)
     if not isinstance(plain, dict):
-        raise SchemaValidationError(f"{what}: got {_kind(cast('object', value))}, expected a dict")
+        raise SchemaValidationError(f"{what}: got {_kind(value)}, expected a dict")
     document = cast("Document", plain)
     for name in cast("dict[object, object]", document):
         if isinstance(name, str) and name[:1] == "_" and document[name] is not UNSET:

@@ -11,7 +11,7 @@ import threading
 from typing import Final
 
 from duly.clock import monotonic
-from duly.database.watchdog import HELD_UP_ADVICE, line_in
+from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, line_in_thread
 from duly.limits import LOOP_BLOCKED_SECONDS
 from duly.logs import log_of
 
@@ -47,9 +47,9 @@ class BlockedLoopDetector:
                 self._log_block(called, since)
 
     def _log_block(self, called: threading.Event, since: float) -> None:
-        line = line_in(self._loop_thread)  # "" if duly itself or the machine is slow: the developer cannot change that
+        line = line_in_thread(self._loop_thread)  # "" if duly itself or the machine is slow
         if line:
-            _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, HELD_UP_ADVICE)
+            _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, BLOCKED_LOOP_ADVICE)
         while not called.wait(_PAUSE_SECONDS):
             if self._closed.is_set():
                 return

@@ -24,14 +24,14 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch, forget_later
+from duly.database.batch import Batch, drop_due_after
 from duly.database.database import Database
-from duly.database.reads import ReadSet
+from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
-from duly.functions.runner import Runner
 from duly.limits import CLOCK_BACK_MS, DUE_BATCH_MAX
 from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
+from duly.run.job_runner import JobRunner
 from duly.storage.engine import Job
 from duly.values.keys import Interval
 from duly.workers.claim_size import ClaimSize
@@ -71,11 +71,11 @@ class BatchResult(NamedTuple):
 class Executor:
     """Runs what is due, in steps: each is a batch of mutations, and the start of due actions."""
 
-    def __init__(self, database: Database, runner: Runner, actions_max: int, rng: Random) -> None:
+    def __init__(self, database: Database, runner: JobRunner, actions_max: int, rng: Random) -> None:
         self._database = database
         self._runner = runner
         self._rng = rng
-        self._membership_changed = database.regrouped
+        self._membership_changed = database.membership_changed
         self._claim_size = ClaimSize()
         self._actions = RunningActions(database, runner, actions_max)
         self.called_actions = self._actions.called
@@ -97,11 +97,11 @@ class Executor:
             recover = partial(jobs.recover, is_lost=self._database.is_lost, among=left)
             lost, left = await self._runner.commit(recover)
             for job in lost:
-                self._runner.tell_interrupted(job)
+                self._runner.log_interrupted(job)
 
     async def step(self) -> float | None:
         if self._membership_changed.done():
-            next_change = self._database.regrouped
+            next_change = self._database.membership_changed
             self._actions.cancel_fenced()
             await self.recover()
             self._membership_changed = next_change  # not before: if recovery fails, the next step tries again
@@ -164,7 +164,7 @@ class Executor:
         """Return futures that are done when a function becomes due earlier than known, or when an action may start."""
         reads = ReadSet() if self._last.paused else jobs.due_before(self._last.next_due)
         wakers: list[asyncio.Future[Any]] = [
-            self._database.changed(executor_pause.watch(reads), self._last.version),
+            self._database.watch(executor_pause.watch(reads), self._last.version),
             asyncio.shield(self._membership_changed),
         ]
         next_end = self._actions.next_end()
@@ -191,7 +191,7 @@ class Executor:
         if self._database.is_shared:
             batch.claimed.clear()
             batch.claimed.update((job.id, job) for job in claimed.mutations[ran:limit])
-            forget_later(batch.claimed, batch.overdue)
+            drop_due_after(batch.claimed, batch.overdue)
         startable = [job for job in claimed.actions[:free] if (job.due or 0.0) <= batch.overdue]
         if self._claim_size.is_refused:
             startable = startable[: limit - ran]
@@ -217,7 +217,7 @@ class Executor:
         If one of them schedules a function that was due before the next one, that function is first, so the batch ends.
         """
         for job in mutations[:DUE_BATCH_MAX]:
-            if (attempted and batch.spent) or (job.due or 0.0) > batch.overdue:
+            if (attempted and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
                 break
             attempted.append(job)
             self._runner.run_due(batch, job, self._database.epoch)

@@ -9,8 +9,8 @@ from typing import Final
 from duly.clock import Clock
 from duly.database.database import Database
 from duly.errors import StoreError
-from duly.functions.runner import Runner
 from duly.limits import INTERRUPT_SECONDS
+from duly.run.runner import Runner
 from duly.workers.blocked_loop import BlockedLoopDetector
 from duly.workers.executor import Executor
 from duly.workers.loop import Worker, run_worker
@@ -68,7 +68,7 @@ class OpenApp:
 
     def begin_closing(self) -> None:
         """Mark the app as closed, so that its subscriptions end. FunctionError in a query or a mutation."""
-        self.database.refuse_here()
+        self.database.refuse_in_handlers()
         self.is_open = False
 
     async def release(self) -> None:
@@ -83,7 +83,7 @@ class OpenApp:
         self.database.tell_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
-        self.database.hurry()
+        self.database.begin_closing()
         try:
             await asyncio.gather(*self._tasks)
         except asyncio.CancelledError:

@@ -14,10 +14,11 @@ from typing import Any, Final, TypeVar
 
 from duly.database.database import Database
 from duly.errors import FunctionError
-from duly.functions.runner import CALL_INTERRUPTED, Runner
 from duly.limits import CLOSING_NOTICE_SECONDS, INTERRUPT_SECONDS
 from duly.logs import log_of
 from duly.model import jobs
+from duly.run.job_runner import JobRunner
+from duly.run.runner import CALL_INTERRUPTED
 from duly.storage.engine import JOBS, Job
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class CalledActions:
 class RunningActions:
     """The scheduled actions that run now, up to `limit`; and the called ones, which it only ends."""
 
-    def __init__(self, database: Database, runner: Runner, limit: int) -> None:
+    def __init__(self, database: Database, runner: JobRunner, limit: int) -> None:
         self._database = database
         self._runner = runner
         self._limit = limit
@@ -96,7 +97,7 @@ class RunningActions:
     async def _run(self, job: Job, version: int, epoch: int) -> None:
         try:
             # A later call of the same batch, or of a batch that followed at once, may have canceled it.
-            if not jobs.is_canceled(self._database.log.latest(JOBS, job.id, version)):
+            if not jobs.is_canceled(self._database.commit_log.latest(JOBS, job.id, version)):
                 await self._runner.run_started(job, epoch)
         finally:
             # Here and not in a callback: the next batch must count this one as ended.

@@ -57,6 +57,7 @@ class Commits:
         return _COMMIT.format(schema=self._address.schema), self._nodes.epoch, self._number + 1, *arguments
 
     def _found(self, ask: Callable[[], list[Any]]) -> int:
+        version: int
         try:
             [(version,)] = ask()
         except StoreLostError as lost:
@@ -85,6 +86,7 @@ class Commits:
         if not self._doubted:
             return None
         sql = _SETTLE.format(schema=self._address.schema)
+        version: int | None
         [(version,)] = self._link.fetch(sql, self._nodes.epoch, self._doubted)
         self._number, self._doubted = self._doubted, 0  # its number is used up
         return version

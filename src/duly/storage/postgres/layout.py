@@ -26,7 +26,8 @@ def format_of(link: Link, address: Address) -> int:
     """The version a store has; 0 where there is none."""
     if not link.fetch(_STORE, address.schema):
         return 0
-    return link.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
+    version: int = link.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
+    return version
 
 
 def missing(link: Link, address: Address) -> list[int]:

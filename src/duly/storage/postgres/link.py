@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
-import asyncpg
+import asyncpg  # type: ignore[import-not-found, import-untyped, unused-ignore]  # an extra, without types for mypy
 
 from duly.errors import StoreError, StoreLostError
 from duly.storage.engine import Conflict
@@ -38,7 +38,7 @@ _CONFLICTS: Final = ("40001", "40P01", "55P03")
 """Those of what another node has done meanwhile, or is about to do, such as to keep the lock for long."""
 
 
-class _Connection(asyncpg.Connection):
+class _Connection(asyncpg.Connection):  # type: ignore[misc, unused-ignore]  # of no type for mypy
     """One that knows the arrays that are used here.
 
     asyncpg asks the server for each, anew on every connection, by a statement that takes longer than all others of a

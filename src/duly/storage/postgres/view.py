@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from asyncpg import UndefinedTableError
+from asyncpg import UndefinedTableError  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from duly.errors import StoreError
 from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
@@ -145,7 +145,8 @@ class PostgresView:
         else:
             sql, name = _COUNT_TABLE, names.of_table(table)
             bounds = (min(first_id(lower), ID_MAX), first_id(upper) - 1)
-        return self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
+        counted: int = self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
+        return counted
 
     def _scan_jobs(self, request: Scan, direction: str) -> list[tuple[int, Row]]:
         columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)

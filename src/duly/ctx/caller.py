@@ -1,0 +1,48 @@
+"""For whom a call runs: its identity, and the scheduled function or subscription that it is a part of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from duly.ctx.db.cursor import Journal
+from duly.errors import LimitError
+from duly.limits import CALL_DEPTH_MAX
+
+Identity = dict[str, Any]
+"""Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
+
+
+@dataclass(slots=True)
+class Caller:
+    """For whom a function runs, and as part of what."""
+
+    identity: Identity | None = None
+    job: int | None = None
+    """The scheduled function that the call is, or is a part of."""
+    depth: int = 0
+    """How many calls of functions by functions have led here."""
+    lines: list[str] | None = None
+    """Where the lines of `ctx.log` are kept, beside the log itself; None keeps none."""
+    wants_plain: bool = False
+    """Whether the result leaves the process, so that it must be of plain values instead of instances."""
+    journal: Journal | None = None
+    """Where the pages of a live query ended; None for a query that runs once."""
+
+    def inner(self, name: str) -> Caller:
+        """The caller of a function that the function `name` calls."""
+        depth = self.depth + 1
+        if depth > CALL_DEPTH_MAX:
+            raise LimitError(
+                f"{name}: got {depth} calls of functions by functions, each within the one before, expected at most"
+                f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
+            )
+        return Caller(self.identity, self.job, depth, self.lines, journal=self.journal)
+
+    @staticmethod
+    def live(identity: Identity | None) -> Caller:
+        """The caller of a subscription, whose query runs again and again."""
+        return Caller(identity, journal=Journal())
+
+
+ANONYMOUS: Final = Caller()

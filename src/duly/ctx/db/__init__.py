@@ -1,0 +1,1 @@
+"""`ctx.db`: documents by id, queries, and writes."""

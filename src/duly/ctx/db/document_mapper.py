@@ -1,0 +1,107 @@
+"""What the readers and writers of one call share: its transaction, the ids of the store, the schema."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from duly.ctx.db.cursor import Journal
+from duly.database.transaction import Transaction
+from duly.errors import InvalidIdError, QueryError, SchemaValidationError
+from duly.model import crons
+from duly.model.jobs import document_of
+from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
+from duly.values.checks import Mismatch
+from duly.values.ids import IdCodec, creation_time, hint_of
+from duly.values.models import with_system_fields, without_system_fields
+from duly.values.plain import SYSTEM_FIELDS
+from duly.values.schema import Table
+from duly.values.value import Document, loads
+
+
+class DocumentMapper:
+    """One call's way to the database."""
+
+    __slots__ = ("ids", "journal", "schema", "transaction")
+
+    def __init__(self, transaction: Transaction, ids: IdCodec, journal: Journal | None = None) -> None:
+        self.transaction = transaction
+        self.ids = ids
+        self.journal = journal
+        """Where the pages of a live query ended; None for what runs once."""
+        self.schema = transaction.catalog.schema
+        """What documents must fit: the schema of the version of the store that this call works on."""
+
+    def table_of(self, id: str, /) -> str | None:
+        """The name of the table a string is an id of, None if it is no id."""
+        decoded = self.ids.decode(id)
+        table = None if decoded is None else self.transaction.catalog.by_number.get(decoded[0])
+        return None if table is None else table.name
+
+    def locate(self, id: object, system: bool = False) -> tuple[Table | None, int]:
+        """The table (None: it does not exist) and the number of an id."""
+        decoded = self.ids.decode(id)
+        if decoded is None:
+            raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected the id of a document")
+        table = self.transaction.catalog.by_number.get(decoded[0])
+        if table is not None and (table.name in SYSTEM_TABLES) != system:
+            where, instead = ("ctx.db.system", "ctx.db") if system else ("ctx.db", "ctx.db.system")
+            raise InvalidIdError(f"{where} got the id of a document of {table.name!r}; read it with {instead}")
+        return table, decoded[1]
+
+    def locate_in(self, name: str, id: object, system: bool = False) -> tuple[Table | None, int]:
+        """The same of an id that must be one of the table `name`."""
+        if self.ids.decode(name) is not None:
+            raise InvalidIdError(f"got an id where the table was expected: the table comes first, ({id!r:.80}, id)")
+        table, number = self.locate(id, system)
+        if table is not None and table.name != name:
+            raise InvalidIdError(f"got the id {id} of a document of {table.name!r}, expected one of {name!r}")
+        return table, number
+
+    def name_of(self, table: str | type[Any]) -> str:
+        """The name of a table that is given by its name, or by the class that describes it in the schema."""
+        if isinstance(table, str):
+            return table
+        name = self.schema.table_of(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        if name is None:
+            given = table.__name__ if isinstance(table, type) else repr(table)  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise QueryError(
+                f"got {given:.80} as a table, expected its name, or a class that a table of the schema was defined"
+                f" with: define_table({given if given.isidentifier() else 'Order'})"
+            )
+        return name
+
+    def present(self, table: str, document: Document) -> Any:
+        """A document as the application gets it: what the table's class says, where that is more than a plain dict."""
+        if not self.has_instances(table):
+            return document
+        definition = self.schema.tables[table]
+        try:
+            read = definition.document.check(without_system_fields(document), self)
+            if isinstance(read, dict):
+                return cast("Document", read) | {name: document[name] for name in SYSTEM_FIELDS}
+            return with_system_fields(read, document)
+        except Mismatch as error:
+            raise SchemaValidationError(f"{table}: the document {document['_id']} does not fit: {error}") from error
+
+    def documents(self, table: str, rows: list[tuple[int, Row]]) -> list[Any]:
+        """Rows of a table as the application gets them."""
+        of_table = self.transaction.catalog.tables[table]
+        document, encode, number = self.document, self.ids.encode, of_table.number
+        found = [document(of_table, id, row, encode(number, id)) for id, row in rows]
+        return [self.present(table, one) for one in found] if self.has_instances(table) else found
+
+    def has_instances(self, table: str) -> bool:
+        """Whether the documents of a table are instances of its class, or hold some: a datetime, say."""
+        return table in self.schema.with_instances
+
+    def document(self, table: Table, id: int, row: Row, text: str) -> Document:
+        """A row as a dict, with the system's fields; `text` is its id."""
+        if isinstance(row, Job):
+            retry_of = None if row.retry_of is None else self.ids.encode(table.number, row.retry_of)
+            return document_of(row, text, creation_time(id), loads(row.args), retry_of)
+        document: Document = loads(row)
+        if table is CRONS:
+            return crons.document_of(document, text, creation_time(id))
+        document["_id"] = text
+        document["_creationTime"] = creation_time(id)
+        return document

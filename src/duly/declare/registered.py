@@ -1,0 +1,194 @@
+"""A function under one name of one application, with its compiled validators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, cast
+
+from duly.declare.function import ACTION, Function
+from duly.errors import ArgumentValidationError, FunctionError, ReturnsValidationError
+from duly.limits import OF_ANY_SIZE, Limits
+from duly.values.checks import Ids, IdValidator, Mismatch, TypeValidator, Validator
+from duly.values.forms import has_forms
+from duly.values.plain import to_plain
+from duly.values.pydantic_data import without_hidden
+from duly.values.value import NotAValueError, check_size, dumps, loads
+
+
+class RegisteredFunction:
+    """A function under one name of one application, with its compiled validators."""
+
+    __slots__ = (
+        "_arguments",
+        "_check_shape",
+        "_limits",
+        "_returns",
+        "_returns_instances",
+        "blocking",
+        "function",
+        "handler",
+        "kind",
+        "name",
+        "public",
+        "returns_none",
+    )
+
+    def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str], limits: Limits) -> None:
+        self.name = name
+        self._limits = limits
+        self.function = function
+        self.kind = function.kind
+        self.public = function.public
+        self.handler: Callable[..., Any] = function.handler
+        self.blocking = function.kind == ACTION and not inspect.iscoroutinefunction(function.handler)
+        self._arguments = function.argument_validator.bind(models)
+        self._check_shape = self._arguments.shape.check
+        returns = function.return_validator
+        self._returns = None if returns is None else returns.bind(models)
+        self._returns_instances = self._returns is not None and self._returns.shape is not self._returns
+        """Whether its annotation names instances: of models, or of types that are stored in another form."""
+        # Most handlers return None: the runner reads this and does not call `result` for them.
+        self.returns_none = self._returns is None or _accepts_none(self._returns)
+
+    def encode(self, args: object) -> str:
+        """The arguments of a call as JSON; None is no arguments."""
+        try:
+            return encode_arguments(self.name, args, self._limits)
+        except ArgumentValidationError:
+            plain = to_plain(args)
+            written = self._arguments.written(plain)  # a datetime, where the function asks for one
+            if written is plain:
+                self._explain(written)
+                raise
+        try:
+            return encode_arguments(self.name, written, self._limits)
+        except ArgumentValidationError:
+            self._explain(written)
+            raise
+
+    def _explain(self, args: object) -> None:
+        """Raise a better error for arguments that are no values, such as a date where a datetime is expected."""
+        if not isinstance(args, dict) or not has_forms(self._arguments):
+            return
+        try:
+            _of_any_ids(self._arguments).shape.check(args, _NoIds())
+        except Mismatch as error:
+            raise ArgumentValidationError(f"{self.name}: {error}") from None
+        except Exception:  # those of an application's classes are any
+            return
+
+    def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
+        """The keyword arguments for the handler, from their JSON."""
+        try:
+            arguments: dict[str, Any] = self._arguments.check(loads(text) if text != "{}" else {}, ids)
+        except Mismatch as error:
+            raise ArgumentValidationError(f"{self.name}: {error}") from None
+        return arguments
+
+    def misfit(self, args: object, text: str, ids: Ids) -> ArgumentValidationError | None:
+        """How arguments of a later run do not fit, given as they are and as JSON; None if they fit.
+
+        The check begins with the arguments as they are: most are plain values, and the JSON need not be parsed.
+        """
+        try:
+            self._check_shape({} if args is None else args, ids)
+        except Exception:  # those of an application's classes are any
+            try:
+                self.arguments(text, ids)
+            except ArgumentValidationError as error:
+                return error
+            except Exception as error:
+                return ArgumentValidationError(f"{self.name}: {type(error).__name__}: {error}")
+        return None
+
+    def result(self, value: object, ids: Ids, as_plain: bool = False) -> Any:
+        """The value that the handler returned, validated: in the form of its annotation, or plain with `as_plain`."""
+        if inspect.isawaitable(value):
+            raise FunctionError(f"{self.name}: it returned {_not_awaited(value)}")
+        try:
+            plain = to_plain(value)
+            if self._returns is not None and self._returns_instances and not as_plain:
+                return self._returns.check(loads(self._built_text(plain, self._returns, ids)), ids)
+            checked = plain if self._returns is None else self._returns.shape.check(plain, ids)
+            value = checked if plain is value else without_hidden(value, checked)
+            text = self._result_text(value)
+        except (Mismatch, NotAValueError) as error:
+            raise ReturnsValidationError(f"{self.name}: its return value: {error}") from None
+        return value if value is None or type(value) is str else loads(text)
+
+    def _built_text(self, plain: object, returns: Validator, ids: Ids) -> str:
+        try:
+            return self._result_text(plain)
+        except NotAValueError:
+            returns.shape.check(plain, ids)  # which says what is expected there, if something is
+            raise
+
+    def _result_text(self, plain: object) -> str:
+        text = self._text(plain, self._limits)
+        return check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
+
+    def text_of(self, result: object) -> str:
+        """A result as JSON, to tell whether it is another one."""
+        return self._text(to_plain(result), OF_ANY_SIZE)
+
+    def _text(self, plain: object, limits: Limits) -> str:
+        try:
+            return dumps(plain, limits)
+        except NotAValueError:
+            written = plain if self._returns is None else self._returns.written(plain)
+            if written is plain:
+                raise
+        return dumps(written, limits)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+NOT_A_RESULT: Final = "__duly_not_a_result__"
+"""An attribute of awaitable classes that no handler can mean to return: the text that says what to return instead."""
+
+
+def _not_awaited(awaitable: Awaitable[object]) -> str:
+    """What was returned without `await`, and what to do. A coroutine is closed, so that Python does not warn, too."""
+    hint: str | None = getattr(type(awaitable), NOT_A_RESULT, None)
+    if hint is not None:
+        return hint
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
+        got = f"the coroutine of {awaitable.__qualname__}()"
+    else:
+        got = f"something to await ({type(awaitable).__name__})"
+    return f"{got}, expected its value; forgot `await`?"
+
+
+def encode_arguments(name: str, args: object, limits: Limits) -> str:
+    """The arguments of a call of a function as JSON; None is no arguments."""
+    if args is None:
+        return "{}"
+    if not isinstance(args, dict):
+        raise ArgumentValidationError(
+            f"{name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
+        )
+    try:
+        text = dumps(cast("object", args), limits)
+    except NotAValueError as error:
+        raise ArgumentValidationError(f"{name}: {error}") from None
+    return check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")
+
+
+def _of_any_ids(validator: Validator) -> Validator:
+    """The same validator, with any string for an id: the ids of the store are not known yet."""
+    return TypeValidator(str, "id") if isinstance(validator, IdValidator) else validator.over(_of_any_ids)
+
+
+def _accepts_none(validator: Validator) -> bool:
+    try:
+        return validator.plain(None, _NoIds()) is None
+    except Mismatch:
+        return False
+
+
+class _NoIds:
+    def table_of(self, id: str, /) -> None:
+        return None

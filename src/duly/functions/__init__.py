@@ -1,1 +1,0 @@
-"""What applications write, and how one call of it runs."""

@@ -1,0 +1,166 @@
+"""What is said of a function that failed: to its developer, and to a remote client."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+from types import TracebackType
+from typing import Final, NamedTuple, cast
+
+from duly.database.driver.application_lines import is_application
+from duly.database.driver.watchdog import Interruption
+from duly.errors import AppError
+from duly.limits import OF_ANY_SIZE
+from duly.values.value import UNSET, NotAValueError, dumps, loads
+
+_DULY: Final = str(Path(__file__).parent.parent) + os.sep
+_FRAMES_MAX: Final = 8
+_CAUSES_MAX: Final = 8
+_TOLD_MAX: Final = 32
+"""Exceptions in one text: causes of the members of groups may be very many."""
+
+
+def describe(error: BaseException, length_max: int | None = None) -> str:
+    """The exception and where it came from, innermost line last; of a group, what is in it too; then its causes.
+
+    ValueError: no such item
+      at create_order (orders.py:12)
+    caused by KeyError: 'tea'
+      at price_of (prices.py:7)
+
+    What is longer than `length_max` loses the ends of its messages, not the lines that tell where.
+    """
+    try:
+        return _described(error, length_max)
+    except Exception as unfit:  # of a class, a note or a file name that is odd: it has failed all the same
+        return f"{type(error).__name__} (which cannot be shown: {type(unfit).__name__})"
+
+
+def _described(error: BaseException, length_max: int | None) -> str:
+    told = list(_all_of(error, "", set()))
+    text = _text(told)
+    if length_max is None or len(text) <= length_max:
+        return text
+    heads = sum(len(one.head) for one in told)
+    each = max(length_max - (len(text) - heads), 0) // len(told)
+    text = _text([one._replace(head=_cut(one.head, each)) for one in told])
+    return _cut(text, length_max)
+
+
+class _Told(NamedTuple):
+    """What is told of one exception."""
+
+    margin: str
+    head: str
+    where: str
+
+
+def _text(told: Iterable[_Told]) -> str:
+    return "\n".join(indent(one.head + one.where, one.margin) for one in told)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: max(length - 1, 0)] + "…"
+
+
+def _all_of(error: BaseException | None, margin: str, seen: set[int]) -> Iterator[_Told]:
+    words = ""
+    for _ in range(_CAUSES_MAX):
+        if error is None or id(error) in seen or len(seen) == _TOLD_MAX:
+            return
+        seen.add(id(error))
+        yield _Told(margin, words + _head(error), _where(error))
+        for member in _members(error):
+            yield from _all_of(member, f"{margin}  | ", seen)
+        words, error = _cause_of(error)
+
+
+def _head(error: BaseException) -> str:
+    head = "".join(traceback.format_exception_only(error)).rstrip()
+    head = head.encode("utf-8", "backslashreplace").decode()  # it may hold any text, and no log can show all of that
+    if type(error).__module__.startswith("duly."):
+        head = head.removeprefix(f"{type(error).__module__}.")
+    return head
+
+
+def _where(error: BaseException) -> str:
+    frames = [
+        f"\n  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if is_application(frame.filename)
+    ]
+    return "".join(frames[-_FRAMES_MAX:])
+
+
+def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
+    """What an exception was raised from, or while handling; None where that says nothing more to an application."""
+    if error.__cause__ is not None:
+        words: str = "caused by "
+        cause: BaseException | None = error.__cause__
+    else:
+        words, cause = "raised while handling ", None if error.__suppress_context__ else error.__context__
+    if cause is None or _is_internal(error) or _is_internal(cause):
+        return words, None
+    if cause is error.__context__ is not error.__cause__ and _is_caught_here(cause):
+        return words, None  # the function ran while duly handled something, which has nothing to do with it
+    is_same = _innermost(cause) is not None and _innermost(cause) is _innermost(error)  # under another name
+    return words, None if is_same else cause
+
+
+def _is_internal(error: BaseException) -> bool:
+    """Whether it is duly's own, and no line of the application has anything to do with it."""
+    if isinstance(error, Interruption):
+        return True
+    frames = traceback.walk_tb(error.__traceback__)
+    is_ours = type(error).__module__.startswith("duly.")
+    return is_ours and not any(is_application(frame.f_code.co_filename) for frame, _ in frames)
+
+
+def _is_caught_here(error: BaseException) -> bool:
+    """Whether the code that caught an exception is duly's."""
+    entry = error.__traceback__
+    return entry is not None and entry.tb_frame.f_code.co_filename.startswith(_DULY)
+
+
+def _innermost(error: BaseException) -> TracebackType | None:
+    entry = error.__traceback__
+    while entry is not None and entry.tb_next is not None:
+        entry = entry.tb_next
+    return entry
+
+
+def _members(error: BaseException) -> Iterable[BaseException]:
+    """The first of the exceptions of which a group consists, such as that of an `asyncio.TaskGroup`."""
+    if isinstance(error, BaseExceptionGroup):
+        yield from cast("BaseExceptionGroup[BaseException]", error).exceptions[:_FRAMES_MAX]
+
+
+@dataclass(frozen=True)
+class ClientError:
+    """What a remote client learns of an error."""
+
+    message: str
+    request_id: str
+    """By it the developer finds the error in the log."""
+    data: object = UNSET
+    """The data of an AppError; UNSET for other errors."""
+
+
+def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
+    """An AppError with its data; of others the text in development, and in production no word."""
+    if isinstance(error, AppError) and (data := _plain(error.data)) is not UNSET:
+        return ClientError(str(error), request_id, data)
+    text = describe(error) if development else "Server Error"
+    return ClientError(f"[Request ID: {request_id}] {text}", request_id)
+
+
+def _plain(data: object) -> object:
+    """The data of an AppError as a plain value; UNSET if it is none."""
+    try:
+        return loads(dumps(data, OF_ANY_SIZE))
+    except NotAValueError:
+        return UNSET

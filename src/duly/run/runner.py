@@ -1,0 +1,270 @@
+"""Run calls: a query on a snapshot, a mutation in a batch, an action in the event loop or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from random import Random
+from typing import Any, Final, TypeVar
+
+from duly.clock import Clock, monotonic
+from duly.ctx.caller import ANONYMOUS, Caller
+from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
+from duly.ctx.sync_context import SyncActionCtx
+from duly.database.batch import Batch
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.unawaited import check_awaited
+from duly.database.transaction import Transaction
+from duly.database.usage import SoftLimits
+from duly.declare.function import ACTION, MUTATION, QUERY
+from duly.declare.references import Ref
+from duly.declare.registered import RegisteredFunction
+from duly.declare.registry import Registry
+from duly.errors import ArgumentValidationError, FunctionError, LimitError
+from duly.limits import WARNING_SECONDS, unlimited
+from duly.run.containment import contained, contained_call
+from duly.run.determinism import attempt_with_rehearsal
+from duly.run.run_log import LOG, RunLog
+from duly.run.threads import Threads
+from duly.storage.engine import JOBS
+from duly.values.ids import IdCodec
+
+T = TypeVar("T")
+
+CALL_INTERRUPTED: Final = (
+    "interrupted: the app was closed before this action ended, or its caller was cancelled. It may have done all, some"
+    " or nothing of its work"
+)
+
+
+class Runner:
+    """Runs the functions of a registry against a database. Contexts know it as an `Invoker`."""
+
+    def __init__(self, database: Database, registry: Registry, clock: Clock, development: bool, rng: Random) -> None:
+        self.registry = registry
+        """Replaced as a whole when the application is reloaded."""
+        self.limits = registry.limits
+        self.clock = clock
+        self.rng = rng
+        """The randomness of actions; transactions have seeds of their own."""
+        self.ids: IdCodec = database.ids
+        self.database = database
+        self.development = development
+        self.run_log = RunLog(database.ids)
+        self._log_run = self.run_log.record
+        self._next_warning: dict[tuple[str, str], float] = {}  # by function and topic
+        self._unlimited = SoftLimits(unlimited(registry.limits))
+        self._threads = Threads(database)
+
+    def use(self, registry: Registry) -> None:
+        """Find functions in this registry from now on."""
+        self.registry = registry
+
+    def close(self) -> None:
+        """Start no more actions in threads. Those that run cannot be stopped, and go on alone."""
+        self._threads.close()
+
+    def job_id(self, number: int) -> str:
+        return self.ids.encode(JOBS.number, number)
+
+    def commit(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> asyncio.Future[T]:
+        """Run a transaction of the system."""
+        return self.database.commit(lambda batch: batch.attempt(unit))
+
+    def warn_now_and_then(self, key: tuple[str, str], text: str, *args: object) -> None:
+        """Log a warning, at most once in WARNING_SECONDS for the same function and topic."""
+        now = monotonic()
+        if now >= self._next_warning.get(key, now):
+            self._next_warning[key] = now + WARNING_SECONDS
+            LOG.warning(text, *args)
+
+    # Queries.
+
+    async def read(
+        self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
+    ) -> QueryOutcome[Any]:
+        """Run a query. Returns its value or its error, with its read set."""
+        text = function.encode(args)
+
+        async def unit(transaction: Transaction) -> Any:
+            ctx = QueryCtx(self, function.name, transaction, caller)
+            arguments = function.arguments(text, ctx.mapper)
+            value = self.result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
+            if transaction.usage.is_near_limit:
+                self.warn_of_limits(function, transaction)
+            return value
+
+        started = monotonic()
+        outcome = await self.database.read(unit, function.name)
+        self._log_run(function.name, QUERY, started, outcome.error, args=text)
+        return outcome
+
+    async def query(self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS) -> Any:
+        """Run a query and return its value."""
+        outcome = await self.read(function, args, caller)
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.value
+
+    # Mutations.
+
+    def mutation(
+        self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
+    ) -> asyncio.Future[Any]:
+        """Run a mutation; the future has its value once it is durable."""
+        text = function.encode(args)
+        checked, started = list[dict[str, Any]](), monotonic()
+        try:
+            checked.append(function.arguments(text, self.database))
+        except ArgumentValidationError as error:
+            if not self.database.is_shared:
+                self._log_run(function.name, MUTATION, started, error, args=text)
+                raise
+            # They may name a table that another node has just created: the batch checks them again.
+
+        async def unit(transaction: Transaction) -> Any:
+            ctx = MutationCtx(self, function.name, transaction, caller)
+            # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
+            given = checked.pop() if checked else function.arguments(text, ctx.mapper)
+            value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
+            if transaction.usage.is_near_limit:
+                self.warn_of_limits(function, transaction)
+            return value
+
+        def attempt(batch: Batch) -> Any:
+            return context.copy().run(
+                self._attempt, batch, function, text, unit
+            )  # each run starts with the same context
+
+        context = copy_context()
+        return self.database.commit(attempt, args=text)
+
+    def _attempt(
+        self,
+        batch: Batch,
+        function: RegisteredFunction,
+        args: str,
+        unit: Callable[[Transaction], Coroutine[Any, Any, T]],
+    ) -> T:
+        started = monotonic()
+        try:
+            if self.development:
+                value = attempt_with_rehearsal(batch, function.name, unit)
+            else:
+                value = batch.attempt(unit, handler=function.name)
+        except Exception as error:
+            self._log_run(function.name, MUTATION, started, error, batch=batch, args=args)
+            raise
+        self._log_run(function.name, MUTATION, started, batch=batch, args=args)
+        return value
+
+    async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
+        """Run a function that is no part of the application as a mutation."""
+
+        async def run(transaction: Transaction) -> T:
+            transaction.usage.soft_limits = self._unlimited
+            value = await unit(MutationCtx(self, "transaction", transaction))
+            check_awaited(transaction, "transaction")
+            return value
+
+        context = copy_context()
+        return await self.database.commit(lambda batch: context.copy().run(batch.attempt, run))
+
+    # Actions.
+
+    async def action(
+        self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
+    ) -> Any:
+        """Run an action in this event loop, or in a thread if it is a `def`."""
+        started = monotonic()
+        try:
+            value = await contained(self.run_action(function, args, caller))
+        except Exception as error:
+            self._log_run(function.name, ACTION, started, error, args=args)
+            raise
+        except asyncio.CancelledError:
+            self._log_run(function.name, ACTION, started, FunctionError(CALL_INTERRUPTED), args=args)
+            raise
+        self._log_run(function.name, ACTION, started, args=args)
+        return value
+
+    async def run_action(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
+        """Run an action without a record in the log; await it `contained`, for it runs code of the application."""
+        text = function.encode(args)
+        arguments: dict[str, Any] | None = None
+        with suppress(ArgumentValidationError):  # they may name a table that another node has just created
+            arguments = function.arguments(text, self.database)
+        if arguments is None:
+            await self.database.refresh()
+            arguments = function.arguments(text, self.database)
+        ctx = ActionCtx(self, function.name, caller)
+        try:
+            value = await self._handle_action(function, ctx, arguments)
+        finally:
+            ctx.calls.end()  # also if a thread goes on: nothing can stop it
+        return function.result(value, self.database, caller.wants_plain)
+
+    async def _handle_action(self, function: RegisteredFunction, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
+        limit = self.limits.action_seconds_max
+        timeout, ended = asyncio.timeout(limit), None
+        try:
+            async with timeout:
+                if not function.blocking:
+                    value = await function.handler(ctx, **arguments)
+                    ctx.calls.check(function.name)
+                    return value
+                call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
+                ended = await self._threads.start(call)
+                return await ended
+        except TimeoutError:
+            if not timeout.expired():
+                raise  # the handler raised it
+            if function.blocking and ended is None:
+                raise self._threads.none_free(function.name, limit) from None
+            goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
+            raise LimitError(
+                f"{function.name}: it ran longer than {limit:g} s (action_seconds_max){goes_on}; do a part and"
+                " schedule the rest"
+            ) from None
+
+    # Calls within a transaction.
+
+    async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
+        function, child = self.registry.find(ref, (QUERY,)), transaction.child()
+        try:
+            ctx = QueryCtx(self, function.name, child, caller)
+            arguments = function.arguments(function.encode(args), ctx.mapper)
+            return self.result(function, ctx, await function.handler(ctx, **arguments))
+        finally:
+            child.end()
+
+    async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
+        function = self.registry.find(ref, (MUTATION,))
+        child, written = parent.child(), parent.usage.write_counts
+        try:
+            ctx = MutationCtx(self, function.name, child, caller)
+            arguments = function.arguments(function.encode(args), ctx.mapper)
+            value = self.result(function, ctx, await function.handler(ctx, **arguments))
+            parent.merge(child)
+        except BaseException:
+            parent.usage.write_counts = written  # undone writes do not count
+            raise
+        finally:
+            child.end()
+        return value
+
+    # What every run in a transaction ends with.
+
+    def result(self, function: RegisteredFunction, ctx: QueryCtx, value: object, as_plain: bool = False) -> Any:
+        """The validated result of a handler that returned `value`. FunctionError if it left a call without `await`."""
+        if ctx.transaction.calls and isinstance(ctx, MutationCtx):
+            check_awaited(ctx.transaction, function.name)
+        return None if value is None and function.returns_none else function.result(value, ctx.mapper, as_plain)
+
+    def warn_of_limits(self, function: RegisteredFunction, transaction: Transaction) -> None:
+        """Warn that a call came close to a limit."""
+        for limit, text in transaction.usage.near_limits().items():
+            self.warn_now_and_then((function.name, limit), "%s is close to a limit: %s", function.name, text)
