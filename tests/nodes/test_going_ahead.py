@@ -176,7 +176,7 @@ async def test_functions_that_are_left_to_later_batches_are_claimed_anew_after_a
         monkeypatch.setattr(app.executor, "_claimed_max", 5)
         try:
             async with asyncio.timeout(20):
-                while (await app.executor.drain()).ran:
+                while (await app.executor.run_batch()).ran:
                     pass
         finally:
             faults.disarm()

@@ -137,7 +137,7 @@ def what_a_failed_sub_transaction_scheduled_counts(patch: Patch) -> None:
 
 
 def the_window_ends_just_before_five_years(patch: Patch) -> None:
-    patch.setattr("duly.ctx.scheduler.SCHEDULE_WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
+    patch.setattr("duly.ctx.schedule_time._WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
 
 
 def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
