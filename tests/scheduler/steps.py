@@ -107,7 +107,7 @@ class Stage(Harness):
         due_now = result.next_due is not None and result.next_due <= self.now_ms
         return due_now or self.app.executor.running < running
 
-    async def _settle(self, ran_max: int | None) -> float | None:
+    async def _run_until_idle(self, ran_max: int | None) -> float | None:
         while True:
             if await self.round():
                 continue
