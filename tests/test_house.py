@@ -31,6 +31,7 @@ FLOORS = (
     {"ctx"},
     {"run", "decorators"},
     {"workers", "sync"},
+    {"subscription"},
     {"app", FRONT_DOOR},
     {"dashboard", "server"},
     {"testing", "cli"},
