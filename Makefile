@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky
+.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^##@ / { group = "\n" substr($$0, 5) "\n" } \
@@ -49,7 +49,7 @@ hooks: $(READY) ## Have git check each commit, as .pre-commit-config.yaml says
 	@$(BIN)/pre-commit install
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Examples
@@ -83,6 +83,10 @@ flaky: $(READY) ## Run the tests RUNS=10 times beside a busy loop on each core: 
 	@$(BIN)/python -m tests.flaky --runs $(RUNS)
 
 ##@ Documentation
+
+docs: $(READY) ## Build the pages and the API reference into site/, strictly
+	@$(BIN)/mkdocs build --quiet --clean
+	@echo "Open site/index.html"
 
 # What the targets need.
 

@@ -142,7 +142,7 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
 async def test_a_closing_that_waits_says_for_what(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("duly.workers.executor.CLOSING_NOTICE_SECONDS", 0.05)
+    monkeypatch.setattr("duly.workers.running_actions.CLOSING_NOTICE_SECONDS", 0.05)
     app = await running(store, "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:wait"))
     await until(lambda: len(executor.called_actions) == 1)
@@ -228,7 +228,7 @@ async def test_a_caller_that_is_cancelled_is_so_while_the_app_is_open(
 async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.workers.executor.INTERRUPT_SECONDS", 0.1)
+    monkeypatch.setattr("duly.workers.running_actions.INTERRUPT_SECONDS", 0.1)
     app = await running(store, "ignore", "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:ignore"))
     await until(lambda: len(executor.called_actions) == 1)
