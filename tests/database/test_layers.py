@@ -98,7 +98,8 @@ class Player:
         descending, limit = self._chance.random() < 0.5, self._chance.randrange(1, 6)
         found = await layer.scan(Scan(self._notes, order, interval, descending, limit))
         assert numbers(found) == (expected[::-1] if descending else expected)[:limit]
-        assert await layer.count(Count(self._notes, order, interval, 1_000)) == len(expected)
+        for most in (len(expected), 1_000):
+            assert await layer.count(Count(self._notes, order, interval, most)) == len(expected)
         ids = {*self._chance.sample(list(rows), min(3, len(rows))), 5}
         by_id = await layer.get_many(self._notes, ids)
         assert dict(numbers(list(by_id.items()))) == {id: rows[id] for id in ids if id in rows}
@@ -115,7 +116,10 @@ class Player:
             met += numbers([row])
             if self._chance.random() < 0.3 and (left := [pair for pair in ahead if pair not in met]):
                 id, n = self._chance.choice(left)
-                layer.write(self._notes, id, dumps({"n": n}), None)
+                within = layer.child() if self._chance.random() < 0.5 else layer
+                within.write(self._notes, id, dumps({"n": n}), None)
+                if within is not layer:
+                    layer.merge(within)
                 del rows[id]
                 ahead.remove((id, n))
         assert met == ahead
