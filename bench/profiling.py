@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from bench.machine import cpu_seconds
 from bench.workloads import Stores, Workload, run
+from duly.database.commit_log import CommitLog
 from duly.database.committer import Committer
-from duly.database.log import Log
 from duly.model import jobs
 from duly.storage.postgres import commits
 from duly.storage.postgres import engine as postgres
@@ -28,7 +28,7 @@ _ALWAYS: Parts = (
     ("claim", jobs, "claim"),
     ("run handlers, with claim", Committer, "_run"),
     ("batch, all of it", Committer, "_do"),
-    ("event loop: log", Log, "append"),
+    ("event loop: log", CommitLog, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
 )
 SQLITE: Parts = (

@@ -155,10 +155,10 @@ async def test_neither_a_handler_nor_the_disk_stalls_the_event_loop(store: str) 
 
 async def test_many_callers_share_commits(store: str) -> None:
     async with App(MODULES, store) as app:
-        before = app.database.log.version
+        before = app.database.commit_log.version
         await asyncio.gather(*(app.mutation("app:insert", {"text": str(n)}) for n in range(200)))
         assert len(await app.query("app:notes")) == 200
-        assert app.database.log.version - before < 100
+        assert app.database.commit_log.version - before < 100
 
 
 async def test_waiting_actions_do_not_block_mutations(store: str) -> None:

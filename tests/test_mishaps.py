@@ -404,7 +404,7 @@ async def test_subscriptions_that_are_left_are_forgotten() -> None:
                 break
         gc.collect()
         await asyncio.sleep(0)
-        assert t.app.database.log._readers.ranges == {}  # pyright: ignore[reportPrivateUsage]
+        assert t.app.database.commit_log._watchers.ranges == {}  # pyright: ignore[reportPrivateUsage]
 
 
 # What is no time, no value, no end.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from duly import App, FunctionNotFoundError, LoadError, MutationCtx, QueryCtx, StoreError, mutation, query
-from duly.limits import NODE_BEAT_SECONDS
+from duly.limits import NODE_HEARTBEAT_SECONDS
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 
@@ -51,7 +51,7 @@ def test_an_app_that_was_closed_opens_again_in_another_event_loop(store: str) ->
         async with app, AsyncExitStack() as stack:
             if "postgres" in store:  # what is due is found by the one that hears, and beats
                 await stack.enter_async_context(App(MODULES, store))
-                await asyncio.sleep(3 * NODE_BEAT_SECONDS)
+                await asyncio.sleep(3 * NODE_HEARTBEAT_SECONDS)
                 assert [thread.name for thread in threading.enumerate()].count("duly-nodes") == 2
             await app.mutation(insert_soon, {"text": str(n)})
             await wait_for(app, [str(m) for m in range(n + 1)])

@@ -296,7 +296,7 @@ async def test_an_action_that_is_canceled_in_the_batch_that_would_have_started_i
             await ctx.scheduler.cancel(id)
             # The start of the action may still be under way: then its commit is told first.
             is_second = iter([False, True] if t.app.database._committer._flying else [True])
-            faults.arm("commit.told", lambda: next(is_second) and canceled.set())
+            faults.arm("commit.answered", lambda: next(is_second) and canceled.set())
 
         starting = asyncio.create_task(t.run_until_idle())
         canceling = asyncio.create_task(t.transaction(cancel_it))
@@ -324,7 +324,7 @@ async def test_an_action_that_is_canceled_before_its_first_line_does_not_run(t: 
 
         def let_a_cancel_follow() -> None:
             faults.disarm()
-            faults.arm("commit.told", canceled.set, passing=2)
+            faults.arm("commit.answered", canceled.set, passing=2)
             loop.call_soon_threadsafe(cancel_it)
             assert held_up.wait(5)
 

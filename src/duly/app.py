@@ -16,10 +16,10 @@ from typing import Any, Final, Generic, Self, cast
 from duly.clock import Clock, SystemClock
 from duly.ctx.caller import Caller, Identity
 from duly.ctx.scheduler import job_number
-from duly.database.asking import ask
-from duly.database.database import Database, Read
-from duly.database.log import Watch
-from duly.database.reads import ReadSet
+from duly.database.commit_log import Watch
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.trampoline import ask
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, MUTATION, QUERY, R
 from duly.declare.loading import Source
@@ -29,17 +29,17 @@ from duly.declare.registry import Registry
 from duly.errors import AppError, DulyError, LoadError, StoreError
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import log_of
-from duly.model import executor_state, jobs, operating
-from duly.model.tables import apply_schema
+from duly.model import executor_pause, job_admin, jobs
+from duly.model.schema_change import apply_schema
 from duly.run.failure import ClientError, describe, for_client
 from duly.run.job_runner import JobRunner
 from duly.run.runner import Runner
 from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
-from duly.workers import alarm
+from duly.workers import loop
+from duly.workers.blocked_loop import BlockedLoopDetector
 from duly.workers.executor import Executor
-from duly.workers.heartbeat import Heartbeat
-from duly.workers.opened import Opened
+from duly.workers.open_app import OpenApp
 from duly.workers.store_watch import StoreWatch
 from duly.workers.sweeper import Sweeper
 
@@ -108,7 +108,7 @@ class App:
         self._wait_for_owner = wait_for_owner
         self._clock = clock or SystemClock()
         self._random = random or Random()
-        self._open: Opened | None = None
+        self._open: OpenApp | None = None
         self._is_held = False
         """Whether it is being opened, open or being closed."""
 
@@ -124,7 +124,7 @@ class App:
             self._is_held = self._open is not None
         return self
 
-    async def _opening(self) -> Opened:
+    async def _opening(self) -> OpenApp:
         registry, chance = Registry.load(self._source, self._limits), Random(self._random.getrandbits(64))
         database = await Database.open(
             self._new_engine(), self._clock, self._limits, self._random, self._wait_for_owner
@@ -138,10 +138,12 @@ class App:
         except BaseException:
             await database.close()
             raise
-        workers: list[alarm.Worker] = [] if database.is_shared else [StoreWatch(database, self._clock)]
+        workers: list[loop.Worker] = [] if database.is_shared else [StoreWatch(database, self._clock)]
         if self._executes:
             workers += [executor, Sweeper(database, self._clock)]
-        return Opened(database, runner, executor, workers, self._clock, Heartbeat() if self.development else None)
+        return OpenApp(
+            database, runner, executor, workers, self._clock, BlockedLoopDetector() if self.development else None
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -173,10 +175,10 @@ class App:
             finally:
                 self._is_held = False
 
-    def _taken(self) -> Opened:
+    def _taken(self) -> OpenApp:
         """What is open, for whoever closes it."""
         opened = self._open if self._open is not None and self._open.is_orphaned else self._opened
-        opened.database.refuse_here()
+        opened.database.refuse_in_handlers()
         self._open = None
         return opened
 
@@ -218,7 +220,7 @@ class App:
         return await self._act(function, args, caller)
 
     async def _act(self, function: RegisteredFunction, args: Args | None, caller: Caller) -> Any:
-        return await self.executor.called.run(function.name, self.runner.action(function, args, caller))
+        return await self.executor.called_actions.run(function.name, self.runner.action(function, args, caller))
 
     # Operating.
 
@@ -229,20 +231,20 @@ class App:
             now = transaction.now
             tallied: Tallied = await ask(Tally(now))
             lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
-            return Stats(*tallied, lag_ms, await executor_state.paused_since(transaction))
+            return Stats(*tallied, lag_ms, await executor_pause.paused_since(transaction))
 
-        return await operating.read(self.database, unit)
+        return await job_admin.read(self.database, unit)
 
     async def pause(self) -> None:
         """Have no process that shares the store start a scheduled function, until `resume`; what runs goes on.
 
         It outlasts the end of this process.
         """
-        await self.runner.commit(executor_state.pause)
+        await self.runner.commit(executor_pause.pause)
 
     async def resume(self) -> None:
         """Have what has become due meanwhile start, in its order, and whatever becomes due from now on."""
-        await self.runner.commit(executor_state.resume)
+        await self.runner.commit(executor_pause.resume)
 
     async def retry(self, id: str) -> str:
         """Schedule the function and the arguments of a scheduled function that has failed anew, to run now.
@@ -275,7 +277,7 @@ class App:
             finally:
                 if opened.database.catalog.schema is not registry.schema:
                     opened.runner.use(before)
-                opened.database.log.wake_all()  # what is subscribed to may have changed with the code
+                opened.database.commit_log.wake_all()  # what is subscribed to may have changed with the code
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
@@ -309,7 +311,7 @@ class App:
         return self._opened.database
 
     @property
-    def _opened(self) -> Opened:
+    def _opened(self) -> OpenApp:
         if self._open is None:
             raise StoreError("got a call of an app that is not open, expected it inside `async with app:`")
         running = _running_loop()
@@ -353,11 +355,11 @@ class Subscription(Generic[R]):
                 self._seen = seen
                 return cast("R", outcome.value)
 
-    async def _read(self) -> tuple[Read[Any], str | None]:
+    async def _read(self) -> tuple[QueryOutcome[Any], str | None]:
         """The value now, and its text."""
         # By name, each time: the application may have been loaded anew.
         database, runner = self._app.database, self._app.runner
-        reads, version, text = ReadSet(), database.log.version, None
+        reads, version, text = ReadSet(), database.commit_log.version, None
         try:
             function = runner.registry.find(self._ref, (QUERY,))
             outcome = await runner.read(function, self._args, self._caller)
@@ -367,8 +369,8 @@ class Subscription(Generic[R]):
             self._watch = None  # who asks again wants to know whether the store is back
             raise
         except DulyError as error:  # it did not even begin, and only other code can change that
-            outcome = Read[Any](None, error, reads, version)
-        self._watch = database.changed(reads, version)
+            outcome = QueryOutcome[Any](None, error, reads, version)
+        self._watch = database.watch(reads, version)
         if not self._app.is_open:
             self._watch.cancel()  # it was closed meanwhile: nobody will wake this
         return outcome, text

@@ -16,7 +16,7 @@ POINTS: Final = (
     "batch.ran",  # the handlers of the batch returned, nothing is written
     "commit.flushed",  # the writes are in the open transaction
     "commit.durable",  # committed, nobody has been told
-    "commit.told",  # callers and watchers know
+    "commit.answered",  # callers and watchers know
     "job.claimed",  # a due function was found pending, its handler has not run
     "job.ran",  # its handler returned, its end is not recorded
     "action.marked",  # `inProgress` is durable, no line of the action ran

@@ -133,16 +133,16 @@ BATCH_SECONDS_ALONE_MAX: Final = 0.030
 """The same while no call waits: a longer batch of due functions shares its flush among more of them."""
 BATCH_CALLS_MAX: Final = 512
 """Calls in one batch; beyond, a larger batch no longer gains (measured)."""
-CALLS_TOGETHER: Final = 64
+CALLS_AT_ONCE: Final = 64
 """Calls that a batch takes at once if they wait, so that what they read may be read together."""
 DUE_BATCH_MAX: Final = 2_000
 """Due functions that one batch takes from the store: more than it can run in its time."""
 DUE_BATCHES_MORE: Final = 4
 """Batches that run what one has taken from a store on a server, beside that one: each while the one before it is
 committed. More gain little, and calls wait behind them."""
-CAUTIOUS_BATCHES_MIN: Final = 4
+EXCLUSIVE_BATCHES_MIN: Final = 4
 """Exclusive batches after a conflict with another node, before one is tried again that is not."""
-CAUTIOUS_BATCHES_MAX: Final = 50
+EXCLUSIVE_BATCHES_MAX: Final = 50
 """The same where each of those has met a conflict again."""
 LOG_BYTES_MAX: Final = 2 << 20
 """What recent commits wrote that is kept in memory, in bytes, to wake readers whose snapshot is a little old.
@@ -186,7 +186,7 @@ SWEEP_CHECK_MS: Final = 3_600_000.0
 GRACE_SECONDS: Final = 10.0
 """How long running actions may go on when an app is closed, in seconds. A container is given 30 by default, systemd
 gives 90."""
-CLOSING_TOLD_SECONDS: Final = 1.0
+CLOSING_NOTICE_SECONDS: Final = 1.0
 """How long an app that is closed waits for running actions before it says so, in seconds: most end sooner."""
 INTERRUPT_SECONDS: Final = 5.0
 """How long an action may take to end once it is interrupted, in seconds: enough to clean up. One that ignores it is
@@ -196,13 +196,13 @@ HARNESS_ROUNDS_MAX: Final = 5_000
 """Batches of due functions that a Harness runs at one moment: a chain of functions this long has no end."""
 
 # Nodes that share a store in PostgreSQL.
-NODE_BEAT_SECONDS: Final = 0.3
+NODE_HEARTBEAT_SECONDS: Final = 0.3
 """How often a node says that it lives, in seconds, and looks whether there are commits it was not told of."""
 NODE_FRESH_SECONDS: Final = 1.0
 """How long after that it has its part of the pending functions, in seconds: three beats may fail to come."""
 NODE_LOG_COMMITS_MAX: Final = 1_024
 """Commits that the store remembers for other nodes; who lags further behind forgets all it has in memory."""
-NODE_NEWS_MAX: Final = 64
+REMOTE_COMMITS_MAX: Final = 64
 """Commits of others that a node reads at once; where there are more, forgetting is cheaper."""
 POSTPONED_MS: Final = 1_000.0
 """How long a due function waits that only a newer version of the application knows, in milliseconds. Each second
@@ -238,15 +238,15 @@ DOCUMENT_CACHE_BYTES_MAX: Final = 64 << 20
 OWNER_WAIT_SECONDS: Final = 5.0
 """How long an app waits for the process that owns its file, in seconds, unless it says otherwise: the old process of a
 restart may not have been told to end yet."""
-OWNER_LATE_SECONDS: Final = 5.0
+OWNER_OVERTIME_SECONDS: Final = 5.0
 """How much longer than it has said an owner that is closing is waited for, in seconds: it commits what is queued."""
-OWNER_LOOK_SECONDS: Final = 0.05
+OWNER_POLL_SECONDS: Final = 0.05
 """How often to try to own a file that is owned, in seconds."""
-STORE_LOOK_MS: Final = 1_000.0
+STORE_CHECK_MS: Final = 1_000.0
 """How often to look whether the file of a store is still there, in milliseconds: nobody tells of that."""
-CALL_TOLD_SECONDS: Final = 3.0
+CALL_NOTICE_SECONDS: Final = 3.0
 """How long `duly run` waits for the owner of a store before it says that it waits, in seconds: most calls take less."""
-LOOP_HELD_UP_SECONDS: Final = 0.5
+LOOP_BLOCKED_SECONDS: Final = 0.5
 """How long the event loop may not answer until it counts as held up, in seconds: what is shorter, nobody feels."""
 BLOCKING_ACTIONS_MAX: Final = 512
 """Threads for actions that are plain functions: as many as 64 scheduled ones can occupy by calling each other 8

@@ -27,7 +27,7 @@ from duly.errors import DulyError, StoreError
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
 from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
 from duly.values.ids import END_MS, EPOCH_MS
-from duly.workers import alarm
+from duly.workers import loop
 from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
@@ -175,14 +175,14 @@ class Harness:
         DulyError if more than `max_functions` run: functions that schedule themselves without end.
         """
         async with self._moving:
-            await self.app.executor.look_at_clock()
+            await self.app.executor.check_clock()
             await self._settle(max_functions)
 
     async def _advance_to(self, target: float) -> None:
         target = max(target, self._clock.now())
         if target > END_MS:
             raise ValueError(f"got {_shown(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
-        await self.app.executor.look_at_clock()
+        await self.app.executor.check_clock()
         while True:
             due, near = await self._settle(None), self._clock.now() + CLOCK_AHEAD_MS_MAX
             if due is not None and due <= min(target, near):
@@ -198,18 +198,18 @@ class Harness:
         """Run until nothing is due and nothing runs. Returns when the next function is due."""
         executor, ran, rounds = self.app.executor, 0, 0
         while True:
-            drained = await executor.drain()
-            ran += drained.ran
+            result = await executor.run_batch()
+            ran += result.ran
             rounds += 1
             if ran_max is not None and ran > ran_max:
                 raise _restless(f"more than {ran_max:,} functions", "max_functions")
             if rounds > HARNESS_ROUNDS_MAX:
                 raise _restless(f"more than {HARNESS_ROUNDS_MAX:,} batches of functions", "HARNESS_ROUNDS_MAX")
-            if drained.next_due is not None and drained.next_due <= self._clock.now():
+            if result.next_due is not None and result.next_due <= self._clock.now():
                 continue
             if not executor.running:
-                return drained.next_due
-            await alarm.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
+                return result.next_due
+            await loop.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
 
     # Faults.
 

@@ -196,7 +196,7 @@ def test_all_there_is_to_know_of_a_cron_is_shown(shop: Shop) -> None:
 
 
 def it_is(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
-    monkeypatch.setattr("duly.cli.store.SystemClock", lambda: ManualClock(now.timestamp() * 1000))
+    monkeypatch.setattr("duly.cli.open_store.SystemClock", lambda: ManualClock(now.timestamp() * 1000))
 
 
 def test_the_next_runs_begin_with_what_becomes_of_the_slots_that_have_passed(
@@ -248,7 +248,7 @@ def test_a_cron_that_gave_up_is_told_from_a_paused_one_and_says_why(shop: Shop) 
             assert found is not None
             clock = await transaction.get(JOBS, found[0])
             assert isinstance(clock, Job)
-            await model.give_up(transaction, clock, "its zone has gone\nfrom here")
+            await model.pause_broken(transaction, clock, "its zone has gone\nfrom here")
 
         await t.app.runner.commit(unit)
 
@@ -268,13 +268,13 @@ def test_a_cron_whose_zone_this_machine_does_not_know_is_shown_as_it_is_written(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.passes(timedelta())
-    parse = model.schedules.parse
+    parse = model.cron_schedule.parse
 
     def parse_here(schedule: dict[str, Any]) -> Any:
         return parse({**schedule, "tz": "My/Zone"} if schedule.get("tz") == "Europe/Berlin" else schedule)
 
     monkeypatch.setattr(
-        "duly.cli.cron_text.schedules", SimpleNamespace(**{**vars(model.schedules), "parse": parse_here})
+        "duly.cli.cron_text.cron_schedule", SimpleNamespace(**{**vars(model.cron_schedule), "parse": parse_here})
     )
     lines = {line[:14].strip(): line for line in shop.duly("list").splitlines()}
     assert re.search(" 30 2 \\* \\* \\* +Europe/Berlin  2025-03-29 ", lines["wake up"])

@@ -20,7 +20,7 @@ from duly import ActionCtx, App, Id, MutationCtx, internal_action, internal_muta
 from duly.cli import main
 from duly.ctx.scheduler import job_number
 from duly.model import jobs as model
-from duly.model.operating import SEARCHED_MAX
+from duly.model.job_admin import SEARCHED_MAX
 from duly.storage.engine import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite

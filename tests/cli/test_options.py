@@ -92,6 +92,6 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(project: 
 
 
 def test_an_address_is_shown_with_its_schema_and_without_its_password() -> None:
-    assert options.shown("postgresql://shop:secret@db/shop?schema=tpyo") == "postgresql://db/shop?schema=tpyo"
-    assert options.shown("postgresql://db/shop") == "postgresql://db/shop?schema=duly"
-    assert options.shown("sqlite:///app.db") == "sqlite:///app.db"
+    assert options.redacted("postgresql://shop:secret@db/shop?schema=tpyo") == "postgresql://db/shop?schema=tpyo"
+    assert options.redacted("postgresql://db/shop") == "postgresql://db/shop?schema=duly"
+    assert options.redacted("sqlite:///app.db") == "sqlite:///app.db"

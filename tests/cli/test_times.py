@@ -1,4 +1,4 @@
-"""Times on the command line: in the zone of the operator, in UTC, and by how far they are off."""
+"""Times on the command line: in the zone of the operator, in UTC, and relative to now."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from duly.cli.times import both, local, off, time
+from duly.cli.times import local, local_and_utc, relative, time
 
 NOON = 1_735_732_800_000.0  # 2025-01-01T12:00:00Z
 MINUTE, HOUR, DAY = 60_000.0, 3_600_000.0, 86_400_000.0
@@ -54,7 +54,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_times_are_shown_in_both_zones() -> None:
     assert local(NOON) == "2025-01-01 13:00:00"
-    assert both(NOON + 0.25) == "2025-01-01 13:00:00.000+01:00  2025-01-01T12:00:00.000Z"
+    assert local_and_utc(NOON + 0.25) == "2025-01-01 13:00:00.000+01:00  2025-01-01T12:00:00.000Z"
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_times_are_shown_in_both_zones() -> None:
     ],
 )
 def test_how_far_a_time_is_off_is_said_in_its_largest_unit(after: float, text: str) -> None:
-    assert off(NOON + after, NOON) == text
+    assert relative(NOON + after, NOON) == text

@@ -134,7 +134,7 @@ class Deployed:
         """Let time pass and do what falls due, without waiting for the actions that run to end."""
         clock = self.t._clock  # pyright: ignore[reportPrivateUsage]
         end = clock.now() + seconds * 1000
-        while (due := (await self.t.app.executor.drain()).next_due) is not None and due <= end:
+        while (due := (await self.t.app.executor.run_batch()).next_due) is not None and due <= end:
             clock.set(max(due, clock.now()))
         clock.set(end)
 

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from tests import postgres
-from tests.crons.account import Account, Log
 from tests.crons.node import LOST_SECONDS, Node, Order
+from tests.crons.slot_audit import Log, SlotAudit
 
 POINTS: Final = (
     "cron.ticked",
@@ -26,7 +26,7 @@ POINTS: Final = (
     "batch.ran",
     "commit.flushed",
     "commit.durable",
-    "commit.told",
+    "commit.answered",
     "job.claimed",
     "job.ran",
     "action.marked",
@@ -54,7 +54,7 @@ class Campaign:
         self._order = Order(store, time.time(), folder / "log")
         self._read = read
         self._chance = Random(seed)
-        self._account = Account()
+        self._audit = SlotAudit()
         self._counts: Counter[str] = Counter()
         self._violations: list[str] = []
 
@@ -65,7 +65,7 @@ class Campaign:
                 self._kill()
             else:
                 self._die_at(POINTS[number // 2 % len(POINTS)])
-            self._account.add(self._read(_LOGS))
+            self._audit.add(self._read(_LOGS))
         return self._drained([self._start()])
 
     def of_three_nodes(self, faults: int) -> Outcome:
@@ -76,7 +76,7 @@ class Campaign:
             nodes[place] = strike(nodes[place])
             until = time.monotonic() + self._chance.uniform(0, 0.6)
             while time.monotonic() < until:
-                self._account.add(self._read(_LOGS))
+                self._audit.add(self._read(_LOGS))
                 time.sleep(0.05)
         return self._drained(nodes)
 
@@ -118,7 +118,7 @@ class Campaign:
         node.stop()
         until = time.monotonic() + (LOST_SECONDS + 1.0 if beyond else self._chance.uniform(0.05, 0.5))
         while time.monotonic() < until:
-            self._account.add(self._read(_LOGS))
+            self._audit.add(self._read(_LOGS))
             time.sleep(0.05)
         node.go_on()
         self._counts["stopped beyond the lease" if beyond else "stopped for a moment"] += 1
@@ -126,13 +126,13 @@ class Campaign:
 
     def _drained(self, nodes: list[Node]) -> Outcome:
         time.sleep(0.5)
-        self._account.add(self._read(_LOGS))
+        self._audit.add(self._read(_LOGS))
         before = nodes[0].rests()
         self._violations += [f"a process ended with {code}" for code in [node.ends() for node in nodes] if code]
-        self._account.add(self._read(_LOGS))
+        self._audit.add(self._read(_LOGS))
         notes = Counter(note["cron"] for _, note in self._read(_NOTES))
-        self._violations += self._account.check(before, notes)
-        return Outcome(self._counts + self._account.counts, self._violations)
+        self._violations += self._audit.check(before, notes)
+        return Outcome(self._counts + self._audit.counts, self._violations)
 
 
 def in_sqlite(folder: Path, kills: int, seed: int) -> Outcome:

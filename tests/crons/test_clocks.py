@@ -170,8 +170,8 @@ async def until(app: App, ref: str, true: Callable[[Any], bool]) -> None:
 async def test_a_clock_that_once_shows_what_cannot_be_stops_writes_until_it_is_right_and_leaves_nothing(
     store: str, wrong: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.workers.alarm.TIMER_CHECK_SECONDS", 0.01)
-    monkeypatch.setattr("duly.workers.alarm._BACKOFF_SECONDS", (0.05, 0.1))
+    monkeypatch.setattr("duly.workers.loop.TIMER_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("duly.workers.loop._BACKOFF_SECONDS", (0.05, 0.1))
     wall = Wall()
     modules: dict[str, Any] = {"app": type("app", (), APP), "crons": interval(1)}
     async with App(modules, store, clock=wall) as app:
@@ -222,7 +222,7 @@ async def test_a_clock_that_follows_a_server_does_not_believe_all_either(store: 
 async def test_a_running_app_notices_by_itself_that_its_clock_was_set_back(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.workers.alarm.TIMER_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr("duly.workers.loop.TIMER_CHECK_SECONDS", 0.01)
     wall = Wall()
     modules: dict[str, Any] = {"app": type("app", (), APP), "crons": interval(1)}
     async with App(modules, store, clock=wall) as app:

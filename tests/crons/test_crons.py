@@ -144,7 +144,7 @@ async def test_a_run_that_lasts_skips_the_slots_that_come_meanwhile() -> None:
             await asyncio.sleep(0)
         clock: Any = t._clock  # pyright: ignore[reportPrivateUsage]
         clock.set(clock.now() + 180_000)
-        await t.app.executor.drain()
+        await t.app.executor.run_batch()
         gates[-1].set()
         await running
         found = await t.query(logs)

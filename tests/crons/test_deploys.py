@@ -131,7 +131,7 @@ async def test_a_deploy_while_a_run_waits_to_begin(change: str) -> None:
     async with Deployed(interval(60, "app:act", OLD)) as d:
         await d.advance(59)
         await d.leap(1)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         assert (await d.crons())["c"]["running"] == 1
         await d.deploy(declared)
         assert await until_200(d) == in_order(expected)
@@ -359,7 +359,7 @@ async def test_what_waits_is_dropped_by_another_schedule() -> None:
     async with Deployed(interval(60, "app:act", missed="all")) as d:
         gate = await d.until_one_runs(5)
         await d.leap(50 * 60)
-        await d.t.app.executor.drain()
+        await d.t.app.executor.run_batch()
         await d.deploy(interval(86_400, "app:act", missed="all"))
         gate.open()
         await d.t.run_until_idle()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from duly.model.jobs import INTERRUPTED
-from tests.crons.account import Account
 from tests.crons.kills import POINTS, in_postgres, in_sqlite
+from tests.crons.slot_audit import SlotAudit
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow]
 
@@ -106,7 +106,7 @@ def skipped(slot: float, count: int) -> dict[str, Any]:
 def test_what_is_missed_or_doubled_is_found(
     cron: dict[str, Any], rows: list[dict[str, Any]], notes: int, expected: list[str]
 ) -> None:
-    account = Account()
-    account.add(list(enumerate(rows)))
+    audit = SlotAudit()
+    audit.add(list(enumerate(rows)))
 
-    assert expected == account.check([cron], Counter({cron["name"]: notes}))
+    assert expected == audit.check([cron], Counter({cron["name"]: notes}))

@@ -119,7 +119,7 @@ async def test_of_all_slots_a_hundred_wait_and_the_others_are_counted() -> None:
     async with Deployed(interval(60, missed="all")) as d:
         await d.t.run_until_idle()
         await d.leap(500 * 60)
-        await d.t.app.executor.drain()
+        await d.t.app.executor.run_batch()
         assert len((await d.crons())["c"]["queue"]) == 100
         assert "c skipped 6120 count 399" in await d.logs()
         await d.t.run_until_idle()
@@ -130,7 +130,7 @@ async def test_all_slots_wait_for_an_action_that_goes_on() -> None:
     async with Deployed(interval(60, "app:act", missed="all")) as d:
         gate = await d.until_one_runs(5)
         await d.leap(180)
-        await d.t.app.executor.drain()
+        await d.t.app.executor.run_batch()
         assert [seconds(slot) for slot in (await d.crons())["c"]["queue"]] == [60, 120, 180]
         gate.open()
         await d.t.run_until_idle()
@@ -205,11 +205,11 @@ async def test_at_most_a_hundred_run_beside_each_other(ref: str) -> None:
         await d.t.run_until_idle()
         gates.append(Gate())
         await d.leap(500 * 60)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         assert (await d.crons())["c"]["running"] == 100
         assert await d.logs() == ["c success 0", f"c skipped {101 * 60} count 400"]
         await d.leap(60)
-        await d.t.app.executor.drain()
+        await d.t.app.executor.run_batch()
         if ref == "app:act":
             assert (await d.logs())[-1] == f"c skipped {101 * 60} count 401"
             with pytest.raises(InvalidScheduleError, match="of which 100 runs go on, expected one of which fewer do"):

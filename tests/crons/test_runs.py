@@ -375,7 +375,7 @@ async def test_a_run_that_waits_to_begin_when_the_process_is_lost_runs_once() ->
     async with deployed(interval(60)) as d:
         await d.advance(59)
         await d.leap(1)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         assert (await d.logs(), (await d.crons())["c"]["running"]) == (["c success 0"], 1)
         await d.t.crash()
         await d.advance(60)
@@ -545,7 +545,7 @@ async def lose_zone(d: Deployed, tz: str, error: str | None = None) -> None:
         if error is not None:
             clock = await ctx.transaction.get(JOBS, id)
             assert isinstance(clock, Job)
-            await model.give_up(ctx.transaction, clock, error)
+            await model.pause_broken(ctx.transaction, clock, error)
             return
         ctx.transaction.write(CRONS, id, dumps(cron), dumps(changed))
 
@@ -563,7 +563,7 @@ async def test_a_run_is_told_from_its_real_begin_to_its_real_end(function: str, 
         for _ in range(2):
             await register(d, f"app:{function}", {"seconds": 1, "fails": fails}, name=None)
         await d.leap(60)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         await d.leap(1800)
         await d.t.crash()
         await d.t.run_until_idle()
@@ -594,7 +594,7 @@ async def test_a_function_that_is_gone_begins_and_ends_when_that_is_noticed() ->
     async with deployed() as d:
         await register(d, "app:act")
         await d.leap(60)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         await replace(d, "act", None)
         await d.leap(5)
         await d.t.run_until_idle()

@@ -473,7 +473,7 @@ async def test_a_run_that_waits_to_begin_does_not_when_it_is_deleted_and_does_wh
         for name in ("deleted", "paused"):
             await do(d, register(name, args={"text": name}))
         await d.leap(60)
-        await d.t.app.executor.drain()  # which ticks
+        await d.t.app.executor.run_batch()  # which ticks
         assert [row["running"] for row in (await d.crons()).values()] == [1, 1]
         await do(d, lambda ctx: crons.delete(ctx, "deleted"))
         await do(d, lambda ctx: crons.pause(ctx, "paused"))
@@ -563,9 +563,9 @@ async def test_a_cron_may_end_another_in_the_batch_in_which_that_one_ticks(act: 
         )
         await d.advance(54)
         await d.leap(1)
-        await d.t.app.executor.drain()  # a ticks
+        await d.t.app.executor.run_batch()  # a ticks
         await d.leap(5)
-        await d.t.app.executor.drain()  # a runs, and b is due as well
+        await d.t.app.executor.run_batch()  # a runs, and b is due as well
         assert await d.noted() == ["did 65"]
         await d.elapse(30)
         assert await d.noted() == ["did 65"]

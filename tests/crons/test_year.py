@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from duly.model.schedule import Interval
+from duly.model.cron_schedule import FixedInterval
 from tests.crons.twin import Options, Skip, Twin
 from tests.crons.year import Life
 
@@ -48,7 +48,7 @@ def log(slot: float, now: float, skipped: int = 0) -> dict[str, object]:
 
 
 def twin(**options: str) -> Twin:
-    return Twin("c", Interval(1000.0), Options(**options), acts=False, first=0.0, now=0.0)
+    return Twin("c", FixedInterval(1000.0), Options(**options), acts=False, first=0.0, now=0.0)
 
 
 def test_a_slot_that_has_not_run_is_found() -> None:

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from duly.model.schedule import Interval, Schedule, following
+from duly.model.cron_schedule import FixedInterval, Schedule, following
 
 LATE_MS: Final = 60_000.0
 WAITING_MAX: Final = 100
@@ -200,4 +200,4 @@ def _slots(schedule: Schedule, first: float, now: float) -> Iterator[float]:
 
 
 def _after(schedule: Schedule, slot: float, now: float) -> float:
-    return slot + schedule.ms if isinstance(schedule, Interval) else following(schedule, max(slot, now))
+    return slot + schedule.ms if isinstance(schedule, FixedInterval) else following(schedule, max(slot, now))

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from duly import ActionCtx, MutationCtx, QueryCtx, cron_jobs, crons, internal_action, internal_mutation, mutation, query
 from duly.limits import Limits
-from duly.model.schedule import Interval, Schedule, calendar, shown
+from duly.model.cron_schedule import FixedInterval, Schedule, calendar, to_dict
 from duly.testing import Harness
 from tests.crons.twin import Log, Options, Twin
 
@@ -175,7 +175,7 @@ class Life:
         if not twins:
             return
         twin = self._chance.choice(twins)
-        args = {} if schedule is None else {"schedule": shown(schedule)}
+        args = {} if schedule is None else {"schedule": to_dict(schedule)}
         await self._t.mutation("year:change", {"name": twin.name, "how": how, **args})
         self.counts[how] += 1
         if how == "pause":
@@ -194,7 +194,7 @@ class Life:
     async def _added(self) -> None:
         name, schedule, options, run = self._drawn()
         given = {key: value for key, value in options._asdict().items() if value != Options._field_defaults[key]}
-        args = {"schedule": shown(schedule), **run, "name": name, "options": given}
+        args = {"schedule": to_dict(schedule), **run, "name": name, "options": given}
         await self._t.mutation("year:register", args)
         self._twins[name] = Twin(name, schedule, options, run["function"] == "act", None, self.now)
         self.counts["crons"] += 1
@@ -218,7 +218,7 @@ class Life:
     def _deployed(self) -> None:
         for name, (schedule, options, run) in self._declared.items():
             if name not in self._twins:
-                first = self.now if isinstance(schedule, Interval) else None
+                first = self.now if isinstance(schedule, FixedInterval) else None
                 self._twins[name] = Twin(name, schedule, options, run["function"] == "act", first, self.now)
                 self.counts["crons"] += 1
 
@@ -257,11 +257,11 @@ class Life:
         minute, hour, zone = chance.choice((0, 0, 0, 30)), chance.choice((0, 2, 6, 9, 18)), chance.choice(_ZONES)
         if self._seconds:
             step = chance.choice((5, 10, 15, 20, 30))
-            every = Interval(SECOND * chance.randint(1, 60))
+            every = FixedInterval(SECOND * chance.randint(1, 60))
             return chance.choice((every, every, calendar(f"*/{step} * * * * *", zone), calendar("* * * * *", zone)))
         kind = chance.choices(("interval", "hourly", "daily", "weekly", "monthly", "cron"), (30, 5, 35, 10, 6, 14))[0]
         if kind == "interval":
-            return Interval(HOUR * chance.choice((chance.randint(2, 12), chance.randint(13, 250))))
+            return FixedInterval(HOUR * chance.choice((chance.randint(2, 12), chance.randint(13, 250))))
         days = {"hourly": "* * * *", "daily": f"{hour} * * *", "weekly": f"{hour} * * {chance.randrange(7)}"}
         others = ("*/15 9-10 * * MON", "0 2 L * *", "30 2 * * *", "15 1 * * SUN#2", "5 4 29-31 * *", "0 */6 * * *")
         if kind == "monthly":
@@ -273,7 +273,7 @@ class Life:
         declared = cron_jobs()
         for name, (schedule, options, run) in self._declared.items():
             args, given = (f"year:{run['function']}", run["args"]), options._asdict()
-            if isinstance(schedule, Interval):
+            if isinstance(schedule, FixedInterval):
                 declared.interval(name, timedelta(milliseconds=schedule.ms), *args, **given)
             else:
                 _declare_calendar(declared, name, schedule.cron.split(), schedule.tz, args, given)
@@ -301,22 +301,22 @@ class Life:
         crashes = self._chance.random() < 0.0005 and not self._going
         executor, running = self._t.app.executor, -1
         while True:
-            drained = await executor.drain()
-            has_changed = drained.ran or executor.running != running
+            result = await executor.run_batch()
+            has_changed = result.ran or executor.running != running
             if has_changed:
                 running = executor.running
                 await self._listen()  # each time: a hundred runs of a cron push out what was told before
             if executor.running > self._going_on:
                 await asyncio.sleep(0.001)  # until it lasts, or has ended
                 running = -1
-            elif not has_changed and (drained.next_due is None or drained.next_due > self.now):
+            elif not has_changed and (result.next_due is None or result.next_due > self.now):
                 break
-            if drained.ran and crashes and not self._going:
+            if result.ran and crashes and not self._going:
                 crashes = False
                 await self._crashes()
                 executor = self._t.app.executor
         self._check_rest()
-        return drained.next_due
+        return result.next_due
 
     @property
     def _going_on(self) -> int:

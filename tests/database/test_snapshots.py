@@ -40,7 +40,7 @@ async def test_a_table_made_right_before_a_snapshot_is_not_missing_in_it(store: 
         await app.runner.transaction(insert)
         committed.set()
         outcome = await task
-        assert outcome.version == database.log.version
+        assert outcome.version == database.commit_log.version
         assert outcome.value is not None
         assert outcome.value[1]
 

@@ -28,8 +28,8 @@ from typing import Any
 import pytest
 
 from duly import App, LimitError, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
-from duly.database.asking import ask, drive
-from duly.database.watchdog import Interruption, Watchdog, Watched, _raise_in
+from duly.database.driver.trampoline import ask, drive
+from duly.database.driver.watchdog import Interruption, Watchdog, WatchedThread, _raise_in
 from duly.storage.engine import JOBS, Get
 from duly.testing import Harness
 from tests.model.soundness import complaints
@@ -336,30 +336,30 @@ async def test_an_app_that_is_closed_waits_no_longer_than_a_stuck_handler_may_ta
 
 
 def test_time_is_what_the_watchdog_has_waited_since_it_first_saw_a_run() -> None:
-    watched = Watched(threading.get_ident(), 1.0, threading.Event())
+    watched = WatchedThread(threading.get_ident(), 1.0, threading.Event())
     watched.begin("app:put")
 
     watched.look(99.0)  # what passed before it is not counted
     watched.look(0.5)
     watched.look(0.4)
-    assert watched.over != watched.run
+    assert watched.expired_run != watched.run
     watched.look(0.1)
-    assert watched.over == watched.run
+    assert watched.expired_run == watched.run
 
 
 def test_each_run_has_its_own_time() -> None:
-    watched = Watched(threading.get_ident(), 1.0, threading.Event())
+    watched = WatchedThread(threading.get_ident(), 1.0, threading.Event())
     for _ in range(10):
         watched.begin("app:put")
         watched.look(0.9)
         watched.look(0.9)
         watched.handler = None
         assert watched.look(0.9) is None
-        assert watched.over == -1
+        assert watched.expired_run == -1
 
 
 def test_while_no_handler_runs_nobody_looks() -> None:
-    class Counted(Watched):
+    class Counted(WatchedThread):
         looks = 0
 
         def look(self, passed: float) -> float | None:
@@ -423,7 +423,7 @@ def test_a_process_that_was_stopped_does_not_find_its_handlers_late(store: str) 
 class Attacker:
     """Interrupts a thread when it asks for that."""
 
-    def __init__(self, watched: Watched, delay: float = 0.0, earlier: int = 0) -> None:
+    def __init__(self, watched: WatchedThread, delay: float = 0.0, earlier: int = 0) -> None:
         self.watched = watched
         self.delay = delay
         self.earlier = earlier
@@ -531,13 +531,13 @@ class Drives:
             outcome = drive(handler(), self.answer, self.attacker.watched, handler.__name__)
         except Exception as error:
             outcome = type(error).__name__
-        attacked = self.attacked or self.attacker.watched.over == self.attacker.watched.run
+        attacked = self.attacked or self.attacker.watched.expired_run == self.attacker.watched.run
         self.outside()
         return f"{outcome} after an attack" if attacked else outcome
 
 
 def test_an_interruption_arrives_in_handlers_only() -> None:
-    with Attacker(Watched(threading.get_ident(), 1.0, threading.Event())) as attacker:
+    with Attacker(WatchedThread(threading.get_ident(), 1.0, threading.Event())) as attacker:
         drives = Drives(attacker, seed=1)
         outcomes = {
             handler.__name__: {drives.drive(handler) for _ in range(1_000)}
@@ -564,8 +564,8 @@ def test_an_interruption_arrives_in_handlers_only() -> None:
 
 
 def test_strays_would_be_noticed() -> None:
-    class Anywhere(Watched):
-        def _shoot(self, run: int, file: str) -> bool:
+    class Anywhere(WatchedThread):
+        def _raise_in_run(self, run: int, file: str) -> bool:
             _raise_in(self._thread, Interruption)
             return True
 
@@ -605,7 +605,7 @@ def leaves_by_an_error(attacker: Attacker) -> Iterator[Any]:
 
 @pytest.mark.parametrize("handler", [leaves_by_return, leaves_by_asking, leaves_by_an_error])
 def test_an_interruption_that_is_under_way_when_the_handler_leaves_is_taken_back(handler: Callable[..., Any]) -> None:
-    with Attacker(Watched(threading.get_ident(), 1.0, threading.Event()), delay=0.002) as attacker:
+    with Attacker(WatchedThread(threading.get_ident(), 1.0, threading.Event()), delay=0.002) as attacker:
         drives = Drives(attacker, seed=1)
         for _ in range(50):
             with pytest.raises(LimitError):
@@ -622,7 +622,7 @@ def test_an_interruption_of_an_earlier_run_leaves_the_next_one_alone() -> None:
         attacker.attack()
         return "fine"
 
-    with Attacker(Watched(threading.get_ident(), 1.0, threading.Event()), earlier=1) as attacker:
+    with Attacker(WatchedThread(threading.get_ident(), 1.0, threading.Event()), earlier=1) as attacker:
         outcomes = [drive(handler(), lambda _: None, attacker.watched, "app:handler") for _ in range(50)]
 
     assert outcomes == ["fine"] * 50
@@ -633,7 +633,7 @@ def test_a_thread_that_went_on_into_a_lock_since_it_was_seen_is_left_alone() -> 
     gone = threading.Lock()
     gone.acquire()
 
-    class Slow(Watched):
+    class Slow(WatchedThread):
         def _may_be_left(self, file: str) -> bool:
             gone.release()
             time.sleep(0.05)
@@ -656,7 +656,7 @@ def test_a_thread_that_went_on_into_a_lock_since_it_was_seen_is_left_alone() -> 
 
 
 def test_python_lets_no_other_thread_run_between_the_look_at_a_frame_and_the_interruption() -> None:
-    code = list(dis.get_instructions(Watched._shoot))
+    code = list(dis.get_instructions(WatchedThread._raise_in_run))
     [look] = [number for number, step in enumerate(code) if step.opname == "FOR_ITER"]
     [act] = [number for number, step in enumerate(code) if "_raise_in" in step.argrepr]
     [call, *_] = [number for number, step in enumerate(code) if number > act and step.opname.startswith("CALL")]
@@ -667,7 +667,7 @@ def test_python_lets_no_other_thread_run_between_the_look_at_a_frame_and_the_int
 
 COLLECTED_MEANWHILE = """
 import gc, sys, threading
-from duly.database.watchdog import Watched
+from duly.database.driver.watchdog import WatchedThread
 
 def lets_others_go_on(*_):
     for _ in range(3_000):
@@ -676,7 +676,7 @@ def lets_others_go_on(*_):
 gc.callbacks.append(lets_others_go_on)
 gc.set_threshold(3)  # what frames are looked at with is now and then the third object
 sys.setswitchinterval(1e-6)
-watched = Watched(threading.main_thread().ident, 1.0, threading.Event())
+watched = WatchedThread(threading.main_thread().ident, 1.0, threading.Event())
 watched.begin("app:handler")
 attacker = threading.Thread(target=lambda: [watched.interrupt(watched.run) for _ in range(3_000)])
 attacker.start()

@@ -162,10 +162,10 @@ async def end(app: App) -> int:
 
 async def call_all(app: App, calls: list[Call]) -> None:
     """Make all calls in this process."""
-    version = app.database.log.version
+    version = app.database.commit_log.version
     assert await make(app, calls, Random(SEED)) + await end(app) == len(calls)
     # Batches of many calls; that there are many batches is certain, as no caller has two calls in one.
-    assert app.database.log.version - version < len(calls) / 2
+    assert app.database.commit_log.version - version < len(calls) / 2
 
 
 async def inserted(app: App, table: str, count: int, document: dict[str, Any]) -> list[str]:

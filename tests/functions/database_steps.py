@@ -532,7 +532,7 @@ class Program:
         """Play it, and return of how many steps it was."""
         game = Game(self.books)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("duly.database.walk.SCAN_ROWS_MAX", self.rows_at_once)
+            patch.setattr("duly.database.index_scan.SCAN_ROWS_MAX", self.rows_at_once)
             async with Harness({"app": game.functions(), "schema": SCHEMA}) as t:
                 await Mutate([Script([Insert("items", {})], fails=True)]).happen(game, t)  # an id that never exists
                 await Mutate([Script(self.inserts)]).happen(game, t)

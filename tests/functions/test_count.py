@@ -122,7 +122,7 @@ async def test_no_document_is_decoded_for_a_count_without_a_filter(monkeypatch: 
             decoded.append(text)
             return value.loads(text)
 
-        for module in ("duly.ctx.db.document_mapper", "duly.database.catalog"):
+        for module in ("duly.ctx.db.document_mapper", "duly.database.indexes.row_keys"):
             monkeypatch.setattr(f"{module}.loads", loads)
         assert await t.query(open_orders) == 300
         assert decoded == []

@@ -121,7 +121,7 @@ async def test_an_iteration_that_is_left_has_read_no_further() -> None:
         ids = await with_notes(t, *range(20))
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:first_three"), None)
         assert outcome.value == [0, 1, 2]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         await t.transaction(lambda ctx: ctx.db.patch(ids[3], {"seen": True}))
         assert not watch.done()
         await t.transaction(lambda ctx: ctx.db.insert("notes", {"rank": 1.5}))
@@ -137,7 +137,7 @@ async def test_a_filtered_query_has_read_up_to_its_last_match() -> None:
         ids = await with_notes(t, *range(10))
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:odd"), None)
         assert [note["rank"] for note in outcome.value or []] == [1, 3]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         await t.transaction(lambda ctx: ctx.db.delete(ids[4]))
         assert not watch.done()
         await t.transaction(lambda ctx: ctx.db.patch(ids[2], {"rank": -5}))
@@ -159,7 +159,7 @@ async def test_take_has_read_up_to_its_last_document_also_over_several_pages(n: 
         if descending:
             order.reverse()
         assert outcome.value == order[:n]
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         step = -0.5 if descending else 0.5
         await t.transaction(lambda ctx: ctx.db.insert("notes", {"rank": order[n - 1] + step}))
         assert not watch.done()

@@ -189,11 +189,11 @@ async def test_a_patch_that_changes_nothing_wakes_nobody() -> None:
     async with Harness({"app": SimpleNamespace(all_notes=all_notes), "schema": SCHEMA}) as t:
         [id] = await insert(t, {"a": 1, "b": [1.0]})
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:all_notes"), None)
-        watch = t.app.database.changed(outcome.reads, outcome.version)
-        version = t.app.database.log.version
+        watch = t.app.database.watch(outcome.reads, outcome.version)
+        version = t.app.database.commit_log.version
         await t.transaction(lambda ctx: ctx.db.patch(id, {"a": 1}))
         await t.transaction(lambda ctx: ctx.db.replace(id, {"a": 1, "b": [1.0]}))
-        assert t.app.database.log.version == version
+        assert t.app.database.commit_log.version == version
         assert not watch.done()
         await t.transaction(lambda ctx: ctx.db.patch(id, {"a": 2}))
         assert watch.done()

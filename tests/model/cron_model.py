@@ -1,6 +1,6 @@
 """A second opinion on when a cron runs next: every minute of a zone's clock is looked at, none is calculated.
 
-It shares nothing with duly.model.schedule nor with the library behind it: the expression is read by `Cron`, and the
+It shares nothing with duly.model.cron_schedule nor with the library behind it: the expression is read by `Cron`, and the
 clock by `Clock`, from zoneinfo's tables alone. `Times` lists the slots of both, day by day.
 
 `python -m tests.model.cron_model --slots 2000000 --seed 1` compares it with `following`: runs of next times from random
@@ -24,7 +24,7 @@ from random import Random, SystemRandom
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from duly.model.schedule import Calendar, calendar, following
+from duly.model.cron_schedule import Calendar, calendar, following
 
 DAY = 86_400
 FIRST = int(datetime(2011, 1, 1, tzinfo=UTC).timestamp())

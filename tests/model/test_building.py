@@ -25,7 +25,7 @@ from duly import (
     v,
 )
 from duly.app import App
-from duly.model.tables import Change, apply_schema
+from duly.model.schema_change import SchemaChange, apply_schema
 from tests.model.soundness import complaints, indexes
 
 
@@ -65,8 +65,8 @@ BOTH = define_schema({"rows": ROWS.index("by_n", ["n"]).index("by_m", ["m"])})
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step adds the keys of three documents."""
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_ROWS", 3)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_ROWS", 3)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_SECONDS", 0.0)
 
 
 def app_with(store: str, schema: Any, **more: Any) -> App:
@@ -80,26 +80,26 @@ async def fill(app: App, count: int) -> None:
 
 async def everything(app: App, index: str) -> list[int]:
     """All of `n`, of more documents than a query may return."""
-    return await app.runner.transaction(lambda ctx: all_of(ctx, index))
+    return await app.runner.transaction(lambda ctx: select_all(ctx, index))
 
 
-async def all_of(ctx: MutationCtx, index: str) -> list[int]:
+async def select_all(ctx: MutationCtx, index: str) -> list[int]:
     return [row["n"] for row in await ctx.db.query("rows").with_index(index).collect()]
 
 
-async def step(app: App, change: Change) -> bool:
+async def step(app: App, change: SchemaChange) -> bool:
     return await app.database.commit(change.step, exclusive=True)
 
 
-async def begin(app: App, schema: Any, steps: int) -> Change:
+async def begin(app: App, schema: Any, steps: int) -> SchemaChange:
     """Bring a schema some steps on its way."""
-    change = Change(schema, app.database.ids)
+    change = SchemaChange(schema, app.database.ids)
     for _ in range(steps):
         assert not await step(app, change)
     return change
 
 
-async def finish(app: App, change: Change) -> None:
+async def finish(app: App, change: SchemaChange) -> None:
     while not await step(app, change):
         pass
 
@@ -210,7 +210,7 @@ async def test_whatever_is_written_between_the_steps_the_index_agrees_with_the_d
     async with app_with(store, PLAIN) as app:
         ids: list[str] = await app.mutation(put, {"first": 0, "count": 30})
         for _ in range(4):
-            change = Change(chance.choice(schemas), app.database.ids)
+            change = SchemaChange(chance.choice(schemas), app.database.ids)
             done = False
             while not done:
                 # Some wait together with the step, and are in its batch before or after it.
@@ -260,7 +260,7 @@ async def test_scheduled_functions_wait_until_the_index_is_there(store: str) -> 
         await first.mutation(put, {"first": 0, "count": 3_000})
         await first.runner.transaction(lambda ctx: ctx.scheduler.run_after(0, look))
     async with App({"app": app, "schema": BY_N}, store) as second:
-        await asyncio.wait_for(second.executor.drain(), 30)
+        await asyncio.wait_for(second.executor.run_batch(), 30)
         while second.executor.running or not seen:
             await asyncio.sleep(0)
     assert seen == [3_000]

@@ -23,7 +23,7 @@ from duly import (
     v,
 )
 from duly.app import App
-from duly.model.tables import Change, apply_schema
+from duly.model.schema_change import SchemaChange, apply_schema
 from duly.storage.engine import SYSTEM_TABLES
 from tests.model.soundness import complaints, indexes, look
 
@@ -75,16 +75,16 @@ def modules(**tables: Any) -> dict[str, Any]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step checks two documents, or the keys of two."""
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_ROWS", 2)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 0.0)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_LATE_MAX", 3)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_ROWS", 2)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_SECONDS", 0.0)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_LATE_MAX", 3)
 
 
-def change(app: App, **tables: Any) -> Change:
-    return Change(define_schema(tables), app.database.ids)
+def change(app: App, **tables: Any) -> SchemaChange:
+    return SchemaChange(define_schema(tables), app.database.ids)
 
 
-async def finish(app: App, change: Change) -> None:
+async def finish(app: App, change: SchemaChange) -> None:
     while not await app.database.commit(change.step, exclusive=True):
         pass
 
@@ -207,9 +207,9 @@ async def test_documents_are_not_read_where_the_declaration_is_the_same(store: s
     spoil(store)
     same = {"age": v.union(v.int64(), v.null()), "name": v.string()}
     async with App(modules(people=define_table(same)), store) as app:
-        before = app.database.log.version
+        before = app.database.commit_log.version
         await app.reload()
-        assert app.database.log.version == before  # not even a commit
+        assert app.database.commit_log.version == before  # not even a commit
     async with App(modules(people=define_table(same).index("by_age", ["age"])), store):
         pass  # an index reads them, but does not check
     assert "missing required field" in await refusal(App(modules(people=LOOSE), store).__aenter__())
@@ -236,7 +236,7 @@ async def test_queries_know_the_schema_of_a_start_that_changed_nothing(store: st
 # Writes beside the check.
 
 
-async def half_checked(app: App, count: int = 6) -> tuple[list[str], Change]:
+async def half_checked(app: App, count: int = 6) -> tuple[list[str], SchemaChange]:
     """People who fit, and a change that has looked at the first two of them."""
     people = [await app.mutation(add, {"name": f"p{n}", "age": n}) for n in range(count)]
     under_way = change(app, people=STRICT)
@@ -346,7 +346,7 @@ async def test_a_table_may_be_made_at_any_step(store: str, moment: int) -> None:
 def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """All calls that wait together are one batch, and a change is one step, however slow the machine is."""
     monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 60.0)
-    monkeypatch.setattr("duly.model.tables.SCHEMA_STEP_SECONDS", 60.0)
+    monkeypatch.setattr("duly.model.schema_change.SCHEMA_STEP_SECONDS", 60.0)
 
 
 async def in_one_batch(app: App, *works: Any) -> list[Any]:
@@ -364,7 +364,7 @@ def adding(app: App, age: Any) -> Any:
     return app.mutation(add, {"name": "x", "age": age})
 
 
-async def step(app: App, change: Change) -> bool:
+async def step(app: App, change: SchemaChange) -> bool:
     return await app.database.commit(change.step, exclusive=True)
 
 
@@ -372,11 +372,11 @@ async def step(app: App, change: Change) -> bool:
 async def test_calls_before_it_in_its_batch_go_by_the_old_schema_and_those_behind_by_the_new_one(store: str) -> None:
     async with App(modules(people=STRICT), store) as app:
         await app.mutation(add, {"name": "ada", "age": 1})
-        version = app.database.log.version
+        version = app.database.commit_log.version
         wide = change(app, people=LOOSE)
         before, done, behind = await in_one_batch(app, adding(app, "early"), step(app, wide), adding(app, "behind"))
         assert "expected an integer" in str(before) and done is True and isinstance(behind, str)
-        assert app.database.log.version == version + 1
+        assert app.database.commit_log.version == version + 1
 
 
 @pytest.mark.usefixtures("long_batches", "small_steps")

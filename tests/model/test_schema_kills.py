@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.model import schema_change
-from tests.model.schema_change import NEW, OLD
+from tests.model import schema_process
+from tests.model.schema_process import NEW, OLD
 from tests.model.soundness import complaints, indexes
 
 pytestmark = pytest.mark.crash
@@ -27,7 +27,7 @@ READY_NEW = {("rows", "by_n"), ("rows", "by_k"), ("pets", "by_n")}
 
 def dies(store: str, fault: str | None) -> bool:
     """Run a process that changes the schema. Returns whether it was killed; if not, it has changed it."""
-    command = [sys.executable, "-W", "error", "-m", "tests.model.schema_change", store]
+    command = [sys.executable, "-W", "error", "-m", "tests.model.schema_process", store]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment |= {"DULY_FAULT": fault} if fault is not None else {}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -56,16 +56,16 @@ def ready(store: str) -> set[tuple[str, str]]:
 async def test_the_old_schema_or_the_new_one_is_whole_wherever_a_process_dies(
     store: str, fault: str | None, state: set[tuple[str, str]], then: Any, indexed: set[tuple[str, str]]
 ) -> None:
-    opened, _ = schema_change.app(store, OLD)
+    opened, _ = schema_process.app(store, OLD)
     async with opened:
-        await opened.mutation(schema_change.put, {"first": 0, "count": ROWS})
+        await opened.mutation(schema_process.put, {"first": 0, "count": ROWS})
 
     assert await asyncio.to_thread(dies, store, fault) == (fault is not None)
     assert ready(store) == state
     assert complaints(store) == []
 
-    opened, _ = schema_change.app(store, then, development=True)  # where the older schema may come back
+    opened, _ = schema_process.app(store, then, development=True)  # where the older schema may come back
     async with opened:
-        await opened.mutation(schema_change.stir, {"turn": 0})
+        await opened.mutation(schema_process.stir, {"turn": 0})
     assert indexes(store) == {index: [True] for index in indexed}
     assert complaints(store) == []

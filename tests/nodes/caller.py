@@ -10,7 +10,7 @@ from typing import Any
 
 from duly import App
 from duly.database import batch
-from duly.database.committer import Caution
+from duly.database.committer import ConflictBackoff
 from tests.database.workloads import SOURCE, make
 
 # Long batches, so that much is committed while each is under way.
@@ -33,7 +33,7 @@ async def obey(number: int) -> None:
             await app.close()
         else:
             assert app
-            while app.database.log.version < order["since"]:  # else a control may not find what it is to change
+            while app.database.commit_log.version < order["since"]:  # else a control may not find what it is to change
                 await asyncio.sleep(0.001)
             conflicts.clear()
             answer["returned"] = await make(app, order["calls"], Random(number), CALLERS)
@@ -43,13 +43,13 @@ async def obey(number: int) -> None:
 def count_conflicts() -> list[None]:
     """A list that grows with each batch that meets a conflict."""
     conflicts: list[None] = []
-    conflicted = Caution.conflicted
+    on_conflict = ConflictBackoff.on_conflict
 
-    def count(caution: Caution) -> None:
+    def count(caution: ConflictBackoff) -> None:
         conflicts.append(None)
-        conflicted(caution)
+        on_conflict(caution)
 
-    Caution.conflicted = count
+    ConflictBackoff.on_conflict = count
     return conflicts
 
 

@@ -68,7 +68,7 @@ class Processes:
         began, step = time.monotonic(), len(self._processes)
         answers = await asyncio.gather(
             *(
-                ask(process, {"calls": calls[n::step], "since": app.database.log.version})
+                ask(process, {"calls": calls[n::step], "since": app.database.commit_log.version})
                 for n, process in enumerate(self._processes)
             )
         )

@@ -34,7 +34,7 @@ async def upcoming(ctx: QueryCtx) -> list[float]:
 
 
 async def drained(app: App) -> None:
-    while (await app.executor.drain()).ran:
+    while (await app.executor.run_batch()).ran:
         pass
 
 

@@ -104,8 +104,8 @@ async def test_functions_that_several_batches_share_are_counted_once(store_of: C
     async with App(NOTHING, store_of("postgres"), executor=False) as app:
         await app.mutation("app:schedule_nothing")
         counts: list[int] = []
-        while (drained := await app.executor.drain()).ran:
-            counts.append(drained.ran)
+        while (result := await app.executor.run_batch()).ran:
+            counts.append(result.ran)
         assert sum(counts) == COUNT
 
 
@@ -120,10 +120,10 @@ async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_wa
         await app.mutation("app:schedule_nothing")
         monkeypatch.setattr(app.executor, "_batches_more", 4)
         monkeypatch.setattr(app.executor, "_claimed_max", COUNT)
-        app.database._committer._caution.conflicted()  # pyright: ignore[reportPrivateUsage]
+        app.database._committer._backoff.on_conflict()  # pyright: ignore[reportPrivateUsage]
 
         holding = app.database.commit(lambda batch: held.wait(60.0), is_awaited=False)  # until all of this is queued
-        draining = asyncio.create_task(app.executor.drain())
+        draining = asyncio.create_task(app.executor.run_batch())
         await asyncio.sleep(0)
         waiting = [app.mutation("app:nothing") for _ in range(calls)]
         held.set()

@@ -143,7 +143,7 @@ async def test_of_a_run_that_is_undone_by_a_conflict_the_log_tells_nothing(
         faults.arm("batch.ran", put_one)
         try:
             with caplog.at_level("INFO", "duly.run"):
-                await app.executor.drain()
+                await app.executor.run_batch()
         finally:
             faults.disarm()
         assert await app.query("app:state", {"id": id}) == "success"

@@ -27,8 +27,8 @@ from duly import (
     mutation,
     query,
 )
-from duly.database import turns
-from duly.database.turns import Patience, Queued
+from duly.database import call_queue
+from duly.database.call_queue import QueuedCall, StoreTimeout
 from tests import postgres
 from tests.nodes.proxy import Proxy
 
@@ -43,7 +43,7 @@ SLACK = 10.0
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("committer", "database"):
         monkeypatch.setattr(f"duly.database.{module}.STORE_LOST_SECONDS_MAX", PATIENCE)
-    monkeypatch.setattr("duly.database.turns.STORE_LOST_CLOSING_SECONDS_MAX", CLOSING)
+    monkeypatch.setattr("duly.database.call_queue.STORE_LOST_CLOSING_SECONDS_MAX", CLOSING)
     for module in ("engine", "nodes", "readers"):
         monkeypatch.setattr(f"duly.storage.postgres.{module}.CONNECT_SECONDS", CONNECT)
     monkeypatch.setattr("duly.storage.postgres.engine.ANSWER_SECONDS", ANSWER)
@@ -276,23 +276,23 @@ async def test_a_node_that_does_not_get_its_connections_does_not_start(few: str)
         assert await app.query(rows) == [1]
 
 
-# Patience.
+# StoreTimeout.
 
 
 def test_a_call_waits_from_its_own_begin_or_from_the_last_answer_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(turns, "monotonic", lambda: now)
-    patience = Patience()
+    monkeypatch.setattr(call_queue, "monotonic", lambda: now)
+    patience = StoreTimeout()
     future: Any = None
-    calls = [Queued(lambda batch: None, future, False, "", True, 100.0 + n) for n in (0, 10, 20)]
+    calls = [QueuedCall(lambda batch: None, future, False, "", True, 100.0 + n) for n in (0, 10, 20)]
     now = 115.0
-    patience.answered()  # the first two have waited for something else
+    patience.store_answered()  # the first two have waited for something else
     now = 134.9
-    assert patience.late(calls, 20.0) == []
+    assert patience.take_expired(calls, 20.0) == []
     now = 135.1
-    assert [queued.asked for queued in patience.late(calls, 20.0)] == [100.0, 110.0]
-    assert [queued.asked for queued in calls] == [120.0]
-    patience.hurry()
-    now += turns.STORE_LOST_CLOSING_SECONDS_MAX + 0.1
-    assert [queued.asked for queued in patience.late(calls, 20.0)] == [120.0]
+    assert [queued.queued_at for queued in patience.take_expired(calls, 20.0)] == [100.0, 110.0]
+    assert [queued.queued_at for queued in calls] == [120.0]
+    patience.begin_closing()
+    now += call_queue.STORE_LOST_CLOSING_SECONDS_MAX + 0.1
+    assert [queued.queued_at for queued in patience.take_expired(calls, 20.0)] == [120.0]
     assert calls == []

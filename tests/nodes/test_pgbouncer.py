@@ -182,7 +182,7 @@ async def test_it_may_be_killed_and_started_again(pooler: PgBouncer) -> None:
 
 
 async def test_a_hint_goes_around_it(pooler: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.storage.postgres.nodes.NODE_BEAT_SECONDS", 3600.0)  # no beat can tell of anything
+    monkeypatch.setattr("duly.storage.postgres.nodes.NODE_HEARTBEAT_SECONDS", 3600.0)  # no beat can tell of anything
     here, there = pooler.address(), pooler.address(listens=True)
     async with App(SOURCE, here) as one, App(SOURCE, there, executor=False) as other:
         waiting = asyncio.create_task(seen(other, 1))

@@ -100,11 +100,11 @@ class Stage(Harness):
 
     async def round(self) -> bool:
         """Run what is due, once. Returns whether there may be more."""
-        drained = await self.app.executor.drain()
+        result = await self.app.executor.run_batch()
         running = self.app.executor.running
         await self._until(lambda: self.app.executor.running <= len(self._turns))
-        self.next_due = drained.next_due
-        due_now = drained.next_due is not None and drained.next_due <= self.now_ms
+        self.next_due = result.next_due
+        due_now = result.next_due is not None and result.next_due <= self.now_ms
         return due_now or self.app.executor.running < running
 
     async def _settle(self, ran_max: int | None) -> float | None:

@@ -14,7 +14,7 @@ from duly.ctx.scheduler import ActionScheduler
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.model import jobs
-from duly.model.cron_log import NO_ACCOUNT, Account
+from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.job_state import MOVES
 from duly.run.runner import Runner
 from duly.storage.engine import JOBS, Job
@@ -60,7 +60,7 @@ def what_a_mutation_of_a_canceled_action_schedules_runs(patch: Patch) -> None:
 
 
 def a_canceled_action_succeeds_after_all(patch: Patch) -> None:
-    async def end(transaction: Transaction, id: int, epoch: int, error: str | None, account: Account) -> None:
+    async def end(transaction: Transaction, id: int, epoch: int, error: str | None, record: RunRecord) -> None:
         job = await transaction.get(JOBS, id)
         if isinstance(job, Job) and error is None:
             jobs.succeed(transaction, job)
@@ -133,7 +133,7 @@ def a_failed_sub_transaction_has_scheduled(patch: Patch) -> None:
 
 
 def what_a_failed_sub_transaction_scheduled_counts(patch: Patch) -> None:
-    patch.setattr("duly.database.usage.Usage.written", property(lambda usage: (), lambda usage, written: None))
+    patch.setattr("duly.database.usage.Usage.write_counts", property(lambda usage: (), lambda usage, written: None))
 
 
 def the_window_ends_just_before_five_years(patch: Patch) -> None:
@@ -141,7 +141,7 @@ def the_window_ends_just_before_five_years(patch: Patch) -> None:
 
 
 def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
-    async def succeed(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
+    async def succeed(transaction: Transaction, job: Job, error: str, record: RunRecord = NO_RECORD) -> None:
         jobs.succeed(transaction, job)
 
     patch.setattr(jobs, "fail", succeed)
@@ -167,17 +167,17 @@ def one_action_too_many_runs(patch: Patch) -> None:
 def a_deploy_changes_what_was_scheduled_before(patch: Patch) -> None:
     """A mutation that has become an action is run no more."""
 
-    async def drop(transaction: Transaction, job: Job, lane: str) -> None:
+    async def drop(transaction: Transaction, job: Job, queue: str) -> None:
         await jobs.fail(transaction, job, "FunctionNotFoundError: of another kind")
 
-    patch.setattr(jobs, "change_lane", drop)
+    patch.setattr(jobs, "change_queue", drop)
 
 
 def the_scheduled_time_of_the_past_is_now(patch: Patch) -> None:
     schedule = jobs.schedule
 
-    async def now(transaction: Transaction, name: str, lane: str, args: str, when: float, parent: int | None) -> int:
-        return await schedule(transaction, name, lane, args, max(when, transaction.now), parent)
+    async def now(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
+        return await schedule(transaction, name, queue, args, max(when, transaction.now), parent)
 
     patch.setattr(jobs, "schedule", now)
 
@@ -197,7 +197,7 @@ def a_pause_is_forgotten(patch: Patch) -> None:
     async def never(transaction: Transaction) -> None:
         return None
 
-    patch.setattr("duly.model.executor_state.paused_since", never)
+    patch.setattr("duly.model.executor_pause.paused_since", never)
 
 
 def rows_expire_a_tick_late(patch: Patch) -> None:

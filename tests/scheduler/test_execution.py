@@ -368,7 +368,7 @@ async def test_two_drains_at_once_run_each_function_once(t: Harness) -> None:
         async with Held(t.app, "job.claimed") as held:
             first = asyncio.create_task(t.run_until_idle())
             await held.arrived()
-            second = asyncio.create_task(t.app.executor.drain())
+            second = asyncio.create_task(t.app.executor.run_batch())
             await held.queued(1)
         await asyncio.gather(first, second)
         assert sorted(await t.query(notes)) == ["0", "1", "2", "3", "4", *(f"after {n}" for n in range(5))]

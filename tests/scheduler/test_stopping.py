@@ -147,10 +147,10 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
 async def test_a_closing_that_waits_says_for_what(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("duly.workers.executor.CLOSING_TOLD_SECONDS", 0.05)
+    monkeypatch.setattr("duly.workers.executor.CLOSING_NOTICE_SECONDS", 0.05)
     app = await running(store, "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:wait"))
-    await until(lambda: len(executor.called) == 1)
+    await until(lambda: len(executor.called_actions) == 1)
     closing = asyncio.create_task(app.close(grace_seconds=60))
     await until(lambda: len(caplog.records) == 1)
     assert caplog.records[0].message.startswith(
@@ -181,7 +181,7 @@ async def test_a_closing_that_is_cancelled_interrupts_at_once(store: str, second
 async def test_an_action_that_was_called_gets_time_to_end(store: str, name: str) -> None:
     app = await App(MODULES, store).__aenter__()
     executor, call = app.executor, asyncio.create_task(app.action(f"app:{name}"))
-    await until(lambda: len(executor.called) == 1)
+    await until(lambda: len(executor.called_actions) == 1)
     closing = asyncio.create_task(app.close(grace_seconds=60))
     await asyncio.sleep(0)
     gates[-1].set()
@@ -189,7 +189,7 @@ async def test_an_action_that_was_called_gets_time_to_end(store: str, name: str)
     await closing
     assert call.done()
     await call
-    assert len(executor.called) == 0
+    assert len(executor.called_actions) == 0
     found, _ = await looked_up(store)
     assert found == {"wait": ["pending"], "wait_in_a_thread": []}[name]
 
@@ -201,7 +201,7 @@ async def test_an_action_that_was_called_and_takes_longer_is_interrupted_and_its
     app = await App(MODULES, store).__aenter__()
     executor = app.executor
     calls = [asyncio.create_task(app.run("app:hang")), asyncio.create_task(app.action(wait_in_a_thread))]
-    await until(lambda: len(executor.called) == 2)
+    await until(lambda: len(executor.called_actions) == 2)
     closing = asyncio.create_task(app.close(grace_seconds=60 if is_cancelled else 0))
     if is_cancelled:
         await asyncio.sleep(0.05)
@@ -221,11 +221,11 @@ async def test_a_caller_that_is_cancelled_is_so_while_the_app_is_open(
     caplog.set_level(logging.INFO, "duly.run")
     async with App(MODULES, store) as app:
         call = asyncio.create_task(app.action("app:hang"))
-        await until(lambda: len(app.executor.called) == 1)
+        await until(lambda: len(app.executor.called_actions) == 1)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert len(app.executor.called) == 0
+        assert len(app.executor.called_actions) == 0
     [record] = caplog.records
     assert "FunctionError: interrupted: the app was closed before this action ended, or its caller" in record.message
 
@@ -236,9 +236,9 @@ async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
     monkeypatch.setattr("duly.workers.executor.INTERRUPT_SECONDS", 0.1)
     app = await running(store, "ignore", "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:ignore"))
-    await until(lambda: len(executor.called) == 1)
+    await until(lambda: len(executor.called_actions) == 1)
     await asyncio.wait_for(app.close(grace_seconds=0), 20)
-    assert (executor.running, len(executor.called)) == (1, 1)
+    assert (executor.running, len(executor.called_actions)) == (1, 1)
     found, [one, other] = await looked_up(store)
     assert found == ["failed", "failed"]
     assert one == other

@@ -80,9 +80,9 @@ def scan(
 
 
 def job(
-    id: int, due: float | None, lane: str = MUTATION, state: str = "pending", name: str = "a:b", **more: Any
+    id: int, due: float | None, queue: str = MUTATION, state: str = "pending", name: str = "a:b", **more: Any
 ) -> Job:
-    return Job(id, name, "{}", due if due is not None else 0.0, due, state, lane, **more)
+    return Job(id, name, "{}", due if due is not None else 0.0, due, state, queue, **more)
 
 
 def with_jobs(engine: Engine, *jobs: Job) -> None:
@@ -384,9 +384,9 @@ def test_the_attempts_of_a_job_and_what_it_retries_are_kept(engine: Engine) -> N
         job(1, None, state="inProgress"),
         job(1, 5.0, epoch=1),
         job(1, None, state="unheard of", completed_time=1.0),
-        job(1, 5.0, lane="slow"),
+        job(1, 5.0, queue="slow"),
     ],
-    ids=lambda job: f"{job.state} {job.lane}",
+    ids=lambda job: f"{job.state} {job.queue}",
 )
 def test_impossible_states_cannot_be_stored(engine: Engine, impossible: Job) -> None:
     with pytest.raises(StoreError, match="refused a"):

@@ -95,7 +95,7 @@ RUN = partial(gone, state="success", due=1.0)
 
 @pytest.mark.parametrize(
     ("waiting", "completed"),
-    [([], RUN), ([job(9_000, 0.5)._replace(lane=ACTION)], RUN), ([], partial(gone, state="canceled", due=9_000.0))],
+    [([], RUN), ([job(9_000, 0.5)._replace(queue=ACTION)], RUN), ([], partial(gone, state="canceled", due=9_000.0))],
     ids=["have run", "have run while an action waits", "were canceled before they were due"],
 )
 def test_beside_an_old_transaction_a_claim_does_not_pass_again_those_that(
@@ -149,7 +149,7 @@ def test_what_was_claimed_and_not_run_is_claimed_again(nodes: tuple[PostgresEngi
 
 def test_a_claim_of_one_lane_hides_nothing_of_the_other(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
     engine, _ = nodes
-    put(engine, job(1, 10.0)._replace(lane=ACTION), job(2, 50.0))
+    put(engine, job(1, 10.0)._replace(queue=ACTION), job(2, 50.0))
     assert engine.begin().answer(Claim(100.0, 10, 0)).mutations == [job(2, 50.0)]
     assert claim(engine, 100.0) == [2, 1]
 
@@ -193,8 +193,8 @@ def test_a_claim_finds_what_one_from_the_start_finds(nodes: tuple[PostgresEngine
         engine = chance.choice(nodes)
         act = chance.choice(("put", "put", "move", "end", "part", "claim", "claim", "claim"))
         if act == "put":
-            lane = chance.choice((MUTATION, ACTION))
-            pending[step << 10] = job(step << 10, chance.uniform(0, 9_000))._replace(lane=lane)
+            queue = chance.choice((MUTATION, ACTION))
+            pending[step << 10] = job(step << 10, chance.uniform(0, 9_000))._replace(queue=queue)
             put(engine, pending[step << 10])
         elif act == "move" and pending:
             old = chance.choice(list(pending.values()))

@@ -23,7 +23,7 @@ def backup(file: str, store: str) -> None:
     _check_is_file(store, "pg_dump --schema")
     with errors_as_text():
         size = copies.backup(sqlite_path(store), file)
-        click.echo(f"{options.shown(store)} is backed up in {file} ({size:,} bytes)")
+        click.echo(f"{options.redacted(store)} is backed up in {file} ({size:,} bytes)")
 
 
 @click.command()
@@ -38,7 +38,7 @@ def restore(file: str, incomplete: bool, store: str) -> None:
     _check_is_file(store, "pg_restore")
     with errors_as_text():
         aside = copies.restore(file, sqlite_path(store), incomplete)
-        click.echo(f"{file} is restored to {options.shown(store)}")
+        click.echo(f"{file} is restored to {options.redacted(store)}")
         if aside is not None:
             click.echo(f"What was there before is in {aside}")
 
@@ -46,5 +46,5 @@ def restore(file: str, incomplete: bool, store: str) -> None:
 def _check_is_file(store: str, instead: str) -> None:
     if is_postgres(store):
         raise click.ClickException(
-            f"got the store {options.shown(store)}; PostgreSQL has tools of its own, such as {instead}"
+            f"got the store {options.redacted(store)}; PostgreSQL has tools of its own, such as {instead}"
         )

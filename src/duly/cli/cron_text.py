@@ -10,15 +10,15 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
-from duly.cli.times import both, duration, off
+from duly.cli.times import duration, local_and_utc, relative
 from duly.clock import to_datetime, to_milliseconds
 from duly.errors import InvalidScheduleError
 from duly.limits import OF_ANY_SIZE
-from duly.model import schedule as schedules
+from duly.model import cron_schedule
 from duly.model.cron_log import SKIPPED, Log
-from duly.model.cron_slots import admitted, come
+from duly.model.cron_policy import admit, due_slots
+from duly.model.cron_schedule import FixedInterval, Schedule, Slot
 from duly.model.crons import CODE, Cron, document_of, options_of
-from duly.model.schedule import Interval, Schedule, Slot
 from duly.storage.engine import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps
@@ -72,14 +72,14 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
 def _schedule_of(cron: Cron) -> Schedule | InvalidScheduleError:
     """Its schedule, or what is wrong with it here: the machine that runs it may know a zone that this one does not."""
     try:
-        return schedules.parse(cron["schedule"])
+        return cron_schedule.parse(cron["schedule"])
     except InvalidScheduleError as error:
         return error
 
 
 def _cells(known: Known, now: float) -> tuple[str, ...]:
     cron, schedule = known.cron, _schedule_of(known.cron)
-    last = f"{_outcome(known.logs[0])}, {off(known.logs[0]['completedTime'], now)}" if known.logs else "none yet"
+    last = f"{_outcome(known.logs[0])}, {relative(known.logs[0]['completedTime'], now)}" if known.logs else "none yet"
     if known.logs and (why := _why(known.logs[0])):
         last += f"  {why}"
     running = "runs now; " if cron["runs"] else ""
@@ -92,7 +92,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _words(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
-    return cron["schedule"]["cron"] if isinstance(schedule, InvalidScheduleError) else schedules.words(schedule)
+    return cron["schedule"]["cron"] if isinstance(schedule, InvalidScheduleError) else cron_schedule.words(schedule)
 
 
 def _zone(cron: Cron) -> str:
@@ -103,12 +103,12 @@ def _zone(cron: Cron) -> str:
 def _next_run(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float) -> str:
     if "nextRunTime" not in cron:
         return "gave up" if "error" in cron else "paused"
-    return f"{_time(cron['nextRunTime'], schedule)}  {off(cron['nextRunTime'], now)}"
+    return f"{_time(cron['nextRunTime'], schedule)}  {relative(cron['nextRunTime'], now)}"
 
 
 def _time(time_ms: float, schedule: Schedule | InvalidScheduleError) -> str:
     """By the clock of the schedule's zone; of an interval in UTC. In the local one where that zone is not known."""
-    zone = None if isinstance(schedule, InvalidScheduleError) else schedules.zone_of(schedule)
+    zone = None if isinstance(schedule, InvalidScheduleError) else cron_schedule.zone_of(schedule)
     return to_datetime(time_ms).astimezone(zone).isoformat(" ", "seconds")
 
 
@@ -143,10 +143,10 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
     if cron["jitter"]:
         yield "jitter", [f"up to {cron['jitter']:,.0f} ms"]
     yield "declared", ["in crons.py" if cron["source"] == CODE else "at run time"]
-    yield "created", [f"{both(creation_time(known.id))}  {off(creation_time(known.id), now)}"]
+    yield "created", [f"{local_and_utc(creation_time(known.id))}  {relative(creation_time(known.id), now)}"]
     yield "args", orjson.dumps(orjson.loads(cron["args"]), option=orjson.OPT_INDENT_2).decode().split("\n")
     if known.runs:
-        yield "running", [f"{run.state}, for {both(run.scheduled_time)}" for run in known.runs]
+        yield "running", [f"{run.state}, for {local_and_utc(run.scheduled_time)}" for run in known.runs]
     if cron["queue"]:
         yield "waiting", [f"{len(cron['queue']):,} of its slots, until what runs has ended"]
     yield "next runs", _next_runs(cron, schedule, now)
@@ -156,9 +156,9 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
 def _schedule(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
     if isinstance(schedule, InvalidScheduleError):
         return f"{_words(cron, schedule)}, {_zone(cron)}"
-    if isinstance(schedule, Interval):
-        return schedules.words(schedule)
-    return f"{schedules.words(schedule)} ({schedule.cron}), {schedule.tz}"
+    if isinstance(schedule, FixedInterval):
+        return cron_schedule.words(schedule)
+    return f"{cron_schedule.words(schedule)} ({schedule.cron}), {schedule.tz}"
 
 
 def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
@@ -170,8 +170,8 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
         return iter([f"{_next_run(cron, schedule, now)}; those after it are not known here: {schedule}"])
     if cron["nextRunTime"] > now:
         return upcoming(schedule, cron["nextRunTime"], now)
-    passed = come(schedule, cron["nextRunTime"], now)
-    started, waiting = admitted(options_of(cron), passed, now, len(cron["runs"]), len(cron["queue"]))
+    passed = due_slots(schedule, cron["nextRunTime"], now)
+    started, waiting = admit(options_of(cron), passed, now, len(cron["runs"]), len(cron["queue"]))
     slots = "the slot that has passed" if passed.total == 1 else f"the {passed.total:,} slots that have passed"
     count = len(started) + len(waiting)
     first = f"{count} as soon as an application executes, for {slots}" if count else f"none for {slots}"
@@ -181,7 +181,7 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
 def _past(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
     """Of the history: for when it was, how it ended, how long it took, what came of it; below that what it wrote."""
     kind = log["status"]["kind"]
-    time = f"{_time(log['scheduledTime'], schedule)}  {off(log['scheduledTime'], now):10}"
+    time = f"{_time(log['scheduledTime'], schedule)}  {relative(log['scheduledTime'], now):10}"
     outcome = click.style(_outcome(log), fg=_COLORS[kind]) + " " * (10 - len(_outcome(log)))
     took = "" if kind == SKIPPED else f"{(log['completedTime'] - log['startedTime']) / 1000:,.3f} s"
     yield f"{time}  {outcome}  {took:>9}  {_why(log)}".rstrip()
@@ -194,7 +194,7 @@ def _past(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> It
 
 def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[str]:
     """The next slots by the clock of the schedule's zone and in UTC, those marked before which that clock was set."""
-    for slot in islice(schedules.upcoming(schedule, first, now), UPCOMING):
+    for slot in islice(cron_schedule.upcoming(schedule, first, now), UPCOMING):
         yield _slot(slot, now)
 
 
@@ -203,7 +203,7 @@ def _slot(slot: Slot, now: float) -> str:
     time = f"{slot.time:%a} {slot.time.isoformat(' ', 'seconds')}"
     if slot.time.tzname() != "UTC":
         time += f"  {utc.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
-    return f"{time}  {off(to_milliseconds(utc), now):10}  {_change(slot.change)}".rstrip()
+    return f"{time}  {relative(to_milliseconds(utc), now):10}  {_change(slot.change)}".rstrip()
 
 
 def _change(change: timedelta) -> str:

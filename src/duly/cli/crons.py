@@ -10,19 +10,18 @@ from typing import Final
 
 import click
 
-from duly.cli import cron_text, options, pauses
+from duly.cli import cron_text, options, pause_note
 from duly.cli.commands import Commands
 from duly.cli.cron_text import Known
 from duly.cli.errors import errors_as_text
-from duly.cli.store import opened
-from duly.cli.times import both
+from duly.cli.open_store import open_store
+from duly.cli.times import local_and_utc
 from duly.clock import SystemClock
 from duly.database.transaction import Transaction
 from duly.errors import InvalidScheduleError
 from duly.limits import CRON_LOGS_MAX
-from duly.model import cron_log, executor_state, operating
+from duly.model import cron_log, cron_schedule, executor_pause, job_admin
 from duly.model import crons as model
-from duly.model import schedule as schedules
 from duly.model.crons import Cron
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec
@@ -53,14 +52,14 @@ def list_(as_json: bool, store: str) -> None:
 
 
 async def _list(store: str, as_json: bool) -> None:
-    async with opened(store) as database:
-        found, paused, now = await operating.read(database, _all)
+    async with open_store(store) as database:
+        found, paused, now = await job_admin.read(database, _all)
         if as_json:
             lines = [cron_text.as_json(known.id, known.cron, database.ids) for known in found]
             click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
             return
         if paused is not None:
-            click.echo(pauses.note(paused, now), err=True)
+            click.echo(pause_note.note(paused, now), err=True)
         if not found:
             click.echo("no crons", err=True)
             return
@@ -70,10 +69,9 @@ async def _list(store: str, as_json: bool) -> None:
 
 async def _all(transaction: Transaction) -> tuple[Sequence[Known], float | None, float]:
     found = [
-        Known(id, cron, await cron_log.history(transaction, cron, 1))
-        for id, cron in await model.everything(transaction)
+        Known(id, cron, await cron_log.history(transaction, cron, 1)) for id, cron in await model.all_crons(transaction)
     ]
-    return found, await executor_state.paused_since(transaction), transaction.now
+    return found, await executor_pause.paused_since(transaction), transaction.now
 
 
 # show
@@ -92,11 +90,11 @@ def show(name: str, history: int, store: str) -> None:
 
 
 async def _show(store: str, name: str, history: int) -> None:
-    async with opened(store) as database:
-        known, now = await operating.read(database, partial(_one, ids=database.ids, name=name, history=history))
+    async with open_store(store) as database:
+        known, now = await job_admin.read(database, partial(_one, ids=database.ids, name=name, history=history))
         for line in cron_text.whole(known, database.ids, now):
             click.echo(line)
-        await pauses.tell(database)
+        await pause_note.print_if_paused(database)
 
 
 async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
@@ -110,7 +108,7 @@ async def _must_find(transaction: Transaction, ids: IdCodec, name: str) -> tuple
     found = await model.look_up(transaction, ids, name)
     if found is not None:
         return found
-    names = [cron["name"] for _, cron in await model.everything(transaction)]
+    names = [cron["name"] for _, cron in await model.all_crons(transaction)]
     close = get_close_matches(name, names)
     meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ", ".join(names[:_NAMED_MAX]) or "no crons"
     raise InvalidScheduleError(f"got the cron {name!r:.80}, expected the id or the name of one there is: {meant}")
@@ -137,7 +135,7 @@ def resume(name: str, store: str) -> None:
     with errors_as_text():
         before, cron = asyncio.run(_act(store, name, model.resume, runs=True))
         said = "resumed, and runs next at" if before["paused"] else "it was not paused, and runs next at"
-        click.echo(f"{cron['name']}: {said} {both(cron['nextRunTime'])}")
+        click.echo(f"{cron['name']}: {said} {local_and_utc(cron['nextRunTime'])}")
 
 
 @crons.command()
@@ -150,16 +148,16 @@ def trigger(name: str, store: str) -> None:
         click.echo(f"{cron['name']}: triggered; it runs as soon as an application does that executes")
 
 
-async def _act(store: str, name: str, act: model.Act, runs: bool = False) -> tuple[Cron, Cron]:
+async def _act(store: str, name: str, act: model.CronOperation, runs: bool = False) -> tuple[Cron, Cron]:
     """What the cron was before, and what it is then. If it `runs` then, what keeps it from that is said."""
-    async with opened(store) as database:
-        done = await operating.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
+    async with open_store(store) as database:
+        done = await job_admin.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
         if runs:
-            await pauses.tell(database)
+            await pause_note.print_if_paused(database)
         return done
 
 
-async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.Act) -> tuple[Cron, Cron]:
+async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.CronOperation) -> tuple[Cron, Cron]:
     id, before = await _must_find(transaction, ids, name)
     await act(transaction, id, before)
     return before, await model.load(transaction, id) or before
@@ -170,15 +168,15 @@ async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.A
 
 @crons.command()
 @click.argument("expression", metavar="EXPR")
-@click.option("--tz", default=schedules.UTC, show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
+@click.option("--tz", default=cron_schedule.UTC, show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
 def preview(expression: str, tz: str) -> None:
     """Say what a cron expression means, and when it would run next, by the clock of a zone.
 
     Runs are marked before which that clock was set ahead or back. No store is needed.
     """
     with errors_as_text():
-        schedule = schedules.calendar(expression, tz)
+        schedule = cron_schedule.calendar(expression, tz)
         now = SystemClock().now()
-        click.echo(schedules.describe(schedule))
-        for line in cron_text.upcoming(schedule, schedules.following(schedule, now), now):
+        click.echo(cron_schedule.describe(schedule))
+        for line in cron_text.upcoming(schedule, cron_schedule.following(schedule, now), now):
             click.echo(line)

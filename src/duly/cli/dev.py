@@ -18,14 +18,14 @@ import click
 from duly.app import App
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
-from duly.cli.times import both
-from duly.cli.watching import Changes
+from duly.cli.file_changes import FileChanges
+from duly.cli.times import local_and_utc
 from duly.clock import monotonic
-from duly.database.watchdog import HELD_UP_ADVICE, line_of
+from duly.database.driver.application_lines import BLOCKED_LOOP_ADVICE, application_line
 from duly.declare.registry import Registry
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
-from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_HELD_UP_SECONDS
-from duly.model import executor_state
+from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_BLOCKED_SECONDS
+from duly.model import executor_pause
 from duly.server import door
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
@@ -61,13 +61,15 @@ async def _dev(folder: str, store: str) -> None:
     ending = _Ending()
     ending.then(task.cancel)
     app = App(folder, store, development=True)
-    changes, beside = Changes(folder), list[asyncio.Task[None]]()
+    changes, beside = FileChanges(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
         while not await _opened(app):
             await changes.next()
         # At once: what is due starts while others wait for something.
-        click.echo(f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.shown(store)}")
+        click.echo(
+            f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.redacted(store)}"
+        )
         if not app.runner.registry.functions:
             click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
         click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
@@ -103,15 +105,15 @@ async def _tell_pauses(app: App, store: str) -> None:
     was_paused = False
     while app.is_open:
         try:
-            paused = await app.database.read(executor_state.paused_since)
+            paused = await app.database.read(executor_pause.paused_since)
         except StoreError:
             continue  # it has waited long, or the app is closed
         if paused.value is not None and not was_paused:
-            click.echo(click.style(f"nothing starts: it was paused {both(paused.value)}; {how}", fg="yellow"))
+            click.echo(click.style(f"nothing starts: it was paused {local_and_utc(paused.value)}; {how}", fg="yellow"))
         elif paused.value is None and was_paused:
             click.echo(click.style("resumed: what is due starts", fg="cyan"))
         was_paused = paused.value is not None
-        await app.database.changed(paused.reads, paused.version)
+        await app.database.watch(paused.reads, paused.version)
 
 
 class _Ending:
@@ -140,8 +142,10 @@ class _Ending:
                 _end_at_once()
             self._unheard_since = monotonic()
             self._loop.call_soon_threadsafe(self._hear)
-        elif monotonic() - self._unheard_since > LOOP_HELD_UP_SECONDS:
-            _end_at_once(f" in the middle of {line_of(frame)}, which held up the event loop: {HELD_UP_ADVICE}")
+        elif monotonic() - self._unheard_since > LOOP_BLOCKED_SECONDS:
+            _end_at_once(
+                f" in the middle of {application_line(frame)}, which held up the event loop: {BLOCKED_LOOP_ADVICE}"
+            )
 
     def _hear(self) -> None:
         self._unheard_since = None
@@ -160,8 +164,8 @@ async def _close(app: App, ending: _Ending) -> None:
         return
     executor, task = app.executor, asyncio.current_task()
     assert task is not None
-    if running := executor.running + len(executor.called):
-        ending.then(lambda: (executor.running or executor.called) and task.cancel())
+    if running := executor.running + len(executor.called_actions):
+        ending.then(lambda: (executor.running or executor.called_actions) and task.cancel())
         actions, them = ("1 running action", "it") if running == 1 else (f"{running} running actions", "them")
         click.echo(f"waiting up to {GRACE_SECONDS:g} s for {actions}; Ctrl-C again interrupts {them}")
     try:

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
-from duly.cli.pauses import note
-from duly.cli.times import both, local, off
+from duly.cli.pause_note import note
+from duly.cli.times import local, local_and_utc, relative
 from duly.limits import OF_ANY_SIZE
+from duly.model.job_admin import SEARCHED_MAX
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.model.jobs import document_of
-from duly.model.operating import SEARCHED_MAX
 from duly.storage.engine import JOBS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps, loads
@@ -40,7 +40,7 @@ def table(jobs: Sequence[Job], ids: IdCodec, now: float) -> Iterator[str]:
     yield click.style(f"{'id':{_ID_LENGTH}}  {'function':{width}}  {'state':10}  scheduled for", dim=True)
     for job in jobs:
         state = click.style(f"{job.state:10}", fg=_COLORS[job.state])
-        time = f"{local(job.scheduled_time)}  {off(job.scheduled_time, now):10}"
+        time = f"{local(job.scheduled_time)}  {relative(job.scheduled_time, now):10}"
         yield f"{id_of(job, ids)}  {job.name:{width}}  {state}  {time}  {_note(job, now)}".rstrip()
 
 
@@ -49,7 +49,7 @@ def _note(job: Job, now: float) -> str:
         line = job.error.partition("\n")[0]
         return line if len(line) <= _NOTE_LENGTH_MAX else f"{line[: _NOTE_LENGTH_MAX - 1]}…"
     if job.due is not None and job.due > max(job.scheduled_time, now):
-        return f"postponed, due {off(job.due, now)}"
+        return f"postponed, due {relative(job.due, now)}"
     return ""
 
 
@@ -73,7 +73,7 @@ def _fields(
     job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None
 ) -> Iterator[tuple[str, Iterable[str]]]:
     yield "id", [id_of(job, ids)]
-    yield "function", [f"{job.name} ({job.lane})"]
+    yield "function", [f"{job.name} ({job.queue})"]
     yield "state", [click.style(job.state, fg=_COLORS[job.state])]
     if job.state == PENDING and paused is not None:
         yield "paused", [note(paused, now)]
@@ -82,7 +82,7 @@ def _fields(
         times["due"] = job.due
     for name, time in times.items():
         if time is not None:
-            yield name, [f"{both(time)}  {off(time, now)}"]
+            yield name, [f"{local_and_utc(time)}  {relative(time, now)}"]
     if job.attempts:
         yield "refused", ["once by the store" if job.attempts == 1 else f"{job.attempts} times by the store"]
     yield "args", orjson.dumps(orjson.loads(job.args), option=orjson.OPT_INDENT_2).decode().split("\n")

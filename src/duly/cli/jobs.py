@@ -10,20 +10,20 @@ from typing import Final
 
 import click
 
-from duly.cli import job_text, options, pauses
+from duly.cli import job_text, options, pause_note
 from duly.cli.commands import Commands
 from duly.cli.errors import errors_as_text
 from duly.cli.job_text import Relatives
-from duly.cli.store import opened
-from duly.cli.times import both, off, time
+from duly.cli.open_store import open_store
+from duly.cli.times import local_and_utc, relative, time
 from duly.database.database import Database
 from duly.database.transaction import Transaction
 from duly.declare.references import canonical
 from duly.errors import InvalidIdError
-from duly.model import executor_state, operating
+from duly.model import executor_pause, job_admin
 from duly.model import jobs as model
+from duly.model.job_admin import ROWS_AT_ONCE, Selection
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
-from duly.model.operating import ROWS_AT_ONCE, Selection
 from duly.storage.engine import JOBS, Job
 
 _STATES: Final = {state.lower(): state for state in (PENDING, IN_PROGRESS, SUCCESS, FAILED, CANCELED)}
@@ -91,15 +91,15 @@ def list_(
 
 
 async def _list(store: str, selection: Selection, limit: int | None, as_json: bool) -> None:
-    async with opened(store) as database:
-        paused, now = await operating.read(database, pauses.paused_and_now)
+    async with open_store(store) as database:
+        paused, now = await job_admin.read(database, pause_note.pause_and_time)
         if paused is not None and not as_json:
-            click.echo(pauses.note(paused, now), err=True)
+            click.echo(pause_note.note(paused, now), err=True)
         shown, page, is_more = 0, list[Job](), False
         wanted = ROWS_AT_ONCE if limit is None else limit + 1
         if as_json:
             click.echo("[", nl=False)
-        async with aclosing(operating.all_of(database, selection, wanted)) as found:
+        async with aclosing(job_admin.select_all(database, selection, wanted)) as found:
             async for job in found:
                 if is_more := shown + len(page) == limit:
                     break
@@ -142,10 +142,10 @@ def show(id: str, as_json: bool, store: str) -> None:
 
 
 async def _show(store: str, id: str, as_json: bool) -> None:
-    async with opened(store) as database:
+    async with open_store(store) as database:
         number = _number(database, id)
-        job, relatives = await operating.read(database, partial(_with_relatives, number=number))
-        paused, now = await operating.read(database, pauses.paused_and_now)
+        job, relatives = await job_admin.read(database, partial(_with_relatives, number=number))
+        paused, now = await job_admin.read(database, pause_note.pause_and_time)
         if job is None:
             raise InvalidIdError(f"got {id}, expected one that exists: seven days after its end a function has expired")
         if as_json:
@@ -163,7 +163,7 @@ async def _with_relatives(transaction: Transaction, number: int) -> tuple[Job | 
     job = await get(number)
     if job is None:
         return None, Relatives(None, ([], True), None, ([], True))
-    children, retries = await operating.children(transaction, job), await operating.retries(transaction, job)
+    children, retries = await job_admin.children(transaction, job), await job_admin.retries(transaction, job)
     return job, Relatives(await get(job.parent), children, await get(job.retry_of), retries)
 
 
@@ -199,13 +199,13 @@ def cancel(
     has_filter = function is not None or state is not None or due_before is not None
     if (id is not None) == has_filter:
         raise click.UsageError("got no ID and no option that says which, or both; expected one of them")
-    if state not in (None, *operating.CANCELABLE):
+    if state not in (None, *job_admin.CANCELABLE):
         raise click.UsageError(f"got the state {state}, expected pending or inProgress: the others have completed")
     with errors_as_text():
         if id is not None:
             asyncio.run(_cancel_one(store, id))
             return
-        states = operating.CANCELABLE if state is None else (state,)
+        states = job_admin.CANCELABLE if state is None else (state,)
         counts, newest = asyncio.run(_count(store, [Selection(one, function, due_before) for one in states]))
         if not any(counts):
             click.echo("none to cancel")
@@ -221,16 +221,16 @@ def cancel(
 
 
 async def _cancel_one(store: str, id: str) -> None:
-    async with opened(store) as database:
-        await operating.commit(database, partial(model.cancel, id=_number(database, id), own=None))
+    async with open_store(store) as database:
+        await job_admin.commit(database, partial(model.cancel, id=_number(database, id), own=None))
         click.echo(f"canceled {id}")
 
 
 async def _count(store: str, selections: Sequence[Selection]) -> tuple[list[int], int]:
     """How many there are of each, up to one more than is counted, and the newest of all functions there are."""
-    async with opened(store) as database:
-        newest = await operating.read(database, operating.newest)
-        return [await operating.count(database, one, _COUNTED_MAX + 1) for one in selections], newest
+    async with open_store(store) as database:
+        newest = await job_admin.read(database, job_admin.newest)
+        return [await job_admin.count(database, one, _COUNTED_MAX + 1) for one in selections], newest
 
 
 def _counted(counts: Sequence[int], states: Sequence[str]) -> str:
@@ -247,8 +247,8 @@ def _figure(count: int) -> str:
 
 
 async def _cancel(store: str, selections: Sequence[Selection]) -> int:
-    async with opened(store) as database:
-        return sum([await operating.cancel_every(database, one) for one in selections])
+    async with open_store(store) as database:
+        return sum([await job_admin.cancel_selected(database, one) for one in selections])
 
 
 # retry
@@ -285,11 +285,11 @@ def retry(ids: tuple[str, ...], function: str | None, failed_after: float | None
 
 
 async def _retry_these(store: str, ids: Sequence[str]) -> None:
-    async with opened(store) as database:
+    async with open_store(store) as database:
         numbers = [_number(database, id) for id in ids]
-        for id, new in zip(ids, await operating.commit(database, partial(_retry_all, ids=numbers)), strict=True):
+        for id, new in zip(ids, await job_admin.commit(database, partial(_retry_all, ids=numbers)), strict=True):
             click.echo(f"{id} is scheduled anew as {database.ids.encode(JOBS.number, new)}")
-        await pauses.tell(database)
+        await pause_note.print_if_paused(database)
 
 
 async def _retry_all(transaction: Transaction, ids: Sequence[int]) -> list[int]:
@@ -298,16 +298,16 @@ async def _retry_all(transaction: Transaction, ids: Sequence[int]) -> list[int]:
 
 
 async def _failed(store: str, selection: Selection) -> list[Job]:
-    async with opened(store) as database:
-        return await operating.not_retried(database, selection)
+    async with open_store(store) as database:
+        return await job_admin.unretried(database, selection)
 
 
 async def _retry(store: str, ids: Sequence[int]) -> None:
-    async with opened(store) as database:
+    async with open_store(store) as database:
         for first in range(0, len(ids), ROWS_AT_ONCE):
             some = ids[first : first + ROWS_AT_ONCE]
-            await operating.commit(database, partial(_retry_all, ids=some))
-        await pauses.tell(database)
+            await job_admin.commit(database, partial(_retry_all, ids=some))
+        await pause_note.print_if_paused(database)
 
 
 # pause and resume
@@ -322,12 +322,12 @@ def pause(store: str) -> None:
 
 
 async def _pause(store: str) -> None:
-    async with opened(store) as database:
-        if await operating.commit(database, executor_state.pause):
+    async with open_store(store) as database:
+        if await job_admin.commit(database, executor_pause.pause):
             click.echo("paused: nothing starts until duly jobs resume, and what runs goes on")
         else:
-            paused, now = await operating.read(database, pauses.paused_and_now)
-            since = "" if paused is None else f" since {both(paused)} ({off(paused, now)})"
+            paused, now = await job_admin.read(database, pause_note.pause_and_time)
+            since = "" if paused is None else f" since {local_and_utc(paused)} ({relative(paused, now)})"
             click.echo(f"it was paused already{since}")
 
 
@@ -340,6 +340,6 @@ def resume(store: str) -> None:
 
 
 async def _resume(store: str) -> None:
-    async with opened(store) as database:
-        is_news = await operating.commit(database, executor_state.resume)
+    async with open_store(store) as database:
+        is_news = await job_admin.commit(database, executor_pause.resume)
         click.echo("resumed: what is due starts" if is_news else "it was not paused")

@@ -64,7 +64,7 @@ store = click.option(
 )
 
 
-def shown(store: str) -> str:
+def redacted(store: str) -> str:
     """An address that may be seen: without its password, with its schema."""
     if not is_postgres(store):
         return store

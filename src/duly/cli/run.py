@@ -16,7 +16,7 @@ import orjson
 from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
-from duly.cli.store import check_exists
+from duly.cli.open_store import check_exists
 from duly.declare.registered import encode_arguments
 from duly.limits import DEFAULTS
 from duly.server import door

@@ -1,4 +1,4 @@
-"""Times as an operator reads and writes them: of his own zone, in UTC, and by how far they are off."""
+"""Times as an operator reads and writes them: of his own zone, in UTC, and relative to now."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def local(time_ms: float) -> str:
     return f"{to_datetime(time_ms).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
-def both(time_ms: float) -> str:
+def local_and_utc(time_ms: float) -> str:
     """To the millisecond, in the local zone and in UTC."""
     here = to_datetime(time_ms).astimezone()
     utc = here.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
     return f"{here.isoformat(' ', 'milliseconds')}  {utc}Z"
 
 
-def off(time_ms: float, now: float) -> str:
-    """How far a time is off.
+def relative(time_ms: float, now: float) -> str:
+    """A time relative to now.
 
-    >>> off(300_000.0, 0.0), off(0.0, 7_300_000.0), off(400.0, 0.0)
+    >>> relative(300_000.0, 0.0), relative(0.0, 7_300_000.0), relative(400.0, 0.0)
     ('in 5 min', '2 h ago', 'now')
     """
     distance = abs(time_ms - now)

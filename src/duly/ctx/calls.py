@@ -8,8 +8,8 @@ from operator import attrgetter
 from types import CoroutineType
 from typing import Any, Final
 
-from duly.database.asking import Method, forgotten, noting
-from duly.database.transaction import ended
+from duly.database.driver.unawaited import Method, recording_calls, unawaited_error
+from duly.database.transaction import ended_error
 from duly.errors import FunctionError
 
 _CALLS_KEPT_MIN: Final = 64
@@ -31,7 +31,7 @@ class ActionCalls:
     def append(self, call: CoroutineType[Any, Any, Any]) -> None:
         if self._has_ended:
             call.close()
-            raise ended()
+            raise ended_error()
         if len(self._calls) >= self._kept_max:
             self._calls = [call for call in self._calls if call.cr_frame is not None]  # a completed coroutine has none
             self._kept_max = 2 * len(self._calls) + _CALLS_KEPT_MIN
@@ -40,7 +40,7 @@ class ActionCalls:
     def check(self, name: str) -> None:
         """Raise if a call was neither awaited nor given to a task. Calls that a task still runs are allowed."""
         if left := self._not_started():
-            raise forgotten(name, left, "What this action did before stays")
+            raise unawaited_error(name, left, "What this action did before stays")
 
     def _not_started(self) -> list[CoroutineType[Any, Any, Any]]:
         left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
@@ -56,7 +56,7 @@ class ActionCalls:
     def check_open(self) -> None:
         """Raise if the action has ended, or if this is not the app's event loop."""
         if self._has_ended:
-            raise ended()
+            raise ended_error()
         self.check_loop()
 
     def check_loop(self) -> None:
@@ -70,7 +70,7 @@ class ActionCalls:
 
 def must_be_started(method: Method) -> Method:
     """Record the calls of a method of an action's `ctx`: one without `await` would silently do nothing."""
-    return noting(method, attrgetter("calls"))
+    return recording_calls(method, attrgetter("calls"))
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -17,7 +17,7 @@ from duly.ctx.db.reader import DatabaseReader
 from duly.ctx.db.writer import DatabaseWriter
 from duly.ctx.invoker import Invoker
 from duly.ctx.scheduler import ActionScheduler, Scheduler
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, MUTATION, QUERY, R
 from duly.declare.references import Ref
@@ -140,7 +140,7 @@ class QueryCtx(_Ctx):
     @property
     def log(self) -> logging.Logger:
         log = super().log
-        log.disabled = self.transaction.is_rehearsal
+        log.disabled = self.transaction.is_dry_run
         return log
 
     @property

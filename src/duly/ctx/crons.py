@@ -28,8 +28,8 @@ from duly.declare.references import Ref
 from duly.declare.registered import encode_arguments
 from duly.errors import FunctionError
 from duly.hints import call_mismatch, name_hint
+from duly.model import cron_schedule
 from duly.model import crons as model
-from duly.model import schedule as schedules
 from duly.storage.engine import CRONS
 from duly.values.ids import creation_time
 from duly.values.value import size
@@ -109,7 +109,7 @@ class Crons:
         _check_writes(ctx)
         invoker = _invoker(ctx)
         function = schedulable(invoker, ref)
-        parsed, text = schedules.parse(schedule), function.encode(args)
+        parsed, text = cron_schedule.parse(schedule), function.encode(args)
         known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
@@ -136,7 +136,7 @@ class Crons:
         """All crons, those from code too, in the order of their creation."""
 
         async def unit(transaction: Transaction) -> list[dict[str, Any]]:
-            return [_document(_invoker(ctx), id, cron) for id, cron in await model.everything(transaction)]
+            return [_document(_invoker(ctx), id, cron) for id, cron in await model.all_crons(transaction)]
 
         return await _run(ctx, unit)
 
@@ -165,13 +165,13 @@ class Crons:
     ) -> None:
         """Change its schedule, which then counts from now, or its arguments. Where the schedule is another one, what
         waits is dropped; where its clock could not go on, it does."""
-        parsed = None if schedule is None else schedules.parse(schedule)
+        parsed = None if schedule is None else cron_schedule.parse(schedule)
 
         async def act(transaction: Transaction, id: int, cron: model.Cron) -> None:
             fields: dict[str, Any] = {}
             if parsed is not None:
                 check_jitter(cron["jitter"], parsed)
-                fields["schedule"] = schedules.shown(parsed)
+                fields["schedule"] = cron_schedule.to_dict(parsed)
             if args is not None:
                 fields["args"] = _arguments(_invoker(ctx), cron["function"], args, transaction)
                 transaction.usage.schedule(size(fields["args"]))
@@ -193,7 +193,7 @@ def _arguments(invoker: Invoker, name: str, args: object, transaction: Transacti
     return text
 
 
-async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.Act) -> None:
+async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.CronOperation) -> None:
     _check_writes(ctx)
 
     async def unit(transaction: Transaction) -> None:

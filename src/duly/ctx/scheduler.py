@@ -8,7 +8,7 @@ from duly.ctx.calls import ActionCalls, must_be_started
 from duly.ctx.db.document_mapper import DocumentMapper
 from duly.ctx.invoker import Invoker
 from duly.ctx.schedule_time import Delay, Moment, check_window, delay_ms, moment_ms
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.declare.function import ACTION, QUERY
 from duly.declare.references import Ref
 from duly.declare.registered import RegisteredFunction

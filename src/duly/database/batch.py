@@ -11,14 +11,15 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
-from duly.database.asking import drive
-from duly.database.catalog import Catalog, index_named
-from duly.database.log import Commit, Written
-from duly.database.overlay import Overlay, overlay_of
-from duly.database.reads import ReadSet
+from duly.database.catalog import Catalog
+from duly.database.changes import Commit, LocalChange
+from duly.database.driver.trampoline import drive
+from duly.database.driver.watchdog import WatchedThread
+from duly.database.indexes.overlay import IndexOverlay, overlay_of
+from duly.database.indexes.row_keys import index_named
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction, merge_writes
-from duly.database.usage import Quota, Usage
-from duly.database.watchdog import Watched
+from duly.database.usage import SoftLimits, Usage
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import JOBS, Changes, Count, Engine, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
@@ -47,9 +48,9 @@ class Batch:
         codec: IdCodec,
         ids: IdSource,
         now: float,
-        quota: Quota,
+        limits: SoftLimits,
         random: Random,
-        watched: Watched,
+        watched: WatchedThread,
         tracked: Tracked,
         reads: ReadSet | None,
         claimed: dict[int, Job],
@@ -66,35 +67,35 @@ class Batch:
         self.overdue = math.inf
         """When the first is due of the functions that it has scheduled for a time that had passed: what is due later
         runs after those, so in a later batch."""
-        self._reshaped: set[str] = set()  # the tables whose indexes it has changed, also there and back
+        self._reindexed: set[str] = set()  # the tables whose indexes it has changed, also there and back
         self._stored = catalog  # the tables that the engine has
         self._engine = engine
         self._view = view
         self._codec = codec
         self._ids = ids
-        self._quota = quota
+        self._limits = limits
         self._random = random
         self._attempts = 0
         self._watched = watched
         self._reads = reads
         self._writes: dict[str, dict[int, Write]] = {}
-        self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
+        self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, once they are scanned
         self._engine_changed = False
         self._is_awaited = is_awaited  # by others than whoever has asked for its first work
         self._began = monotonic()
-        self.afterwards: list[Callable[[], None]] = []
+        self.on_durable: list[Callable[[], None]] = []
         """What to do once it is durable, such as to tell of a run: one that is undone was none."""
-        self.broken: Exception | None = None
+        self.engine_error: Exception | None = None
         """What the engine refused: from then on nothing of the batch is kept."""
 
     @property
-    def spent(self) -> bool:
+    def is_time_up(self) -> bool:
         """Whether the batch has taken its time; what is left goes into the next."""
         seconds = monotonic() - self._began
         return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or self._is_awaited())
 
     @property
-    def changed(self) -> bool:
+    def has_changes(self) -> bool:
         return bool(self._writes) or self._engine_changed
 
     @cached_property
@@ -109,14 +110,14 @@ class Batch:
         """
         seed = self._seed + self._attempts
         self._attempts += 1
-        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._quota), seed, self._reads)
+        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._limits), seed, self._reads)
         try:
             value = drive(unit(transaction, *args), self.answer, self._watched, handler)
             if transaction.writes:
                 self.catalog = transaction.catalog
                 if transaction.overdue < self.overdue:
                     self.overdue = transaction.overdue
-                    forget_later(self.claimed, self.overdue)
+                    drop_due_after(self.claimed, self.overdue)
                 for table, writes in transaction.writes.items():
                     earlier = self._writes.get(table)
                     if earlier is None:
@@ -136,11 +137,11 @@ class Batch:
                     overlay.replace(id, earlier.get(id), write)
         merge_writes(earlier, writes)
 
-    def rehearse(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
+    def dry_run(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and the same chance, and keep nothing of it."""
         seed = self._seed + self._attempts
-        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._quota), seed)
-        transaction.is_rehearsal = True
+        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._limits), seed)
+        transaction.is_dry_run = True
         try:
             drive(unit(transaction, *args), self.answer, self._watched, handler)
         finally:
@@ -159,9 +160,9 @@ class Batch:
         for number, ids in wanted.items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
-                self._ask(self._engine.prefetch, table, list(ids))
+                self._call_engine(self._engine.prefetch, table, list(ids))
 
-    def written(self, table: Table) -> Mapping[int, Write]:
+    def writes_to(self, table: Table) -> Mapping[int, Write]:
         """What the batch has written to a table so far."""
         return self._writes.get(table.name, _NOTHING)
 
@@ -185,7 +186,7 @@ class Batch:
                 return self._get_many(*request)
             return self._count(request) if type(request) is Count else self._view.answer(request)
         except Exception as error:
-            self.broken = error
+            self.engine_error = error
             raise
 
     def _scan(self, scan: Scan) -> list[tuple[int, Row]]:
@@ -196,8 +197,8 @@ class Batch:
         overlay = overlay_of(self._overlays, table, scan.order, writes)
         below: list[tuple[int, Row]] = []
         if table.name in self._stored.tables:
-            below = self._view.answer(overlay.widened(scan))
-        return overlay.merged(scan, below, writes)
+            below = self._view.answer(overlay.widen(scan))
+        return overlay.merge(scan, below, writes)
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
         if self._engine.is_shared and table.name in self._stored.tables:
@@ -208,14 +209,14 @@ class Batch:
     def _count(self, count: Count) -> int:
         table, hidden, added, below = count.table, 0, 0, 0
         if writes := self._writes.get(table.name):
-            hidden, added = overlay_of(self._overlays, table, count.order, writes).counted(count.interval)
+            hidden, added = overlay_of(self._overlays, table, count.order, writes).count(count.interval)
         if table.name in self._stored.tables:
             below = self._view.answer(count._replace(limit=count.limit + hidden))
         return below - hidden + added
 
     def check(self) -> None:
         """Raise Conflict if what was read is no longer so: then even an error may be a mistake."""
-        reads = self._what_was_read()
+        reads = self._reads_to_check()
         if reads is not None and self._attempts:  # also where all it read are tables it does not know
             self._engine.check(reads)
 
@@ -231,7 +232,7 @@ class Batch:
         self._create_tables()
         if self._engine.is_shared:
             self._mark_unchecked()
-        return Changes(self._written(), self._ids.last, self._what_was_read())
+        return Changes(self._written(), self._ids.last, self._reads_to_check())
 
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
@@ -245,7 +246,7 @@ class Batch:
         for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
             del self.claimed[id]
         weight = sum(_weight(writes) for _, writes in written)
-        return Commit(version, [Written(*pair) for pair in written], weight, frozenset(self._reshaped))
+        return Commit(version, [LocalChange(*pair) for pair in written], weight, frozenset(self._reindexed))
 
     def _mark_unchecked(self) -> None:
         """Note which tables hold documents now that the newest version of the application has not checked."""
@@ -254,13 +255,13 @@ class Batch:
             self._change(self._engine.declare_table, unchecked)
             self.catalog = self._stored = self.catalog.with_table(unchecked)
 
-    def _what_was_read(self) -> Reads | None:
+    def _reads_to_check(self) -> Reads | None:
         if self._reads is None:
             return None
         tables = self._stored.tables  # nobody else has written to those that this batch makes
         ids = [id for table, id in self._reads.points if table in tables]
-        spans = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
-        return Reads(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in spans])
+        ranges = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
+        return Reads(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in ranges])
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -278,7 +279,7 @@ class Batch:
         self.catalog = self.catalog.with_table(table)
         self._create_tables()
         if before is not None and before.indexes != table.indexes:
-            self._reshaped.add(table.name)
+            self._reindexed.add(table.name)
         known = {index.number: index for index in before.indexes} if before is not None else {}
         for number in known.keys() - {index.number for index in table.indexes}:
             self._change(self._engine.drop_index, known[number])
@@ -321,22 +322,22 @@ class Batch:
 
     def refresh(self) -> None:
         """Learn what other nodes have committed."""
-        self._ask(self._engine.refresh)
+        self._call_engine(self._engine.refresh)
 
     def _change(self, act: Callable[..., None], *args: object) -> None:
         self._engine_changed = True
-        self._ask(act, *args)
+        self._call_engine(act, *args)
 
-    def _ask(self, act: Callable[..., None], *args: object) -> None:
+    def _call_engine(self, act: Callable[..., None], *args: object) -> None:
         """Have the engine do something; what it refuses, it refuses to the whole batch."""
         try:
             act(*args)
         except Exception as error:
-            self.broken = error
+            self.engine_error = error
             raise
 
 
-def forget_later(claimed: dict[int, Job], due: float) -> None:
+def drop_due_after(claimed: dict[int, Job], due: float) -> None:
     """Leave to the next claim, of functions that were claimed in the order of their due time, those due later."""
     while claimed and (next(reversed(claimed.values())).due or 0.0) > due:
         claimed.popitem()

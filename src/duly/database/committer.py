@@ -29,18 +29,19 @@ from typing import TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic, pause
-from duly.database.batch import ALL_IDS, Batch, Tracked, forget_later
+from duly.database.batch import ALL_IDS, Batch, Tracked, drop_due_after
+from duly.database.call_queue import Outcome, QueuedCall, StoreTimeout, Work, withdrawable
 from duly.database.catalog import Catalog
-from duly.database.log import Commit, Heard, Log
-from duly.database.reads import ReadSet
-from duly.database.turns import Caution, Outcome, Patience, Queued, Turn, Work
-from duly.database.usage import Quota
-from duly.database.watchdog import Watchdog
-from duly.database.withdrawn import withdrawable
+from duly.database.changes import Commit, RemoteChange
+from duly.database.commit_log import CommitLog
+from duly.database.driver.watchdog import Watchdog
+from duly.database.pending_batch import ConflictBackoff, PendingBatch
+from duly.database.read_set import ReadSet
+from duly.database.usage import SoftLimits
 from duly.errors import StoreError, StoreLostError
 from duly.limits import (
     BATCH_CALLS_MAX,
-    CALLS_TOGETHER,
+    CALLS_AT_ONCE,
     CATALOGS_MAX,
     STORE_LOST_SECONDS_MAX,
     STORE_PAUSE_SECONDS,
@@ -51,11 +52,11 @@ from duly.values.ids import IdCodec, IdSource
 T = TypeVar("T")
 
 
-def closed() -> StoreError:
+def closed_error() -> StoreError:
     return StoreError("got a call after the app was closed, expected it inside `async with app:`")
 
 
-def _lost() -> StoreError:
+def _lost_error() -> StoreError:
     return StoreError("the process was lost before the commit; nothing of this call is stored")
 
 
@@ -69,8 +70,8 @@ class Committer:
         codec: IdCodec,
         ids: IdSource,
         clock: Clock,
-        log: Log,
-        quota: Quota,
+        log: CommitLog,
+        limits: SoftLimits,
         random: Random,
         watchdog: Watchdog,
     ) -> None:
@@ -83,24 +84,24 @@ class Committer:
         self._ids = ids
         self._clock = clock
         self._log = log
-        self._quota = quota
+        self._limits = limits
         self._random = random
         self._watchdog = watchdog
-        self._queue: SimpleQueue[Queued | None] = SimpleQueue()
+        self._queue: SimpleQueue[QueuedCall | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._serve, name="duly-committer", daemon=True)
         self._open = True
         self._abandoned = False
         self._ended = False
         self._tracked: Tracked = {}
-        self._left: deque[Queued] = deque()  # taken from the queue, for the next batch
+        self._left: deque[QueuedCall] = deque()  # taken from the queue, for the next batch
         self._heard: list[Commit] = []
-        self._caution = Caution()
-        self._patience = Patience()
-        self._turns: list[Turn] = []
+        self._backoff = ConflictBackoff()
+        self._store_timeout = StoreTimeout()
+        self._turns: list[PendingBatch] = []
         """Those that are being run; before the last one, those that wait for it."""
         self._claimed: dict[int, Job] = {}
-        self._flying: Turn | None = None
+        self._flying: PendingBatch | None = None
         """The one whose commit is under way."""
         self._thread.start()
 
@@ -115,10 +116,10 @@ class Committer:
         never withdrawn.
         """
         if not self._open:
-            raise closed()
+            raise closed_error()
         future: asyncio.Future[T] = self._loop.create_future()
         todo = withdrawable(work, future) if is_awaited else work
-        self._queue.put(Queued(todo, future, exclusive, args, is_awaited, monotonic()))
+        self._queue.put(QueuedCall(todo, future, exclusive, args, is_awaited, monotonic()))
         return future
 
     @property
@@ -137,13 +138,13 @@ class Committer:
                 return catalog
         raise Conflict("the store has gone back to an older version than this node knows")
 
-    def hurry(self) -> None:
+    def begin_closing(self) -> None:
         """The app is being closed: from now on calls wait for a store that gives no answer for a short time only."""
-        self._patience.hurry()
+        self._store_timeout.begin_closing()
 
     async def close(self) -> None:
         """Commit what is queued and end."""
-        self.hurry()
+        self.begin_closing()
         if self._open:
             self._open = False
             self._queue.put(None)
@@ -155,10 +156,10 @@ class Committer:
         self._abandoned = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
-        left: list[Queued | None] = list(self._left)
+        left: list[QueuedCall | None] = list(self._left)
         while not self._queue.empty():
             left.append(self._queue.get_nowait())
-        self._deliver([], [(queued.future, None, _lost()) for queued in left if queued is not None])
+        self._deliver([], [(queued.future, None, _lost_error()) for queued in left if queued is not None])
 
     # In the thread.
 
@@ -167,13 +168,13 @@ class Committer:
             first = self._left.popleft() if self._left else self._queue.get()
             if first is None:
                 break
-            self._do(Turn(first, first.exclusive or self._caution.is_due()))
+            self._do(PendingBatch(first, first.exclusive or self._backoff.next_is_exclusive()))
         self._land()
 
-    def _do(self, turn: Turn) -> None:
+    def _do(self, turn: PendingBatch) -> None:
         """Run the calls of a batch until they are committed, about to be, or refused."""
         self._turns.append(turn)
-        while turn.taken:
+        while turn.calls:
             try:
                 self._attempt(turn)
                 break
@@ -181,16 +182,16 @@ class Committer:
                 self._retreat(turn, error)
         self._turns.pop()
 
-    def _attempt(self, turn: Turn) -> None:
+    def _attempt(self, turn: PendingBatch) -> None:
         if turn.exclusive:
             self._land()
         batch = self._begin(turn)
         faults.at("batch.begun")
-        turn.outcomes = self._run(batch, turn.taken, turn.is_new)
-        turn.afterwards = batch.afterwards
+        turn.outcomes = self._run(batch, turn.calls, turn.is_new)
+        turn.on_durable = batch.on_durable
         faults.at("batch.ran")
         if self._abandoned:
-            raise _lost()
+            raise _lost_error()
         if not self._land():
             raise Overtaken
         if self._may_fly(turn, batch):
@@ -199,10 +200,10 @@ class Committer:
         else:
             self._done(turn, self._commit(turn, batch))
 
-    def _may_fly(self, turn: Turn, batch: Batch) -> bool:
+    def _may_fly(self, turn: PendingBatch, batch: Batch) -> bool:
         """Whether the next batch may run while this one is committed: if calls wait for it, and the tables stay."""
         waits = self._left or not self._queue.empty()
-        is_plain = batch.changed and batch.catalog is self.catalog and turn.is_new and not turn.exclusive
+        is_plain = batch.has_changes and batch.catalog is self.catalog and turn.is_new and not turn.exclusive
         return bool(self._engine.is_shared and waits and is_plain)
 
     def _land(self) -> bool:
@@ -224,11 +225,11 @@ class Committer:
         self._done(turn, turn.commit._replace(version=version))
         return went_on and self.catalog is catalog
 
-    def _done(self, turn: Turn, commit: Commit | None) -> None:
-        self._patience.answered()
+    def _done(self, turn: PendingBatch, commit: Commit | None) -> None:
+        self._store_timeout.store_answered()
         if not turn.exclusive:
-            self._caution.succeeded()
-        for act in turn.afterwards:
+            self._backoff.on_success()
+        for act in turn.on_durable:
             act()
         if commit is None:
             self._tell(self._all_heard(), turn.outcomes)
@@ -236,50 +237,50 @@ class Committer:
             faults.at("commit.durable")
             # The next batch may have learnt of later ones already.
             self._tell(sorted([*self._all_heard(), commit], key=attrgetter("version")), turn.outcomes)
-            faults.at("commit.told")
+            faults.at("commit.answered")
 
-    def _retreat(self, turn: Turn, error: Exception) -> None:
+    def _retreat(self, turn: PendingBatch, error: Exception) -> None:
         """Undo a batch that has failed. What is left of its calls is to be run again; the others are told."""
         self._engine.rollback()
         self._land()  # what comes before it
         turn.is_new = False
         self._claimed.clear()  # somebody else may have run it, or canceled it
         if isinstance(error, Overtaken):
-            turn.exclusive = turn.exclusive or self._caution.is_due()
+            turn.exclusive = turn.exclusive or self._backoff.next_is_exclusive()
         elif isinstance(error, Conflict):
             if not isinstance(error, NotExclusive):
-                self._caution.conflicted()
+                self._backoff.on_conflict()
             self._wait(turn, StoreLostError(f"the store was lost on the way: {error}"))
             turn.exclusive = True
         elif isinstance(error, StoreLostError):
             self._wait(turn, error)
-            if turn.taken:
+            if turn.calls:
                 pause(STORE_PAUSE_SECONDS)
         else:
             unknown = StoreError(f"a batch could not be stored: {type(error).__name__}: {error}")
-            self._refuse(turn.taken, error if isinstance(error, StoreError) else unknown)
-            turn.taken.clear()
+            self._refuse(turn.calls, error if isinstance(error, StoreError) else unknown)
+            turn.calls.clear()
 
-    def _wait(self, turn: Turn, error: StoreLostError) -> None:
+    def _wait(self, turn: PendingBatch, error: StoreLostError) -> None:
         """Tell those that have waited for long enough, wherever they wait; and who is never run again by itself."""
-        if turn.taken and turn.taken[0].exclusive:
-            self._refuse([turn.taken.pop(0)], error)
+        if turn.calls and turn.calls[0].exclusive:
+            self._refuse([turn.calls.pop(0)], error)
         self._receive()
-        for calls in (*(turn.taken for turn in self._turns), turn.taken, self._left):
+        for calls in (*(turn.calls for turn in self._turns), turn.calls, self._left):
             self._refuse(self._late(calls), error)
 
-    def _settled(self, turn: Turn, unsettled: Unsettled) -> int:
+    def _settled(self, turn: PendingBatch, unsettled: Unsettled) -> int:
         """The version that an unsettled commit has made. StoreLostError where it has made none, nor ever will.
 
         Or where nobody waits for that any more: then the next batch finds out.
         """
-        others = [other.taken for other in self._turns if other is not turn]
-        while turn.taken:
+        others = [other.calls for other in self._turns if other is not turn]
+        while turn.calls:
             pause(STORE_PAUSE_SECONDS)
             self._receive()
             for calls in (*others, self._left):
                 self._refuse(self._late(calls), StoreLostError(str(unsettled.__cause__)))
-            self._refuse(self._late(turn.taken), StoreError(str(unsettled)))
+            self._refuse(self._late(turn.calls), StoreError(str(unsettled)))
             try:
                 version = self._engine.settle()
             except StoreLostError:
@@ -289,16 +290,16 @@ class Committer:
             break
         raise StoreLostError(str(unsettled.__cause__)) from unsettled
 
-    def _late(self, calls: MutableSequence[Queued]) -> list[Queued]:
+    def _late(self, calls: MutableSequence[QueuedCall]) -> list[QueuedCall]:
         """Take away the calls that do not wait any longer for a store that gives no answer."""
-        return self._patience.late(calls, -1.0 if self._abandoned else STORE_LOST_SECONDS_MAX)
+        return self._store_timeout.take_expired(calls, -1.0 if self._abandoned else STORE_LOST_SECONDS_MAX)
 
-    def _refuse(self, calls: Sequence[Queued], error: StoreError) -> None:
+    def _refuse(self, calls: Sequence[QueuedCall], error: StoreError) -> None:
         """Tell calls that they are not stored, or that nobody knows."""
         if calls:
             self._tell(self._all_heard(), [(queued.future, None, error) for queued in calls])
 
-    def _begin(self, turn: Turn) -> Batch:
+    def _begin(self, turn: PendingBatch) -> Batch:
         view = self._engine.begin(turn.exclusive)
         self._ids.node = self._engine.node
         self._hear()
@@ -311,30 +312,30 @@ class Committer:
             self._codec,
             self._ids,
             now,
-            self._quota,
+            self._limits,
             self._random,
-            self._watchdog.watched(),
+            self._watchdog.current_thread(),
             self._tracked,
             ReadSet() if self._engine.is_shared and not turn.exclusive else None,
             self._claimed,
             partial(self._is_awaited, turn),
         )
 
-    def _is_awaited(self, turn: Turn) -> bool:
+    def _is_awaited(self, turn: PendingBatch) -> bool:
         """Whether others wait for a batch, or behind it.
 
         Not an executor with more that is due, where the batch is exclusive: it would only wait for the lock once more.
         """
         self._receive()
         if turn.exclusive:
-            return any(queued.is_awaited for queued in chain(turn.taken, self._left))
-        return len(turn.taken) > 1 or bool(self._left)
+            return any(queued.is_awaited for queued in chain(turn.calls, self._left))
+        return len(turn.calls) > 1 or bool(self._left)
 
-    def _run(self, batch: Batch, taken: list[Queued], is_new: bool) -> list[Outcome]:
+    def _run(self, batch: Batch, taken: list[QueuedCall], is_new: bool) -> list[Outcome]:
         """Do the work that was taken, and take more while there is time; what is run again stays the same."""
         outcomes: list[Outcome] = []
         if is_new and self._engine.is_shared:
-            while len(taken) < CALLS_TOGETHER and self._take(taken):
+            while len(taken) < CALLS_AT_ONCE and self._take(taken):
                 pass
         batch.prefetch([queued.args for queued in taken if queued.args])
         for work, future, *_ in taken:  # it grows
@@ -342,16 +343,16 @@ class Committer:
                 outcomes.append((future, work(batch), None))
             except Exception as error:
                 outcomes.append((future, None, error))
-            if batch.broken is not None:
-                raise batch.broken  # nobody's work of this batch is done
-            if is_new and batch.spent:
+            if batch.engine_error is not None:
+                raise batch.engine_error  # nobody's work of this batch is done
+            if is_new and batch.is_time_up:
                 self._left.extendleft(reversed(taken[len(outcomes) :]))
                 del taken[len(outcomes) :]
             elif is_new and len(outcomes) == len(taken) < BATCH_CALLS_MAX:
                 self._take(taken)
         return outcomes
 
-    def _take(self, taken: list[Queued]) -> bool:
+    def _take(self, taken: list[QueuedCall]) -> bool:
         """Take one more call into the batch, if one waits that may join it."""
         if not self._left:
             self._receive()
@@ -366,8 +367,8 @@ class Committer:
                 self._left.append(queued)
             self._ended = True
 
-    def _commit(self, turn: Turn, batch: Batch) -> Commit | None:
-        if not batch.changed:
+    def _commit(self, turn: PendingBatch, batch: Batch) -> Commit | None:
+        if not batch.has_changes:
             batch.check()
             self._engine.rollback()
             self._keep(batch)
@@ -403,12 +404,12 @@ class Committer:
         for news in self._engine.news():
             self._ids.last = max(self._ids.last, news.last_id)  # what comes later has larger ids
             if news.due is not None:
-                forget_later(self._claimed, news.due)
+                drop_due_after(self._claimed, news.due)
             if news.tables is not None:
                 self.catalog = Catalog(news.tables, self.catalog.schema, news.deploy)
                 self._remember(news.version, self.catalog)
             by_number = self.catalog.by_number
-            changes = [Heard(by_number[number], news) for number in news.ids if number in by_number]
+            changes = [RemoteChange(by_number[number], news) for number in news.ids if number in by_number]
             for change in changes:
                 if change.table in self._tracked:
                     self._tracked[change.table] |= change.ids

@@ -12,10 +12,12 @@ import types
 from collections.abc import Collection, Generator
 from typing import Any, Final, NoReturn
 
-from duly.database.asking import ask
-from duly.database.catalog import Catalog, keys_of, name_of
-from duly.database.overlay import Overlay, overlay_of
-from duly.database.reads import Range, ReadSet
+from duly.database.catalog import Catalog
+from duly.database.driver.trampoline import ask
+from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.overlay import IndexOverlay, overlay_of
+from duly.database.indexes.row_keys import index_name, keys_of
+from duly.database.read_set import ReadSet
 from duly.database.usage import Usage
 from duly.errors import FunctionError
 from duly.storage.engine import JOBS, Count, Get, GetMany, Request, Row, Scan, Write
@@ -30,15 +32,15 @@ class Transaction:
     """What one function has read and written so far."""
 
     __slots__ = (
-        "_below",
+        "_known_tables",
         "_ids",
         "_overlays",
         "_rows",
         "_seed",
         "calls",
         "catalog",
-        "changes",
-        "is_rehearsal",
+        "revision",
+        "is_dry_run",
         "now",
         "overdue",
         "parent",
@@ -62,16 +64,16 @@ class Transaction:
         self.usage = usage
         self.reads = reads
         self.parent = parent
-        self.is_rehearsal: bool = False if parent is None else parent.is_rehearsal
+        self.is_dry_run: bool = False if parent is None else parent.is_dry_run
         self.overdue = _NEVER
         """When the first is due of the functions that it has scheduled for a time that had passed."""
-        self.changes = 0
+        self.revision = 0
         """How often this transaction's own writes have changed."""
         self.writes: dict[str, dict[int, Write]] = {}
         self.calls: list[types.CoroutineType[Any, Any, Any]] = []
         """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
-        self._overlays: dict[str, dict[str, Overlay]] = {}  # by table and index, once they are scanned
-        self._below = catalog.tables  # the tables that whoever answers knows
+        self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, once they are scanned
+        self._known_tables = catalog.tables  # the tables that whoever answers knows
         self._rows: dict[tuple[str, int], Row | None] = {}  # answers so far: what is patched was mostly read before
         self._ids = ids
         self._seed = seed
@@ -109,7 +111,7 @@ class Transaction:
             layer = layer.parent
         rows = layer._rows
         if key not in rows:
-            rows[key] = (yield Get(table, id)) if name in layer._below else None
+            rows[key] = (yield Get(table, id)) if name in layer._known_tables else None
         return rows[key]
 
     @types.coroutine
@@ -119,18 +121,18 @@ class Transaction:
         if self.reads is not None:
             self.reads.points.update((table.name, id) for id in ids)
         for id in ids:
-            if (write := self._written(table.name, id)) is not None:
+            if (write := self._last_write(table.name, id)) is not None:
                 found[id] = write.new
             elif (table.name, id) in root._rows:
                 found[id] = root._rows[table.name, id]
         unknown = tuple(id for id in ids if id not in found)
-        if unknown and table.name in root._below:
+        if unknown and table.name in root._known_tables:
             rows: dict[int, Row] = yield GetMany(table, unknown)
             root._rows.update({(table.name, id): rows.get(id) for id in unknown})
             found.update(rows)
         return {id: row for id, row in found.items() if row is not None}
 
-    def _written(self, table: str, id: int) -> Write | None:
+    def _last_write(self, table: str, id: int) -> Write | None:
         layer: Transaction | None = self
         while layer is not None:
             write = layer.writes.get(table, _NO_WRITES).get(id)
@@ -143,44 +145,44 @@ class Transaction:
         """How many rows an interval has, at most some more than `count.limit`. All of it counts as read."""
         if self.reads is not None:
             lower, upper = count.interval
-            self.reads.ranges.append(Range(count.table.name, name_of(count.order), lower.key(), upper.key()))
+            self.reads.ranges.append(KeyRange(count.table.name, index_name(count.order), lower.key(), upper.key()))
         return await self._count(count)
 
     async def _count(self, count: Count) -> int:
         writes = self.writes.get(count.table.name)
         if not writes:
             return await self._count_below(count)
-        hidden, added = overlay_of(self._overlays, count.table, count.order, writes).counted(count.interval)
+        hidden, added = overlay_of(self._overlays, count.table, count.order, writes).count(count.interval)
         return await self._count_below(count._replace(limit=count.limit + hidden)) - hidden + added
 
     async def _count_below(self, count: Count) -> int:
         if self.parent is not None:
             return await self.parent._count(count)
-        return await ask(count) if count.table.name in self._below else 0
+        return await ask(count) if count.table.name in self._known_tables else 0
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
         """At most `scan.limit` rows of an interval, in its order. All of the interval counts as read."""
         if self.reads is not None:
             lower, upper = scan.interval
-            self.reads.ranges.append(Range(scan.table.name, name_of(scan.order), lower.key(), upper.key()))
-        return await self.scan_unnoted(scan)
+            self.reads.ranges.append(KeyRange(scan.table.name, index_name(scan.order), lower.key(), upper.key()))
+        return await self.scan_untracked(scan)
 
-    async def scan_unnoted(self, scan: Scan) -> list[tuple[int, Row]]:
-        """The same for who has other means against what changes meanwhile: nothing counts as read."""
+    async def scan_untracked(self, scan: Scan) -> list[tuple[int, Row]]:
+        """The same for who has other means against what revision meanwhile: nothing counts as read."""
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
         overlay = overlay_of(self._overlays, scan.table, scan.order, writes)
-        return overlay.merged(scan, await self._rows_below(overlay.widened(scan)), writes)
+        return overlay.merge(scan, await self._rows_below(overlay.widen(scan)), writes)
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
-            return await self.parent.scan_unnoted(scan)
+            return await self.parent.scan_untracked(scan)
         return await ask(scan) if self._answered(scan.table.name) else []
 
     def _answered(self, table: str) -> bool:
         """Whether the table existed before the outermost transaction made it."""
-        return table in self._root()._below
+        return table in self._root()._known_tables
 
     def _root(self) -> Transaction:
         root = self
@@ -211,11 +213,11 @@ class Transaction:
         else:
             write = Write(earlier.old, new, earlier.old_keys, keys)
         writes[id] = write
-        self.changes += 1
+        self.revision += 1
         if self._overlays:
-            self._overlaid(table.name, id, earlier, write)
+            self._update_overlays(table.name, id, earlier, write)
 
-    def _overlaid(self, table: str, id: int, earlier: Write | None, write: Write) -> None:
+    def _update_overlays(self, table: str, id: int, earlier: Write | None, write: Write) -> None:
         for overlay in self._overlays.get(table, {}).values():
             overlay.replace(id, earlier, write)
 
@@ -223,12 +225,12 @@ class Transaction:
         """Make the writes of a sub-transaction this one's own."""
         self.catalog = child.catalog
         self.overdue = min(self.overdue, child.overdue)
-        self.changes += 1
+        self.revision += 1
         for table, writes in child.writes.items():
             own = self.writes.setdefault(table, {})
             if table in self._overlays:
                 for id, write in writes.items():
-                    self._overlaid(table, id, own.get(id), write)
+                    self._update_overlays(table, id, own.get(id), write)
             merge_writes(own, writes)
 
 
@@ -236,7 +238,7 @@ _CHILDS: Final = 0x9E37_79B9_7F4A_7C15  # any number does that has many bits
 
 
 def _refuse(*_: object) -> NoReturn:
-    raise ended()
+    raise ended_error()
 
 
 _refused: Final[Any] = _refuse  # whatever the signature of the method that it replaces
@@ -248,10 +250,10 @@ class _Ended(Transaction):
     __slots__ = ()
 
     catalog: Any = property(_refuse)
-    child = count = get = get_many = scan = scan_unnoted = new_id = create_table = write = merge = _refused
+    child = count = get = get_many = scan = scan_untracked = new_id = create_table = write = merge = _refused
 
 
-def ended() -> FunctionError:
+def ended_error() -> FunctionError:
     """What the use of a `ctx` is refused with whose call has ended."""
     return FunctionError(
         "got a use of `ctx` after its call had ended, expected it before: a `ctx` belongs to one call. A thread, a task"

@@ -19,11 +19,11 @@ _WHAT: Final = {
     "scheduled_arguments_bytes_max": ("bytes of arguments scheduled", "store the data and schedule its id"),
 }
 
-Written = tuple[int, int, int, int]
+WriteCounts = tuple[int, int, int, int]
 """What a failed sub-transaction gives back."""
 
 
-class Quota:
+class SoftLimits:
     """The limits of each execution, and the counts from which on one has to look at them: a share of each."""
 
     __slots__ = ("limits", *(name.removesuffix("_max") for name in _WHAT))
@@ -49,34 +49,34 @@ class Usage:
         "bytes_written",
         "documents_read",
         "documents_written",
-        "is_near",
-        "quota",
+        "is_near_limit",
+        "soft_limits",
         "reads",
         "scheduled_arguments_bytes",
         "scheduled_functions",
     )
 
-    def __init__(self, quota: Quota) -> None:
-        self.quota = quota
+    def __init__(self, soft_limits: SoftLimits) -> None:
+        self.soft_limits = soft_limits
         self.reads = self.documents_read = self.bytes_read = 0
         self.documents_written = self.bytes_written = 0
         self.scheduled_functions = self.scheduled_arguments_bytes = 0
-        self.is_near = False
+        self.is_near_limit = False
         """Whether it has come close to a limit."""
 
     @property
     def limits(self) -> Limits:
-        return self.quota.limits
+        return self.soft_limits.limits
 
     def begin_read(self) -> None:
         self.reads += 1
-        if self.reads > self.quota.reads:
-            self._look()
+        if self.reads > self.soft_limits.reads:
+            self._check()
 
     def get(self, row: Row | None) -> None:
         """A read of one row by its id, found or not."""
         # The most frequent call of all: each count is looked up once.
-        quota = self.quota
+        soft_limits = self.soft_limits
         self.reads = reads = self.reads + 1
         if row is None:
             documents, length = self.documents_read, self.bytes_read
@@ -86,56 +86,59 @@ class Usage:
             self.bytes_read = length = self.bytes_read + (
                 len(text) if text.isascii() and SPECIAL not in text else size(text)
             )
-        if reads > quota.reads or documents > quota.documents_read or length > quota.bytes_read:
-            self._look()
+        if reads > soft_limits.reads or documents > soft_limits.documents_read or length > soft_limits.bytes_read:
+            self._check()
 
     def read(self, documents: int, length: int) -> None:
         self.documents_read += documents
         self.bytes_read += length
-        if self.documents_read > self.quota.documents_read or self.bytes_read > self.quota.bytes_read:
-            self._look()
+        if self.documents_read > self.soft_limits.documents_read or self.bytes_read > self.soft_limits.bytes_read:
+            self._check()
 
     def write(self, length: int) -> None:
         self.documents_written += 1
         self.bytes_written += length
-        if self.documents_written > self.quota.documents_written or self.bytes_written > self.quota.bytes_written:
-            self._look()
+        if (
+            self.documents_written > self.soft_limits.documents_written
+            or self.bytes_written > self.soft_limits.bytes_written
+        ):
+            self._check()
 
     def schedule(self, length: int) -> None:
         """One more function with arguments of this length. One that is refused does not count."""
-        quota = self.quota
+        soft_limits = self.soft_limits
         functions, length = self.scheduled_functions + 1, self.scheduled_arguments_bytes + length
-        if functions > quota.scheduled_functions or length > quota.scheduled_arguments_bytes:
-            self._look_at_scheduled(functions, length)
+        if functions > soft_limits.scheduled_functions or length > soft_limits.scheduled_arguments_bytes:
+            self._check_scheduled(functions, length)
         self.scheduled_functions, self.scheduled_arguments_bytes = functions, length
 
-    def _look_at_scheduled(self, functions: int, length: int) -> None:
-        self.is_near = True
+    def _check_scheduled(self, functions: int, length: int) -> None:
+        self.is_near_limit = True
         for name, used in (("scheduled_functions_max", functions), ("scheduled_arguments_bytes_max", length)):
-            most = getattr(self.limits, name)
-            if used > most:
+            limit = getattr(self.limits, name)
+            if used > limit:
                 raise LimitError(
                     f"got {functions:,} functions scheduled by one function, with {length:,} bytes of arguments,"
-                    f" expected at most {most:,} ({name}); {_WHAT[name][1]}"
+                    f" expected at most {limit:,} ({name}); {_WHAT[name][1]}"
                 )
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Something is close to its limit, or beyond it."""
-        self.is_near = True
+        self.is_near_limit = True
         for name, (what, advice) in _WHAT.items():
-            most = getattr(self.limits, name)
-            if self._used(name) > most:
+            limit = getattr(self.limits, name)
+            if self._used(name) > limit:
                 raise LimitError(
-                    f"got more than {most:,} {what} by one function, expected at most {most:,} ({name}); {advice}"
+                    f"got more than {limit:,} {what} by one function, expected at most {limit:,} ({name}); {advice}"
                 )
 
-    def near(self) -> dict[str, str]:
+    def near_limits(self) -> dict[str, str]:
         """What is close to its limit, in words, by the name of the limit."""
         found: dict[str, str] = {}
         for name, (what, advice) in _WHAT.items():
-            used, most = self._used(name), getattr(self.limits, name)
-            if used > WARNING_SHARE * most:
-                found[name] = f"{used:,} {what}, {used / most:.0%} of {name} ({most:,}); {advice}"
+            used, limit = self._used(name), getattr(self.limits, name)
+            if used > WARNING_SHARE * limit:
+                found[name] = f"{used:,} {what}, {used / limit:.0%} of {name} ({limit:,}); {advice}"
         return found
 
     def _used(self, limit: str) -> int:
@@ -143,7 +146,7 @@ class Usage:
         return used
 
     @property
-    def written(self) -> Written:
+    def write_counts(self) -> WriteCounts:
         return (
             self.documents_written,
             self.bytes_written,
@@ -151,11 +154,11 @@ class Usage:
             self.scheduled_arguments_bytes,
         )
 
-    @written.setter
-    def written(self, written: Written) -> None:
+    @write_counts.setter
+    def write_counts(self, write_counts: WriteCounts) -> None:
         (
             self.documents_written,
             self.bytes_written,
             self.scheduled_functions,
             self.scheduled_arguments_bytes,
-        ) = written
+        ) = write_counts

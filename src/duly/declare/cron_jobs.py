@@ -10,10 +10,10 @@ from duly.declare.references import Ref
 from duly.errors import InvalidScheduleError
 from duly.hints import name_hint
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_INTERVAL_MS_MAX
-from duly.model import schedule as schedules
-from duly.model.cron_slots import MISSED, OVERLAP, Options
+from duly.model import cron_schedule
+from duly.model.cron_policy import MISSED, OVERLAP, Options
+from duly.model.cron_schedule import UTC, FixedInterval, Schedule
 from duly.model.crons import is_name
-from duly.model.schedule import UTC, Interval, Schedule
 
 
 class GivenOptions(TypedDict, total=False):
@@ -76,7 +76,7 @@ class CronJobs:
         **options: Unpack[GivenOptions],
     ) -> None:
         """Run every so many seconds, minutes or hours: `{"seconds": 30}` or a timedelta. First when it is deployed."""
-        self._declare(identifier, schedules.interval(_interval_ms(schedule)), ref, args, options)
+        self._declare(identifier, cron_schedule.interval(_interval_ms(schedule)), ref, args, options)
 
     def hourly(
         self,
@@ -150,7 +150,7 @@ class CronJobs:
         options: CalendarOptions,
     ) -> None:
         rest = cast("dict[str, Any]", options).copy()
-        schedule = schedules.calendar(expression, rest.pop("tz", UTC))
+        schedule = cron_schedule.calendar(expression, rest.pop("tz", UTC))
         self._declare(identifier, schedule, ref, args, cast("GivenOptions", rest))
 
     def _declare(
@@ -204,7 +204,7 @@ def checked(options: GivenOptions, schedule: Schedule) -> Options:
 
 def check_jitter(jitter: float, schedule: Schedule) -> None:
     """InvalidScheduleError where slots of an interval would have passed before one has run."""
-    if isinstance(schedule, Interval) and jitter > schedule.ms:
+    if isinstance(schedule, FixedInterval) and jitter > schedule.ms:
         raise InvalidScheduleError(
             f"got jitter={jitter:,.15g} of an interval of {schedule.ms:,.15g} ms, expected at most that: with more,"
             " slots come before the run of an earlier one, and are skipped"

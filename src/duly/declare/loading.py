@@ -27,7 +27,7 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any, cast
 
-from duly.database.watchdog import is_application
+from duly.database.driver.application_lines import is_application
 from duly.errors import LoadError
 
 Source = str | os.PathLike[str] | ModuleType | Mapping[str, Any]

@@ -20,7 +20,7 @@ Log = dict[str, Any]
 """A row of `_cron_job_logs`."""
 
 
-class Account(NamedTuple):
+class RunRecord(NamedTuple):
     """What a run leaves to the log of its cron."""
 
     result: str | None = None
@@ -32,21 +32,21 @@ class Account(NamedTuple):
     ended: float | None = None
 
     @property
-    def plain(self) -> Account:
+    def in_ascii(self) -> RunRecord:
         """The same for a store that cannot hold every character."""
-        return self._replace(result=self.result and plain(self.result), lines=[*map(plain, self.lines)])
+        return self._replace(result=self.result and to_ascii(self.result), lines=[*map(to_ascii, self.lines)])
 
 
-def plain(text: str) -> str:
+def to_ascii(text: str) -> str:
     """The text in ASCII, which every store can hold.
 
-    >>> plain("no more ☕")
+    >>> to_ascii("no more ☕")
     'no more \\\\u2615'
     """
     return text.encode("ascii", "backslashreplace").decode()
 
 
-NO_ACCOUNT: Final = Account()
+NO_RECORD: Final = RunRecord()
 
 
 async def history(transaction: Transaction, cron: Cron, count: int) -> list[Log]:
@@ -54,7 +54,7 @@ async def history(transaction: Transaction, cron: Cron, count: int) -> list[Log]
     return [loads(cast("str", row)) for _, row in await _rows(transaction, cron, count, newest_first=True)]
 
 
-async def forget(transaction: Transaction, cron: Cron) -> None:
+async def delete_log(transaction: Transaction, cron: Cron) -> None:
     """Delete the log of a cron."""
     for id, row in await _rows(transaction, cron, CRON_LOGS_MAX):
         transaction.write(CRON_LOGS, id, row, None)
@@ -63,27 +63,27 @@ async def forget(transaction: Transaction, cron: Cron) -> None:
 # What is told. Each returns how many rows the log has then, which the cron's row keeps as `logged`.
 
 
-async def ran(transaction: Transaction, cron: Cron, run: Job, status: dict[str, Any], account: Account) -> int:
+async def log_run(transaction: Transaction, cron: Cron, run: Job, status: dict[str, Any], record: RunRecord) -> int:
     """A run has ended."""
-    ended, started = account.ended or transaction.now, account.started
+    ended, started = record.ended or transaction.now, record.started
     if started is None:  # it never began; or its process was lost, and all one knows is since when it was to run
         started = ended if run.state == PENDING else creation_time(run.id)
     # Where the clock was set back meanwhile, it took no time.
     row = _row(cron, run.scheduled_time, min(started, ended), ended, status)
-    if account.result is not None and account.result != "null":
-        row["result"] = _shortened(account.result)
-    if account.lines:
-        row["logLines"] = _first_lines(account.lines)
+    if record.result is not None and record.result != "null":
+        row["result"] = _shortened(record.result)
+    if record.lines:
+        row["logLines"] = _first_lines(record.lines)
     return await _add(transaction, cron, row)
 
 
-async def failed(transaction: Transaction, cron: Cron, slot: float, error: str) -> int:
+async def log_failure(transaction: Transaction, cron: Cron, slot: float, error: str) -> int:
     """A slot could not be run."""
     now = transaction.now
     return await _add(transaction, cron, _row(cron, slot, now, now, {"kind": "failed", "error": error}))
 
 
-async def skipped(transaction: Transaction, cron: Cron, first: float, count: int) -> int:
+async def log_skipped(transaction: Transaction, cron: Cron, first: float, count: int) -> int:
     """So many slots were skipped, of which this is the first; they may be none.
 
     They are added to those of the row before, if that tells of skipped ones too: else they would push the runs out.

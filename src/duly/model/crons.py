@@ -5,7 +5,7 @@ until the next slot. The executor runs that one like any other, and running it i
 run and moves the clock on. A run is a scheduled function too; the commit that ends it writes the log. So a cron is
 exactly as sure, as late and as fair as everything else that is scheduled.
 
-Each slot is run, waits in the queue, or is skipped, which the log says: `cron_slots.py` decides it. What waits and is
+Each slot is run, waits in the queue, or is skipped, which the log says: `cron_policy.py` decides it. What waits and is
 dropped, for the cron was paused or made to do something else, was skipped as well.
 """
 
@@ -20,16 +20,14 @@ from duly import faults
 from duly.database.transaction import Transaction
 from duly.errors import InvalidScheduleError
 from duly.limits import CRON_IDENTIFIER_LENGTH_MAX, CRON_RUNS_MAX, OF_ANY_SIZE
-from duly.model import cron_log
-from duly.model import schedule as schedules
-from duly.model.cron_log import NO_ACCOUNT, Account
-from duly.model.cron_slots import ALLOW, Options, admitted, come
+from duly.model import cron_log, cron_schedule
+from duly.model.cron_log import NO_RECORD, RunRecord
+from duly.model.cron_policy import ALLOW, Options, admit, due_slots
+from duly.model.cron_schedule import FixedInterval, Schedule
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
-from duly.model.schedule import Interval, Schedule
 from duly.storage.engine import CRONS, JOBS, MUTATION, Job, Scan
 from duly.values.ids import IdCodec
-from duly.values.keys import EVERYTHING, Cut
-from duly.values.keys import Interval as Keys
+from duly.values.keys import EVERYTHING, Cut, Interval
 from duly.values.value import dumps, loads
 
 CLOCK: Final = "_cron"
@@ -47,10 +45,10 @@ error if it is, because its clock could not go on; the options; and what it does
 `_INNER` what nobody else sees."""
 
 _INNER: Final = ("lane", "runs", "logged", "declaredPaused")
-"""The lane of its function, the numbers of its runs that have not ended, how many rows its log has, and whether it was
+"""The queue of its function, the numbers of its runs that have not ended, how many rows its log has, and whether it was
 last declared paused."""
 
-Act = Callable[[Transaction, int, Cron], Awaitable[object]]
+CronOperation = Callable[[Transaction, int, Cron], Awaitable[object]]
 """Something that is done to a cron."""
 
 
@@ -59,7 +57,7 @@ class Spec(NamedTuple):
 
     name: str
     function: str
-    lane: str
+    queue: str
     args: str
     """JSON of an object."""
     schedule: Schedule
@@ -68,9 +66,16 @@ class Spec(NamedTuple):
     @property
     def fields(self) -> Cron:
         missed, overlap, jitter, _ = self.options
-        kept = self._asdict() | {"schedule": schedules.shown(self.schedule)}
-        del kept["options"]
-        return {**kept, "missed": missed, "overlap": overlap, "jitter": jitter}
+        return {
+            "name": self.name,
+            "function": self.function,
+            "lane": self.queue,
+            "args": self.args,
+            "schedule": cron_schedule.to_dict(self.schedule),
+            "missed": missed,
+            "overlap": overlap,
+            "jitter": jitter,
+        }
 
 
 # Looking.
@@ -90,7 +95,7 @@ async def find(transaction: Transaction, name: object) -> tuple[int, Cron] | Non
     """The cron of a name."""
     if not is_name(name):
         return None  # nor can a store look for all that is a str
-    named = Keys(Cut((name,), after=False), Cut((name,), after=True))
+    named = Interval(Cut((name,), after=False), Cut((name,), after=True))
     rows = await transaction.scan(Scan(CRONS, CRONS.indexes[0], named, False, 1))
     return (rows[0][0], loads(cast("str", rows[0][1]))) if rows else None
 
@@ -112,7 +117,7 @@ async def must_find(transaction: Transaction, ids: IdCodec, id_or_name: object) 
     return found
 
 
-async def everything(transaction: Transaction) -> list[tuple[int, Cron]]:
+async def all_crons(transaction: Transaction) -> list[tuple[int, Cron]]:
     """All crons, in the order of their creation."""
     found: list[tuple[int, Cron]] = []
     left = EVERYTHING
@@ -134,7 +139,7 @@ def document_of(cron: Cron, id: str, creation_time: float) -> dict[str, Any]:
 
 async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
     """Make the crons that come from code those that are declared. What is declared as before keeps its clock."""
-    there = {cron["name"]: (id, cron) for id, cron in await everything(transaction)}
+    there = {cron["name"]: (id, cron) for id, cron in await all_crons(transaction)}
     specs = {spec.name: spec for spec in declared}
     for name, (id, cron) in there.items():
         spec = specs.get(name)
@@ -150,7 +155,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
             await _declare(transaction, id, cron, spec)
     for spec in declared:
         if spec.name not in there:
-            first = transaction.now if isinstance(spec.schedule, Interval) else None
+            first = transaction.now if isinstance(spec.schedule, FixedInterval) else None
             await add(transaction, spec, CODE, first)
 
 
@@ -189,7 +194,7 @@ async def change(transaction: Transaction, id: int, cron: Cron, fields: Cron) ->
     if is_new or not options_of(changed).queues:
         await _drop_queue(transaction, changed)
     if "nextRunTime" in cron:
-        changed["nextRunTime"] = (_from_now if is_new else _set_right)(transaction, changed)
+        changed["nextRunTime"] = (_from_now if is_new else _clamped)(transaction, changed)
         if any(changed[name] != cron[name] for name in ("nextRunTime", "jitter")):
             await _move_clock(transaction, id, changed)
     _save(transaction, id, cron, changed)
@@ -199,7 +204,7 @@ async def change(transaction: Transaction, id: int, cron: Cron, fields: Cron) ->
 async def _drop_queue(transaction: Transaction, cron: Cron) -> None:
     """Drop what waits, and say so in the log."""
     dropped, cron["queue"] = cron["queue"], []
-    cron["logged"] = await cron_log.skipped(transaction, cron, min(dropped, default=0.0), len(dropped))
+    cron["logged"] = await cron_log.log_skipped(transaction, cron, min(dropped, default=0.0), len(dropped))
 
 
 async def delete(transaction: Transaction, id: int, cron: Cron) -> None:
@@ -209,7 +214,7 @@ async def delete(transaction: Transaction, id: int, cron: Cron) -> None:
         job = await transaction.get(JOBS, int(run))
         if isinstance(job, Job) and job.state == PENDING:
             transaction.write(JOBS, job.id, job, None)
-    await cron_log.forget(transaction, cron)
+    await cron_log.delete_log(transaction, cron)
     transaction.write(CRONS, id, dumps(cron, OF_ANY_SIZE), None)
 
 
@@ -223,7 +228,7 @@ async def pause(transaction: Transaction, id: int, cron: Cron, error: str | None
     await _drop_queue(transaction, changed)
     if error is not None:
         changed["error"] = error
-        changed["logged"] = await cron_log.failed(transaction, changed, cron["nextRunTime"], error)
+        changed["logged"] = await cron_log.log_failure(transaction, changed, cron["nextRunTime"], error)
     _save(transaction, id, cron, changed)
 
 
@@ -254,9 +259,9 @@ async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
 # The clock.
 
 
-async def right(transaction: Transaction) -> None:
+async def clamp_all(transaction: Transaction) -> None:
     """Set right what is further away than schedules explain, once the clock of the machine was set back."""
-    for id, cron in await everything(transaction):
+    for id, cron in await all_crons(transaction):
         changed = await change(transaction, id, cron, {})
         if "nextRunTime" in changed:
             clock = await transaction.get(JOBS, id)
@@ -271,14 +276,14 @@ async def right(transaction: Transaction) -> None:
 
 def _from_now(transaction: Transaction, cron: Cron) -> float:
     """The first slot of a schedule that counts from now."""
-    return schedules.next_after(schedules.parse(cron["schedule"]), transaction.now, transaction.now)
+    return cron_schedule.next_after(cron_schedule.parse(cron["schedule"]), transaction.now, transaction.now)
 
 
-def _set_right(transaction: Transaction, cron: Cron) -> float:
+def _clamped(transaction: Transaction, cron: Cron) -> float:
     """The next slot, or an earlier one where it is too far ahead: once the clock of the machine was."""
     slot: float = cron["nextRunTime"]
     try:
-        return schedules.set_right(schedules.parse(cron["schedule"]), slot, transaction.now)
+        return cron_schedule.clamp(cron_schedule.parse(cron["schedule"]), slot, transaction.now)
     except InvalidScheduleError:  # its zone is gone, or it never matches again: when its clock ticks, it will say so
         return slot
 
@@ -315,9 +320,9 @@ async def tick(transaction: Transaction, clock: Job) -> None:
         return  # since it was claimed another node has moved it, or somebody has paused the cron
     cron = await load(transaction, clock.id)
     assert cron is not None  # its end is that of its clock
-    now, schedule = transaction.now, schedules.parse(cron["schedule"])
-    slots = come(schedule, cron["nextRunTime"], now)
-    started, queued = admitted(options_of(cron), slots, now, len(cron["runs"]), len(cron["queue"]))
+    now, schedule = transaction.now, cron_schedule.parse(cron["schedule"])
+    slots = due_slots(schedule, cron["nextRunTime"], now)
+    started, queued = admit(options_of(cron), slots, now, len(cron["runs"]), len(cron["queue"]))
     runs = [_start_run(transaction, clock.id, cron, slot) for slot in started]
     changed = {
         **cron,
@@ -327,13 +332,13 @@ async def tick(transaction: Transaction, clock: Job) -> None:
     }
     left = [slot for slot in slots.first if slot not in (*started, *queued)]
     skipped = slots.total - len(started) - len(queued)
-    changed["logged"] = await cron_log.skipped(transaction, cron, min(left, default=slots.last), skipped)
+    changed["logged"] = await cron_log.log_skipped(transaction, cron, min(left, default=slots.last), skipped)
     faults.at("cron.ticked")
     await _move_clock(transaction, clock.id, changed)
     _save(transaction, clock.id, cron, changed)
 
 
-async def give_up(transaction: Transaction, clock: Job, error: str) -> None:
+async def pause_broken(transaction: Transaction, clock: Job, error: str) -> None:
     """Pause a cron whose clock cannot go on, as that of an expression that never matches again; its log says so."""
     cron = await load(transaction, clock.id)
     if cron is None:
@@ -356,7 +361,9 @@ def _start_run(transaction: Transaction, id: int, cron: Cron, slot: float) -> st
     return str(run)
 
 
-async def end(transaction: Transaction, job: Job, state: str, error: str | None, account: Account = NO_ACCOUNT) -> None:
+async def end_run(
+    transaction: Transaction, job: Job, state: str, error: str | None, record: RunRecord = NO_RECORD
+) -> None:
     """A run has ended, in this state: its row goes, the log tells of it, and the next one that waits starts."""
     transaction.write(JOBS, job.id, job, None)
     assert job.cron is not None
@@ -368,7 +375,7 @@ async def end(transaction: Transaction, job: Job, state: str, error: str | None,
         changed["runs"] = [_start_run(transaction, job.cron, cron, cron["queue"][0])]
         changed["queue"] = cron["queue"][1:]
     status: dict[str, Any] = {"kind": "failed", "error": error} if state == FAILED else {"kind": "success"}
-    changed["logged"] = await cron_log.ran(transaction, cron, job, status, account)
+    changed["logged"] = await cron_log.log_run(transaction, cron, job, status, record)
     _save(transaction, job.cron, cron, changed)
 
 

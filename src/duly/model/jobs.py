@@ -7,13 +7,14 @@ from typing import Final, cast
 
 from duly import faults
 from duly.database.batch import Batch
-from duly.database.catalog import DUE
-from duly.database.reads import Range, ReadSet
+from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.row_keys import DUE
+from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.errors import AlreadyCompletedError, InvalidScheduleError
 from duly.limits import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ERROR_TEXT_LENGTH_MAX, RETENTION_MS, SWEPT_AT_ONCE
 from duly.model import crons
-from duly.model.cron_log import NO_ACCOUNT, Account, plain
+from duly.model.cron_log import NO_RECORD, RunRecord, to_ascii
 from duly.model.job_state import (
     CANCEL,
     CANCELED,
@@ -43,17 +44,17 @@ _RECOVERED_AT_ONCE: Final = 1_000
 _SCHEDULED: Final = after(NOTHING, SCHEDULE)
 
 
-async def schedule(transaction: Transaction, name: str, lane: str, args: str, when: float, parent: int | None) -> int:
+async def schedule(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
     """Add a function that is to run at `when`. Born canceled if the action that schedules it was canceled."""
     id = transaction.new_id()
     if parent is not None and await _is_canceled(transaction, parent):
         now = transaction.now
         state = after(NOTHING, SCHEDULE_CANCELED)
-        job = Job(id, name, args, when, None, state, lane, parent, completed_time=now)
+        job = Job(id, name, args, when, None, state, queue, parent, completed_time=now)
     else:
         if when < transaction.now:
             transaction.overdue = min(transaction.overdue, when)
-        job = make_job((id, name, args, when, when, _SCHEDULED, lane, parent, None, None, None, 0, None, None))
+        job = make_job((id, name, args, when, when, _SCHEDULED, queue, parent, None, None, None, 0, None, None))
     transaction.write(JOBS, id, None, job)
     return id
 
@@ -67,14 +68,14 @@ def is_canceled(row: Row | None) -> bool:
 
 
 def claim(batch: Batch, mutations: int, actions: int) -> Claimed:
-    """The pending functions whose time has come when the batch began, at most so many of each lane."""
+    """The pending functions whose time has come when the batch began, at most so many of each queue."""
     claimed: Claimed = batch.answer(Claim(batch.now, mutations, actions))
     return claimed
 
 
 def first_due(batch: Batch) -> float | None:
     """When the first becomes due of those that this batch has scheduled."""
-    rows = (write.new for write in batch.written(JOBS).values())
+    rows = (write.new for write in batch.writes_to(JOBS).values())
     return min((row.due for row in rows if isinstance(row, Job) and row.due is not None), default=None)
 
 
@@ -82,7 +83,7 @@ def due_before(time_ms: float | None) -> ReadSet:
     """What to watch in order to learn of functions that become due before a time."""
     reads = ReadSet()
     upper = encode(time_ms) if time_ms is not None else b"\xff"
-    reads.ranges.append(Range(JOBS.name, DUE.name, encode(0.0), upper))
+    reads.ranges.append(KeyRange(JOBS.name, DUE.name, encode(0.0), upper))
     return reads
 
 
@@ -91,9 +92,9 @@ async def start(transaction: Transaction, job: Job, epoch: int) -> None:
     _move(transaction, job, START, epoch=epoch)
 
 
-async def change_lane(transaction: Transaction, job: Job, lane: str) -> None:
+async def change_queue(transaction: Transaction, job: Job, queue: str) -> None:
     """Queue a pending function as what it has become."""
-    transaction.write(JOBS, job.id, job, job._replace(lane=lane))
+    transaction.write(JOBS, job.id, job, job._replace(queue=queue))
 
 
 async def postpone(transaction: Transaction, job: Job, due: float) -> None:
@@ -116,32 +117,32 @@ async def back_off(transaction: Transaction, id: int, share: float) -> float:
 
 
 def succeed(transaction: Transaction, job: Job) -> None:
-    """Of a run of a cron, `crons.end` does it."""
+    """Of a run of a cron, `crons.end_run` does it."""
     _move(transaction, job, SUCCEED)
 
 
-async def fail(transaction: Transaction, job: Job, error: str, account: Account = NO_ACCOUNT) -> None:
+async def fail(transaction: Transaction, job: Job, error: str, record: RunRecord = NO_RECORD) -> None:
     # An error may hold any text, and no engine stores all of it.
     text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
     if job.attempts:  # the store has refused what it did, and that may have been this
-        text, account = plain(text)[:ERROR_TEXT_LENGTH_MAX], account.plain
+        text, record = to_ascii(text)[:ERROR_TEXT_LENGTH_MAX], record.in_ascii
     if job.cron is not None:
-        await crons.end(transaction, job, after(job.state, FAIL), text, account)
+        await crons.end_run(transaction, job, after(job.state, FAIL), text, record)
     else:
         _move(transaction, job, FAIL, error=text)
 
 
 async def end_action(
-    transaction: Transaction, id: int, epoch: int, error: str | None, account: Account = NO_ACCOUNT
+    transaction: Transaction, id: int, epoch: int, error: str | None, record: RunRecord = NO_RECORD
 ) -> None:
     """Record how an action ended, unless it was canceled meanwhile or is no longer this process's own."""
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
     if error is not None:
-        await fail(transaction, job, error, account)
+        await fail(transaction, job, error, record)
     elif job.cron is not None:
-        await crons.end(transaction, job, after(job.state, SUCCEED), None, account)
+        await crons.end_run(transaction, job, after(job.state, SUCCEED), None, record)
     else:
         succeed(transaction, job)
 
@@ -182,7 +183,7 @@ async def retry(transaction: Transaction, id: int) -> int:
         found = f"{job.name}, which is {job.state}" if isinstance(job, Job) else "one that has expired"
         raise InvalidScheduleError(f"got {found}, expected a scheduled function that has failed")
     new, now, state = transaction.new_id(), transaction.now, after(NOTHING, SCHEDULE)
-    transaction.write(JOBS, new, None, Job(new, job.name, job.args, now, now, state, job.lane, retry_of=id))
+    transaction.write(JOBS, new, None, Job(new, job.name, job.args, now, now, state, job.queue, retry_of=id))
     return new
 
 
@@ -219,7 +220,7 @@ async def recover(
     Returns them, and those it has not looked at yet.
     """
     # Who moves a function compares its state, and any other that is written meanwhile would be a conflict.
-    rows = await transaction.scan_unnoted(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
+    rows = await transaction.scan_untracked(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     running = [cast("Job", row) for _, row in rows]
     lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]
     for job in lost:
@@ -232,17 +233,17 @@ async def recover(
 
 async def _interrupt(transaction: Transaction, job: Job) -> None:
     if job.cron is not None:
-        await crons.end(transaction, job, after(job.state, INTERRUPT), INTERRUPTED)
+        await crons.end_run(transaction, job, after(job.state, INTERRUPT), INTERRUPTED)
     else:
         _move(transaction, job, INTERRUPT, error=INTERRUPTED)
 
 
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:
-    id, name, args, scheduled_time, _, state, lane, parent, *_, retry_of, cron = job
+    id, name, args, scheduled_time, _, state, queue, parent, *_, retry_of, cron = job
     state = after(state, event)
     completed = transaction.now if state in COMPLETED else None
     moved = make_job(
-        (id, name, args, scheduled_time, None, state, lane, parent, epoch, error, completed, 0, retry_of, cron)
+        (id, name, args, scheduled_time, None, state, queue, parent, epoch, error, completed, 0, retry_of, cron)
     )
     transaction.write(JOBS, id, job, moved)
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from duly.database.asking import uncontained
+from duly.database.driver.trampoline import base_exception_error
 
 T = TypeVar("T")
 
@@ -27,13 +27,13 @@ async def contained(coroutine: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError as error:
         if task is not None and task.cancelling() > before:
             raise
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except GeneratorExit as error:
         if _current_task() is not task:
             raise  # the coroutine is thrown away, with its event loop
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except BaseException as error:
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
 
 
 def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str, Any]) -> Any:
@@ -41,11 +41,11 @@ def contained_call(handler: Callable[..., Any], ctx: object, arguments: dict[str
     try:
         return handler(ctx, **arguments)
     except StopIteration as error:  # no future can hold it
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
     except Exception:
         raise
     except BaseException as error:
-        raise uncontained(error) from error
+        raise base_exception_error(error) from error
 
 
 def _current_task() -> asyncio.Task[Any] | None:

@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 from warnings import WarningMessage, catch_warnings, showwarning, simplefilter, warn_explicit
 
 from duly.database.batch import Batch
+from duly.database.driver.application_lines import is_application
 from duly.database.transaction import Transaction
-from duly.database.watchdog import is_application
 from duly.errors import FunctionError, LimitError
 from duly.logs import log_of
 from duly.storage.engine import CRON_LOGS, Job, Row
@@ -41,7 +41,7 @@ def attempt_with_rehearsal(batch: Batch, name: str, unit: Unit[T], *args: object
     forgotten: list[str] = []
     with _collecting_forgotten(forgotten):
         try:
-            copy_context().run(batch.rehearse, first.of(unit), *args, handler=name)
+            copy_context().run(batch.dry_run, first.of(unit), *args, handler=name)
         except LimitError:
             raise  # the run would take as long again, to the same end
         except Exception as error:

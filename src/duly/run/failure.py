@@ -11,7 +11,8 @@ from textwrap import indent
 from types import TracebackType
 from typing import Final, NamedTuple, cast
 
-from duly.database.watchdog import Interruption, is_application
+from duly.database.driver.application_lines import is_application
+from duly.database.driver.watchdog import Interruption
 from duly.errors import AppError
 from duly.limits import OF_ANY_SIZE
 from duly.values.value import UNSET, NotAValueError, dumps, loads

@@ -20,7 +20,7 @@ from duly.declare.registered import RegisteredFunction
 from duly.errors import FunctionError, FunctionNotFoundError, StoreError
 from duly.limits import ERROR_TEXT_LENGTH_MAX, OF_ANY_SIZE, POSTPONED_MS
 from duly.model import crons, jobs
-from duly.model.cron_log import NO_ACCOUNT, Account, plain
+from duly.model.cron_log import NO_RECORD, RunRecord, to_ascii
 from duly.model.job_state import SUCCESS
 from duly.run.containment import contained
 from duly.run.determinism import attempt_with_rehearsal
@@ -68,17 +68,17 @@ class JobRunner:
         function = registry.functions.get(job.name)
         if function is not None and function.kind == MUTATION:
             self._run_mutation(batch, function, job)
-        elif function is not None and function.kind == ACTION and job.lane == ACTION:
+        elif function is not None and function.kind == ACTION and job.queue == ACTION:
             batch.attempt(jobs.start, job, epoch)
             return True
         elif function is not None and function.kind == ACTION:
-            batch.attempt(jobs.change_lane, job, ACTION)  # it was a mutation when it was scheduled
+            batch.attempt(jobs.change_queue, job, ACTION)  # it was a mutation when it was scheduled
         elif batch.catalog.deploy not in ("", registry.mark):
             # A newer version of the application may have it: a node with that version runs it, or this one tries again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             error = _not_runnable(job.name, function, registry.suggestion(job.name))
-            self._log_run(job.name, job.lane, monotonic(), error, job, batch)
+            self._log_run(job.name, job.queue, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
 
@@ -86,10 +86,10 @@ class JobRunner:
         try:
             batch.attempt(crons.tick, clock)
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             LOG.error("a cron gave up, for its clock cannot go on: %s", describe(error), exc_info=error)
-            batch.attempt(crons.give_up, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
+            batch.attempt(crons.pause_broken, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: RegisteredFunction, job: Job) -> None:
         started, caller = monotonic(), _caller_of(job)
@@ -102,11 +102,11 @@ class JobRunner:
                     batch.attempt, self._mutate_and_end, function, job, caller, begun, handler=function.name
                 )
         except Exception as error:
-            if batch.broken is not None:
+            if batch.engine_error is not None:
                 raise
             self._log_run(job.name, MUTATION, started, error, job, batch)
-            account = NO_ACCOUNT if begun is None else self._account(begun, caller)
-            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), account)
+            record = NO_RECORD if begun is None else self._run_record(begun, caller)
+            batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX), record)
         else:
             self._log_run(job.name, MUTATION, started, None, job, batch)
 
@@ -119,13 +119,13 @@ class JobRunner:
         ctx = MutationCtx(self._runner, function.name, transaction, caller)
         arguments = function.arguments(job.args, ctx.mapper)
         value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
-        if transaction.usage.is_near:
+        if transaction.usage.is_near_limit:
             self._runner.warn_of_limits(function, transaction)
         faults.at("job.ran")
         if begun is None:
             jobs.succeed(transaction, job)
         else:
-            await crons.end(transaction, job, SUCCESS, None, self._account(begun, caller, value))
+            await crons.end_run(transaction, job, SUCCESS, None, self._run_record(begun, caller, value))
 
     # In the event loop.
 
@@ -145,16 +145,16 @@ class JobRunner:
         if self._database.is_open:  # otherwise the process that opens the store next logs it
             self._log_run(job.name, ACTION, started, failure, job)
         faults.at("action.ran")
-        account = NO_ACCOUNT if job.cron is None else self._account(begun, caller, value)
-        await self._record_end(job, epoch, error, account)
+        record = NO_RECORD if job.cron is None else self._run_record(begun, caller, value)
+        await self._record_end(job, epoch, error, record)
         faults.at("action.recorded")
 
-    async def _record_end(self, job: Job, epoch: int, error: str | None, account: Account) -> None:
+    async def _record_end(self, job: Job, epoch: int, error: str | None, record: RunRecord) -> None:
         """Record how an action ended, however long the store refuses: only this process knows it."""
         pause = _RECORD_SECONDS[0]
         while True:
             try:
-                end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, account=account)
+                end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, record=record)
                 # Not as a call that is awaited: cancelling this coroutine would withdraw it.
                 return await self._database.commit(partial(Batch.attempt, unit=end), is_awaited=False)
             except StoreError as refused:
@@ -162,9 +162,9 @@ class JobRunner:
                     return None  # this process is lost: the next one recovers the job
                 LOG.warning("%s has ended, which the store refuses to record; trying again", job.name)
                 if type(refused) is StoreError:  # perhaps the store cannot hold the text
-                    error, account = error and plain(error), account.plain
+                    error, record = error and to_ascii(error), record.in_ascii
             except Exception as raised:  # try again without the parts that cannot be recorded
-                error, account = describe(raised, ERROR_TEXT_LENGTH_MAX), NO_ACCOUNT
+                error, record = describe(raised, ERROR_TEXT_LENGTH_MAX), NO_RECORD
                 LOG.exception("%s has ended, which cannot be recorded as it is; trying again: %s", job.name, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RECORD_SECONDS[1])
@@ -180,9 +180,9 @@ class JobRunner:
         """Log an action that counts as failed because how it ended is unknown."""
         self._log_run(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
 
-    def _account(self, begun: float, caller: Caller, value: Any = None) -> Account:
+    def _run_record(self, begun: float, caller: Caller, value: Any = None) -> RunRecord:
         """What the run of a cron that ends now leaves in its log."""
-        return Account(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
+        return RunRecord(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
 
 
 def _caller_of(job: Job) -> Caller:

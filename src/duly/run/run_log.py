@@ -85,7 +85,7 @@ class RunLog:
             if batch is None:
                 log()
             else:
-                batch.afterwards.append(log)
+                batch.on_durable.append(log)
 
 
 def _json(args: object) -> str:

@@ -14,11 +14,11 @@ from duly.clock import Clock, monotonic
 from duly.ctx.caller import ANONYMOUS, Caller
 from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
 from duly.ctx.sync_context import SyncActionCtx
-from duly.database.asking import check_awaited
 from duly.database.batch import Batch
-from duly.database.database import Database, Read
+from duly.database.database import Database, QueryOutcome
+from duly.database.driver.unawaited import check_awaited
 from duly.database.transaction import Transaction
-from duly.database.usage import Quota
+from duly.database.usage import SoftLimits
 from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.declare.references import Ref
 from duly.declare.registered import RegisteredFunction
@@ -56,7 +56,7 @@ class Runner:
         self.run_log = RunLog(database.ids)
         self._log_run = self.run_log.record
         self._next_warning: dict[tuple[str, str], float] = {}  # by function and topic
-        self._unlimited = Quota(unlimited(registry.limits))
+        self._unlimited = SoftLimits(unlimited(registry.limits))
         self._threads = Threads(database)
 
     def use(self, registry: Registry) -> None:
@@ -85,7 +85,7 @@ class Runner:
 
     async def read(
         self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
-    ) -> Read[Any]:
+    ) -> QueryOutcome[Any]:
         """Run a query. Returns its value or its error, with its read set."""
         text = function.encode(args)
 
@@ -93,7 +93,7 @@ class Runner:
             ctx = QueryCtx(self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
-            if transaction.usage.is_near:
+            if transaction.usage.is_near_limit:
                 self.warn_of_limits(function, transaction)
             return value
 
@@ -130,7 +130,7 @@ class Runner:
             # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
             given = checked.pop() if checked else function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
-            if transaction.usage.is_near:
+            if transaction.usage.is_near_limit:
                 self.warn_of_limits(function, transaction)
             return value
 
@@ -165,7 +165,7 @@ class Runner:
         """Run a function that is no part of the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
-            transaction.usage.quota = self._unlimited
+            transaction.usage.soft_limits = self._unlimited
             value = await unit(MutationCtx(self, "transaction", transaction))
             check_awaited(transaction, "transaction")
             return value
@@ -243,14 +243,14 @@ class Runner:
 
     async def mutation_within(self, parent: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function = self.registry.find(ref, (MUTATION,))
-        child, written = parent.child(), parent.usage.written
+        child, written = parent.child(), parent.usage.write_counts
         try:
             ctx = MutationCtx(self, function.name, child, caller)
             arguments = function.arguments(function.encode(args), ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments))
             parent.merge(child)
         except BaseException:
-            parent.usage.written = written  # undone writes do not count
+            parent.usage.write_counts = written  # undone writes do not count
             raise
         finally:
             child.end()
@@ -266,5 +266,5 @@ class Runner:
 
     def warn_of_limits(self, function: RegisteredFunction, transaction: Transaction) -> None:
         """Warn that a call came close to a limit."""
-        for limit, text in transaction.usage.near().items():
+        for limit, text in transaction.usage.near_limits().items():
             self.warn_now_and_then((function.name, limit), "%s is close to a limit: %s", function.name, text)

@@ -16,9 +16,9 @@ from inspect import CORO_CLOSED, getcoroutinestate, iscoroutine
 from typing import Any, TypeVar
 
 from duly.ctx.calls import running_loop
-from duly.database.committer import closed
+from duly.database.committer import closed_error
 from duly.database.database import Database
-from duly.database.transaction import ended
+from duly.database.transaction import ended_error
 from duly.errors import FunctionError, LimitError, StoreError
 from duly.limits import BLOCKING_ACTIONS_MAX
 
@@ -48,7 +48,7 @@ class Threads:
         ended: asyncio.Future[T] = self._loop.create_future()
         try:
             if self._is_closed:
-                raise closed()
+                raise closed_error()
             serve = threading.Thread(target=copy_context().run, args=(self._serve, call, ended), daemon=True)
             serve.name = f"duly-action-{serve.name}"
             serve.start()
@@ -78,7 +78,7 @@ class Threads:
             self.check()
             with self._lock:
                 if self._is_closed:
-                    raise closed()
+                    raise closed_error()
                 self._answers.add(answer)
             self._call_soon(self._start_task, coroutine, answer)
         except (FunctionError, StoreError):
@@ -89,10 +89,10 @@ class Threads:
     def check(self) -> None:
         """Raise if waiting for the event loop in this thread would never end."""
         if self._is_closed:
-            raise closed()
+            raise closed_error()
         if running_loop() is self._loop:
             where, instead = "the event loop of the app", "await ctx.run_query(…) of an `async def` action"
-        elif self._database.drives_here():
+        elif self._database.is_driving_thread():
             where, instead = "a query or mutation", "that of the query or mutation itself"
         else:
             return
@@ -107,13 +107,13 @@ class Threads:
             self._is_closed = True
         for answer in self._answers:
             if not answer.done():
-                answer.set_exception(closed())
+                answer.set_exception(closed_error())
 
     def _call_soon(self, act: Callable[..., None], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(act, *args)
         except RuntimeError:  # it was closed without closing the app
-            raise closed() from None
+            raise closed_error() from None
 
     # In the threads.
 
@@ -141,7 +141,7 @@ class Threads:
     def _start_task(self, coroutine: Coroutine[Any, Any, Any], answer: Future[Any]) -> None:
         try:
             if iscoroutine(coroutine) and getcoroutinestate(coroutine) == CORO_CLOSED:
-                raise ended()  # the action has ended meanwhile
+                raise ended_error()  # the action has ended meanwhile
             task = asyncio.ensure_future(coroutine)
         except Exception as error:
             self._answers.discard(answer)

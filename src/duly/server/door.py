@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 
 from duly.app import App
 from duly.errors import DulyError, FunctionNotFoundError
-from duly.limits import CALL_TOLD_SECONDS, DEFAULTS, OF_ANY_SIZE
+from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
 from duly.storage.ownership import owner_of
@@ -98,7 +98,7 @@ def call(store: str, function: str, args: str, waits: Callable[[int | None], Non
     `waits` is called with the process id of the owner, in another thread, when there is no answer for a while.
     NobodyThereError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
     """
-    timer = threading.Timer(CALL_TOLD_SECONDS, lambda: waits(owner_of(os.path.realpath(store))))
+    timer = threading.Timer(CALL_NOTICE_SECONDS, lambda: waits(owner_of(os.path.realpath(store))))
     timer.daemon = True
     timer.start()
     try:

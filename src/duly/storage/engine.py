@@ -44,8 +44,8 @@ class Job(NamedTuple):
     due: float | None
     """When it is to run, None once it has completed."""
     state: str
-    lane: str
-    """What it was when it was scheduled, MUTATION or ACTION: each lane has a queue of its own."""
+    queue: str
+    """What it was when it was scheduled, MUTATION or ACTION: each has a queue of its own. Stored as `lane`."""
     parent: int | None = None
     """The scheduled function that scheduled it."""
     epoch: int | None = None
@@ -123,7 +123,7 @@ class Count(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Read the pending jobs that are due at `now`, those of each lane in the order (due time, scheduling)."""
+    """Read the pending jobs that are due at `now`, those of each queue in the order (due time, scheduling)."""
 
     now: float
     mutations: int

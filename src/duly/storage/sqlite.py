@@ -249,7 +249,7 @@ class SqliteEngine:
             elif write.old is None:
                 inserted.append(job)
             else:
-                columns = (job.due, job.state, job.lane, job.epoch, job.error, job.completed_time, job.attempts)
+                columns = (job.due, job.state, job.queue, job.epoch, job.error, job.completed_time, job.attempts)
                 updated[columns].append(id)
         self._run_many(_INSERT_JOB, inserted)
         for columns, ids in updated.items():

@@ -63,7 +63,7 @@ class SqliteView:
 
     def _claim(self, request: Claim) -> Claimed:
         now, mutations, actions = request
-        next_dues: Any = [self._read(_NEXT_DUE, (lane, now)).get for lane in (MUTATION, ACTION)]
+        next_dues: Any = [self._read(_NEXT_DUE, (queue, now)).get for queue in (MUTATION, ACTION)]
         return Claimed(
             list(map(make_job, self._read(_DUE, (MUTATION, now, mutations)))),
             list(map(make_job, self._read(_DUE, (ACTION, now, actions)))),
@@ -161,7 +161,7 @@ _SCAN_INDEX: Final = """
 SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
 WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
 """
-JOB_COLUMNS: Final = ", ".join(Job._fields)
+JOB_COLUMNS: Final = ", ".join("lane" if field == "queue" else field for field in Job._fields)
 _GET_JOB: Final = f"SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE id = ?"
 _COMPLETED: Final = f"""
 SELECT {JOB_COLUMNS.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL

@@ -14,17 +14,17 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch, forget_later
+from duly.database.batch import Batch, drop_due_after
 from duly.database.database import Database
-from duly.database.reads import ReadSet
+from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
-from duly.limits import CLOCK_BACK_MS, CLOSING_TOLD_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
+from duly.limits import CLOCK_BACK_MS, CLOSING_NOTICE_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
 from duly.logs import log_of
-from duly.model import crons, executor_state, jobs
+from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
 from duly.storage.engine import JOBS, Job
 from duly.values.keys import Interval
-from duly.workers.called import Called
+from duly.workers.running_actions import CalledActions
 
 _log: Final = log_of("duly.worker")
 _BATCH_SIZE_MIN: Final = 16
@@ -33,7 +33,7 @@ or take the store longer than anybody waits for an answer."""
 _NAMED_MAX: Final = 8  # actions, in one line of the log
 
 
-class Drained(NamedTuple):
+class BatchResult(NamedTuple):
     """What one batch did for the executor."""
 
     version: int = 0
@@ -53,7 +53,7 @@ class Drained(NamedTuple):
     paused: bool = False
     """Whether nothing starts until somebody resumes the executor."""
 
-    def followed_by(self, more: Drained | BaseException) -> Drained:
+    def followed_by(self, more: BatchResult | BaseException) -> BatchResult:
         """What two batches did. What a second one was refused is found out by the next first one."""
         if isinstance(more, BaseException):
             return self._replace(next_due=0.0)
@@ -70,10 +70,10 @@ class Executor:
         self._actions_max = actions_max
         self._running: dict[asyncio.Task[None], tuple[Job, int]] = {}
         """The actions it runs, and the epoch in which each was started."""
-        self._regrouped = database.regrouped
-        self._last = Drained()
+        self._regrouped = database.membership_changed
+        self._last = BatchResult()
         self._freed: asyncio.Future[None] | None = None
-        self.called = Called()
+        self.called_actions = CalledActions()
         """Actions that somebody has called, which it does not run, but ends as it does its own."""
         self._chance = chance
         self._latest = -inf
@@ -84,7 +84,7 @@ class Executor:
         self._taken: list[Job] = []
         """What the last batch that claims has begun to run or start."""
         self._refused = False
-        """Whether the store has refused that batch: then `_claimed_max` holds for both lanes together."""
+        """Whether the store has refused that batch: then `_claimed_max` holds for both queues together."""
 
     @property
     def running(self) -> int:
@@ -103,19 +103,19 @@ class Executor:
 
     async def step(self) -> float | None:
         if self._regrouped.done():
-            regrouped = self._database.regrouped
+            regrouped = self._database.membership_changed
             self._disown()
             await self.recover()
             self._regrouped = regrouped  # not before: what fails is tried again
-        await self.look_at_clock()
-        await self.drain()
+        await self.check_clock()
+        await self.run_batch()
         return self._runner.clock.now() if self._is_set_back else self._last.next_due
 
-    async def look_at_clock(self) -> None:
+    async def check_clock(self) -> None:
         """Have crons set right once the clock is found set back: by what it showed before, they are far ahead."""
         now, latest = self._runner.clock.now(), self._latest
         if self._is_set_back:
-            await self._runner.commit(crons.right)
+            await self._runner.commit(crons.clamp_all)
             _log.warning("the clock was set back by %.0f s: crons were set right by it", (latest - now) / 1000)
             latest = now
         self._latest = max(latest, now)
@@ -130,16 +130,16 @@ class Executor:
             if epoch != self._database.epoch:
                 task.cancel()
 
-    async def drain(self) -> Drained:
+    async def run_batch(self) -> BatchResult:
         """Run a batch of what is due now, and some more where there is much."""
         others = self._batches_more
         self._batches_more = 0
         self._taken = []  # those of the batch before have nothing to do with what this one is refused
-        first = self._database.commit(self._drain, is_awaited=False)
-        going_on = [self._database.commit(self._go_on, is_awaited=False) for _ in range(others)]
+        first = self._database.commit(self._claim_and_run, is_awaited=False)
+        going_on = [self._database.commit(self._run_claimed, is_awaited=False) for _ in range(others)]
         rest = asyncio.gather(*going_on, return_exceptions=True) if others else None
         try:
-            drained = await first
+            result = await first
         except StoreLostError:
             self._claimed_max = max(self._claimed_max // 2, 1)  # nobody's fault, but the answer may be too long
             raise
@@ -148,25 +148,25 @@ class Executor:
                 raise
             return await self._suspect(self._taken, error)
         self._refused = False
-        for job in drained.started:
-            self._start(job, drained)
+        for job in result.started:
+            self._start(job, result)
         for more in await rest if rest else ():
-            drained = drained.followed_by(more)
-        if drained.waiting and len(self._running) < self._actions_max:
-            drained = drained._replace(next_due=0.0)  # some ended while the batch was under way
+            result = result.followed_by(more)
+        if result.waiting and len(self._running) < self._actions_max:
+            result = result._replace(next_due=0.0)  # some ended while the batch was under way
         # Not before there is more to do than one batch can: who has one function to run waits for one batch only.
-        self._batches_more = DUE_BATCHES_MORE if drained.is_more and self._database.is_shared else 0
+        self._batches_more = DUE_BATCHES_MORE if result.is_more and self._database.is_shared else 0
         # Slow functions fill a batch with few: the next one takes hardly more from the store than it can run.
-        each = drained.ran // (1 + others)
+        each = result.ran // (1 + others)
         self._claimed_max = min(each + each // 4 + _BATCH_SIZE_MIN, DUE_BATCH_MAX) * (1 + self._batches_more)
-        self._last = drained
-        return drained
+        self._last = result
+        return result
 
     def wakers(self) -> list[asyncio.Future[Any]]:
         """Done when a function is scheduled that is due before the next one known, or when an action may start."""
         reads = ReadSet() if self._last.paused else jobs.due_before(self._last.next_due)
         wakers: list[asyncio.Future[Any]] = [
-            self._database.changed(executor_state.watch(reads), self._last.version),
+            self._database.watch(executor_pause.watch(reads), self._last.version),
             asyncio.shield(self._regrouped),
         ]
         if self._running:
@@ -174,7 +174,7 @@ class Executor:
             wakers.append(self._freed)
         return wakers
 
-    async def _suspect(self, taken: list[Job], error: StoreError) -> Drained:
+    async def _suspect(self, taken: list[Job], error: StoreError) -> BatchResult:
         """After the store has refused a batch, find whose fault it is: take fewer, or postpone the only one."""
         self._refused, self._claimed_max = True, max(len(taken) // 2, 1)
         if len(taken) == 1:
@@ -193,7 +193,7 @@ class Executor:
         """
         try:
             if grace_seconds > 0:
-                told = min(grace_seconds, CLOSING_TOLD_SECONDS)
+                told = min(grace_seconds, CLOSING_NOTICE_SECONDS)
                 await self._have_ended(told)
                 self._tell_waits(grace_seconds - told)
                 await self._have_ended(grace_seconds - told)
@@ -201,11 +201,11 @@ class Executor:
             await self._interrupt()
 
     async def _have_ended(self, seconds: float) -> None:
-        if running := [*self._running, *self.called.ends]:
+        if running := [*self._running, *self.called_actions.ends]:
             await asyncio.wait(running, timeout=seconds)
 
     def _tell_waits(self, seconds: float) -> None:
-        names = sorted([*(job.name for job, _ in self._running.values()), *self.called.names])
+        names = sorted([*(job.name for job, _ in self._running.values()), *self.called_actions.names])
         if names and seconds > 0:
             these = ", ".join(names[:_NAMED_MAX]) + ("" if len(names) <= _NAMED_MAX else ", …")
             _log.warning(
@@ -218,7 +218,7 @@ class Executor:
     async def _interrupt(self) -> None:
         for task in tuple(self._running):
             task.cancel()
-        self.called.interrupt()
+        self.called_actions.interrupt()
         try:
             await self._have_ended(INTERRUPT_SECONDS)
         finally:
@@ -227,10 +227,10 @@ class Executor:
 
     # In the batch.
 
-    def _drain(self, batch: Batch) -> Drained:
+    def _claim_and_run(self, batch: Batch) -> BatchResult:
         self._taken, self._latest = [], max(self._latest, batch.now)
-        if batch.attempt(executor_state.paused_since) is not None:
-            return Drained(batch.version, self._database.epoch, paused=True)
+        if batch.attempt(executor_pause.paused_since) is not None:
+            return BatchResult(batch.version, self._database.epoch, paused=True)
         free = self._actions_max - len(self._running)  # it can only grow while this runs
         # One more of each than may be run tells whether there are more.
         claimed = jobs.claim(batch, self._claimed_max + 1, free + 1)
@@ -241,7 +241,7 @@ class Executor:
         if self._database.is_shared:
             batch.claimed.clear()
             batch.claimed.update((job.id, job) for job in claimed.mutations[ran : self._claimed_max])
-            forget_later(batch.claimed, batch.overdue)
+            drop_due_after(batch.claimed, batch.overdue)
         next_dues = [claimed.next_due, batch.now if is_more else None]
         startable = [job for job in claimed.actions[:free] if (job.due or 0.0) <= batch.overdue]
         if self._refused:
@@ -255,16 +255,16 @@ class Executor:
                 started.append(job)
         next_dues.append(jobs.first_due(batch))
         next_due = min((due for due in next_dues if due is not None), default=None)
-        return Drained(batch.version, epoch, ran, started, next_due, len(claimed.actions) > free, is_more)
+        return BatchResult(batch.version, epoch, ran, started, next_due, len(claimed.actions) > free, is_more)
 
-    def _go_on(self, batch: Batch) -> Drained:
+    def _run_claimed(self, batch: Batch) -> BatchResult:
         """Run what an earlier batch has claimed and left, without asking the store: it may still be committed."""
-        paused = batch.attempt(executor_state.paused_since) is not None
+        paused = batch.attempt(executor_pause.paused_since) is not None
         left = tuple(batch.claimed.values())
         ran = 0 if paused else self._run(batch, left, [])
         for job in left[:ran]:
             del batch.claimed[job.id]  # now, for there may be another one like this in the batch
-        return Drained(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
+        return BatchResult(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
 
     def _run(self, batch: Batch, mutations: Sequence[Job], taken: list[Job]) -> int:
         """Run as many as there is time for, and one in any case: a slow store must not keep all of them waiting.
@@ -272,7 +272,7 @@ class Executor:
         Where one schedules a function that was due before the next one, that comes first, so the batch ends.
         """
         for job in mutations[:DUE_BATCH_MAX]:
-            if (taken and batch.spent) or (job.due or 0.0) > batch.overdue:
+            if (taken and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
                 break
             taken.append(job)
             self._runner.run_due(batch, job, self._database.epoch)
@@ -280,15 +280,15 @@ class Executor:
 
     # Actions.
 
-    def _start(self, job: Job, drained: Drained) -> None:
-        task = asyncio.create_task(self._run_action(job, drained), name=f"duly action {job.name}")
-        self._running[task] = job, drained.epoch
+    def _start(self, job: Job, result: BatchResult) -> None:
+        task = asyncio.create_task(self._run_action(job, result), name=f"duly action {job.name}")
+        self._running[task] = job, result.epoch
 
-    async def _run_action(self, job: Job, drained: Drained) -> None:
+    async def _run_action(self, job: Job, result: BatchResult) -> None:
         try:
             # A later call of the same batch, or of one that followed at once, may have canceled it.
-            if not jobs.is_canceled(self._database.log.latest(JOBS, job.id, drained.version)):
-                await self._runner.run_started(job, drained.epoch)
+            if not jobs.is_canceled(self._database.commit_log.latest(JOBS, job.id, result.version)):
+                await self._runner.run_started(job, result.epoch)
         finally:
             # Here and not in a callback: the next drain must count this one as ended.
             task = asyncio.current_task()

@@ -7,7 +7,7 @@ from typing import Any
 
 from duly.clock import Clock
 from duly.database.database import Database
-from duly.limits import STORE_LOOK_MS
+from duly.limits import STORE_CHECK_MS
 
 
 class StoreWatch:
@@ -19,7 +19,7 @@ class StoreWatch:
 
     async def step(self) -> float:
         self._database.check_present()
-        return self._clock.now() + STORE_LOOK_MS
+        return self._clock.now() + STORE_CHECK_MS
 
     def wakers(self) -> list[asyncio.Future[Any]]:
         return []

@@ -7,8 +7,8 @@ from typing import Any, Final, Generic, NamedTuple, NotRequired, TypedDict, Type
 
 from duly.ctx.db.cursor import END, Place, read_cursor, write_cursor
 from duly.ctx.db.query_plan import QueryPlan
-from duly.database.catalog import values_in
-from duly.database.walk import Found, Walk, beyond, up_to
+from duly.database.index_scan import FoundRow, IndexScan, interval_after, interval_up_to
+from duly.database.indexes.row_keys import values_in
 from duly.errors import QueryError
 from duly.limits import Limits
 from duly.values.keys import Interval
@@ -130,7 +130,7 @@ async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
 class _Scanned(NamedTuple):
     documents: list[Document]
     """Those that pass the filters."""
-    rows: list[Found]
+    rows: list[FoundRow]
     """All that were read."""
     ended: bool
     """Whether there is nothing behind them."""
@@ -139,11 +139,11 @@ class _Scanned(NamedTuple):
 
 async def _scan(plan: QueryPlan, paging: Paging) -> _Scanned:
     documents: list[Document] = []
-    rows: list[Found] = []
+    rows: list[FoundRow] = []
     whole = paging.end_cursor is not None  # up to there, however many there are
     walk = plan.walk(_rows_wanted(paging))
     while walk is not None and (whole or len(documents) < paging.num_items):
-        row = await walk.step()
+        row = await walk.next_row()
         if row is None:
             return _Scanned(documents, rows, True, _advice(plan, walk, documents, rows))
         rows.append(row)
@@ -161,13 +161,13 @@ def _rows_wanted(paging: Paging) -> int:
     return min(paging.num_items, paging.maximum_rows_read or paging.num_items)
 
 
-def _has_read_enough(paging: Paging, walk: Walk, rows: list[Found]) -> bool:
+def _has_read_enough(paging: Paging, walk: IndexScan, rows: list[FoundRow]) -> bool:
     if paging.maximum_rows_read is not None and len(rows) >= paging.maximum_rows_read:
         return True
     return paging.maximum_bytes_read is not None and walk.size >= paging.maximum_bytes_read
 
 
-def _advice(plan: QueryPlan, walk: Walk, documents: list[Document], rows: list[Found]) -> str | None:
+def _advice(plan: QueryPlan, walk: IndexScan, documents: list[Document], rows: list[FoundRow]) -> str | None:
     limits = plan.mapper.transaction.usage.limits
     large = (
         len(rows) > _SPLIT_SHARE * limits.documents_read_max
@@ -180,11 +180,11 @@ def _advice(plan: QueryPlan, walk: Walk, documents: list[Document], rows: list[F
 def _between(plan: QueryPlan, start: Place | None, end: Place | None) -> Interval:
     interval = plan.interval
     if start is not None:
-        interval = beyond(interval, plan.descending, *start)
+        interval = interval_after(interval, plan.descending, *start)
     if end is not None and end != END:
-        interval = up_to(interval, plan.descending, *end)
+        interval = interval_up_to(interval, plan.descending, *end)
     return interval
 
 
-def _place(plan: QueryPlan, row: Found) -> Place:
+def _place(plan: QueryPlan, row: FoundRow) -> Place:
     return Place(values_in(plan.order, row[1]), row[0])

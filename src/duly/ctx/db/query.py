@@ -9,7 +9,7 @@ from duly.ctx.db.filters import Expression, Filters, predicate
 from duly.ctx.db.index_range import IndexRange
 from duly.ctx.db.pagination import Page, paging_of, read_page
 from duly.ctx.db.query_plan import QueryPlan
-from duly.database.walk import Walk
+from duly.database.index_scan import IndexScan
 from duly.errors import LimitError, QueryError
 from duly.hints import argument_hint, name_hint
 from duly.limits import FILTER_OPERATORS_MAX
@@ -230,7 +230,7 @@ class Iteration(Generic[M]):
 
     def __init__(self, plan: QueryPlan) -> None:
         self._plan = plan
-        self._walk: Walk | None = plan.walk()
+        self._walk: IndexScan | None = plan.walk()
         self._met: set[str] = set()
 
     def __aiter__(self) -> Self:

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 from duly.ctx.db.cursor import fingerprint
 from duly.ctx.db.document_mapper import DocumentMapper
 from duly.ctx.db.filters import Predicate
-from duly.database.catalog import index_named
-from duly.database.reads import Range
-from duly.database.walk import Found, Walk
+from duly.database.index_scan import FoundRow, IndexScan
+from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.row_keys import index_named
 from duly.errors import QueryError
 from duly.storage.engine import JOBS, SYSTEM_TABLES, Count
 from duly.values.checks import Validator
@@ -61,16 +61,16 @@ class QueryPlan(NamedTuple):
         _, number = self.mapper.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
         return min(number + after, ID_MAX)
 
-    def walk(self, ahead: int = _ROWS_AHEAD) -> Walk | None:
+    def walk(self, ahead: int = _ROWS_AHEAD) -> IndexScan | None:
         """Begin to read; None where the table does not exist, which is read as well.
 
         `ahead` is how many rows will be wanted, as far as one knows.
         """
         transaction = self.mapper.transaction
         if self.table is not None:
-            return Walk(transaction, self.table, self.order, self.interval, self.descending, ahead)
+            return IndexScan(transaction, self.table, self.order, self.interval, self.descending, ahead)
         if transaction.reads is not None:
-            transaction.reads.ranges.append(Range(self.table_name, BY_CREATION_TIME, b"", b"\xff"))
+            transaction.reads.ranges.append(KeyRange(self.table_name, BY_CREATION_TIME, b"", b"\xff"))
         return None
 
     async def read(self, limit: int) -> list[Any]:
@@ -90,7 +90,7 @@ class QueryPlan(NamedTuple):
         table, usage = self.table, self.mapper.transaction.usage
         if table is None or table is JOBS or self.filters:
             walk, found = self.walk(), 0
-            while walk is not None and await (self.next(walk) if self.filters else walk.step()) is not None:
+            while walk is not None and await (self.next(walk) if self.filters else walk.next_row()) is not None:
                 found += 1
             return found
         usage.begin_read()
@@ -99,9 +99,9 @@ class QueryPlan(NamedTuple):
         usage.read(found, 0)
         return found
 
-    async def next(self, walk: Walk) -> Document | None:
+    async def next(self, walk: IndexScan) -> Document | None:
         """The next document that passes the filters, None at the end."""
-        while (row := await walk.step()) is not None:
+        while (row := await walk.next_row()) is not None:
             document = self.document(row)
             if self.fits(document):
                 return document
@@ -110,7 +110,7 @@ class QueryPlan(NamedTuple):
     def fits(self, document: Document) -> bool:
         return all(one.test(document) for one in self.filters)
 
-    def document(self, row: Found) -> Document:
+    def document(self, row: FoundRow) -> Document:
         table = self.table
         assert table is not None  # it has a row
         id, text = row

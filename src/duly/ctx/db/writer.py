@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast, overload
 
 from duly.ctx.db.reader import DatabaseReader
-from duly.database.asking import must_be_awaited
+from duly.database.driver.unawaited import must_be_awaited
 from duly.errors import DocumentNotFoundError, FunctionError, SchemaValidationError
 from duly.hints import name_hint
 from duly.storage.engine import SYSTEM_TABLES
@@ -187,7 +187,7 @@ class DatabaseWriter(DatabaseReader):
 
     def _stored(self, table: str, document: Document, act: str) -> str:
         mapper, usage = self._mapper, self.transaction.usage
-        definition, limits = mapper.schema.tables.get(table), usage.quota.limits
+        definition, limits = mapper.schema.tables.get(table), usage.soft_limits.limits
         try:
             if definition is not None:
                 given: Any = document

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from duly import faults
 from duly.errors import StoreError
-from duly.limits import ANSWER_SECONDS, CONNECT_SECONDS, DEFAULTS, DOCUMENT_CACHE_BYTES_MAX, NODE_NEWS_MAX, Limits
+from duly.limits import ANSWER_SECONDS, CONNECT_SECONDS, DEFAULTS, DOCUMENT_CACHE_BYTES_MAX, REMOTE_COMMITS_MAX, Limits
 from duly.storage.engine import (
     JOBS,
     Changes,
@@ -402,9 +402,9 @@ class PostgresEngine(OnServer):
 
     def _pull(self, last: int | None = None) -> set[int]:
         """Move to the newest version, or to `last`. Returns the ids whose rows are no longer what they were."""
-        known = self._link.fetch(_PULL.format(schema=self._schema), self._position, NODE_NEWS_MAX + 2, last)
+        known = self._link.fetch(_PULL.format(schema=self._schema), self._position, REMOTE_COMMITS_MAX + 2, last)
         # What it stands on is gone where it lags behind, or where a server has taken over that lacks the last commits.
-        if len(known) > NODE_NEWS_MAX + 1 or not known or known[0]["version"] != self._position:
+        if len(known) > REMOTE_COMMITS_MAX + 1 or not known or known[0]["version"] != self._position:
             self._news.append(self._learn_anew())
             return set(self._answered)
         stale: set[int] = set()

@@ -19,7 +19,7 @@ from platform import node as host_name
 
 from duly.clock import monotonic
 from duly.errors import StoreError
-from duly.limits import CONNECT_SECONDS, NODE_ANSWER_SECONDS, NODE_BEAT_SECONDS, NODE_FRESH_SECONDS
+from duly.limits import CONNECT_SECONDS, NODE_ANSWER_SECONDS, NODE_FRESH_SECONDS, NODE_HEARTBEAT_SECONDS
 from duly.storage.engine import Heartbeat
 from duly.storage.postgres.address import Address, shown
 from duly.storage.postgres.layout import channel
@@ -116,7 +116,7 @@ class Nodes:
 
     def _beat(self, link: Link, is_ready: bool) -> Heartbeat:
         began = monotonic()
-        self._beat_at = began + NODE_BEAT_SECONDS
+        self._beat_at = began + NODE_HEARTBEAT_SECONDS
         sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2, $3)"
         epoch = self.epoch
         [row] = link.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))

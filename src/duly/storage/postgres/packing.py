@@ -116,7 +116,7 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
         [job.scheduled_time for job in jobs],
         [job.due for job in jobs],
         [job.state for job in jobs],
-        [job.lane for job in jobs],
+        [job.queue for job in jobs],
         [job.parent for job in jobs],
         [job.completed_time for job in jobs],
         [job.retry_of for job in jobs],
@@ -137,7 +137,7 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
             groups[old.state, old.epoch, "", "", None, None, None, None, 0].append(id)
         elif old is not None:
             end = (new.error, new.completed_time, new.attempts)
-            groups[old.state, old.epoch, new.state, new.lane, new.due, new.epoch, *end].append(id)
+            groups[old.state, old.epoch, new.state, new.queue, new.due, new.epoch, *end].append(id)
     columns: list[list[Any]] = [[key[column] for key in groups] for column in range(9)]
     columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL has no such character
     moved = [id for ids in groups.values() for id in ids]

@@ -53,8 +53,8 @@ class Part(NamedTuple):
 ALL: Final = Part(0, 1)
 
 
-class Lane(NamedTuple):
-    """Where functions of one lane may be pending: from the first on, and behind now from the next on."""
+class QueueStart(NamedTuple):
+    """Where functions of one queue may be pending: from the first on, and behind now from the next on."""
 
     first: float = -math.inf
     next: float = -math.inf
@@ -70,8 +70,8 @@ class Frontier(NamedTuple):
     part: Part = ALL
     now: float = math.inf
     version: int = 0
-    mutations: Lane = Lane()
-    actions: Lane = Lane()
+    mutations: QueueStart = QueueStart()
+    actions: QueueStart = QueueStart()
 
 
 NOWHERE: Final = Frontier()
@@ -166,11 +166,12 @@ class PostgresView:
             *(*request, *self._part, firsts, nexts, known.version),
         )
         jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
-        lanes = [[job for job in jobs if job.lane == lane] for lane in (MUTATION, ACTION)]
+        queues = [[job for job in jobs if job.queue == queue] for queue in (MUTATION, ACTION)]
         dues = [end["due"] for end in (of_mutations, of_actions)]
-        mutations, actions = (_lane(*lane) for lane in zip(lanes, limits, dues, strict=True))
+        mutations, actions = (_queue_start(*queue) for queue in zip(queues, limits, dues, strict=True))
         next_due = min((due for due in dues if due is not None), default=None)
-        return Claimed(lanes[0], lanes[1], next_due), Frontier(self._part, now, of_mutations["id"], mutations, actions)
+        known = Frontier(self._part, now, of_mutations["id"], mutations, actions)
+        return Claimed(queues[0], queues[1], next_due), known
 
     def tally(self, request: Tally) -> Tallied:
         [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
@@ -181,12 +182,12 @@ class PostgresView:
         return list(map(make_job, rows))
 
 
-def _lane(claimed: list[Job], limit: int, next_due: float | None) -> Lane:
-    """Where the functions of a lane begin of which these were claimed."""
+def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> QueueStart:
+    """Where the functions of a queue begin of which these were claimed."""
     next = math.inf if next_due is None else next_due
     if claimed and claimed[0].due is not None:
-        return Lane(claimed[0].due, next)
-    return Lane(next if limit else -math.inf, next)
+        return QueueStart(claimed[0].due, next)
+    return QueueStart(next if limit else -math.inf, next)
 
 
 def _without_nul(cut: Cut) -> Cut:

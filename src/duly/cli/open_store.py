@@ -1,0 +1,56 @@
+"""A store that must exist, and one without an application: nothing is loaded, applied, recovered or run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from duly.cli import options
+from duly.clock import SystemClock
+from duly.database.database import Database
+from duly.errors import StoreError, StoreInUseError
+from duly.storage.open import engine_of, sqlite_path
+from duly.storage.postgres.address import is_postgres, parse
+
+
+@asynccontextmanager
+async def open_store(store: str) -> AsyncGenerator[Database]:
+    """A store that exists, while the context lasts. StoreError, StoreInUseError."""
+    engine = engine_of(store, executes=False)
+    await check_exists(store)
+    try:
+        database = await Database.open(engine, SystemClock())
+    except StoreInUseError as error:
+        raise StoreInUseError(_in_use(store, error.pid), error.pid) from None
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+def _in_use(store: str, owner: int | None) -> str:
+    return (
+        f"{sqlite_path(store)} is owned by process {owner or '(unknown)'}, and this needs it while nobody owns it:"
+        " end it (Ctrl-C). Or the owner can do so: app.pause(), app.resume(), app.retry(id), app.stats(), `duly.crons`,"
+        " a query of `_scheduled_functions` or `_cron_jobs`; `duly run` has `duly dev` run a function of yours. On"
+        " PostgreSQL this works beside it"
+    )
+
+
+async def check_exists(store: str) -> None:
+    """Raise a StoreError where there is no store, which to open it would make: its address may be mistyped."""
+    if not await asyncio.to_thread(_exists, store):
+        where = "" if is_postgres(store) else f" ({Path(sqlite_path(store)).absolute()})"  # noqa: ASYNC240
+        raise StoreError(
+            f"there is no store at {options.redacted(store)}{where}; duly dev makes one, --store names another"
+        )
+
+
+def _exists(store: str) -> bool:
+    if not is_postgres(store):
+        return Path(sqlite_path(store)).exists()
+    from duly.storage.postgres import layout
+
+    return layout.exists(parse(store))

@@ -1,0 +1,26 @@
+"""That nothing starts, for somebody has paused the executor: said wherever an operator may wonder why."""
+
+from __future__ import annotations
+
+import click
+
+from duly.cli.times import relative
+from duly.database.database import Database
+from duly.database.transaction import Transaction
+from duly.model import executor_pause, job_admin
+
+
+async def pause_and_time(transaction: Transaction) -> tuple[float | None, float]:
+    """Since when it is paused, None where it is not, and the time."""
+    return await executor_pause.paused_since(transaction), transaction.now
+
+
+def note(paused: float, now: float) -> str:
+    return f"nothing starts: it was paused {relative(paused, now)}; duly jobs resume"
+
+
+async def print_if_paused(database: Database) -> None:
+    """Say so, beside what the command prints."""
+    paused, now = await job_admin.read(database, pause_and_time)
+    if paused is not None:
+        click.echo(note(paused, now), err=True)

@@ -1,0 +1,101 @@
+"""What commits have changed: those of this process with their rows, those of other nodes with ids and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import NamedTuple, Protocol
+
+from duly.database.indexes.row_keys import DUE, key_in
+from duly.storage.engine import JOBS, Job, News, Row, Write
+from duly.values.keys import encode, encode_id
+from duly.values.schema import BY_CREATION_TIME, Index, Table
+
+
+class TableChange(Protocol):
+    """What one commit has changed in a table."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def ids(self) -> Set[int]: ...
+
+    def keys(self, index: str) -> list[bytes] | None:
+        """The old and new keys in an index, sorted. None where any may have changed."""
+        ...
+
+    def row(self, id: int) -> Row | None:
+        """What it has made of a row, where that is known."""
+        ...
+
+
+class Commit(NamedTuple):
+    """What one commit has changed."""
+
+    version: int
+    changes: Sequence[TableChange]
+    weight: int = 0
+    """About how many bytes that takes."""
+    reindexed: frozenset[str] = frozenset()
+    """The tables whose indexes it changed: whoever has read one of them must read again."""
+    is_known: bool = True
+    """Whether `changes` are all there are; if not, everybody must read again."""
+
+
+class LocalChange:
+    """What a commit of this process has written to a table. Its keys are computed only where somebody watches."""
+
+    __slots__ = ("_table", "_writes")
+
+    def __init__(self, table: Table, writes: Mapping[int, Write]) -> None:
+        self._table = table
+        self._writes = writes
+
+    @property
+    def table(self) -> str:
+        return self._table.name
+
+    @property
+    def ids(self) -> Set[int]:
+        return self._writes.keys()
+
+    def row(self, id: int) -> Row | None:
+        return self._writes[id].new
+
+    def keys(self, index: str) -> list[bytes]:
+        if index == BY_CREATION_TIME:
+            return sorted(map(encode_id, self._writes))
+        if index == DUE.name and self._table is JOBS:
+            # The executor waits for times, not for ids, and jobs scheduled together are often due together.
+            rows = (row for write in self._writes.values() for row in (write.old, write.new) if isinstance(row, Job))
+            return sorted({encode(row.due) for row in rows if row.due is not None})
+        found = self._table.index(index)
+        # Who has read an index that is gone was woken when it went, and may only not have heard yet.
+        return [] if found is None else sorted(self._keys(found))
+
+    def _keys(self, index: Index) -> Iterator[bytes]:
+        position = self._table.indexes.index(index)
+        for id, write in self._writes.items():
+            for row, keys in ((write.old, write.old_keys), (write.new, write.new_keys)):
+                if row is not None:  # rows of system tables bring no keys
+                    yield keys[position] if keys else key_in(self._table, index, id, row)
+
+
+class RemoteChange:
+    """What a commit of another node has changed in a table."""
+
+    __slots__ = ("_keys", "ids", "table")
+
+    def __init__(self, table: Table, news: News) -> None:
+        self.table = table.name
+        self.ids: Set[int] = news.ids[table.number]
+        if table is JOBS:  # of its other indexes nodes do not tell each other the keys
+            self._keys = {DUE.name: [] if news.due is None else [encode(news.due)]}
+        else:
+            self._keys = {index.name: sorted(news.keys.get(index.number, ())) for index in table.indexes}
+
+    def row(self, id: int) -> Row | None:
+        return None
+
+    def keys(self, index: str) -> list[bytes] | None:
+        return sorted(map(encode_id, self.ids)) if index == BY_CREATION_TIME else self._keys.get(index)

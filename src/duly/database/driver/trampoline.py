@@ -1,0 +1,179 @@
+"""Asking and answering: how a handler, which never waits, gets what it reads.
+
+A read that a transaction cannot answer itself is *asked*: the handler's coroutine yields a request, and whoever
+drives it (`drive`) sends the answer. A handler that awaits anything else is told so at that line.
+"""
+
+from __future__ import annotations
+
+import traceback
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any, Final, TypeVar, get_args
+
+from duly.database.driver.application_lines import application_line, is_application
+from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
+from duly.errors import AppError, FunctionError
+from duly.storage.engine import Request
+
+T = TypeVar("T")
+
+
+@types.coroutine
+def ask(request: Request) -> Generator[Request, Any, Any]:
+    """Yield a request to whoever drives this coroutine; its answer is the value."""
+    return (yield request)
+
+
+def drive(
+    coroutine: Coroutine[Any, Any, T],
+    answer: Callable[[Request], Any],
+    watched: WatchedThread = UNWATCHED,
+    handler: str = "",
+) -> T:
+    """Run a coroutine to its end, answering what it asks for.
+
+    A coroutine that awaits anything else gets a FunctionError at that line. With the name of a handler, and the
+    thread that calls, it is stopped when it takes longer than its thread is allowed to: LimitError.
+    """
+    if not handler:
+        watched = UNWATCHED
+    watched.begin(handler)
+    mark = [watched]
+    before = _driven.set(mark)
+    try:
+        return watched.guard(_trampoline, coroutine, answer)
+    except Interruption as interruption:
+        error = watched.timeout_error(_awaiting_line(coroutine))
+        for _ in range(_INTERRUPTIONS_MAX):  # it may catch that, and ask again
+            with suppress(Interruption):
+                watched.guard(_throw_interruption, coroutine, answer)
+        raise error from interruption
+    finally:
+        watched.handler = None
+        mark[0] = UNWATCHED
+        _driven.reset(before)
+
+
+_driven: Final[ContextVar[list[WatchedThread]]] = ContextVar("driven")
+
+
+def driving_thread() -> WatchedThread:
+    """The thread whose query or mutation has made this context and still runs, in whatever thread it is by now."""
+    return _driven.get(_NOT_DRIVEN)[0]
+
+
+_NOT_DRIVEN: Final = [UNWATCHED]
+
+
+_INTERRUPTIONS_MAX: Final = 10
+
+
+def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
+    """The conversation. Outside of `answer` an Interruption may arrive at any line."""
+    send, run = coroutine.send, watched.run
+    given: Any = None
+    wrong: FunctionError | None = None
+    try:
+        while True:
+            watched.is_open = True
+            request = send(given) if wrong is None else coroutine.throw(wrong)
+            watched.is_open = False
+            if watched.expired_run == run:
+                raise Interruption
+            if type(request) in _REQUESTS:
+                given, wrong = answer(request), None
+            else:
+                wrong = _foreign_await(request)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    except Interruption:
+        raise
+    except BaseException as error:
+        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
+            watched.is_open = True
+            coroutine.close()
+        if needs_loop(error):
+            raise _foreign_await(f"something of {_library_of(error)}").with_traceback(error.__traceback__) from error
+        if isinstance(error, Exception):
+            raise
+        raise base_exception_error(error) from error  # SystemExit and the like must not end the thread that commits
+
+
+def base_exception_error(error: BaseException) -> FunctionError:
+    """What a function has failed with that raised what is no Exception, such as SystemExit."""
+    text = f"got {type(error).__name__} from a function, expected a result or an error"
+    return FunctionError(f"{text}: {error}" if str(error) else text).with_traceback(error.__traceback__)
+
+
+def _throw_interruption(watched: WatchedThread, coroutine: Coroutine[Any, Any, Any], _: object) -> None:
+    watched.is_open = True
+    coroutine.throw(Interruption())
+
+
+def _awaiting_line(coroutine: Any) -> str:
+    """The line of the application at which a coroutine waits for an answer, "" if it has ended."""
+    line = ""
+    while coroutine is not None:
+        line = application_line(getattr(coroutine, "cr_frame", None)) or line
+        coroutine = getattr(coroutine, "cr_await", None)
+    return line
+
+
+def needs_loop(error: BaseException) -> bool:
+    """Whether it was raised for want of an event loop, or because of an error that was.
+
+    An AppError is raised on purpose, whatever was caught before.
+    """
+    cause: BaseException | None = error
+    for _ in range(_CAUSES_MAX):
+        if cause is None or isinstance(cause, AppError):
+            break
+        if isinstance(cause, RuntimeError) and str(cause).startswith(_NO_LOOP):
+            return True
+        if isinstance(cause, AttributeError) and str(cause).startswith(_NONE_FOR_A_LOOP):
+            return _modules_of(cause)[-1] in _LOOPS
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
+
+
+def _library_of(error: BaseException) -> str:
+    """What the application called that raised an error."""
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "").partition(".")[0]
+        if is_application(frame.f_code.co_filename):
+            found = ""
+        elif not found and name not in ("duly", "contextlib"):
+            found = name
+    return found or "asyncio"
+
+
+def _modules_of(error: BaseException) -> list[str]:
+    frames = traceback.walk_tb(error.__traceback__)
+    return [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames] or [""]
+
+
+_CAUSES_MAX: Final = 8
+_LOOPS: Final = ("asyncio", "uvloop", "anyio", "sniffio", "trio")
+_NO_LOOP: Final = (
+    "no running event loop",
+    "There is no current event loop",
+    "no current event loop",
+    "Not currently running on any asynchronous event loop",  # anyio
+    "unknown async library",  # sniffio
+    "must be called from async context",  # trio
+)
+_NONE_FOR_A_LOOP: Final = ("'NoneType' object has no attribute", "'RunContext' object has no attribute")
+_REQUESTS = frozenset(get_args(Request))
+
+
+def _foreign_await(awaited: object) -> FunctionError:
+    return FunctionError(
+        f"a query or mutation awaited {'a pause' if awaited is None else str(awaited)[:80]}, expected only calls of"
+        " `ctx`; it may be run again, so it cannot wait for timers, networks or threads. Do that in an action"
+        " (schedule one with ctx.scheduler.run_after), or use ctx.gather instead of asyncio.gather"
+    )

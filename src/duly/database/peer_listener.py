@@ -1,0 +1,59 @@
+"""Listens to the other nodes of a store, in a thread of its own, and tells the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from duly.clock import monotonic
+from duly.errors import StoreError
+from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
+from duly.logs import log_of
+from duly.storage.engine import Conflict, Engine, Heartbeat
+
+_log: Final = log_of("duly.nodes")
+
+
+class PeerListener:
+    """Calls `heard` in the event loop with each heartbeat that tells something."""
+
+    def __init__(self, engine: Engine, on_update: Callable[[Heartbeat], None]) -> None:
+        self._engine = engine
+        self._on_update = on_update
+        self._loop = asyncio.get_running_loop()
+        self._closing = threading.Event()
+        self._answered = monotonic()  # when the event loop last had a turn
+        self._thread = threading.Thread(target=self._listen, name="duly-nodes", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._engine.stop_listening()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        failing = False
+        while not self._closing.is_set():
+            try:
+                heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
+            except Exception as error:  # whatever it is, a node that hears and says nothing is taken for lost
+                if not failing:
+                    unexpected = not isinstance(error, StoreError | Conflict)
+                    _log.warning("the store gives no answer, trying again: %s", error, exc_info=unexpected)
+                failing = True
+                self._closing.wait(STORE_PAUSE_SECONDS)
+                continue
+            if failing:
+                _log.warning("the store answers again")
+                # Whatever was told meanwhile was lost.
+                heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, heartbeat)
+            except RuntimeError:  # the loop was closed without closing the app
+                return
+
+    def _deliver(self, heartbeat: Heartbeat) -> None:
+        self._answered = monotonic()
+        self._on_update(heartbeat)

@@ -1,0 +1,30 @@
+"""Read sets: exactly what a function has read, so that it runs again when, and only when, that changed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from duly.database.indexes.key_range import KeyRange
+
+
+class RangeReader(Protocol):
+    """A reader of an index that knows how far it has come."""
+
+    def range_read(self) -> KeyRange: ...
+
+
+class ReadSet:
+    """The ids and the index ranges that were read, found or not."""
+
+    __slots__ = ("open_scans", "points", "ranges")
+
+    def __init__(self) -> None:
+        self.points: set[tuple[str, int]] = set()
+        self.ranges: list[KeyRange] = []
+        self.open_scans: list[RangeReader] = []
+        """Scans under way; `seal` adds the ranges that they have read."""
+
+    def seal(self) -> None:
+        """Move what the scans have read to `ranges`: the function has ended."""
+        self.ranges += [scan.range_read() for scan in self.open_scans]
+        self.open_scans.clear()

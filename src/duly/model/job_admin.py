@@ -1,0 +1,223 @@
+"""What an operator asks of scheduled functions: those of a kind, perhaps millions, and their relatives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+from duly.database.database import Database
+from duly.database.index_scan import interval_after
+from duly.database.indexes.row_keys import values_in
+from duly.database.transaction import Transaction
+from duly.limits import DEFAULTS
+from duly.model import jobs
+from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
+from duly.storage.engine import JOBS, MUTATION, Job, Scan
+from duly.values.ids import NODE_BITS, tick_of
+from duly.values.keys import EVERYTHING, Cut, Interval
+from duly.values.schema import Index
+
+T = TypeVar("T")
+
+ROWS_AT_ONCE: Final = 500
+"""Rows that are read from an index, canceled or scheduled anew in one transaction: others wait for it."""
+CANCELABLE: Final = (PENDING, IN_PROGRESS)
+SEARCHED_MAX: Final = 10_000
+"""Rows that are looked at for relatives of a function, which no index has."""
+_LATE_MS: Final = 1_000.0  # ids may run ahead of the time of their commit, for the clock may have been set back
+
+_BY_STATE, _BY_NAME = JOBS.indexes
+
+Position = tuple[float, int]
+"""Where one has come to: the time for which a function was scheduled, 0 in the order of creation, and its id."""
+
+
+async def read(database: Database, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    """What a transaction finds that only reads."""
+    outcome = await database.read(unit)
+    if outcome.error is not None:
+        raise outcome.error
+    return cast("T", outcome.value)
+
+
+async def commit(database: Database, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    return await database.commit(lambda batch: batch.attempt(unit))
+
+
+# Those of a kind.
+
+
+class Selection(NamedTuple):
+    """The scheduled functions that fit all that is given, by the time for which they were scheduled.
+
+    Those of any state and name are in the order of creation.
+    """
+
+    state: str | None = None
+    name: str | None = None
+    before: float | None = None
+    """They were scheduled for a time before this."""
+    completed_after: float | None = None
+    """They completed then or later."""
+    newest: int | None = None
+    """The last of them that was created: what is scheduled from then on does not belong to them."""
+    descending: bool = False
+
+    def fits(self, job: Job) -> bool:
+        return (
+            job.cron is None
+            and self.state in (None, job.state)
+            and self.name in (None, job.name)
+            and (self.before is None or job.scheduled_time < self.before)
+            and (self.completed_after is None or (job.completed_time or 0.0) >= self.completed_after)
+            and (self.newest is None or job.id <= self.newest)
+        )
+
+    def index_ranges(self) -> list[tuple[Index | None, Interval]]:
+        """The indexes that have all of them in order, and the part of each that does."""
+        if self.state is None and self.name is None:
+            return [(None, EVERYTHING)]
+        values = ((_BY_STATE, self.state), (_BY_NAME, self.name))
+        return [(index, self._part(value)) for index, value in values if value is not None]
+
+    def _part(self, value: str) -> Interval:
+        end = Cut((value,), after=True) if self.before is None else Cut((value, self.before), after=False)
+        return Interval(Cut((value,), after=False), end)
+
+    def position(self, job: Job) -> Position:
+        return 0.0 if self.state is None and self.name is None else job.scheduled_time, job.id
+
+
+async def select_some(
+    transaction: Transaction, selection: Selection, after: Position | None = None, rows: int = ROWS_AT_ONCE
+) -> tuple[list[Job], Position | None]:
+    """The first of a selection behind a position, and the position up to which these are all; None is the end.
+
+    Where two indexes have them, both are read, and each tells all up to where it has come. Whichever has come further
+    decides where to go on: so what is rare is found soon, by its state or by its name.
+    """
+    found: dict[int, Job] = {}
+    positions: list[Position] = []
+    ended = False
+    for index, part in selection.index_ranges():
+        if after is not None:
+            values = () if index is None else (*part.lower.values, after[0])
+            part = interval_after(part, selection.descending, values, after[1])
+        read = await _rows(transaction, index, part, selection.descending, rows)
+        found.update((job.id, job) for job in read if selection.fits(job))
+        positions += map(selection.position, read[-1:])
+        ended = ended or len(read) < rows
+    furthest = None if ended else (min if selection.descending else max)(positions)
+    return sorted(found.values(), key=selection.position, reverse=selection.descending), furthest
+
+
+async def _rows(
+    transaction: Transaction, index: Index | None, part: Interval, descending: bool, rows: int
+) -> list[Job]:
+    # Who cancels a function compares its state, and any other that is written meanwhile would be a conflict.
+    found = await transaction.scan_untracked(Scan(JOBS, index, part, descending, rows))
+    return [cast("Job", row) for _, row in found]
+
+
+async def select_all(
+    database: Database, selection: Selection, wanted: int = ROWS_AT_ONCE, after: Position | None = None
+) -> AsyncGenerator[Job]:
+    """A selection, read as one goes; `wanted` is how many will be, as far as one knows."""
+    rows = min(wanted, ROWS_AT_ONCE)
+    while True:
+        found, after = await read(database, partial(select_some, selection=selection, after=after, rows=rows))
+        for job in found:
+            yield job
+        if after is None:
+            return
+        rows = min(2 * rows, ROWS_AT_ONCE)
+
+
+async def newest(transaction: Transaction) -> int:
+    """The id of the function that was scheduled last, 0 where there is none."""
+    last = await _rows(transaction, None, EVERYTHING, True, 1)
+    return last[0].id if last else 0
+
+
+async def count(database: Database, selection: Selection, most: int) -> int:
+    """How many there are, counted up to `most`."""
+    counted = 0
+    async with aclosing(select_all(database, selection)) as found:
+        async for _ in found:
+            counted += 1
+            if counted == most:
+                break
+    return counted
+
+
+async def cancel_selected(database: Database, selection: Selection) -> int:
+    """Cancel a selection of functions that are pending or in progress, some in each commit. Returns how many."""
+    canceled, position = 0, None
+    while True:
+        found, position = await commit(database, partial(_cancel_some, selection=selection, after=position))
+        canceled += found
+        if position is None:
+            return canceled
+
+
+async def _cancel_some(
+    transaction: Transaction, selection: Selection, after: Position | None
+) -> tuple[int, Position | None]:
+    found, position = await select_some(transaction, selection, after)
+    await jobs.cancel_all(transaction, found)
+    return len(found), position
+
+
+async def unretried(database: Database, selection: Selection) -> list[Job]:
+    """Of a selection of failed functions of one name, without arguments, those nobody has scheduled anew yet."""
+    failed = [job._replace(args="") async for job in select_all(database, selection)]
+    if not failed:
+        return []
+    since = min(job.completed_time or 0.0 for job in failed)
+    retried = {job.retry_of async for job in select_all(database, Selection(name=selection.name), after=(since, 0))}
+    return [job for job in failed if job.id not in retried]
+
+
+# Relatives.
+
+
+async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]:
+    """What a function has scheduled, and whether all of its time was searched.
+
+    Nothing but the order of ids leads to them: those of a mutation were made in its commit, those of an action
+    between the time for which it was scheduled and its end.
+    """
+    if job.state == PENDING or (job.queue == MUTATION and job.state != SUCCESS):
+        return [], True
+    ended = transaction.now if job.completed_time is None else job.completed_time
+    began = ended if job.queue == MUTATION else job.scheduled_time
+    late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have gone on
+    first, last = max((tick_of(began) << NODE_BITS) - 1, job.id), tick_of(ended + late) << NODE_BITS
+    part = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
+    found, complete = await _search(
+        transaction, None, part, job.queue != MUTATION, lambda other: other.parent == job.id
+    )
+    return sorted(found), complete
+
+
+async def retries(transaction: Transaction, job: Job) -> tuple[list[Job], bool]:
+    """The functions that are this failed one anew, and whether all of its name since then were searched."""
+    if job.state != FAILED:
+        return [], True
+    part = Interval(Cut((job.name, job.completed_time), after=False), Cut((job.name, transaction.now), after=True))
+    return await _search(transaction, _BY_NAME, part, False, lambda other: other.retry_of == job.id)
+
+
+async def _search(
+    transaction: Transaction, index: Index | None, part: Interval, descending: bool, fits: Callable[[Job], bool]
+) -> tuple[list[Job], bool]:
+    found: list[Job] = []
+    for _ in range(0, SEARCHED_MAX, ROWS_AT_ONCE):
+        read = await _rows(transaction, index, part, descending, ROWS_AT_ONCE)
+        found += filter(fits, read)
+        if len(read) < ROWS_AT_ONCE:
+            return found, True
+        part = interval_after(part, descending, values_in(index, read[-1]), read[-1].id)
+    return found, False

@@ -1,0 +1,274 @@
+"""Applies a schema: checks the documents there are, builds the indexes that are new, then makes all of it active.
+
+It goes in short steps between everybody else's calls, which work by the schema there was until one commit makes
+the new one active. What they write meanwhile is not missed: from the commit that creates an index on every write
+maintains it, and the ids of what is written to a table under check are kept, to be checked before the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from duly import faults
+from duly.clock import monotonic
+from duly.database.batch import Batch
+from duly.database.database import Database
+from duly.database.indexes.row_keys import document_key
+from duly.errors import SchemaValidationError, StoreError, StoreLostError
+from duly.limits import (
+    APPLY_TRIES_MAX,
+    SCHEMA_LATE_MAX,
+    SCHEMA_STEP_ROWS,
+    SCHEMA_STEP_SECONDS,
+    STORE_LOST_SECONDS_MAX,
+)
+from duly.logs import log_of
+from duly.model import crons
+from duly.model.crons import Spec
+from duly.storage.engine import SYSTEM_TABLES, Get, Scan
+from duly.values.checks import AnyValidator, Mismatch
+from duly.values.fingerprints import fingerprint, fingerprint_of_schema
+from duly.values.ids import IdCodec
+from duly.values.keys import EVERYTHING, FIRST, Cut, Interval
+from duly.values.schema import Index, SchemaDefinition, Table
+from duly.values.value import loads
+
+_log: Final = log_of("duly.schema")
+
+
+async def apply_schema(
+    database: Database,
+    schema: SchemaDefinition,
+    on_active: Callable[[], None] = lambda: None,
+    mark: str = "",
+    takes_over: bool = True,
+    declared: Collection[Spec] | None = None,
+) -> None:
+    """Make a schema that of the store; others may call meanwhile, but not apply another schema.
+
+    `mark` is that of the version of the application. A node with an older one, which does not take over, leaves the
+    store as a newer one has declared it: then the schema is only that of this node's own writes. The crons that are
+    `declared`, if any are said to be, become those of the store in the same commit.
+
+    A SchemaValidationError names the first document that does not fit, an InvalidScheduleError a cron whose name is
+    taken. Then, as after any other error, everything is as it was; who cancels this may find it active. `on_active`
+    is called before the next call works by the schema, in the thread that commits.
+    """
+    given_up = monotonic() + STORE_LOST_SECONDS_MAX
+    for left in reversed(range(APPLY_TRIES_MAX)):
+        change = SchemaChange(schema, database.ids, on_active, mark, takes_over, declared)
+        try:
+            while not await database.commit(change.step, exclusive=True):
+                faults.at("schema.step")
+            break
+        except BaseException as error:
+            with suppress(StoreError):  # what is left of it in the store, the next start drops
+                await database.commit(change.withdraw, exclusive=True)
+            if not isinstance(error, StoreLostError) or not left or monotonic() > given_up:
+                raise
+    faults.at("schema.applied")
+
+
+class SchemaChange:
+    """A schema on its way into a store."""
+
+    def __init__(
+        self,
+        schema: SchemaDefinition,
+        ids: IdCodec,
+        on_active: Callable[[], None] = lambda: None,
+        mark: str = "",
+        takes_over: bool = True,
+        crons: Collection[Spec] | None = None,
+    ) -> None:
+        self._schema = schema
+        self._crons = crons
+        self._mark = mark or fingerprint_of_schema(schema)
+        self._takes_over = takes_over
+        self._ids = ids
+        self._on_active = on_active
+        self._declared = {name: fingerprint(table.document) for name, table in schema.tables.items()}
+        self._unchecked: list[str] = []
+        """The tables whose documents may not fit."""
+        self._filled: set[int] = set()
+        """The numbers of the indexes that have all documents."""
+        self._batch: Batch
+        self._way = self._go()
+
+    def step(self, batch: Batch) -> bool:
+        """Go on for a few milliseconds. Returns whether the schema is active, from this batch on."""
+        self._batch = batch
+        began = monotonic()
+        while (is_long_enough := next(self._way, None)) is not None:
+            if is_long_enough or monotonic() - began >= SCHEMA_STEP_SECONDS:
+                return False
+        return True
+
+    def withdraw(self, batch: Batch) -> None:
+        """Leave the store as it was."""
+        batch.track()
+        for table in _tables(batch):
+            if table.indexes != table.readable:
+                batch.put_table(replace(table, indexes=table.readable))
+
+    def table_of(self, id: str, /) -> str | None:
+        """The name of the table an id belongs to."""
+        decoded = self._ids.decode(id)
+        table = None if decoded is None else self._batch.catalog.by_number.get(decoded[0])
+        return None if table is None else table.name
+
+    def _go(self) -> Iterator[bool]:
+        """All there is to do. Wherever it yields, others may be let in; where it yields True they must be."""
+        if not self._takes_over and self._batch.is_superseded(self._mark):
+            _log.warning(
+                "another version of the application was deployed after this one, and its schema and its crons stay. To"
+                " go back to this one, make it the newest: `duly migrate --folder` with its folder, or `app.reload()`"
+            )
+            self._batch.put_schema(self._schema)
+            self._on_active()
+            return
+        self._unchecked = self._changed_tables()
+        self._batch.track(*self._unchecked)
+        for name in self._unchecked:
+            for rows in self._documents(name):
+                for id, row in rows:
+                    self._check(name, id, row)
+                yield False
+        is_complete = False
+        while not is_complete:
+            if self._create_indexes():
+                yield True
+                yield from self._fill_indexes()
+            yield from self._check_late()
+            # Others were not let in since the last check, but may have made a table before it.
+            is_complete = not self._create_indexes()
+        self._activate()
+
+    # Checking.
+
+    def _changed_tables(self) -> list[str]:
+        """The tables that are declared otherwise than when their documents were last checked."""
+        tables, known = self._schema.tables, self._batch.catalog.tables
+        return [
+            name
+            for name, declared in self._declared.items()
+            if not isinstance(tables[name].document, AnyValidator)
+            and (name not in known or known[name].declared != declared)
+        ]
+
+    def _check(self, name: str, id: int, row: str) -> None:
+        try:
+            self._schema.tables[name].document.check(loads(row), self)
+        except Exception as error:  # a model's own code may raise anything
+            problem = str(error) if isinstance(error, Mismatch) else f"{type(error).__name__}: {error}"
+            text = self._ids.encode(self._batch.catalog.tables[name].number, id)
+            raise SchemaValidationError(
+                f"{name}: the document {text} does not fit the schema: {problem}. The schema was not applied and"
+                " nothing has changed; declare what fits this document too, or change the document first"
+            ) from error
+
+    def _check_late(self) -> Iterator[bool]:
+        """Check what was written since the check began. When this ends, nothing was written since."""
+        few = SCHEMA_LATE_MAX
+        while len(late := self._written()) > few:
+            for position, (name, id) in enumerate(late, 1):
+                self._check_again(name, id)
+                if position % few == 0:
+                    yield True
+            few *= 2  # steps become so long that nobody can write faster
+        for name, id in late:
+            self._check_again(name, id)
+
+    def _written(self) -> list[tuple[str, int]]:
+        """What was written since this was last asked."""
+        return [(name, id) for name, ids in self._batch.track(*self._unchecked).items() for id in sorted(ids)]
+
+    def _check_again(self, name: str, id: int) -> None:
+        row = self._batch.answer(Get(self._batch.catalog.tables[name], id))
+        if row is not None:
+            self._check(name, id, row)
+
+    # Building.
+
+    def _indexes(self, table: str) -> Mapping[str, tuple[str, ...]]:
+        """The declared indexes of a table."""
+        return self._schema.tables[table].indexes if table in self._schema.tables else {}
+
+    def _create_indexes(self) -> bool:
+        """Create the indexes that are missing, still empty. Returns whether some have to be filled.
+
+        Those that an earlier process began are filled anew if they are the same, else dropped.
+        """
+        unfilled = False
+        for table in _tables(self._batch):
+            declared = self._indexes(table.name)
+            kept = [index for index in table.indexes if index.ready or declared.get(index.name) == index.fields]
+            there = {(index.name, index.fields) for index in kept}
+            missing = [item for item in declared.items() if item not in there]
+            for number, (name, fields) in enumerate(missing, self._batch.catalog.new_index_number()):
+                kept.append(Index(name, number, fields, ready=False))
+            self._batch.put_table(replace(table, indexes=tuple(kept)))
+            if missing:
+                faults.at("schema.index_created")
+            unfilled = unfilled or any(not index.ready and index.number not in self._filled for index in kept)
+        return unfilled
+
+    def _fill_indexes(self) -> Iterator[bool]:
+        for table in _tables(self._batch):
+            building = [index for index in table.indexes if not index.ready and index.number not in self._filled]
+            for rows in self._documents(table.name) if building else ():
+                documents = [(id, loads(row)) for id, row in rows]
+                for index in building:
+                    self._batch.fill_index(index, [(document_key(index, id, held), id) for id, held in documents])
+                yield False
+            self._filled.update(index.number for index in building)
+
+    def _documents(self, name: str) -> Iterator[list[tuple[int, str]]]:
+        """The documents that a table has now, in the order of creation, a few at a time."""
+        interval = Interval(FIRST, Cut((), after=True, id=self._last_id(name)))
+        while rows := self._scan(name, interval, SCHEMA_STEP_ROWS):
+            yield rows
+            interval = interval._replace(lower=Cut((), after=True, id=rows[-1][0]))
+
+    def _last_id(self, name: str) -> int:
+        last = self._scan(name, EVERYTHING, 1, descending=True)
+        return last[0][0] if last else 0
+
+    def _scan(self, name: str, interval: Interval, limit: int, descending: bool = False) -> list[tuple[int, str]]:
+        table = self._batch.catalog.tables.get(name)
+        return [] if table is None else self._batch.answer(Scan(table, None, interval, descending, limit))
+
+    # The end.
+
+    def _activate(self) -> None:
+        """Make the tables what they are declared to be, and have calls from here on validated by the schema."""
+        batch = self._batch
+        catalog = batch.catalog
+        new = [name for name in self._schema.tables if name not in catalog.tables]
+        for name in new:
+            catalog = catalog.with_table(catalog.new_table(name))  # raises where it is one too many
+        if self._crons is not None:
+            batch.attempt(crons.sync, self._crons)  # raises where a name is taken
+        for name in new:
+            batch.put_table(catalog.tables[name])
+        self._create_indexes()  # of the new tables: those are full at once
+        for table in _tables(batch):
+            batch.put_table(self._final(table))
+        batch.put_schema(self._schema)
+        batch.deploy(self._mark)
+        batch.track()
+        self._on_active()
+        faults.at("schema.ready")
+
+    def _final(self, table: Table) -> Table:
+        declared = self._indexes(table.name)
+        kept = [replace(index, ready=True) for index in table.indexes if declared.get(index.name) == index.fields]
+        return replace(table, indexes=tuple(kept), declared=self._declared.get(table.name, ""))
+
+
+def _tables(batch: Batch) -> list[Table]:
+    """The tables of the application."""
+    return [table for table in batch.catalog.tables.values() if table.name not in SYSTEM_TABLES]
