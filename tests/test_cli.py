@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from duly import App
+from tests.support import duly, duly_process
 
 pytestmark = pytest.mark.slow  # processes
 
@@ -107,11 +108,6 @@ def make_store(address: str) -> None:
             pass
 
     asyncio.run(make())
-
-
-def duly(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "duly", *args]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
 
 
 class Dev:
@@ -208,12 +204,11 @@ def test_run_explains_what_it_cannot_do_without_a_traceback(project: Path, args:
 
 def test_run_takes_arguments_from_its_standard_input(project: Path) -> None:
     text = "tea" * 100_000  # more than one argument of a command may have
-    command = [sys.executable, "-m", "duly", "run", "notes:add", "-"]
-    given = json.dumps({"text": text})
-    added = subprocess.run(command, cwd=project, input=given, capture_output=True, text=True, timeout=60)
+    command = ("run", "notes:add", "-")
+    added = duly(project, *command, input=json.dumps({"text": text}))
     assert (added.returncode, added.stderr) == (0, "")
     assert duly(project, "run", "notes:count").stdout == "1\n"
-    refused = subprocess.run(command, cwd=project, input=text, capture_output=True, text=True, timeout=60)
+    refused = duly(project, *command, input=text)
     assert (refused.returncode, "got 'teatea" in refused.stderr, len(refused.stderr) < 1000) == (2, True, True)
 
 
@@ -282,7 +277,7 @@ def test_dev_owns_a_file_runs_what_others_ask_for_and_keeps_the_last_good_code(p
             running.wait_for(f"✗ {kind:8} {function} ")
             running.wait_for(f"ArgumentValidationError: {function}: ")
 
-        second = duly(project, "dev")
+        second = duly_process(project, "dev")
         assert second.returncode == 1
         assert f"is owned by process {running.process.pid}" in second.stderr
     assert running.process.returncode == 0
@@ -524,11 +519,11 @@ def test_dev_ends_at_once_when_it_is_told_so_three_times(project: Path) -> None:
 
 
 def test_dev_of_a_folder_that_does_not_exist_says_so(tmp_path: Path) -> None:
-    failed = duly(tmp_path, "dev")
+    failed = duly_process(tmp_path, "dev")
     assert failed.returncode == 1
     assert f"'backend', which does not exist ({tmp_path}/backend); name one: duly dev FOLDER" in failed.stderr
     (tmp_path / "orders.py").touch()
-    failed = duly(tmp_path, "dev", "orders.py")
+    failed = duly_process(tmp_path, "dev", "orders.py")
     assert f"'orders.py', which is a file ({tmp_path}/orders.py); name one: duly dev FOLDER" in failed.stderr
 
 
@@ -606,7 +601,7 @@ def test_only_what_executes_makes_a_store(project: Path, store: str, command: tu
 )
 def test_a_store_that_cannot_be_made_is_named_as_it_was_asked_for(project: Path, path: str, reason: str) -> None:
     (project / "file").touch()
-    failed = duly(project, "dev", "--store", f"sqlite:///{path}")
+    failed = duly_process(project, "dev", "--store", f"sqlite:///{path}")
     assert failed.returncode == 1
     assert failed.stderr == f"Error: StoreError: {project}/{path}: {reason.format(project)}\n"
     assert not (project / "nowhere").exists()

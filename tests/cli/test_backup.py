@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.test_ownership import owner
+from tests.storage.test_ownership import app_of, owner
+from tests.support import duly
 
 pytestmark = pytest.mark.slow  # processes
 
@@ -22,26 +24,33 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "app.db"
 
 
-def duly(*arguments: object) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-m", "duly", *map(str, arguments)], capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
-
-
 def backup(file: Path, target: Path) -> tuple[int, str]:
-    return duly("backup", target, "--store", f"sqlite:///{file}")
+    done = duly(file.parent, "backup", str(target), "--store", f"sqlite:///{file}")
+    return done.returncode, done.said
 
 
 def restore(source: Path, file: Path, *options: str) -> tuple[int, str]:
-    return duly("restore", source, "--store", f"sqlite:///{file}", *options)
+    done = duly(source.parent, "restore", str(source), "--store", f"sqlite:///{file}", *options)
+    return done.returncode, done.said
 
 
-def notes(file: Path) -> str:
-    with owner(file) as opened:
-        assert opened.says() == "open"
-        found = opened.ask("notes")
-        assert opened.ask("close") == "None"
-    return found
+def notes(file: Path) -> list[str]:
+    async def look() -> list[str]:
+        async with app_of(file) as app:
+            return await app.query("app:notes")
+
+    return asyncio.run(look())
+
+
+def make(file: Path, *texts: str) -> None:
+    """A store that was closed, with notes."""
+
+    async def add() -> None:
+        async with app_of(file) as app:
+            for text in texts:
+                await app.mutation("app:add", {"text": text})
+
+    asyncio.run(add())
 
 
 def test_a_backup_of_a_running_store_has_all_that_was_acknowledged_and_is_one_file(file: Path, tmp_path: Path) -> None:
@@ -55,7 +64,7 @@ def test_a_backup_of_a_running_store_has_all_that_was_acknowledged_and_is_one_fi
         assert running.ask("close") == "None"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.db", "data"]
     shutil.copyfile(tmp_path / "backup.db", tmp_path / "copy.db")
-    assert notes(tmp_path / "copy.db") == "['tea']"
+    assert notes(tmp_path / "copy.db") == ["tea"]
 
 
 def test_a_restored_backup_takes_the_place_of_a_store_whose_owner_was_killed(file: Path, tmp_path: Path) -> None:
@@ -72,8 +81,8 @@ def test_a_restored_backup_takes_the_place_of_a_store_whose_owner_was_killed(fil
         0,
         f"{tmp_path}/backup.db is restored to sqlite:///{file}\nWhat was there before is in {file}-before-restore-1\n",
     )
-    assert notes(file) == "['old']"
-    assert notes(Path(f"{file}-before-restore-1")) == "['old', 'new']"
+    assert notes(file) == ["old"]
+    assert notes(Path(f"{file}-before-restore-1")) == ["old", "new"]
 
 
 def test_a_backup_that_was_copied_by_hand_over_a_killed_store_is_not_undone(file: Path, tmp_path: Path) -> None:
@@ -88,7 +97,7 @@ def test_a_backup_that_was_copied_by_hand_over_a_killed_store_is_not_undone(file
     code, said = backup(file, tmp_path / "second.db")
     assert (code, "is the log of another file" in said) == (1, True)
     assert restore(tmp_path / "backup.db", file)[0] == 0
-    assert notes(file) == "['old']"
+    assert notes(file) == ["old"]
 
 
 def test_a_backup_is_restored_where_there_is_nothing(file: Path, tmp_path: Path) -> None:
@@ -101,20 +110,17 @@ def test_a_backup_is_restored_where_there_is_nothing(file: Path, tmp_path: Path)
         0,
         f"{tmp_path}/backup.db is restored to sqlite:///{other}\n",
     )
-    assert notes(other) == "['tea']"
-    assert notes(file) == "['tea']"
+    assert notes(other) == ["tea"]
+    assert notes(file) == ["tea"]
 
 
 def test_a_closed_store_is_backed_up_and_left_as_it_was(file: Path, tmp_path: Path) -> None:
-    with owner(file) as running:
-        assert running.says() == "open"
-        assert running.ask("add tea") == "None"
-        assert running.ask("close") == "None"
+    make(file, "tea")
     before = file.read_bytes()
     assert backup(file, tmp_path / "backup.db")[0] == 0
     assert file.read_bytes() == before
-    assert notes(file) == "['tea']"
-    assert notes(tmp_path / "backup.db") == "['tea']"
+    assert notes(file) == ["tea"]
+    assert notes(tmp_path / "backup.db") == ["tea"]
 
 
 def test_what_runs_was_pending_in_a_backup_runs_again_once_it_is_restored(file: Path, tmp_path: Path) -> None:
@@ -123,9 +129,9 @@ def test_what_runs_was_pending_in_a_backup_runs_again_once_it_is_restored(file: 
         assert "started" in (running.ask("act"), running.says())
         assert backup(file, tmp_path / "backup.db")[0] == 0
         assert running.ask("close") == "None"
-    assert notes(file) == "['closing']"
+    assert notes(file) == ["closing"]
     assert restore(tmp_path / "backup.db", file)[0] == 0
-    assert notes(file) == "[]"
+    assert notes(file) == []
     with closing(sqlite3.connect(file)) as restored:
         # It was in progress: whether it has reached outside is unknown, so that it has failed and is not repeated.
         assert restored.execute("SELECT state FROM scheduled_functions").fetchall() == [("failed",)]
@@ -139,14 +145,11 @@ def test_a_copy_without_its_log_is_restored_only_if_that_is_asked_for(file: Path
     code, said = restore(tmp_path / "copy.db", tmp_path / "data" / "other.db")
     assert (code, "is a copy of a store that was running, without its log" in said) == (1, True)
     assert restore(tmp_path / "copy.db", tmp_path / "data" / "other.db", "--incomplete")[0] == 0
-    assert notes(tmp_path / "data" / "other.db") == "[]"
+    assert notes(tmp_path / "data" / "other.db") == []
 
 
 def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_path: Path) -> None:
-    with owner(file) as running:
-        assert running.says() == "open"
-        assert running.ask("add tea") == "None"
-        assert running.ask("close") == "None"
+    make(file, "tea")
     (tmp_path / "text.db").write_text("x" * 5_000)
     (tmp_path / "empty.db").write_text("")
     with closing(sqlite3.connect(tmp_path / "songs.db")) as other:
@@ -170,34 +173,29 @@ def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_pat
         code, said = backup(file, target)
         assert (code, expected in said) == (1, True), said
     assert backup(tmp_path / "none.db", tmp_path / "x.db")[0] == 1
-    assert notes(file) == "['tea']"
+    assert notes(file) == ["tea"]
     assert {path.name for path in tmp_path.rglob("*")} == {
         *("data", "app.db", "app.db-owner", "text.db", "empty.db", "songs.db"),
     }
 
 
 def test_a_damaged_backup_is_not_restored(file: Path, tmp_path: Path) -> None:
-    with owner(file) as running:
-        assert running.says() == "open"
-        for number in range(50):
-            assert running.ask(f"add {number}" + "x" * 500) == "None"
-        assert backup(file, tmp_path / "backup.db")[0] == 0
+    make(file, *(f"{number}" + "x" * 500 for number in range(50)))
+    assert backup(file, tmp_path / "backup.db")[0] == 0
     damaged = bytearray((tmp_path / "backup.db").read_bytes())
     damaged[-4_096:] = b"\xff" * 4_096
     (tmp_path / "backup.db").write_bytes(damaged)
     code, said = restore(tmp_path / "backup.db", file)
     assert (code, "the store is damaged" in said or "SQLite cannot copy it" in said) == (1, True), said
-    assert notes(file).startswith("['0x")
+    assert notes(file)[0].startswith("0x")
 
 
-def test_a_store_in_postgresql_is_backed_up_with_its_own_tools() -> None:
+def test_a_store_in_postgresql_is_backed_up_with_its_own_tools(tmp_path: Path) -> None:
     store = "postgresql://shop:secret@db.example/shop"
-    code, said = duly("backup", "x.db", "--store", store)
-    assert (code, "PostgreSQL has tools of its own, such as pg_dump --schema" in said, "secret" in said) == (
-        1,
-        True,
-        False,
-    )
+    done = duly(tmp_path, "backup", "x.db", "--store", store)
+    assert done.returncode == 1
+    assert "PostgreSQL has tools of its own, such as pg_dump --schema" in done.said
+    assert "secret" not in done.said
 
 
 def test_a_restore_that_is_killed_leaves_the_store_and_its_log(file: Path, tmp_path: Path) -> None:
@@ -212,9 +210,9 @@ def test_a_restore_that_is_killed_leaves_the_store_and_its_log(file: Path, tmp_p
         f"backup.restore({str(tmp_path / 'backup.db')!r}, {str(file)!r})"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
-    assert notes(file) == "['old', 'new']"
+    assert notes(file) == ["old", "new"]
     assert restore(tmp_path / "backup.db", file)[0] == 0
-    assert notes(file) == "['old']"
+    assert notes(file) == ["old"]
 
 
 def test_a_store_is_backed_up_and_restored_through_a_link(file: Path, tmp_path: Path) -> None:
@@ -225,13 +223,11 @@ def test_a_store_is_backed_up_and_restored_through_a_link(file: Path, tmp_path: 
         assert backup(tmp_path / "link.db", tmp_path / "backup.db")[0] == 0
     assert restore(tmp_path / "backup.db", tmp_path / "link.db")[0] == 0
     assert (tmp_path / "link.db").is_symlink()
-    assert notes(file) == "['tea']"
+    assert notes(file) == ["tea"]
 
 
 def test_a_backup_is_nobody_elses_and_a_restored_store_has_the_mode_it_had(file: Path, tmp_path: Path) -> None:
-    with owner(file) as running:
-        assert running.says() == "open"
-        assert running.ask("close") == "None"
+    make(file)
     file.chmod(0o640)
     assert backup(file, tmp_path / "backup.db")[0] == 0
     assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o600
@@ -241,9 +237,7 @@ def test_a_backup_is_nobody_elses_and_a_restored_store_has_the_mode_it_had(file:
 
 def test_a_backup_of_a_store_that_rests_makes_no_files_beside_it(file: Path, tmp_path: Path) -> None:
     """A log that it made would be of another user, and keep the owner from writing."""
-    with owner(file) as running:
-        assert running.says() == "open"
-        assert running.ask("close") == "None"
+    make(file)
     before = sorted(path.name for path in file.parent.iterdir())
     assert backup(file, tmp_path / "backup.db")[0] == 0
     assert sorted(path.name for path in file.parent.iterdir()) == before
@@ -263,4 +257,4 @@ def test_a_backup_that_was_killed_leaves_no_file_of_its_name(file: Path, tmp_pat
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 9
     assert backup(file, tmp_path / "backup.db")[0] == 0
-    assert notes(tmp_path / "backup.db") == "['tea']"
+    assert notes(tmp_path / "backup.db") == ["tea"]

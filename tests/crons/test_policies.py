@@ -165,6 +165,30 @@ async def test_a_slot_while_a_run_goes_on_waits_for_its_turn() -> None:
         assert (await d.crons())["c"]["queue"] == []
 
 
+async def test_once_runs_may_not_be_beside_each_other_any_more_the_next_one_waits_for_all_of_them() -> None:
+    async with Deployed(interval(60, "app:act", overlap="allow")) as d:
+        first, second = Gate(), Gate()
+        gates.append(first)
+        await d.elapse(5)
+        await first.reached.wait()
+        gates.append(second)
+        await d.elapse(60)
+        await second.reached.wait()
+        await d.deploy(interval(60, "app:act", overlap="queue"))
+        gates.clear()
+        await d.elapse(60)
+        first.open()
+        await d.only_one_runs()
+        await d.elapse(1)
+        cron = (await d.crons())["c"]
+        assert (cron["running"], [seconds(slot) for slot in cron["queue"]]) == (1, [120])
+        assert await d.noted() == ["x 125"]
+        second.open()
+        await d.t.run_until_idle()
+        assert await d.noted() == ["x 125", "x 126", "x 126"]
+        assert await d.logs() == ["c success 0", "c success 60", "c success 120"]
+
+
 async def test_at_most_a_hundred_wait() -> None:
     async with Deployed(interval(1, "app:act", overlap="queue")) as d:
         gate = await d.until_one_runs(103)

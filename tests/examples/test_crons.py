@@ -15,7 +15,8 @@ from duly import Limits, MutationCtx
 from duly.errors import InvalidScheduleError
 from duly.limits import DEFAULTS
 from duly.testing import Harness
-from tests.test_cli import dev, duly
+from tests.support import duly
+from tests.test_cli import dev
 
 pytestmark = pytest.mark.usefixtures("engine")
 

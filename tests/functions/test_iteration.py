@@ -128,6 +128,27 @@ async def test_an_iteration_that_is_left_has_read_no_further() -> None:
         assert watch.done()
 
 
+@pytest.mark.parametrize("descending", [False, True])
+async def test_an_iteration_that_is_left_early_has_read_no_further_though_it_has_looked_at_the_end(
+    descending: bool,
+) -> None:
+    @query
+    async def first(ctx: QueryCtx) -> int | None:
+        async for note in ctx.db.query("notes").with_index("by_rank").order("desc" if descending else "asc"):
+            return note["rank"]
+        return None
+
+    async with Harness({"app": SimpleNamespace(first=first), "schema": SCHEMA}) as t:
+        await with_notes(t, 1, 2, 3)
+        outcome = await t.app.runner.read(t.app.runner.registry.find("app:first"), None)
+        assert outcome.value == (3 if descending else 1)
+        watch = t.app.database.changed(outcome.reads, outcome.version)
+        await with_notes(t, *((0, 1.5, 2.5) if descending else (1.5, 2.5, 4)))
+        assert not watch.done()
+        await with_notes(t, 5 if descending else 0)
+        assert watch.done()
+
+
 async def test_a_filtered_query_has_read_up_to_its_last_match() -> None:
     @query
     async def odd(ctx: QueryCtx) -> Any:

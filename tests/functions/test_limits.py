@@ -189,6 +189,17 @@ async def test_close_to_a_limit_there_is_a_warning(caplog: pytest.LogCaptureFixt
             assert len(caplog.messages) == 1
 
 
+async def test_a_scheduled_function_warns_of_a_limit_that_is_close_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with Harness(APP, limits=Limits(documents_written_max=10)) as t:
+        with caplog.at_level(logging.WARNING, "duly.run"):
+            await t.transaction(lambda ctx: ctx.scheduler.run_after(0, insert, {"times": 9}))
+            await t.run_until_idle()
+        assert caplog.messages == [
+            "app:insert is close to a limit: 9 documents written, 90% of documents_written_max (10);"
+            " write a part and schedule a function that goes on"
+        ]
+
+
 async def test_preparing_data_in_a_test_has_no_such_limits() -> None:
     async def prepare(ctx: MutationCtx) -> int:
         for _ in range(20):

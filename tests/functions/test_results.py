@@ -396,6 +396,89 @@ async def test_a_result_that_does_not_fit_is_refused_for_every_caller() -> None:
                 await call(undated)
 
 
+@query
+async def asks_without_return(ctx: QueryCtx) -> int:  # type: ignore[empty-body]
+    pass
+
+
+@mutation
+async def writes_without_return(ctx: MutationCtx) -> int:  # type: ignore[empty-body]
+    pass
+
+
+@action
+async def acts_without_return(ctx: ActionCtx) -> int:  # type: ignore[empty-body]
+    pass
+
+
+@action
+def blocks_without_return(ctx: SyncActionCtx) -> int:  # type: ignore[empty-body]
+    pass
+
+
+@action
+async def calls(ctx: ActionCtx, kind: str) -> Any:
+    match kind:
+        case "query":
+            return await ctx.run_query(asks_without_return)
+        case "mutation":
+            return await ctx.run_mutation(writes_without_return)
+        case _:
+            return await ctx.run_action(acts_without_return)
+
+
+@mutation
+async def calls_in_its_transaction(ctx: MutationCtx, kind: str) -> Any:
+    if kind == "query":
+        return await ctx.run_query(asks_without_return)
+    return await ctx.run_mutation(writes_without_return)
+
+
+FORGETFUL: dict[str, Any] = {
+    "app": SimpleNamespace(
+        asks_without_return=asks_without_return,
+        writes_without_return=writes_without_return,
+        acts_without_return=acts_without_return,
+        blocks_without_return=blocks_without_return,
+        calls=calls,
+        calls_in_its_transaction=calls_in_its_transaction,
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("ref", "args"),
+    [
+        (asks_without_return, {}),
+        (writes_without_return, {}),
+        (acts_without_return, {}),
+        (blocks_without_return, {}),
+        (calls, {"kind": "query"}),
+        (calls, {"kind": "mutation"}),
+        (calls, {"kind": "action"}),
+        (calls_in_its_transaction, {"kind": "query"}),
+        (calls_in_its_transaction, {"kind": "mutation"}),
+    ],
+)
+async def test_a_function_that_forgets_to_return_its_value_is_refused_however_it_is_called(
+    ref: Any, args: dict[str, str]
+) -> None:
+    async with Harness(FORGETFUL) as t:
+        with pytest.raises(
+            ReturnsValidationError, match="_without_return: its return value: expected an integer, got None"
+        ):
+            await t.app.run(ref, args)
+
+
+@pytest.mark.parametrize("ref", [writes_without_return, acts_without_return, blocks_without_return])
+async def test_a_scheduled_function_that_forgets_to_return_its_value_fails(ref: Any) -> None:
+    async with Harness(FORGETFUL) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, ref))
+        await t.run_until_idle()
+        [failed] = await t.failures()
+        assert failed["state"]["error"].endswith("_without_return: its return value: expected an integer, got None")
+
+
 async def test_ids_of_a_result_may_be_of_a_table_that_the_call_has_made() -> None:
     @dataclass
     class Made:

@@ -130,3 +130,56 @@ async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_wa
         await asyncio.gather(holding, *waiting)
 
         assert (await draining).ran == expected
+
+
+ran: list[int] = []
+
+
+@mutation
+async def put(ctx: MutationCtx, n: int) -> None:
+    ran.append(n)
+    await ctx.db.query("notes").collect()
+    await ctx.db.insert("notes", {"n": n})
+
+
+@mutation
+async def schedule_five(ctx: MutationCtx) -> list[str]:
+    await ctx.db.insert("notes", {"n": -1})
+    return [await ctx.scheduler.run_after(0, "app:put", {"n": n}) for n in range(5)]
+
+
+@mutation
+async def put_and_cancel(ctx: MutationCtx, n: int, id: str) -> None:
+    await ctx.db.insert("notes", {"n": n})
+    await ctx.scheduler.cancel(id)
+
+
+async def test_functions_that_are_left_to_later_batches_are_claimed_anew_after_a_conflict(
+    store_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 0.0)  # each batch runs one, and leaves the others
+    functions = {"put": put, "schedule_five": schedule_five, "put_and_cancel": put_and_cancel}
+    source = {"app": SimpleNamespace(**functions)}
+    ran.clear()
+    store, loop, ends = store_of("postgres"), asyncio.get_running_loop(), list[None]()
+    async with App(source, store, executor=False) as app, App(source, store, executor=False) as other:
+        ids = await app.mutation("app:schedule_five")
+
+        def meddle() -> None:  # when the second has run, in the second batch, which then is not what it has read
+            ends.append(None)
+            if len(ends) == 2:
+                meddling = other.mutation("app:put_and_cancel", {"n": 100, "id": ids[3]})
+                asyncio.run_coroutine_threadsafe(meddling, loop).result(20)
+
+        faults.arm("job.ran", meddle)
+        monkeypatch.setattr(app.executor, "_batches_more", 4)
+        monkeypatch.setattr(app.executor, "_claimed_max", 5)
+        try:
+            async with asyncio.timeout(20):
+                while (await app.executor.drain()).ran:
+                    pass
+        finally:
+            faults.disarm()
+    last_runs = [n for at, n in enumerate(ran) if n not in ran[at + 1 :]]
+    assert ran.count(1) == 2  # which had read what the other node has changed
+    assert last_runs == [0, 1, 2, 4]

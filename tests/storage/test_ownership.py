@@ -161,6 +161,14 @@ def test_no_process_is_named_that_does_not_own_the_store(file: Path) -> None:
     assert ownership.owner_of(str(file)) is None
 
 
+def test_an_owner_leaves_nothing_of_what_an_earlier_one_has_said_of_itself(file: Path) -> None:
+    Path(f"{file}-owner").write_text(f"{os.getpid()}99\nclosing 5.0\n")  # it was killed while it was closing
+    engine = SqliteEngine(str(file))
+    engine.open()
+    assert Path(f"{file}-owner").read_text() == f"{os.getpid()}\n"
+    engine.close()
+
+
 def test_a_hard_link_to_a_store_has_the_same_owner(file: Path, tmp_path: Path) -> None:
     engine = SqliteEngine(str(file))
     engine.open()

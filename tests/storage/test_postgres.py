@@ -317,6 +317,18 @@ def test_what_was_read_and_then_written_by_another_node_is_a_conflict(engine: Po
     assert put(engine, 1, 6, 7) == 3
 
 
+def test_a_gap_of_one_version_in_the_log_is_a_conflict(store: str, engine: PostgresEngine, new_engine: Open) -> None:
+    """What was committed there is not known any more, so it may be what was read."""
+    with_notes(engine, 5, 5)
+    other = new_engine()
+    engine.begin().answer(Get(NOTES, 1))
+    gap = put(other, 1, 5, 6)
+    put(other, 2, 5, 6)
+    ask(store, f"DELETE FROM duly.log WHERE version = {gap}")
+    with pytest.raises(Conflict):
+        engine.commit(changes((NOTES, {1: update(1, 5, 9)}), ids=[1]))
+
+
 def test_who_reads_scheduled_functions_has_no_conflict_with_commits_of_documents(
     engine: PostgresEngine, new_engine: Open
 ) -> None:
@@ -435,6 +447,35 @@ def test_a_lost_node_commits_nothing_and_comes_back_as_another(new_engine: Open)
     assert put(engine, 1, 5, 7) == 2
     assert engine.epoch > lost > other.epoch
     assert engine.is_lost(lost)
+
+
+def test_a_heartbeat_does_not_wait_for_a_node_that_is_committing_nor_declare_it_lost(
+    store: str, new_engine: Open
+) -> None:
+    committing, beating = new_engine(), new_engine()
+
+    async def beat() -> list[str]:
+        first, schema = await connect(store)
+        second, _ = await connect(store)
+        try:
+            await first.execute(
+                f"UPDATE {schema}.nodes SET steady = clock_timestamp() - interval '1 h';"
+                f"UPDATE {schema}.nodes SET seen = clock_timestamp() - interval '1 h' WHERE epoch = {committing.epoch}"
+            )
+            async with first.transaction():  # as `commit_1` does
+                await first.execute(
+                    f"UPDATE {schema}.nodes SET seen = clock_timestamp() WHERE epoch = {committing.epoch}"
+                )
+                await second.execute("SET lock_timeout = '10 s'")
+                row = await second.fetchrow(f"SELECT * FROM {schema}.beat_1({beating.epoch}, false, interval '1 s')")
+            assert row["is_live"]
+            states = await first.fetch(f"SELECT state FROM {schema}.nodes ORDER BY epoch")
+            return [state for (state,) in states]
+        finally:
+            await first.close()
+            await second.close()
+
+    assert asyncio.run(beat()) == ["live", "live"]
 
 
 def test_commits_are_noticed_by_the_next_beat_when_nobody_is_told(engine: PostgresEngine, new_engine: Open) -> None:

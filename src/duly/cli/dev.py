@@ -72,12 +72,13 @@ async def _dev(folder: str, store: str) -> None:
         )
         if not app.runner.registry.functions:
             click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
-        click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
         beside.append(asyncio.create_task(_tell_pauses(app, store)))
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             beside.append(asyncio.create_task(_end_without(app, file)))
         async with nullcontext() if is_postgres(store) else door.open_door(app, sqlite_path(store)):
+            # Not before such a call is answered.
+            click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
                 await _reload(app)
