@@ -1,7 +1,7 @@
 """Every limit of duly: its name, its number and its reason. Errors name the limit they enforce.
 
 `Limits` holds those that an application may set: `App("backend", limits=Limits(documents_read_max=100_000))`.
-Sizes in bytes are those of the JSON of values, in which bytes count as many as they are: `size` in values/value.py.
+Sizes in bytes are those of the JSON of values, in which bytes count as many as they are: `size` in values/json.py.
 Unless a reason says otherwise, the number is that of the Convex documentation, so that an application that fits
 there fits here.
 """

@@ -28,8 +28,8 @@ from duly.storage.engine import (
     Tally,
     Write,
 )
-from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
+from duly.values.schema.tables import Index, Table
 from tests.conftest import ENGINES
 
 BY_N = Index("by_n", 100, ("n",))

@@ -13,8 +13,8 @@ from duly.errors import StoreError
 from duly.storage import file
 from duly.storage.engine import SYSTEM_TABLES, Get, Scan
 from duly.storage.sqlite import SqliteEngine
-from duly.values.keys import EVERYTHING, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, encode, encode_id
+from duly.values.schema.tables import Index, Table
 
 FORMAT_1 = """
 CREATE TABLE duly_store (format INTEGER NOT NULL, secret BLOB NOT NULL, version INTEGER NOT NULL,

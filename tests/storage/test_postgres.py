@@ -60,8 +60,8 @@ from duly.storage.postgres.address import parse
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.postgres.link import _ARRAYS, Link
 from duly.testing import Harness
-from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, Cut, Interval, encode, encode_id
+from duly.values.schema.tables import Index, Table
 from tests.nodes.serializable import connect
 
 pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))

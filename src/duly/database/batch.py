@@ -24,7 +24,7 @@ from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import JOBS, Changes, Count, Engine, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
 from duly.values.ids import IdCodec, IdSource
-from duly.values.schema import Index, SchemaDefinition, Table
+from duly.values.schema.tables import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
 Tracked = dict[str, set[int]]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from duly.errors import LimitError
 from duly.limits import TABLES_MAX
 from duly.storage.engine import SYSTEM_TABLES, USER_NUMBER_MIN
-from duly.values.fingerprints import fingerprint
-from duly.values.schema import UNDECLARED, SchemaDefinition, Table
+from duly.values.schema.fingerprints import fingerprint
+from duly.values.schema.tables import UNDECLARED, SchemaDefinition, Table
 
 
 class Catalog:

@@ -7,9 +7,9 @@ from duly.database.indexes.row_keys import index_name, key_in, values_in
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
 from duly.storage.engine import JOBS, Job, Row, Scan
-from duly.values.keys import Cut, Interval
-from duly.values.schema import Index, Table
-from duly.values.value import size
+from duly.values.index_keys import Cut, Interval
+from duly.values.json import size
+from duly.values.schema.tables import Index, Table
 
 FoundRow = tuple[int, Row]
 

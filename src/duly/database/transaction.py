@@ -22,7 +22,7 @@ from duly.database.usage import Usage
 from duly.errors import FunctionError
 from duly.storage.engine import JOBS, Count, Get, GetMany, Request, Row, Scan, Write
 from duly.values.ids import IdSource
-from duly.values.schema import Table
+from duly.values.schema.tables import Table
 
 _NEVER: Final = math.inf
 _NO_WRITES: Final[dict[int, Write]] = {}

@@ -10,8 +10,8 @@ from duly.limits import CRON_LOG_TEXT_MAX, CRON_LOGS_MAX
 from duly.model.job_state import PENDING
 from duly.storage.engine import CRON_LOGS, Job, Row, Scan
 from duly.values.ids import creation_time
-from duly.values.keys import Cut, Interval
-from duly.values.value import dumps, loads
+from duly.values.index_keys import Cut, Interval
+from duly.values.json import dumps, loads
 
 SKIPPED: Final = "skipped"
 Cron = dict[str, Any]

@@ -27,8 +27,8 @@ from duly.model.cron_schedule import FixedInterval, Schedule
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
 from duly.storage.engine import CRONS, JOBS, MUTATION, Job, Scan
 from duly.values.ids import IdCodec
-from duly.values.keys import EVERYTHING, Cut, Interval
-from duly.values.value import dumps, loads
+from duly.values.index_keys import EVERYTHING, Cut, Interval
+from duly.values.json import dumps, loads
 
 CLOCK: Final = "_cron"
 """The name of the scheduled function that is a cron's clock; no function of an application has it."""

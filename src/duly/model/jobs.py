@@ -34,7 +34,7 @@ from duly.model.job_state import (
     after,
 )
 from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Row, Scan, make_job
-from duly.values.keys import Cut, Interval, encode
+from duly.values.index_keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
     "interrupted: the process that ran this action ended before the action did. It may have done all, some or"

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from duly.errors import StoreLostError
-from duly.values.keys import Interval
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Interval
+from duly.values.schema.tables import Index, Table
 
 MUTATION: Final = "mutation"
 ACTION: Final = "action"

@@ -29,7 +29,7 @@ from duly.storage import opening, ownership
 from duly.storage.engine import JOBS, Changes, Header, Heartbeat, Job, News, Reads, View, Write
 from duly.storage.file import prepare, read_header
 from duly.storage.sqlite_view import JOB_COLUMNS, SqliteView, index_name, table_name
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _log: Final = log_of("duly.store")
 

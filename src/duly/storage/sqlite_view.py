@@ -30,8 +30,8 @@ from duly.storage.engine import (
     make_job,
 )
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Cut
+from duly.values.schema.tables import Index, Table
 
 
 class SqliteView:

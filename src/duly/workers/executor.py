@@ -23,7 +23,7 @@ from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
 from duly.storage.engine import JOBS, Job
-from duly.values.keys import Interval
+from duly.values.index_keys import Interval
 from duly.workers.running_actions import CalledActions
 
 _log: Final = log_of("duly.worker")

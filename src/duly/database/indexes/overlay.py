@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from duly.database.indexes.row_keys import index_name, key_in
 from duly.storage.engine import Row, Scan, Write
-from duly.values.keys import Interval
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Interval
+from duly.values.schema.tables import Index, Table
 
 
 class IndexOverlay:

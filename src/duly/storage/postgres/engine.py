@@ -49,7 +49,7 @@ from duly.storage.postgres.nodes import Nodes
 from duly.storage.postgres.packing import news_of, pack, pack_reads
 from duly.storage.postgres.readers import Readers
 from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, NOWHERE, PostgresView
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 class PostgresEngine(OnServer):

@@ -12,7 +12,7 @@ from typing import Any
 from duly.errors import StoreError
 from duly.storage.engine import JOBS, Changes, Job, News, Reads, Write
 from duly.storage.postgres import names
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 class Groups:

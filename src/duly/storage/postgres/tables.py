@@ -13,7 +13,7 @@ import orjson
 from duly.storage.engine import SYSTEM_TABLES
 from duly.storage.postgres import names
 from duly.storage.postgres.link import Link
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 def read(link: Link, schema: str) -> tuple[Table, ...]:
