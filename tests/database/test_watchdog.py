@@ -634,10 +634,10 @@ def test_a_thread_that_went_on_into_a_lock_since_it_was_seen_is_left_alone() -> 
     gone.acquire()
 
     class Slow(WatchedThread):
-        def _may_be_left(self, file: str) -> bool:
+        def _may_interrupt(self, file: str) -> bool:
             gone.release()
             time.sleep(0.05)
-            return super()._may_be_left(file)
+            return super()._may_interrupt(file)
 
     async def handler() -> None:
         attacker.asked.release()

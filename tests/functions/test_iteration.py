@@ -142,7 +142,7 @@ async def test_an_iteration_that_is_left_early_has_read_no_further_though_it_has
         await with_notes(t, 1, 2, 3)
         outcome = await t.app.runner.read(t.app.runner.registry.find("app:first"), None)
         assert outcome.value == (3 if descending else 1)
-        watch = t.app.database.changed(outcome.reads, outcome.version)
+        watch = t.app.database.watch(outcome.reads, outcome.version)
         await with_notes(t, *((0, 1.5, 2.5) if descending else (1.5, 2.5, 4)))
         assert not watch.done()
         await with_notes(t, 5 if descending else 0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from duly.model.operating import commit
-from tests.model.test_operating import NOW, opened
 
 from duly.database.transaction import Transaction
 from duly.model import jobs
+from duly.model.job_admin import commit
 from duly.model.job_state import FAILED, IN_PROGRESS, SUCCESS
 from duly.storage.engine import ACTION, JOBS, Job
+from tests.model.test_job_admin import NOW, opened
 
 EPOCH = 7
 
