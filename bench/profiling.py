@@ -27,7 +27,7 @@ Parts = tuple[tuple[str, Any, str], ...]
 _ALWAYS: Parts = (
     ("claim", jobs, "claim"),
     ("run handlers, with claim", Committer, "_run"),
-    ("batch, all of it", Committer, "_do"),
+    ("batch, all of it", Committer, "_process"),
     ("event loop: log", CommitLog, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
 )

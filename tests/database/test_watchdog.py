@@ -781,7 +781,7 @@ class Storm:
     """Interrupts all threads of an app at random, until it is over."""
 
     def __init__(self, app: App) -> None:
-        self.watched = app.database._watchdog._watched
+        self.watched = app.database._environment.watchdog._watched
         self.random = Random(3)
         self.hits: Counter[bool] = Counter()
         self.stopped: set[tuple[int, int]] = set()

@@ -14,8 +14,9 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch, drop_due_after
+from duly.database.batch import Batch
 from duly.database.database import Database
+from duly.database.environment import drop_due_after
 from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.limits import CLOCK_BACK_MS, CLOSING_NOTICE_SECONDS, DUE_BATCH_MAX, DUE_BATCHES_MORE, INTERRUPT_SECONDS
