@@ -15,9 +15,9 @@ from bench.workloads import Stores, Workload, run
 from duly.database.commit_log import CommitLog
 from duly.database.committer import Committer
 from duly.model import jobs
-from duly.storage.postgres import commits
+from duly.storage.postgres import commit_client
 from duly.storage.postgres import engine as postgres
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.sqlite.engine import SqliteEngine
 
 FUNCTIONS_SHOWN = 45
 
@@ -42,8 +42,8 @@ POSTGRES: Parts = (
     ("pull what others wrote", postgres.PostgresEngine, "_pull"),
     ("pack reads", postgres, "pack_reads"),
     ("pack writes", postgres, "pack"),
-    ("commit: the call, or waiting for it", commits.Commits, "_found"),
-    ("commit: sending, the next goes on", commits.Commits, "send"),
+    ("commit: the call, or waiting for it", commit_client.CommitClient, "_found"),
+    ("commit: sending, the next goes on", commit_client.CommitClient, "send"),
     *_ALWAYS,
 )
 

@@ -34,8 +34,8 @@ from duly.model.schema_change import apply_schema
 from duly.run.failure import ClientError, describe, for_client
 from duly.run.job_runner import JobRunner
 from duly.run.runner import Runner
-from duly.storage.engine import Tallied, Tally
 from duly.storage.open import engine_of
+from duly.storage.requests import CountJobs, JobCounts
 from duly.workers import loop
 from duly.workers.blocked_loop import BlockedLoopDetector
 from duly.workers.executor import Executor
@@ -229,7 +229,7 @@ class App:
 
         async def unit(transaction: Transaction) -> Stats:
             now = transaction.now
-            tallied: Tallied = await ask(Tally(now))
+            tallied: JobCounts = await ask(CountJobs(now))
             lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
             return Stats(*tallied, lag_ms, await executor_pause.paused_since(transaction))
 

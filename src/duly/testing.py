@@ -25,7 +25,7 @@ from duly.declare.loading import Source
 from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
-from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
+from duly.storage.postgres.address import has_schema, is_postgres, parse, with_schema
 from duly.values.ids import END_MS, EPOCH_MS
 from duly.workers import loop
 from duly.workers.sweeper import Sweeper
@@ -236,7 +236,7 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
     """The address of the store, and what removes it, if it was made for the test."""
     if store is None:
         return temporary_store()
-    if not isinstance(store, str) or not is_postgres(store) or names_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(store, str) or not is_postgres(store) or has_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
         return store, lambda: None
     address = with_schema(store, f"duly_test_{secrets.token_hex(8)}")
     return address, partial(drop_store, address)
@@ -244,10 +244,10 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
 
 def drop_store(store: str) -> None:
     """Remove a store in PostgreSQL, with all that it holds."""
-    from duly.storage.postgres import layout  # it needs more than duly does
+    from duly.storage.postgres import migrations  # it needs more than duly does
 
     with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs
-        thread.submit(layout.drop, parse(store)).result()
+        thread.submit(migrations.drop, parse(store)).result()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:

@@ -21,7 +21,7 @@ from duly.cli import main
 from duly.clock import ManualClock
 from duly.database.transaction import Transaction
 from duly.model import crons as model
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 

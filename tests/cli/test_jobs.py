@@ -21,7 +21,7 @@ from duly.cli import main
 from duly.ctx.scheduler import job_number
 from duly.model import jobs as model
 from duly.model.job_admin import SEARCHED_MAX
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 

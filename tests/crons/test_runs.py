@@ -23,7 +23,7 @@ from duly import (
 from duly.declare.cron_jobs import CronJobs
 from duly.model import crons as model
 from duly.model.jobs import INTERRUPTED
-from duly.storage.engine import CRONS, JOBS, Job
+from duly.storage.rows import CRONS, JOBS, Job
 from duly.testing import Harness
 from duly.values.json import dumps
 from tests.crons.app import NOW, Deployed, act, calendar, fail, functions_of, interval, look, note, seconds

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from duly import MutationCtx
 from duly.app import App
 from duly.database.transaction import Transaction
-from duly.storage.engine import View
+from duly.storage.requests import View
 
 
 async def insert(ctx: MutationCtx) -> None:

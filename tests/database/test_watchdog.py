@@ -30,7 +30,8 @@ import pytest
 from duly import App, LimitError, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.database.driver.trampoline import ask, drive
 from duly.database.driver.watchdog import Interruption, Watchdog, WatchedThread, _raise_in
-from duly.storage.engine import JOBS, Get
+from duly.storage.requests import Get
+from duly.storage.rows import JOBS
 from duly.testing import Harness
 from tests.model.soundness import complaints
 

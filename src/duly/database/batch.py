@@ -20,7 +20,9 @@ from duly.database.transaction import Transaction, merge_writes
 from duly.database.usage import Usage
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
-from duly.storage.engine import JOBS, Changes, Count, Get, GetMany, Job, Reads, Request, Row, Scan, View, Write
+from duly.storage.engine import Changeset, ReadKeys
+from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
+from duly.storage.rows import JOBS, Job, Row, Write
 from duly.values.schema.tables import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class Batch:
         self._reindexed: set[str] = set()  # the tables whose indexes it has changed, even if it has changed them back
         self._stored = catalog  # with the tables that the engine has
         self._engine = environment.engine
+        self._shared = environment.engine.shared
         self._view = view
         self._codec = environment.codec
         self._ids = environment.ids
@@ -136,7 +139,7 @@ class Batch:
 
     def prefetch(self, args: Iterable[str]) -> None:
         """Read the documents whose ids stand in the arguments of calls at once: the calls will probably read them."""
-        if not self._engine.is_shared:
+        if self._shared is None:
             return
         wanted: dict[int, set[int]] = {}
         for text in args:
@@ -147,7 +150,7 @@ class Batch:
         for number, ids in wanted.items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
-                self._call_engine(self._engine.prefetch, table, list(ids))
+                self._call_engine(self._shared.prefetch, table, list(ids))
 
     def writes_to(self, table: Table) -> Mapping[int, Write]:
         """Return what the batch has written to a table so far."""
@@ -188,8 +191,8 @@ class Batch:
         return overlay.merge(scan, below, writes)
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
-        if self._engine.is_shared and table.name in self._stored.tables:
-            self._engine.prefetch(table, ids)
+        if self._shared is not None and table.name in self._stored.tables:
+            self._shared.prefetch(table, ids)
         rows = ((id, self.answer(Get(table, id))) for id in ids)
         return {id: row for id, row in rows if row is not None}
 
@@ -204,8 +207,8 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        if reads is not None and self._attempts:  # also if it has read unknown tables only
-            self._engine.check(reads)
+        if self._shared is not None and reads is not None and self._attempts:  # also if it has read unknown tables only
+            self._shared.validate(reads)
 
     def commit(self) -> Commit:
         """Have the engine commit, and return what was committed."""
@@ -213,14 +216,15 @@ class Batch:
 
     def send(self) -> Commit:
         """Have the engine begin to commit. The version of the result is not known before the engine answers."""
-        self._engine.send(self._changes())
+        assert self._shared is not None
+        self._shared.send_commit(self._changes())
         return self.record_commit(self.version)
 
-    def _changes(self) -> Changes:
+    def _changes(self) -> Changeset:
         self._create_tables()
-        if self._engine.is_shared:
+        if self._shared is not None:
             self._mark_unchecked()
-        return Changes(self._written(), self._ids.last, self._reads_to_check())
+        return Changeset(self._written(), self._ids.last, self._reads_to_check())
 
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
@@ -243,13 +247,15 @@ class Batch:
             self._change(self._engine.declare_table, unchecked)
             self.catalog = self._stored = self.catalog.with_table(unchecked)
 
-    def _reads_to_check(self) -> Reads | None:
+    def _reads_to_check(self) -> ReadKeys | None:
         if self._reads is None:
             return None
         tables = self._stored.tables  # no other node has written to tables that this batch creates
         ids = [id for table, id in self._reads.points if table in tables]
         ranges = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
-        return Reads(ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in ranges])
+        return ReadKeys(
+            ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in ranges]
+        )
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -285,12 +291,12 @@ class Batch:
 
     def is_superseded(self, mark: str) -> bool:
         """Return whether a node has declared something newer since this was declared first."""
-        return mark in self._engine.deploys()[:-1]
+        return self._shared is not None and mark in self._shared.deploys()[:-1]
 
     def deploy(self, mark: str) -> None:
         """Make a declaration the newest one, if it is not."""
-        if self._engine.is_shared and self._engine.deploys()[-1:] != [mark]:
-            self._change(self._engine.deploy, mark)
+        if self._shared is not None and self._shared.deploys()[-1:] != [mark]:
+            self._change(self._shared.deploy, mark)
             self.catalog = self._stored = self.catalog.with_deploy(mark)
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
@@ -310,7 +316,8 @@ class Batch:
 
     def refresh(self) -> None:
         """Read what other nodes have committed."""
-        self._call_engine(self._engine.refresh)
+        if self._shared is not None:
+            self._call_engine(self._shared.refresh)
 
     def _change(self, act: Callable[..., None], *args: object) -> None:
         self._engine_changed = True

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from duly.errors import LimitError
 from duly.limits import CATALOGS_MAX, TABLES_MAX
-from duly.storage.engine import SYSTEM_TABLES, USER_NUMBER_MIN, Conflict, View
+from duly.storage.conflicts import Conflict
+from duly.storage.requests import View
+from duly.storage.rows import SYSTEM_TABLES, USER_NUMBER_MIN
 from duly.values.schema.fingerprints import fingerprint
 from duly.values.schema.tables import UNDECLARED, SchemaDefinition, Table
 
@@ -82,7 +84,7 @@ class CatalogHistory:
         """
         for since, catalog in reversed(self._versions):
             if since <= view.version:
-                if since < view.reshaped:
+                if since < view.catalog_version:
                     raise Conflict("another node has changed the tables")
                 return catalog
         raise Conflict("the store has gone back to an older version than this node knows")

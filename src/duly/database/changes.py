@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from duly.database.indexes.row_keys import DUE, key_in
-from duly.storage.engine import JOBS, Job, News, Row, Write
+from duly.storage.engine import RemoteCommit
+from duly.storage.rows import JOBS, Job, Row, Write
 from duly.values.index_keys import encode, encode_id
 from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
@@ -86,7 +87,7 @@ class RemoteChange:
 
     __slots__ = ("_keys", "ids", "table")
 
-    def __init__(self, table: Table, remote: News) -> None:
+    def __init__(self, table: Table, remote: RemoteCommit) -> None:
         self.table = table.name
         self.ids: Set[int] = remote.ids[table.number]
         if table is JOBS:  # nodes do not send each other the keys of its other indexes

@@ -50,7 +50,7 @@ from duly.database.pending_batch import BatchState, ConflictBackoff, PendingBatc
 from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.limits import BATCH_CALLS_MAX, CALLS_AT_ONCE, STORE_LOST_SECONDS_MAX, STORE_PAUSE_SECONDS
-from duly.storage.engine import Conflict, NotExclusive, Overtaken, Unsettled
+from duly.storage.conflicts import CommitInDoubt, Conflict, NotExclusive, SpeculationFailed
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ class Committer:
         self.catalogs = CatalogHistory(commit_log.version, catalog)
         self._environment = environment
         self._engine = environment.engine
+        self._shared = environment.engine.shared
         self._commit_log = commit_log
         self._phase = Phase.OPEN
         self._calls = CallQueue()
@@ -182,7 +183,7 @@ class Committer:
             raise _lost_error()
         pending.move(BatchState.RUN)
         if not self._await_in_flight():
-            raise Overtaken
+            raise SpeculationFailed
         if self._may_send(pending, batch):
             pending.commit = batch.send()
             pending.move(BatchState.IN_FLIGHT)
@@ -194,7 +195,7 @@ class Committer:
         """Return whether the next batch may run while this one is in flight: calls wait, and the tables stay."""
         is_plain = batch.has_changes and batch.catalog is self.catalogs.current
         is_first_attempt = pending.failures == 0 and not pending.exclusive
-        return self._engine.is_shared and self._calls.has_more() and is_plain and is_first_attempt
+        return self._shared is not None and self._calls.has_more() and is_plain and is_first_attempt
 
     def _await_in_flight(self) -> bool:
         """Wait until the batch in flight is durable, if there is one. Return whether the next one assumed right.
@@ -206,10 +207,11 @@ class Committer:
             return True
         catalog, as_assumed = self.catalogs.current, True
         assert pending.commit is not None
+        assert self._shared is not None  # only shared engines have a batch in flight
         try:
             try:
-                version = self._engine.landed()
-            except Unsettled as doubt:
+                version = self._shared.await_commit()
+            except CommitInDoubt as doubt:
                 version, as_assumed = self._resolve(pending, doubt), False
         except Exception as error:
             self._recover_or_fail(pending, error)
@@ -242,7 +244,7 @@ class Committer:
         self._await_in_flight()  # the batch before it
         pending.fail()
         self._carried.claimed.clear()  # another node may have run or canceled them
-        if isinstance(error, Overtaken):
+        if isinstance(error, SpeculationFailed):
             pending.exclusive = pending.exclusive or self._backoff.take_exclusive()
         elif isinstance(error, Conflict):
             if not isinstance(error, NotExclusive):
@@ -266,11 +268,12 @@ class Committer:
         for calls in (*(running.calls for running in self._running), pending.calls, self._calls.waiting):
             self._fail(self._take_expired(calls), error)
 
-    def _resolve(self, pending: PendingBatch, doubt: Unsettled) -> int:
+    def _resolve(self, pending: PendingBatch, doubt: CommitInDoubt) -> int:
         """Wait for the version of a commit whose answer was lost. StoreLostError where it was not committed.
 
         Also where none of its calls waits any more: then the next batch finds out.
         """
+        assert self._shared is not None  # the commits of others are never in doubt
         others = [running.calls for running in self._running if running is not pending]
         while pending.calls:
             pause(STORE_PAUSE_SECONDS)
@@ -279,7 +282,7 @@ class Committer:
                 self._fail(self._take_expired(calls), StoreLostError(str(doubt.__cause__)))
             self._fail(self._take_expired(pending.calls), StoreError(str(doubt)))
             try:
-                version = self._engine.settle()
+                version = self._shared.resolve_commit()
             except StoreLostError:
                 continue
             if version is not None:
@@ -306,7 +309,7 @@ class Committer:
         self._read_remote()
         now = environment.clock.now()
         environment.ids.check(now)
-        reads = ReadSet() if self._engine.is_shared and not pending.exclusive else None
+        reads = ReadSet() if self._shared is not None and not pending.exclusive else None
         return Batch(environment, self._carried, view, now, reads, partial(self._others_wait, pending))
 
     def _others_wait(self, pending: PendingBatch) -> bool:
@@ -323,7 +326,7 @@ class Committer:
         """Run the calls of a batch. In its first attempt, more calls join it while there is time."""
         calls, take_into, may_grow = pending.calls, self._calls.take_into, pending.failures == 0
         outcomes: list[Outcome] = []
-        if may_grow and self._engine.is_shared:
+        if may_grow and self._shared is not None:
             while len(calls) < CALLS_AT_ONCE and take_into(calls):
                 pass
         batch.prefetch([call.args for call in calls if call.args])
@@ -357,7 +360,7 @@ class Committer:
         try:
             try:
                 commit = batch.commit()
-            except Unsettled as doubt:
+            except CommitInDoubt as doubt:
                 commit = batch.record_commit(self._resolve(pending, doubt))
         except BaseException:
             catalogs.drop_from(version)
@@ -370,7 +373,7 @@ class Committer:
     def _read_remote(self) -> None:
         """Apply what other nodes have committed."""
         ids = self._environment.ids
-        for remote in self._engine.news():
+        for remote in self._shared.remote_commits() if self._shared is not None else ():
             ids.last = max(ids.last, remote.last_id)  # ids made later must be larger
             self._remote.append(self._carried.apply(remote))
 

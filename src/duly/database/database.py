@@ -37,7 +37,8 @@ from duly.limits import (
     Limits,
 )
 from duly.logs import log_of
-from duly.storage.engine import Conflict, Engine, Header, Heartbeat
+from duly.storage.conflicts import Conflict
+from duly.storage.engine import Engine, Header, PeerUpdate
 from duly.values.ids import IdCodec, IdSource
 
 T = TypeVar("T")
@@ -93,11 +94,11 @@ class Database:
         catalog = Catalog(header.tables, deploy=header.deploy)
         self._committer = Committer(self._environment, catalog, self.commit_log)
         self._readers = ThreadPoolExecutor(READERS_MAX, "duly-reader")
-        self._peers = PeerListener(engine, self._on_peer_update) if engine.is_shared else None
+        self._peers = PeerListener(engine.shared, self._on_peer_update) if engine.shared is not None else None
         self._membership_changed: asyncio.Future[None] = self._loop.create_future()
         self._refreshing: asyncio.Future[None] | None = None
         self._refresh_has_begun = False
-        self._on_peer_update(header.heartbeat)
+        self._on_peer_update(header.peer_update)
 
     @property
     def epoch(self) -> int:
@@ -123,9 +124,9 @@ class Database:
                 self.commit_log.wake_all()
             raise
 
-    def tell_closing(self, seconds: float) -> None:
+    def announce_closing(self, seconds: float) -> None:
         """Announce to processes that wait for the store that it will be closed within so many seconds."""
-        self._engine.tell_closing(seconds)
+        self._engine.announce_closing(seconds)
 
     def is_driving_thread(self) -> bool:
         """Return whether the calling thread is one in which queries and mutations run."""
@@ -166,7 +167,7 @@ class Database:
     @property
     def is_shared(self) -> bool:
         """Whether other nodes may write to the store."""
-        return self._engine.is_shared
+        return self._engine.shared is not None
 
     async def refresh(self) -> None:
         """Read what other nodes have committed, if there may be any."""
@@ -178,12 +179,12 @@ class Database:
         """Done when nodes have joined or left, or this process has got another epoch. Must not be cancelled."""
         return self._membership_changed
 
-    def _on_peer_update(self, update: Heartbeat) -> None:
+    def _on_peer_update(self, update: PeerUpdate) -> None:
         if update.server_ms is not None:
-            self._environment.clock.follow(update.server_ms, update.asked)
-        if (update.has_news or update.is_regrouped) and self.is_open:
+            self._environment.clock.follow(update.server_ms, update.server_ms_at)
+        if (update.has_commits or update.membership_changed) and self.is_open:
             refreshing = self._refresh()
-            if update.is_regrouped:
+            if update.membership_changed:
                 refreshing.add_done_callback(self._notify_membership)
 
     def _refresh(self) -> asyncio.Future[None]:

@@ -11,7 +11,8 @@ from duly.database.catalog import Catalog, CatalogHistory
 from duly.database.changes import Commit, RemoteChange
 from duly.database.driver.watchdog import Watchdog
 from duly.database.usage import SoftLimits
-from duly.storage.engine import Engine, Job, News
+from duly.storage.engine import Engine, RemoteCommit
+from duly.storage.rows import Job
 from duly.values.ids import IdCodec, IdSource
 
 Tracked = dict[str, set[int]]
@@ -52,7 +53,7 @@ class CarriedOver:
         """Take over the state of a batch that has ended well."""
         self.catalogs.current, self.tracked = catalog, tracked
 
-    def apply(self, remote: News) -> Commit:
+    def apply(self, remote: RemoteCommit) -> Commit:
         """Apply a commit of another node, and return it as the commit log has it."""
         if remote.due is not None:
             drop_due_after(self.claimed, remote.due)
@@ -65,10 +66,10 @@ class CarriedOver:
         for change in changes:
             if change.table in self.tracked:
                 self.tracked[change.table] |= change.ids
-        if not remote.is_known:
+        if not remote.is_complete:
             for ids in self.tracked.values():
                 ids.add(ALL_IDS)
-        return Commit(remote.version, changes, is_known=remote.is_known)
+        return Commit(remote.version, changes, is_known=remote.is_complete)
 
 
 def drop_due_after(claimed: dict[int, Job], due: float) -> None:

@@ -12,7 +12,8 @@ from duly.database.indexes.key_range import KeyRange
 from duly.database.indexes.row_keys import index_name, key_in, values_in
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
-from duly.storage.engine import JOBS, Job, Row, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import JOBS, Job, Row
 from duly.values.index_keys import Cut, Interval
 from duly.values.json import size
 from duly.values.schema.tables import Index, Table

@@ -11,7 +11,8 @@ from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
 from duly.logs import log_of
-from duly.storage.engine import Conflict, Engine, Heartbeat
+from duly.storage.conflicts import Conflict
+from duly.storage.engine import PeerUpdate, SharedEngine
 
 _log: Final = log_of("duly.nodes")
 
@@ -19,7 +20,7 @@ _log: Final = log_of("duly.nodes")
 class PeerListener:
     """Calls `on_update` in the event loop with each update of other nodes."""
 
-    def __init__(self, engine: Engine, on_update: Callable[[Heartbeat], None]) -> None:
+    def __init__(self, engine: SharedEngine, on_update: Callable[[PeerUpdate], None]) -> None:
         self._engine = engine
         self._on_update = on_update
         self._loop = asyncio.get_running_loop()
@@ -37,7 +38,7 @@ class PeerListener:
         failing = False
         while not self._closing.is_set():
             try:
-                update = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
+                update = self._engine.wait_for_peers(monotonic() - self._answered < NODE_FRESH_SECONDS)
             except Exception as error:  # of any kind: a node that stops listening is taken for lost
                 if not failing:
                     unexpected = not isinstance(error, StoreError | Conflict)
@@ -48,12 +49,12 @@ class PeerListener:
             if failing:
                 _log.warning("the store answers again")
                 # Updates of the meantime were lost.
-                update, failing = update._replace(has_news=True, is_regrouped=True), False
+                update, failing = update._replace(has_commits=True, membership_changed=True), False
             try:
                 self._loop.call_soon_threadsafe(self._deliver, update)
             except RuntimeError:  # the loop was closed without closing the app
                 return
 
-    def _deliver(self, update: Heartbeat) -> None:
+    def _deliver(self, update: PeerUpdate) -> None:
         self._answered = monotonic()
         self._on_update(update)

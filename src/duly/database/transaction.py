@@ -20,7 +20,8 @@ from duly.database.indexes.row_keys import index_name, keys_of
 from duly.database.read_set import ReadSet
 from duly.database.usage import Usage
 from duly.errors import FunctionError
-from duly.storage.engine import JOBS, Count, Get, GetMany, Request, Row, Scan, Write
+from duly.storage.requests import Count, Get, GetMany, Request, Scan
+from duly.storage.rows import JOBS, Row, Write
 from duly.values.ids import IdSource
 from duly.values.schema.tables import Table
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from duly.errors import LimitError
 from duly.limits import WARNING_SHARE, Limits
-from duly.storage.engine import Row
+from duly.storage.rows import Row
 from duly.values.json import SPECIAL, size
 
 _ADVICE: Final = {

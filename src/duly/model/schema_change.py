@@ -28,7 +28,8 @@ from duly.limits import (
 from duly.logs import log_of
 from duly.model import crons
 from duly.model.crons import Spec
-from duly.storage.engine import SYSTEM_TABLES, Get, Scan
+from duly.storage.requests import Get, Scan
+from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import IdCodec
 from duly.values.index_keys import EVERYTHING, FIRST, Cut, Interval
 from duly.values.json import loads

@@ -23,7 +23,7 @@ from duly.limits import CLOCK_BACK_MS, CLOSING_NOTICE_SECONDS, DUE_BATCH_MAX, DU
 from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.index_keys import Interval
 from duly.workers.running_actions import CalledActions
 

@@ -50,7 +50,7 @@ class OpenApp:
 
     async def close(self, grace_seconds: float) -> None:
         """Each step is taken whatever becomes of those before it: the store must not stay owned."""
-        self.database.tell_closing(grace_seconds + INTERRUPT_SECONDS)
+        self.database.announce_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
         self.database.begin_closing()

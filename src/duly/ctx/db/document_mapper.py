@@ -9,7 +9,7 @@ from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError, SchemaValidationError
 from duly.model import crons
 from duly.model.jobs import document_of
-from duly.storage.engine import CRONS, SYSTEM_TABLES, Job, Row
+from duly.storage.rows import CRONS, SYSTEM_TABLES, Job, Row
 from duly.values.ids import IdCodec, creation_time, hint_of
 from duly.values.json import Document, loads
 from duly.values.plain import SYSTEM_FIELDS

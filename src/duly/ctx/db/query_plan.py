@@ -11,7 +11,8 @@ from duly.database.index_scan import FoundRow, IndexScan
 from duly.database.indexes.key_range import KeyRange
 from duly.database.indexes.row_keys import index_named
 from duly.errors import QueryError
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Count
+from duly.storage.requests import Count
+from duly.storage.rows import JOBS, SYSTEM_TABLES
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import EVERYTHING, Interval
 from duly.values.json import Document

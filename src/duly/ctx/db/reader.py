@@ -10,7 +10,7 @@ from duly.ctx.db.query import Query
 from duly.ctx.db.query_plan import QueryPlan
 from duly.errors import InvalidIdError, QueryError
 from duly.hints import name_hint
-from duly.storage.engine import JOBS, SYSTEM_TABLES, Row
+from duly.storage.rows import JOBS, SYSTEM_TABLES, Row
 from duly.values.json import Document, size
 from duly.values.plain import UNSET
 from duly.values.schema.annotations import Id

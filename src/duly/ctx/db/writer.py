@@ -10,7 +10,7 @@ from duly.ctx.db.reader import DatabaseReader
 from duly.database.driver.unawaited import must_be_awaited
 from duly.errors import DocumentNotFoundError, FunctionError, SchemaValidationError
 from duly.hints import name_hint
-from duly.storage.engine import SYSTEM_TABLES
+from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import creation_time
 from duly.values.json import Document, NotAValueError, check_document, check_size, dumps, loads, size
 from duly.values.plain import UNSET, to_plain

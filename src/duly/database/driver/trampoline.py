@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, get_args
 from duly.database.driver.application_lines import application_line, is_application
 from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
 from duly.errors import AppError, FunctionError
-from duly.storage.engine import Request
+from duly.storage.requests import Request
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from duly.database.indexes.row_keys import index_name, key_in
-from duly.storage.engine import Row, Scan, Write
+from duly.storage.requests import Scan
+from duly.storage.rows import Row, Write
 from duly.values.index_keys import Interval
 from duly.values.schema.tables import Index, Table
 

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from duly.errors import LimitError
 from duly.limits import INDEX_KEY_BYTES_MAX
-from duly.storage.engine import JOBS, Job, Row
+from duly.storage.rows import JOBS, Job, Row
 from duly.values.index_keys import encode, encode_id, field_of
 from duly.values.json import loads
 from duly.values.schema.tables import BY_CREATION_TIME, Index, Table

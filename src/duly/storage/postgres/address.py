@@ -37,12 +37,12 @@ class Address(NamedTuple):
         return int.from_bytes(hashlib.blake2b(f"duly {self.schema}".encode(), digest_size=8).digest(), signed=True)
 
     @property
-    def shown(self) -> str:
+    def redacted(self) -> str:
         """The address without its password."""
-        return shown(self.dsn)
+        return redacted(self.dsn)
 
 
-def shown(dsn: str) -> str:
+def redacted(dsn: str) -> str:
     """An address that may be seen: without its user, password and options, also where it is written wrongly."""
     scheme, _, rest = dsn.partition(":")
     rest = rest.removeprefix("//")  # which urlunsplit leaves out where there is no host
@@ -57,13 +57,13 @@ def is_postgres(store: str) -> bool:
     return store.startswith(_PREFIXES)
 
 
-def need_driver() -> None:
+def require_driver() -> None:
     """Raise a StoreError that says what to do where the driver is not installed, which is an extra."""
     if find_spec("asyncpg") is None:
         raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install asyncpg")
 
 
-def names_schema(store: str) -> bool:
+def has_schema(store: str) -> bool:
     """Whether an address says in which schema the store is. StoreError where it is none."""
     return "schema" in _parts(store)[1]
 
@@ -117,4 +117,4 @@ def _has_port(host: str) -> bool:
 
 
 def _wrong(store: str, got: str, expected: str) -> StoreError:
-    return StoreError(f"{_control.sub('', shown(store))}: got {got}, expected {expected}")
+    return StoreError(f"{_control.sub('', redacted(store))}: got {got}, expected {expected}")

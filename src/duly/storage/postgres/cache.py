@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from duly.storage.engine import JOBS, Changes
+from duly.storage.engine import Changeset
+from duly.storage.rows import JOBS
 
 _ABSENT: Final = ""
 _ENTRY_BYTES: Final = 200  # of an entry beside its text
@@ -32,7 +33,7 @@ class DocumentCache:
             # Half at once: looking for the oldest entry of a dict that has lost many is slow.
             self.drop(list(self._rows)[: len(self._rows) // 2 + 1])
 
-    def write(self, changes: Changes) -> None:
+    def write(self, changes: Changeset) -> None:
         """Put what a batch writes."""
         for table, writes in changes.writes:
             if table is not JOBS:

@@ -21,114 +21,106 @@ from typing import Any, Final
 from duly import faults
 from duly.errors import StoreError
 from duly.limits import ANSWER_SECONDS, CONNECT_SECONDS, DEFAULTS, DOCUMENT_CACHE_BYTES_MAX, REMOTE_COMMITS_MAX, Limits
-from duly.storage.engine import (
-    JOBS,
-    Changes,
-    Claim,
-    Completed,
-    Conflict,
-    Get,
-    Header,
-    Heartbeat,
-    News,
-    NotExclusive,
-    OnServer,
-    Overtaken,
-    Reads,
-    Request,
-    Row,
-    View,
-)
-from duly.storage.postgres import layout, names, tables
+from duly.storage.conflicts import Conflict, NotExclusive, SpeculationFailed
+from duly.storage.engine import Changeset, Header, PeerUpdate, ReadKeys, RemoteCommit
+from duly.storage.postgres import ddl, migrations, names
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.cache import DocumentCache
-from duly.storage.postgres.commits import CONFLICT, OUTLIVED, Commits
-from duly.storage.postgres.link import Link
-from duly.storage.postgres.lock import Patience
-from duly.storage.postgres.nodes import Nodes
-from duly.storage.postgres.packing import news_of, pack, pack_reads
-from duly.storage.postgres.readers import Readers
-from duly.storage.postgres.view import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, NOWHERE, PostgresView
+from duly.storage.postgres.commit_client import CONFLICT, FENCED, CommitClient
+from duly.storage.postgres.connection import BlockingConnection
+from duly.storage.postgres.connection_pool import ConnectionPool
+from duly.storage.postgres.encoding import news_of, pack, pack_reads
+from duly.storage.postgres.lock_timeout import LockTimeout
+from duly.storage.postgres.membership import Membership
+from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, CURSOR_START, PostgresSnapshot
+from duly.storage.requests import Claim, Get, ListCompleted, Request, View
+from duly.storage.rows import JOBS, Row
 from duly.values.schema.tables import Index, Table
 
 
-class PostgresEngine(OnServer):
+class PostgresEngine:
     """An `Engine` over the schema of a database, which is made where there is none."""
-
-    is_shared = True
 
     def __init__(self, address: Address, limits: Limits = DEFAULTS, executes: bool = True) -> None:
         self.address = address
-        self.nodes = Nodes(address, limits.node_lost_seconds, executes)
+        self.membership = Membership(address, limits.node_lost_seconds, executes)
         self._schema = address.schema
         self._wire = self._new_link()
-        self._readers = Readers(self._new_link)
+        self._readers = ConnectionPool(self._new_link)
         self._cache = DocumentCache(DOCUMENT_CACHE_BYTES_MAX)
-        self._frontier = NOWHERE
+        self._frontier = CURSOR_START
         self._answered: set[int] = set()
         """Ids that this batch was answered from memory, before it had a snapshot."""
-        self._sent: Changes | None = None
+        self._sent: Changeset | None = None
         """What is being committed, of the batch before this one."""
         self._outcome: int | Exception = 0
         """What became of the last that was sent: its version, or why there is none."""
         self._is_overtaken = False
         """Whether memory was not what this batch took it for."""
         self._position = 0
-        self._commits = Commits(self._wire, address, self.nodes, self._lose)
+        self._commits = CommitClient(self._wire, address, self.membership, self._lose)
         self._is_open = False  # a transaction of the link, that is
         self._exclusive = False
-        self._patience = Patience(limits.handler_seconds_max)
+        self._patience = LockTimeout(limits.handler_seconds_max)
         self._reshaped = False
-        self._news: list[News] = []
+        self._news: list[RemoteCommit] = []
         self._connection = 0  # the one that it knows the store by
         self._tables_version = 0
 
     @property
+    def shared(self) -> PostgresEngine:
+        return self
+
+    @property
     def epoch(self) -> int:
-        return self.nodes.epoch
+        return self.membership.epoch
 
     @property
     def node(self) -> int:
         """What stands in the ids it makes."""
-        return self.nodes.number
+        return self.membership.number
 
     @property
-    def _link(self) -> Link:
+    def _link(self) -> BlockingConnection:
         """The connection of batches, which answers one statement after the other."""
         self._await_sent()
         if self._is_overtaken:
-            raise Overtaken
+            raise SpeculationFailed
         return self._wire
 
-    def _new_link(self) -> Link:
-        return Link(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
+    def _new_link(self) -> BlockingConnection:
+        return BlockingConnection(self.address.dsn, CONNECT_SECONDS, ANSWER_SECONDS)
 
     # Opening and closing.
 
     def open(self) -> Header:
         try:
-            layout.migrate(self._link, self.address)
-            layout.check_format(self._link, self.address)
+            migrations.migrate(self._link, self.address)
+            migrations.check_format(self._link, self.address)
             self._begin_snapshot()
             [(secret,)] = self._link.fetch(f"SELECT secret FROM {self._schema}.store")
             now = self._learn_anew()
             self._end()
-            self.nodes.begin_listening()  # before it is a node, which others rely on
+            self.membership.begin_listening()  # before it is a node, which others rely on
             self._readers.open()
             heartbeat = self._join()
             self._connection = self._link.connections
         except (StoreError, Conflict) as error:
             self.close()
-            raise StoreError(f"{self.address.shown}: {error}") from error
+            raise StoreError(f"{self.address.redacted}: {error}") from error
         return Header(secret, now.version, now.last_id, now.tables or (), heartbeat, now.deploy)
 
     def close(self) -> None:
         with suppress(StoreError, Conflict):
             self.rollback()
-            self.nodes.leave(self._wire)
+            self.membership.leave(self._wire)
         self._wire.close()
         self._readers.close()
-        self.nodes.close()
+        self.membership.close()
+
+    def announce_closing(self, seconds: float) -> None: ...  # nobody waits for it
+
+    def check_present(self) -> None: ...  # the server looks after its files
 
     # Reading.
 
@@ -137,8 +129,8 @@ class PostgresEngine(OnServer):
         link = self._readers.take()
         try:
             link.execute(BEGIN_SNAPSHOT)
-            version, _, reshaped = tables.newest(link, self._schema)
-            yield PostgresView(link.fetch, self._schema, version, self.nodes.part, reshaped)
+            version, _, catalog_version = ddl.newest(link, self._schema)
+            yield PostgresSnapshot(link.fetch, self._schema, version, self.membership.part, catalog_version)
         finally:
             if link.is_connected:
                 with suppress(StoreError, Conflict):
@@ -166,7 +158,7 @@ class PostgresEngine(OnServer):
         self._commits.settle()
         if not self._link.is_connected or self._link.connections != self._connection:
             self._forget()
-        if self.nodes.is_outlived:
+        if self.membership.is_fenced:
             self._join()
             self._cache.clear()
 
@@ -177,24 +169,24 @@ class PostgresEngine(OnServer):
         self._end()
         self._connection = self._link.connections
 
-    def _learn_anew(self) -> News:
+    def _learn_anew(self) -> RemoteCommit:
         """All there is to know of a store whose changes were not followed."""
-        self._position, last_id, self._tables_version = tables.newest(self._link, self._schema)
-        self._frontier = NOWHERE
+        self._position, last_id, self._tables_version = ddl.newest(self._link, self._schema)
+        self._frontier = CURSOR_START
         self._cache.clear()
-        found = tables.read(self._link, self._schema)
-        return News(
-            self._position, last_id, {}, {}, None, found, tables.newest_deploy(self._link, self._schema), is_known=False
+        found = ddl.read(self._link, self._schema)
+        return RemoteCommit(
+            self._position, last_id, {}, {}, None, found, ddl.newest_deploy(self._link, self._schema), is_complete=False
         )
 
-    def _join(self) -> Heartbeat:
+    def _join(self) -> PeerUpdate:
         self._commits.begin()
-        return self.nodes.join(self._link)
+        return self.membership.join(self._link)
 
     def read(self, request: Request) -> Any:
         """What the batch does not know yet, from its one snapshot."""
         self._open_snapshot()
-        return PostgresView(self._link.fetch, self._schema, self._position).answer(request)
+        return PostgresSnapshot(self._link.fetch, self._schema, self._position).answer(request)
 
     def _open_snapshot(self) -> None:
         if not self._is_open:
@@ -220,10 +212,10 @@ class PostgresEngine(OnServer):
             for id in unknown:
                 self._cache.put(id, rows.get(id))
 
-    def look(self, request: Claim | Completed) -> Any:
+    def look(self, request: Claim | ListCompleted) -> Any:
         """Outside of the snapshot: who has claimed what is no longer pending is told when it commits."""
-        view = PostgresView(self._link.fetch, self._schema, self._position, self.nodes.part)
-        if isinstance(request, Completed):
+        view = PostgresSnapshot(self._link.fetch, self._schema, self._position, self.membership.part)
+        if isinstance(request, ListCompleted):
             return view.answer(request)
         claimed, self._frontier = view.claim(request, self._frontier)
         return claimed
@@ -253,25 +245,25 @@ class PostgresEngine(OnServer):
             else:
                 self._patience.lose()
 
-    def check(self, reads: Reads) -> None:
+    def validate(self, reads: ReadKeys) -> None:
         self._end()
         packed = pack_reads(reads)
         [(newest,)] = self._link.fetch(_CHECK.format(schema=self._schema), self._position, *packed)
         if newest is None:
             raise Conflict("what the batch has read was changed meanwhile")
 
-    def commit(self, changes: Changes) -> int:
+    def commit(self, changes: Changeset) -> int:
         version = self._land(changes, self._commits.commit(self._arguments(changes), self._exclusive))
         self._is_overtaken = False  # nothing has gone ahead
         self._cache.write(changes)
         return version
 
-    def send(self, changes: Changes) -> None:
+    def send_commit(self, changes: Changeset) -> None:
         self._commits.send(self._arguments(changes))
         self._sent = changes
         self._cache.write(changes)
 
-    def landed(self) -> int:
+    def await_commit(self) -> int:
         self._await_sent()
         if isinstance(self._outcome, Exception):
             raise self._outcome
@@ -288,7 +280,7 @@ class PostgresEngine(OnServer):
                 self._outcome, self._is_overtaken = error, True
                 self._cache.drop(id for _, writes in sent.writes for id in writes)
 
-    def _arguments(self, changes: Changes) -> tuple[Any, ...]:
+    def _arguments(self, changes: Changeset) -> tuple[Any, ...]:
         """What `commit_1` is told of a batch."""
         _ = self._link  # its turn has come
         packed = pack(changes, self._reshaped)
@@ -298,12 +290,12 @@ class PostgresEngine(OnServer):
         faults.at("commit.flushed")
         return since, *pack_reads(changes.reads), *packed
 
-    def _land(self, changes: Changes, answer: int) -> int:
+    def _land(self, changes: Changeset, answer: int) -> int:
         """Move to the version that a batch has made."""
         if answer == CONFLICT:
             raise Conflict("what the batch has read was changed meanwhile")
-        if answer == OUTLIVED:
-            self.nodes.outlived = self.epoch
+        if answer == FENCED:
+            self.membership.outlived = self.epoch
             raise Conflict("this node was taken for lost")
         if self._exclusive:
             self._is_open = False
@@ -327,7 +319,7 @@ class PostgresEngine(OnServer):
         except (StoreError, Conflict):  # which must not undo what is committed: know nothing instead
             self._lose_track(version, last_id)
 
-    def settle(self) -> int | None:
+    def resolve_commit(self) -> int | None:
         version = self._commits.settle()
         if version is not None:
             self._lose_track(version)
@@ -337,37 +329,37 @@ class PostgresEngine(OnServer):
         """Know nothing of what others have committed up to a version, until it has been learnt anew."""
         self._connection = 0
         self._cache.clear()
-        self._news.append(News(version, last_id, {}, {}, None, None, is_known=False))
+        self._news.append(RemoteCommit(version, last_id, {}, {}, None, None, is_complete=False))
 
     # Tables and indexes, in an exclusive batch.
 
     def create_table(self, table: Table) -> None:
-        tables.create(self._reshaping(), self._schema, table)
+        ddl.create(self._reshaping(), self._schema, table)
 
     def declare_table(self, table: Table) -> None:
-        tables.declare(self._reshaping(), self._schema, table)
+        ddl.declare(self._reshaping(), self._schema, table)
 
     def create_index(self, table: Table, index: Index) -> None:
-        tables.create_index(self._reshaping(), self._schema, table, index)
+        ddl.create_index(self._reshaping(), self._schema, table, index)
 
     def fill_index(self, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
-        tables.fill_index(self._link, self._schema, index, keys)
+        ddl.fill_index(self._link, self._schema, index, keys)
 
     def finish_index(self, index: Index) -> None:
-        tables.finish_index(self._reshaping(), self._schema, index)
+        ddl.finish_index(self._reshaping(), self._schema, index)
 
     def drop_index(self, index: Index) -> None:
-        tables.drop_index(self._reshaping(), self._schema, index)
+        ddl.drop_index(self._reshaping(), self._schema, index)
 
     def deploys(self) -> list[str]:
         if not self._exclusive:
             raise NotExclusive
-        return tables.deploys(self._link, self._schema)
+        return ddl.deploys(self._link, self._schema)
 
     def deploy(self, mark: str) -> None:
-        tables.deploy(self._reshaping(), self._schema, mark)
+        ddl.deploy(self._reshaping(), self._schema, mark)
 
-    def _reshaping(self) -> Link:
+    def _reshaping(self) -> BlockingConnection:
         """The link, to change the tables with, which all nodes will be told."""
         if not self._exclusive:
             raise NotExclusive
@@ -380,20 +372,20 @@ class PostgresEngine(OnServer):
         if self._is_left_behind():
             raise Conflict("what the batch has read was changed meanwhile")
 
-    def news(self) -> list[News]:
+    def remote_commits(self) -> list[RemoteCommit]:
         news, self._news = self._news, []
         return news
 
-    def listen(self, is_awake: bool) -> Heartbeat:
-        heartbeat = self.nodes.listen(is_awake)
+    def wait_for_peers(self, is_responsive: bool) -> PeerUpdate:
+        heartbeat = self.membership.listen(is_responsive)
         # A batch that was under way when they came may not have learnt of them.
-        return heartbeat._replace(has_news=heartbeat.has_news or self.nodes.newest > self._position)
+        return heartbeat._replace(has_commits=heartbeat.has_commits or self.membership.newest > self._position)
 
     def stop_listening(self) -> None:
-        self.nodes.stop_listening()
+        self.membership.stop_listening()
 
     def is_lost(self, epoch: int) -> bool:
-        return self.nodes.is_lost(epoch)
+        return self.membership.is_lost(epoch)
 
     def _is_left_behind(self, last: int | None = None) -> bool:
         """Whether others have changed, up to now or to a version, what this batch knows of tables or was answered."""
@@ -414,9 +406,9 @@ class PostgresEngine(OnServer):
             found = None
             if row["reshaped"]:
                 self._tables_version = row["version"]
-                found = tables.read(self._link, self._schema)
+                found = ddl.read(self._link, self._schema)
                 stale.update(self._answered)
-            deploy = tables.newest_deploy(self._link, self._schema) if found is not None else ""
+            deploy = ddl.newest_deploy(self._link, self._schema) if found is not None else ""
             self._news.append(news_of(row, found, deploy))
         self._cache.drop(stale)
         return stale
@@ -425,7 +417,7 @@ class PostgresEngine(OnServer):
 class BatchView:
     """What a batch sees: documents in memory, and one snapshot for the rest."""
 
-    reshaped = 0
+    catalog_version = 0
 
     def __init__(self, engine: PostgresEngine) -> None:
         self._engine = engine
@@ -434,7 +426,7 @@ class BatchView:
     def answer(self, request: Request) -> Any:
         if type(request) is Get and request.table is not JOBS:
             return self._engine.get(request.table, request.id)
-        if isinstance(request, Claim | Completed):
+        if isinstance(request, Claim | ListCompleted):
             return self._engine.look(request)
         return self._engine.read(request)
 

@@ -20,20 +20,20 @@ from platform import node as host_name
 from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import CONNECT_SECONDS, NODE_ANSWER_SECONDS, NODE_FRESH_SECONDS, NODE_HEARTBEAT_SECONDS
-from duly.storage.engine import Heartbeat
-from duly.storage.postgres.address import Address, shown
-from duly.storage.postgres.layout import channel
-from duly.storage.postgres.link import Link
-from duly.storage.postgres.view import ALL, Part
+from duly.storage.engine import PeerUpdate
+from duly.storage.postgres.address import Address, redacted
+from duly.storage.postgres.connection import BlockingConnection
+from duly.storage.postgres.migrations import channel
+from duly.storage.postgres.snapshot import UNPARTITIONED, Partition
 
 
-class Nodes:
+class Membership:
     """The nodes of a store as this one sees them. `listen` is called from a thread of its own."""
 
     def __init__(self, address: Address, lost_seconds: float, executes: bool) -> None:
         self.epoch = 0
         self.number = 0
-        self.part: Part = ALL
+        self.part: Partition = UNPARTITIONED
         self.outlived = 0
         """The last epoch in which this node was taken for lost."""
         self._address = address
@@ -42,9 +42,9 @@ class Nodes:
         self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
         self._last_epoch = 0
-        self._told: tuple[int, Part, frozenset[int]] = (0, ALL, self._live)
+        self._told: tuple[int, Partition, frozenset[int]] = (0, UNPARTITIONED, self._live)
         """What `listen` has told last; since then it may have joined anew, too."""
-        self._link = Link(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
+        self._link = BlockingConnection(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
         self._heard = asyncio.Event()
         self._listens = False
         self.newest = 0
@@ -52,7 +52,7 @@ class Nodes:
         self._beat_at = 0.0
 
     @property
-    def is_outlived(self) -> bool:
+    def is_fenced(self) -> bool:
         """Whether it was taken for lost, and must join anew."""
         return self.outlived == self.epoch
 
@@ -63,13 +63,13 @@ class Nodes:
         except StoreError as error:
             if self._address.listen == self._address.dsn:
                 raise
-            raise type(error)(f"nothing can be heard at listen={shown(self._address.listen)}: {error}") from error
+            raise type(error)(f"nothing can be heard at listen={redacted(self._address.listen)}: {error}") from error
         self._listens = True
         self._heard.set()  # something may have come before
 
     # In the thread that commits.
 
-    def join(self, link: Link) -> Heartbeat:
+    def join(self, link: BlockingConnection) -> PeerUpdate:
         """Become a node, for the first time or again."""
         sql = f"SELECT epoch, number FROM {self._address.schema}.join_1($1, $2, $3)"
         rows = link.fetch(sql, self._instance, self._lost_after, self.number)
@@ -79,7 +79,7 @@ class Nodes:
         self._last_epoch = self.epoch - 1  # of what came before it knows nothing yet
         return self._beat(link, is_ready=self._executes)
 
-    def leave(self, link: Link) -> None:
+    def leave(self, link: BlockingConnection) -> None:
         if self.epoch and link.is_connected:
             link.fetch(f"UPDATE {self._address.schema}.nodes SET state = 'left' WHERE epoch = $1", self.epoch)
 
@@ -88,7 +88,7 @@ class Nodes:
 
     # In a thread of its own.
 
-    def listen(self, is_awake: bool) -> Heartbeat:
+    def listen(self, is_responsive: bool) -> PeerUpdate:
         """Wait until others have news, at most until the next beat."""
         if not self._link.is_connected:
             self._listens = False
@@ -96,13 +96,13 @@ class Nodes:
             self.begin_listening()
         if not self._heard.is_set():
             self._link.wait(self._heard, max(self._beat_at - monotonic(), 0.0))
-        has_news = self._heard.is_set()
+        has_commits = self._heard.is_set()
         self._heard.clear()
         if monotonic() < self._beat_at:
-            return Heartbeat(has_news, False)
-        beat = self._beat(self._link, is_awake and self._executes)
+            return PeerUpdate(has_commits, False)
+        beat = self._beat(self._link, is_responsive and self._executes)
         before, self._told = self._told, (self.epoch, self.part, self._live)
-        return beat._replace(has_news=has_news, is_regrouped=self._told != before or self.is_outlived)
+        return beat._replace(has_commits=has_commits, membership_changed=self._told != before or self.is_fenced)
 
     def stop_listening(self) -> None:
         """Have `listen` return at once; from another thread."""
@@ -114,7 +114,7 @@ class Nodes:
         if epoch != self.epoch:
             self._heard.set()
 
-    def _beat(self, link: Link, is_ready: bool) -> Heartbeat:
+    def _beat(self, link: BlockingConnection, is_ready: bool) -> PeerUpdate:
         began = monotonic()
         self._beat_at = began + NODE_HEARTBEAT_SECONDS
         sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2, $3)"
@@ -124,10 +124,10 @@ class Nodes:
         if not row["is_live"]:
             self.outlived = epoch
         if epoch == self.epoch:  # it may have joined anew meanwhile
-            self.part = Part(ready.index(epoch), len(ready)) if epoch in ready else ALL
+            self.part = Partition(ready.index(epoch), len(ready)) if epoch in ready else UNPARTITIONED
             self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
         self.newest = row["newest"]
-        return Heartbeat(False, False, row["now_ms"], (began + monotonic()) / 2)
+        return PeerUpdate(False, False, row["now_ms"], (began + monotonic()) / 2)
 
     def close(self) -> None:
         with suppress(StoreError):

@@ -25,7 +25,7 @@ from duly.logs import log_of
 
 _log: Final = log_of("duly.store")
 
-BESIDE: Final = ("-wal", "-shm", "-journal", "-owner", "-door")
+COMPANION_SUFFIXES: Final = ("-wal", "-shm", "-journal", "-owner", "-door")
 """The endings of the files that lie beside a store, and are none themselves."""
 _LOCKED_BYTE: Final = 0x4000_0000 + 1_024
 """Behind the bytes that SQLite locks, on the page that it keeps free for its own locks: it reads nothing there."""
@@ -118,7 +118,7 @@ class Ownership:
         is_there = _identity_of(self.path) == self._identity and self.head().opening == self._opening
         return is_there and self._has_log
 
-    def tell_closing(self, seconds: float) -> None:
+    def announce_closing(self, seconds: float) -> None:
         """Let those who wait for the file know that it will be free after so many seconds at most."""
         self.closing_seconds = seconds
         if self._told is not None:
@@ -151,7 +151,7 @@ class Ownership:
 
 
 class Head(NamedTuple):
-    """What the first bytes of a store's file say; `duly.storage.opening` has what it means."""
+    """What the first bytes of a store's file say; `duly.storage.sqlite.opening` has what it means."""
 
     size: int
     """Of the file, in bytes."""

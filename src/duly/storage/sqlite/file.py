@@ -12,7 +12,8 @@ import apsw
 import orjson
 
 from duly.errors import StoreError
-from duly.storage.engine import SYSTEM_TABLES, Header
+from duly.storage.engine import Header
+from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import SECRET_BYTES
 from duly.values.schema.tables import Index, Table
 

@@ -15,14 +15,14 @@ from typing import Final
 from duly.errors import StoreError
 from duly.limits import CONNECT_SECONDS, MIGRATION_SECONDS, NODE_LOG_COMMITS_MAX
 from duly.storage.postgres.address import Address
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.connection import BlockingConnection
 from duly.values.ids import SECRET_BYTES
 
 FORMAT: Final = 1
 """The newest version of the layout, which this duly makes and needs."""
 
 
-def format_of(link: Link, address: Address) -> int:
+def format_of(link: BlockingConnection, address: Address) -> int:
     """The version a store has; 0 where there is none."""
     if not link.fetch(_STORE, address.schema):
         return 0
@@ -30,12 +30,12 @@ def format_of(link: Link, address: Address) -> int:
     return version
 
 
-def missing(link: Link, address: Address) -> list[int]:
+def missing(link: BlockingConnection, address: Address) -> list[int]:
     """The versions that a store lacks, to be applied in this order."""
     return list(range(format_of(link, address) + 1, FORMAT + 1))
 
 
-def migrate(link: Link, address: Address) -> None:
+def migrate(link: BlockingConnection, address: Address) -> None:
     """Give a store what it lacks. Others may do the same at the same time, and work on meanwhile."""
     check_settings(link)
     if not missing(link, address):
@@ -57,16 +57,16 @@ def exists(address: Address) -> bool:
 
 
 def plan(address: Address) -> list[str]:
-    """What `bring_up_to_date` would do, a line each."""
+    """What `migrate_store` would do, a line each."""
     with _linked(address) as link:
         check_settings(link)
         lacking = missing(link, address)
     if not lacking:
-        return [f"{address.shown}, schema {address.schema}: nothing to do"]
-    return [f"{address.shown}, schema {address.schema}: apply format {version}" for version in lacking]
+        return [f"{address.redacted}, schema {address.schema}: nothing to do"]
+    return [f"{address.redacted}, schema {address.schema}: apply format {version}" for version in lacking]
 
 
-def bring_up_to_date(address: Address) -> None:
+def migrate_store(address: Address) -> None:
     """Migrate a store that is not open."""
     with _linked(address) as link:
         migrate(link, address)
@@ -80,18 +80,18 @@ def drop(address: Address) -> None:
 
 
 @contextmanager
-def _linked(address: Address) -> Generator[Link]:
+def _linked(address: Address) -> Generator[BlockingConnection]:
     """A connection, in whose errors the address stands."""
-    link = Link(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
+    link = BlockingConnection(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
     try:
         yield link
     except StoreError as error:
-        raise type(error)(f"{address.shown}: {error}") from error
+        raise type(error)(f"{address.redacted}: {error}") from error
     finally:
         link.close()
 
 
-def check_settings(link: Link) -> None:
+def check_settings(link: BlockingConnection) -> None:
     """StoreError where the database could not hold every text, or takes a text of duly's for another."""
     [(encoding, conforming)] = link.fetch(_SETTINGS)
     if encoding != "UTF8":
@@ -106,7 +106,7 @@ def check_settings(link: Link) -> None:
         )
 
 
-def check_format(link: Link, address: Address) -> None:
+def check_format(link: BlockingConnection, address: Address) -> None:
     [(needs,)] = link.fetch(f"SELECT needs FROM {address.schema}.store")
     if needs > FORMAT:
         raise StoreError(f"got a store that needs format {needs}, expected at most {FORMAT}; use a newer duly")

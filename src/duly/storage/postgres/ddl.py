@@ -10,13 +10,13 @@ from typing import Final
 
 import orjson
 
-from duly.storage.engine import SYSTEM_TABLES
 from duly.storage.postgres import names
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.connection import BlockingConnection
+from duly.storage.rows import SYSTEM_TABLES
 from duly.values.schema.tables import Index, Table
 
 
-def read(link: Link, schema: str) -> tuple[Table, ...]:
+def read(link: BlockingConnection, schema: str) -> tuple[Table, ...]:
     """All there are."""
     indexes: dict[int, list[Index]] = {}
     for number, table, name, fields, ready in link.fetch(_GET_INDEXES.format(schema=schema)):
@@ -30,41 +30,41 @@ def read(link: Link, schema: str) -> tuple[Table, ...]:
     )
 
 
-def create(link: Link, schema: str, table: Table) -> None:
+def create(link: BlockingConnection, schema: str, table: Table) -> None:
     link.execute(_CREATE_TABLE.format(schema=schema, table=names.of_table(table)))
     link.fetch(_INSERT_TABLE.format(schema=schema), table.number, table.name, table.declared)
 
 
-def declare(link: Link, schema: str, table: Table) -> None:
+def declare(link: BlockingConnection, schema: str, table: Table) -> None:
     link.fetch(_DECLARE_TABLE.format(schema=schema), table.declared, table.number)
 
 
-def create_index(link: Link, schema: str, table: Table, index: Index) -> None:
+def create_index(link: BlockingConnection, schema: str, table: Table, index: Index) -> None:
     link.execute(_CREATE_INDEX.format(schema=schema, index=names.of_index(index)))
     fields = orjson.dumps(index.fields).decode()
     link.fetch(_INSERT_INDEX.format(schema=schema), index.number, table.number, index.name, fields, index.ready)
 
 
-def fill_index(link: Link, schema: str, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+def fill_index(link: BlockingConnection, schema: str, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
     pairs = list(keys)
     sql = _FILL_INDEX.format(schema=schema, index=names.of_index(index))
     link.fetch(sql, [key for key, _ in pairs], [id for _, id in pairs])
 
 
-def finish_index(link: Link, schema: str, index: Index) -> None:
+def finish_index(link: BlockingConnection, schema: str, index: Index) -> None:
     link.fetch(_FINISH_INDEX.format(schema=schema), index.number)
 
 
-def drop_index(link: Link, schema: str, index: Index) -> None:
+def drop_index(link: BlockingConnection, schema: str, index: Index) -> None:
     link.execute(_DROP_INDEX.format(schema=schema, index=names.of_index(index)))
     link.fetch(_DELETE_INDEX.format(schema=schema), index.number)
 
 
-def deploys(link: Link, schema: str) -> list[str]:
+def deploys(link: BlockingConnection, schema: str) -> list[str]:
     return [mark for (mark,) in link.fetch(_GET_DEPLOYS.format(schema=schema))]
 
 
-def newest(link: Link, schema: str) -> tuple[int, int, int]:
+def newest(link: BlockingConnection, schema: str) -> tuple[int, int, int]:
     """The version of the store, the last id, and the version that changed its tables last."""
     [row] = link.fetch(
         f"SELECT version, last_id, (SELECT reshaped FROM {schema}.store) FROM {schema}.log"
@@ -73,11 +73,11 @@ def newest(link: Link, schema: str) -> tuple[int, int, int]:
     return row[0], row[1], row[2]
 
 
-def newest_deploy(link: Link, schema: str) -> str:
+def newest_deploy(link: BlockingConnection, schema: str) -> str:
     return (deploys(link, schema) or [""])[-1]
 
 
-def deploy(link: Link, schema: str, mark: str) -> None:
+def deploy(link: BlockingConnection, schema: str, mark: str) -> None:
     link.fetch(_DEPLOY.format(schema=schema), mark)
 
 

@@ -14,7 +14,7 @@ import os
 import threading
 from array import array
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +25,12 @@ import orjson
 from duly import faults
 from duly.errors import StoreError, StoreGoneError
 from duly.logs import log_of
-from duly.storage import opening, ownership
-from duly.storage.engine import JOBS, Changes, Header, Heartbeat, Job, News, Reads, View, Write
-from duly.storage.file import prepare, read_header
-from duly.storage.sqlite_view import JOB_COLUMNS, SqliteView, index_name, table_name
+from duly.storage.engine import Changeset, Header
+from duly.storage.requests import View
+from duly.storage.rows import JOB_FIELDS, JOBS, Write
+from duly.storage.sqlite import opening, ownership
+from duly.storage.sqlite.file import prepare, read_header
+from duly.storage.sqlite.snapshot import JOB_COLUMNS, SqliteSnapshot, index_name, table_name
 from duly.values.schema.tables import Index, Table
 
 _log: Final = log_of("duly.store")
@@ -44,7 +46,7 @@ _BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
 class SqliteEngine:
     """An `Engine` over the SQLite file at `path`, which is created where there is none."""
 
-    is_shared = False
+    shared = None
     epoch = 0
     node = 0
 
@@ -52,8 +54,7 @@ class SqliteEngine:
         self.path = os.path.realpath(path)
         self._owned: ownership.Ownership | None = None
         self._writer: apsw.Connection | None = None
-        self._view: SqliteView
-        self._landed = 0
+        self._view: SqliteSnapshot
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
@@ -128,9 +129,9 @@ class SqliteEngine:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def tell_closing(self, seconds: float) -> None:
+    def announce_closing(self, seconds: float) -> None:
         if self._owned is not None:
-            self._owned.tell_closing(seconds)
+            self._owned.announce_closing(seconds)
 
     def check_present(self) -> None:
         if self._gone is None and self._owned is not None and (loss := self._owned.loss()):
@@ -152,7 +153,7 @@ class SqliteEngine:
         try:
             connection.execute("BEGIN")
             try:
-                yield SqliteView(connection)
+                yield SqliteSnapshot(connection)
             finally:
                 connection.execute("COMMIT")
         except apsw.Error as error:
@@ -177,7 +178,7 @@ class SqliteEngine:
         if self._gone is not None:  # else the commit looks: what writes nothing loses nothing
             self.check_present()
         self._run(_BEGIN)
-        self._view = SqliteView(self._connection)
+        self._view = SqliteSnapshot(self._connection)
         if self._view.epoch != self.epoch:  # by a process that no lock has kept out, such as on another machine
             self._gone = f"another process has opened {self.path}"
             self.check_present()
@@ -205,7 +206,7 @@ class SqliteEngine:
         self._run(_DROP_INDEX.format(index=index_name(index)))
         self._run(_DELETE_INDEX, (index.number,))
 
-    def commit(self, changes: Changes) -> int:
+    def commit(self, changes: Changeset) -> int:
         for table, writes in changes.writes:
             if table is JOBS:
                 self._write_jobs(writes)
@@ -292,35 +293,6 @@ class SqliteEngine:
             with suppress(apsw.Error):  # SQLite has rolled back by itself
                 self._writer.execute("ROLLBACK")
 
-    def prefetch(self, table: Table, ids: Sequence[int]) -> None: ...
-
-    # There are no other nodes.
-
-    def send(self, changes: Changes) -> None:
-        self._landed = self.commit(changes)
-
-    def landed(self) -> int:
-        return self._landed
-
-    def settle(self) -> None: ...
-
-    def deploys(self) -> tuple[str, ...]:
-        return ()
-
-    def deploy(self, mark: str) -> None: ...
-
-    def check(self, reads: Reads) -> None: ...
-
-    def refresh(self) -> None: ...
-
-    def news(self) -> tuple[News, ...]:
-        return ()
-
-    def listen(self, is_awake: bool) -> Heartbeat:
-        return Heartbeat(has_news=False, is_regrouped=False)
-
-    def stop_listening(self) -> None: ...
-
     def is_lost(self, epoch: int) -> bool:
         return epoch != self.epoch
 
@@ -369,7 +341,7 @@ _DELETE_INDEX: Final = "DELETE FROM duly_indexes WHERE number = ?"
 
 _BEGIN: Final = "BEGIN IMMEDIATE"
 
-_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(Job._fields))})"
+_INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({JOB_COLUMNS}) VALUES ({', '.join('?' * len(JOB_FIELDS))})"
 _UPDATE_JOBS: Final = """
 UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?,
     attempts = ?

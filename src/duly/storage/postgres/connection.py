@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import asyncpg  # type: ignore[import-not-found, import-untyped, unused-ignore]  # an extra, without types for mypy
 
 from duly.errors import StoreError, StoreLostError
-from duly.storage.engine import Conflict
+from duly.storage.conflicts import Conflict
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ def _array(oid: int, element: str, element_oid: int) -> dict[str, Any]:
     return {**array, **holds, "basetype": None, "range_subtype": None, "attrtypoids": None, "attrnames": None}
 
 
-class Link:
+class BlockingConnection:
     """A connection that is made when it is needed, and again after it was lost.
 
     Whatever goes wrong in a way that nobody expected, the connection is thrown away: what is left on the wire or

@@ -14,27 +14,22 @@ from typing import Any, Final, NamedTuple
 from asyncpg import UndefinedTableError  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from duly.errors import StoreError
-from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import (
-    ACTION,
-    JOBS,
-    MUTATION,
+from duly.storage.conflicts import Conflict
+from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
+from duly.storage.postgres import names
+from duly.storage.requests import (
     Claim,
     Claimed,
-    Completed,
-    Conflict,
     Count,
+    CountJobs,
     Get,
     GetMany,
-    Job,
+    JobCounts,
+    ListCompleted,
     Request,
-    Row,
     Scan,
-    Tallied,
-    Tally,
-    make_job,
 )
-from duly.storage.postgres import names
+from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Row, make_job
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import Cut
 from duly.values.schema.tables import Table
@@ -43,14 +38,14 @@ Fetch = Callable[..., list[Any]]
 """Runs a statement with values, and returns its rows."""
 
 
-class Part(NamedTuple):
+class Partition(NamedTuple):
     """The part of all pending functions that a node runs: the ids whose hash is `number` modulo `parts`."""
 
     number: int
     parts: int
 
 
-ALL: Final = Part(0, 1)
+UNPARTITIONED: Final = Partition(0, 1)
 
 
 class QueueStart(NamedTuple):
@@ -60,29 +55,31 @@ class QueueStart(NamedTuple):
     next: float = -math.inf
 
 
-class Frontier(NamedTuple):
+class ClaimCursor(NamedTuple):
     """Where functions of a part may be pending, as a claim has found it at a version of the store.
 
     The next claim begins there, for what lies before it may be much: the dead entries of what has run or was canceled
     stay in the index until PostgreSQL vacuums it, which waits for the oldest transaction of all, such as a backup.
     """
 
-    part: Part = ALL
+    part: Partition = UNPARTITIONED
     now: float = math.inf
     version: int = 0
     mutations: QueueStart = QueueStart()
     actions: QueueStart = QueueStart()
 
 
-NOWHERE: Final = Frontier()
+CURSOR_START: Final = ClaimCursor()
 
 
-class PostgresView:
+class PostgresSnapshot:
     """What one snapshot shows."""
 
-    def __init__(self, fetch: Fetch, schema: str, version: int, part: Part = ALL, reshaped: int = 0) -> None:
+    def __init__(
+        self, fetch: Fetch, schema: str, version: int, part: Partition = UNPARTITIONED, catalog_version: int = 0
+    ) -> None:
         self.version = version
-        self.reshaped = reshaped
+        self.catalog_version = catalog_version
         self._fetch = fetch
         self._schema = schema
         self._part = part
@@ -102,10 +99,10 @@ class PostgresView:
                 raise Conflict("another node has dropped an index") from error
             raise
         if type(request) is Claim:
-            return self.claim(request, NOWHERE)[0]
-        if type(request) is Completed:
+            return self.claim(request, CURSOR_START)[0]
+        if type(request) is ListCompleted:
             return self.completed(request.limit)
-        assert isinstance(request, Tally)
+        assert isinstance(request, CountJobs)
         return self.tally(request)
 
     def get(self, table: Table, id: int) -> Row | None:
@@ -155,11 +152,11 @@ class PostgresView:
         rows = self._fetch(sql, *bound(lower), *bound(upper), request.limit)
         return [(row[0], make_job(row)) for row in rows]
 
-    def claim(self, request: Claim, known: Frontier) -> tuple[Claimed, Frontier]:
+    def claim(self, request: Claim, known: ClaimCursor) -> tuple[Claimed, ClaimCursor]:
         """What is due, and where the next claim of the same part may begin."""
         now, *limits = request
         if known.part != self._part or known.now > now:
-            known = NOWHERE
+            known = CURSOR_START
         firsts, nexts = zip(known.mutations, known.actions, strict=True)
         *rows, of_mutations, of_actions = self._fetch(
             f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -170,12 +167,12 @@ class PostgresView:
         dues = [end["due"] for end in (of_mutations, of_actions)]
         mutations, actions = (_queue_start(*queue) for queue in zip(queues, limits, dues, strict=True))
         next_due = min((due for due in dues if due is not None), default=None)
-        known = Frontier(self._part, now, of_mutations["id"], mutations, actions)
-        return Claimed(queues[0], queues[1], next_due), known
+        cursor = ClaimCursor(self._part, now, of_mutations["id"], mutations, actions)
+        return Claimed(queues[0], queues[1], next_due), cursor
 
-    def tally(self, request: Tally) -> Tallied:
+    def tally(self, request: CountJobs) -> JobCounts:
         [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
-        return Tallied(*row)
+        return JobCounts(*row)
 
     def completed(self, limit: int) -> list[Job]:
         rows = self._fetch(_SCAN_COMPLETED.format(schema=self._schema), limit) if self._part.number == 0 else []

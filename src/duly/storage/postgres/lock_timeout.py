@@ -10,7 +10,7 @@ from duly.limits import LOCK_IDLE_MS
 _MS_MAX: Final = 2**31 - 1
 
 
-class Patience:
+class LockTimeout:
     """A batch that has lost the lock after such a time may just be slow: when it is run again, it is given more."""
 
     def __init__(self, handler_seconds: float) -> None:

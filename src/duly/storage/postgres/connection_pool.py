@@ -9,16 +9,16 @@ from queue import Empty, SimpleQueue
 from duly.clock import monotonic
 from duly.errors import StoreLostError
 from duly.limits import CONNECT_SECONDS, STORE_PAUSE_SECONDS
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.connection import BlockingConnection
 
 
-class Readers:
+class ConnectionPool:
     """Connections that threads take and give back. Those that are lost are not given back to anybody else."""
 
-    def __init__(self, new_link: Callable[[], Link]) -> None:
+    def __init__(self, new_link: Callable[[], BlockingConnection]) -> None:
         self._new_link = new_link
-        self._free: SimpleQueue[Link] = SimpleQueue()
-        self._taken: set[Link] = set()
+        self._free: SimpleQueue[BlockingConnection] = SimpleQueue()
+        self._taken: set[BlockingConnection] = set()
         self._refused: tuple[float, str] = (0.0, "")
         """Until when nobody asks for another one, and why there was none."""
 
@@ -26,7 +26,7 @@ class Readers:
         """Make the first one: later the server may have none left, and a query is to run all the same."""
         self.give(self._made())
 
-    def take(self) -> Link:
+    def take(self) -> BlockingConnection:
         """One that nobody else uses. StoreLostError where there is none."""
         try:
             link = self._free.get_nowait()
@@ -35,7 +35,7 @@ class Readers:
         self._taken.add(link)
         return link
 
-    def give(self, link: Link) -> None:
+    def give(self, link: BlockingConnection) -> None:
         self._taken.discard(link)
         if link.is_connected:
             self._free.put(link)
@@ -49,7 +49,7 @@ class Readers:
         while self._taken:
             self._taken.pop().close()
 
-    def _another(self) -> Link:
+    def _another(self) -> BlockingConnection:
         """One more; or, where the server gives no more, one that somebody gives back."""
         until, reason = self._refused
         if monotonic() < until:  # many may wait, and each attempt may take seconds
@@ -63,7 +63,7 @@ class Readers:
             self._refused = monotonic() + STORE_PAUSE_SECONDS, str(error)
             raise
 
-    def _made(self) -> Link:
+    def _made(self) -> BlockingConnection:
         link = self._new_link()
         try:
             link.connect()

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from duly.errors import StoreError
-from duly.storage.engine import JOBS, Changes, Job, News, Reads, Write
+from duly.storage.engine import Changeset, ReadKeys, RemoteCommit
 from duly.storage.postgres import names
+from duly.storage.rows import JOBS, Job, Write
 from duly.values.schema.tables import Index, Table
 
 
@@ -40,7 +41,7 @@ class Groups:
         return self.numbers, self.relations, self.acts, self.counts, self.first, self.second
 
 
-def pack_reads(reads: Reads | None) -> tuple[object, ...]:
+def pack_reads(reads: ReadKeys | None) -> tuple[object, ...]:
     """Ids, ranges, and whether an index of the scheduled functions was read, whose keys are not in the log."""
     if reads is None:
         return None, None, None, None, False
@@ -53,7 +54,7 @@ def pack_reads(reads: Reads | None) -> tuple[object, ...]:
     return list(reads.ids) or None, numbers, lowers, uppers, len(ranges) < len(reads.ranges)
 
 
-def pack(changes: Changes, is_reshaped: bool) -> tuple[object, ...]:
+def pack(changes: Changeset, is_reshaped: bool) -> tuple[object, ...]:
     """What a batch writes, as `commit_1` takes it: from `tables` on, in its order."""
     rows, keys = Groups(), Groups()
     jobs: Mapping[int, Write] = {}
@@ -144,7 +145,7 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
     return (*columns, [len(ids) for ids in groups.values()], moved, expired)
 
 
-def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:
+def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> RemoteCommit:
     """A row of the log."""
     ids: dict[int, set[int]] = {}
     first = 0
@@ -157,4 +158,4 @@ def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> News:
     for index, count in zip(row["indexes"], row["key_counts"], strict=True):
         keys.setdefault(index, []).extend(row["keys"][first : first + count])
         first += count
-    return News(row["version"], row["last_id"], ids, keys, row["due"], tables, deploy)
+    return RemoteCommit(row["version"], row["last_id"], ids, keys, row["due"], tables, deploy)

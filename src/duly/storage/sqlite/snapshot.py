@@ -11,33 +11,19 @@ from typing import Any, Final, cast
 import apsw
 
 from duly.errors import StoreError
-from duly.storage import many
-from duly.storage.bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.engine import (
-    ACTION,
-    JOBS,
-    MUTATION,
-    Claim,
-    Claimed,
-    Completed,
-    Get,
-    Job,
-    Request,
-    Row,
-    Scan,
-    Tallied,
-    Tally,
-    make_job,
-)
+from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
+from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Request, Scan
+from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
+from duly.storage.sqlite import many
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import Cut
 from duly.values.schema.tables import Index, Table
 
 
-class SqliteView:
+class SqliteSnapshot:
     """What one connection sees."""
 
-    reshaped = 0
+    catalog_version = 0
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._read = connection.execute
@@ -54,10 +40,10 @@ class SqliteView:
                 return many.answer(self._read, request, table_name, index_name)
             if type(request) is Claim:
                 return self._claim(request)
-            if type(request) is Completed:
+            if type(request) is ListCompleted:
                 return list(map(make_job, self._read(_COMPLETED, request)))
-            assert isinstance(request, Tally)
-            return Tallied(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
+            assert isinstance(request, CountJobs)
+            return JobCounts(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
         except apsw.Error as error:
             raise StoreError(f"SQLite refused a read: {error}") from error
 
@@ -161,7 +147,7 @@ _SCAN_INDEX: Final = """
 SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
 WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
 """
-JOB_COLUMNS: Final = ", ".join("lane" if field == "queue" else field for field in Job._fields)
+JOB_COLUMNS: Final = ", ".join(JOB_FIELDS)
 _GET_JOB: Final = f"SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE id = ?"
 _COMPLETED: Final = f"""
 SELECT {JOB_COLUMNS.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL

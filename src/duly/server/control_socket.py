@@ -19,7 +19,7 @@ from duly.errors import DulyError, FunctionNotFoundError
 from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
-from duly.storage.ownership import owner_of
+from duly.storage.sqlite.ownership import owner_of
 from duly.values.json import dumps, loads
 
 _log: Final = log_of("duly.door")
@@ -27,13 +27,13 @@ _LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # in a line, b
 
 
 @asynccontextmanager
-async def open_door(app: App, store: str) -> AsyncGenerator[None]:
+async def serve(app: App, store: str) -> AsyncGenerator[None]:
     """Answer calls for an app while the context lasts."""
-    path = door_of(store)
+    path = _socket_path(store)
     with suppress(FileNotFoundError):
         os.unlink(path)  # the store's lock says that nobody else is behind it
     try:
-        server = await asyncio.start_unix_server(lambda r, w: _serve(app, r, w), path, limit=_LINE_BYTES_MAX)
+        server = await asyncio.start_unix_server(lambda r, w: _serve_connection(app, r, w), path, limit=_LINE_BYTES_MAX)
     except OSError as error:
         _log.warning("%s: there is no door for `duly run` here: %s", path, error)
         yield
@@ -47,14 +47,14 @@ async def open_door(app: App, store: str) -> AsyncGenerator[None]:
             os.unlink(path)
 
 
-def door_of(store_path: str) -> str:
+def _socket_path(store_path: str) -> str:
     """The path of the door of the store in a file."""
     path = f"{os.path.realpath(store_path)}-door"
     # A socket's path has about 100 characters: beyond, the one from here may be shorter.
     return min(path, os.path.relpath(path), key=len)
 
 
-async def _serve(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_connection(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while line := await reader.readline():
             writer.write((await _answer(app, line)).encode() + b"\n")
@@ -88,7 +88,7 @@ class RemoteError(DulyError):
     """A call through the door failed; the message is the owner's."""
 
 
-class NobodyThereError(DulyError):
+class NotServedError(DulyError):
     """There is no app behind the door; nothing was asked."""
 
 
@@ -96,7 +96,7 @@ def call(store: str, function: str, args: str, waits: Callable[[int | None], Non
     """Call a function of the app that owns a store, with arguments in JSON.
 
     `waits` is called with the process id of the owner, in another thread, when there is no answer for a while.
-    NobodyThereError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
+    NotServedError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
     """
     timer = threading.Timer(CALL_NOTICE_SECONDS, lambda: waits(owner_of(os.path.realpath(store))))
     timer.daemon = True
@@ -110,9 +110,9 @@ def call(store: str, function: str, args: str, waits: Callable[[int | None], Non
 def _call(store: str, function: str, args: str) -> Any:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(door_of(store))
+            connection.connect(_socket_path(store))
         except OSError as error:
-            raise NobodyThereError(str(error)) from error
+            raise NotServedError(str(error)) from error
         try:
             connection.sendall(f'{{"function":{dumps(function)},"args":{args}}}\n'.encode())
             answer = cast("dict[str, Any]", loads(_line(connection)))

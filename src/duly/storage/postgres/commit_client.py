@@ -9,19 +9,19 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from duly.errors import StoreLostError
-from duly.storage.engine import Unsettled
+from duly.storage.conflicts import CommitInDoubt
 from duly.storage.postgres.address import Address
-from duly.storage.postgres.link import Link
-from duly.storage.postgres.nodes import Nodes
+from duly.storage.postgres.connection import BlockingConnection
+from duly.storage.postgres.membership import Membership
 
 CONFLICT: Final = -1
-OUTLIVED: Final = -2
+FENCED: Final = -2
 
 
-class Commits:
+class CommitClient:
     """What a node asks `commit_1`. Where an answer is lost, it finds out whether the batch is committed, if it can."""
 
-    def __init__(self, link: Link, address: Address, nodes: Nodes, lost: Callable[[], None]) -> None:
+    def __init__(self, link: BlockingConnection, address: Address, nodes: Membership, lost: Callable[[], None]) -> None:
         self._link = link
         self._address = address
         self._nodes = nodes
@@ -36,7 +36,7 @@ class Commits:
         self._number = 0
 
     def commit(self, arguments: tuple[Any, ...], within: bool) -> int:
-        """Returns a version, CONFLICT or OUTLIVED. `within` the transaction of an exclusive batch, ends that."""
+        """Returns a version, CONFLICT or FENCED. `within` the transaction of an exclusive batch, ends that."""
 
         def ask() -> list[Any]:
             rows = self._link.fetch(*self._statement(arguments))
@@ -76,8 +76,8 @@ class Commits:
         try:
             return self.settle()
         except StoreLostError:
-            raise Unsettled(
-                f"{self._address.shown}: the connection was lost while a batch was committed, and did not come"
+            raise CommitInDoubt(
+                f"{self._address.redacted}: the connection was lost while a batch was committed, and did not come"
                 " back: whether it is stored is not known"
             ) from lost
 

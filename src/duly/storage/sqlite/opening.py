@@ -24,7 +24,7 @@ from urllib.parse import quote
 import apsw
 
 from duly.errors import StoreError
-from duly.storage.ownership import APPLICATION_ID, LOG_BEGINS, Head
+from duly.storage.sqlite.ownership import APPLICATION_ID, LOG_BEGINS, Head
 
 _NUMBER_MAX: Final = 2**30 - 1
 """The head of a file has room for twice that, and one more."""

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import apsw
 
-from duly.storage.bounds import first_id
-from duly.storage.engine import Count, GetMany
+from duly.storage.job_bounds import first_id
+from duly.storage.requests import Count, GetMany
 from duly.values.ids import ID_MAX
 from duly.values.schema.tables import Index, Table
 

@@ -15,9 +15,10 @@ from tests import postgres
 pytest.importorskip("asyncpg")
 
 from duly.app import engine_of
-from duly.storage.engine import ACTION, JOBS, MUTATION, Claim, Claimed, Job, Write
 from duly.storage.postgres.engine import PostgresEngine
-from duly.storage.postgres.view import ALL, NOWHERE, Frontier, Part, PostgresView
+from duly.storage.postgres.snapshot import CURSOR_START, UNPARTITIONED, ClaimCursor, Partition, PostgresSnapshot
+from duly.storage.requests import Claim, Claimed
+from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from tests.nodes.serializable import connect
 from tests.storage.test_postgres import changes, job
 
@@ -38,7 +39,7 @@ def nodes(store: str) -> Iterator[tuple[PostgresEngine, PostgresEngine]]:
     assert isinstance(other, PostgresEngine)
     for engine in (one, other):
         engine.open()
-        engine.nodes.part = ALL
+        engine.membership.part = UNPARTITIONED
     try:
         yield one, other
     finally:
@@ -68,7 +69,7 @@ def claim(engine: PostgresEngine, now: float, most: int = 10) -> list[int]:
     return [one.id for one in (*claimed.mutations, *claimed.actions)]
 
 
-def pages(engine: PostgresEngine, since: Frontier) -> int:
+def pages(engine: PostgresEngine, since: ClaimCursor) -> int:
     """How many pages a claim looks at that begins there."""
     link = engine._link  # pyright: ignore[reportPrivateUsage]
     lines: list[str] = []
@@ -77,7 +78,7 @@ def pages(engine: PostgresEngine, since: Frontier) -> int:
         lines.extend(line for (line,) in link.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {sql}", *values))
         return link.fetch(sql, *values)
 
-    PostgresView(explained, engine.address.schema, engine.position).claim(Claim(5_000.0, 10, 10), since)
+    PostgresSnapshot(explained, engine.address.schema, engine.position).claim(Claim(5_000.0, 10, 10), since)
     hits = next(line for line in lines if "Buffers: shared hit=" in line)
     return int(hits.partition("hit=")[2].split()[0])
 
@@ -113,7 +114,7 @@ def test_beside_an_old_transaction_a_claim_does_not_pass_again_those_that(
         await asyncio.to_thread(completed, engine)
         await asyncio.to_thread(claim, engine, 5_000.0)
         known = engine._frontier  # pyright: ignore[reportPrivateUsage]
-        found = [await asyncio.to_thread(pages, engine, since) for since in (NOWHERE, known)]
+        found = [await asyncio.to_thread(pages, engine, since) for since in (CURSOR_START, known)]
         await connection.close()
         assert found[0] > found[1] + 5_000 / 100  # an entry of 5,000 each, at most 100 on a page
 
@@ -157,9 +158,9 @@ def test_a_claim_of_one_lane_hides_nothing_of_the_other(nodes: tuple[PostgresEng
 def test_another_part_is_claimed_from_the_start(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
     engine, _ = nodes
     put(engine, *(job(id << 10, 10.0) for id in range(1, 9)))
-    engine.nodes.part = Part(0, 2)
+    engine.membership.part = Partition(0, 2)
     even = claim(engine, 100.0)
-    engine.nodes.part = Part(1, 2)
+    engine.membership.part = Partition(1, 2)
     odd = claim(engine, 100.0)
     assert sorted(even + odd) == [id << 10 for id in range(1, 9)]
     assert even
@@ -193,8 +194,8 @@ def test_a_claim_finds_what_one_from_the_start_finds(nodes: tuple[PostgresEngine
         engine = chance.choice(nodes)
         act = chance.choice(("put", "put", "move", "end", "part", "claim", "claim", "claim"))
         if act == "put":
-            queue = chance.choice((MUTATION, ACTION))
-            pending[step << 10] = job(step << 10, chance.uniform(0, 9_000))._replace(queue=queue)
+            lane = chance.choice((MUTATION, ACTION))
+            pending[step << 10] = job(step << 10, chance.uniform(0, 9_000))._replace(queue=lane)
             put(engine, pending[step << 10])
         elif act == "move" and pending:
             old = chance.choice(list(pending.values()))
@@ -203,7 +204,7 @@ def test_a_claim_finds_what_one_from_the_start_finds(nodes: tuple[PostgresEngine
         elif act == "end" and pending:
             end(engine, pending.pop(chance.choice(list(pending))))
         elif act == "part":
-            engine.nodes.part = chance.choice((ALL, Part(0, 2), Part(1, 2)))
+            engine.membership.part = chance.choice((UNPARTITIONED, Partition(0, 2), Partition(1, 2)))
         elif act == "claim":
             request = Claim(chance.uniform(0, 9_000), chance.randint(1, 9), chance.randint(0, 9))
             claimed: Claimed = engine.begin().answer(request)

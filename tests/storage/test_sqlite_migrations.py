@@ -10,9 +10,10 @@ import pytest
 
 from duly.app import App
 from duly.errors import StoreError
-from duly.storage import file
-from duly.storage.engine import SYSTEM_TABLES, Get, Scan
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.requests import Get, Scan
+from duly.storage.rows import SYSTEM_TABLES
+from duly.storage.sqlite import file
+from duly.storage.sqlite.engine import SqliteEngine
 from duly.values.index_keys import EVERYTHING, encode, encode_id
 from duly.values.schema.tables import Index, Table
 

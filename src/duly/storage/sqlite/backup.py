@@ -17,8 +17,8 @@ from urllib.parse import quote
 import apsw
 
 from duly.errors import StoreError
-from duly.storage import opening, ownership
-from duly.storage.file import FORMAT
+from duly.storage.sqlite import opening, ownership
+from duly.storage.sqlite.file import FORMAT
 
 _BUSY_MS: Final = 5_000  # a store that is just being made, or closed, is locked for a moment
 
@@ -34,7 +34,7 @@ def backup(path: str, target: str) -> int:
     _check(path)
     if os.path.lexists(target):
         raise _taken(target)
-    if target.endswith(ownership.BESIDE):
+    if target.endswith(ownership.COMPANION_SUFFIXES):
         raise StoreError(
             f"{target}: got a name as of a file beside a store, which SQLite would take it for, expected another"
         )
