@@ -15,9 +15,9 @@ from bench.workloads import Stores, Workload, run
 from duly.database.commit_log import CommitLog
 from duly.database.committer import Committer
 from duly.model import jobs
-from duly.storage.postgres import commits
+from duly.storage.postgres import commit_client, replica
 from duly.storage.postgres import engine as postgres
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.sqlite.engine import SqliteEngine
 
 FUNCTIONS_SHOWN = 45
 
@@ -27,7 +27,7 @@ Parts = tuple[tuple[str, Any, str], ...]
 _ALWAYS: Parts = (
     ("claim", jobs, "claim"),
     ("run handlers, with claim", Committer, "_run"),
-    ("batch, all of it", Committer, "_do"),
+    ("batch, all of it", Committer, "_process"),
     ("event loop: log", CommitLog, "append"),
     ("event loop: deliver, with log", Committer, "_deliver"),
 )
@@ -39,11 +39,11 @@ SQLITE: Parts = (
 POSTGRES: Parts = (
     ("begin", postgres.PostgresEngine, "begin"),
     ("read from a snapshot", postgres.PostgresEngine, "read"),
-    ("pull what others wrote", postgres.PostgresEngine, "_pull"),
-    ("pack reads", postgres, "pack_reads"),
-    ("pack writes", postgres, "pack"),
-    ("commit: the call, or waiting for it", commits.Commits, "_found"),
-    ("commit: sending, the next goes on", commits.Commits, "send"),
+    ("read what others wrote", replica.Replica, "catch_up"),
+    ("encode reads", postgres, "encode_reads"),
+    ("encode writes", postgres, "encode_changes"),
+    ("commit: the call, or waiting for it", commit_client.CommitClient, "_outcome"),
+    ("commit: sending, the next goes on", commit_client.CommitClient, "send"),
     *_ALWAYS,
 )
 

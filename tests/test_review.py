@@ -38,7 +38,7 @@ from duly import (
 )
 from duly.app import App
 from duly.clock import ManualClock
-from duly.database.batch import ALL_IDS
+from duly.database.environment import ALL_IDS
 from duly.limits import CATALOGS_MAX, Limits
 from duly.logs import log_of
 from duly.testing import Harness
@@ -478,7 +478,7 @@ async def test_the_tables_of_old_versions_are_not_kept_for_ever() -> None:
     async with Harness({}) as t:
         for number in range(2 * CATALOGS_MAX):
             await t.transaction(lambda ctx, number=number: ctx.db.insert(f"table_{number}", {}))
-        kept: list[Any] = t.app.database._committer._catalogs  # pyright: ignore[reportPrivateUsage]
+        kept: list[Any] = t.app.database._committer.catalogs._versions  # pyright: ignore[reportPrivateUsage]
         assert len(kept) == CATALOGS_MAX
 
 

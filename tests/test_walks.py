@@ -24,6 +24,7 @@ from duly import (
     mutation,
     query,
 )
+from duly.database.committer import Phase
 from duly.testing import Harness
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -164,7 +165,7 @@ async def test_a_mutation_whose_process_ends_before_the_commit_runs_again_from_s
 
         def lose_the_commit() -> None:
             faults.disarm()
-            t.app.database._committer._abandoned = True  # pyright: ignore[reportPrivateUsage]
+            t.app.database._committer._phase = Phase.ABANDONED  # pyright: ignore[reportPrivateUsage]
             loop.call_soon_threadsafe(lost.set)
 
         faults.arm("job.ran", lose_the_commit)
@@ -295,7 +296,7 @@ async def test_an_action_that_is_canceled_in_the_batch_that_would_have_started_i
         async def cancel_it(ctx: MutationCtx) -> None:
             await ctx.scheduler.cancel(id)
             # The start of the action may still be under way: then its commit is told first.
-            is_second = iter([False, True] if t.app.database._committer._flying else [True])
+            is_second = iter([False, True] if t.app.database._committer._in_flight else [True])
             faults.arm("commit.answered", lambda: next(is_second) and canceled.set())
 
         starting = asyncio.create_task(t.run_until_idle())

@@ -25,7 +25,7 @@ from duly.declare.loading import Source
 from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
-from duly.storage.postgres.address import is_postgres, names_schema, parse, with_schema
+from duly.storage.postgres.address import has_schema, is_postgres, parse, with_schema
 from duly.subscription import Subscription
 from duly.values.ids import END_MS, EPOCH_MS
 from duly.workers.loop import first_done
@@ -105,15 +105,19 @@ class Harness:
     # Calls.
 
     async def query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query and return its value, as `App.query` does."""
         return await self.app.query(ref, args)
 
     async def mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation and return its value, as `App.mutation` does. What it schedules waits for `advance`."""
         return await self.app.mutation(ref, args)
 
     async def action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run an action here and now and return its value, as `App.action` does."""
         return await self.app.action(ref, args)
 
     def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
+        """Return the values of a query, now and whenever they change, as `App.subscribe` does."""
         return self.app.subscribe(ref, args)
 
     def with_identity(self, identity: Identity) -> _IdentityCalls:
@@ -237,7 +241,7 @@ def _test_store(store: str | None) -> tuple[str, Callable[[], None]]:
     """Return the address of the store, and a function that removes it if it was made for the test."""
     if store is None:
         return temporary_store()
-    if not isinstance(store, str) or not is_postgres(store) or names_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(store, str) or not is_postgres(store) or has_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
         return store, lambda: None
     address = with_schema(store, f"duly_test_{secrets.token_hex(8)}")
     return address, partial(drop_store, address)
@@ -245,10 +249,10 @@ def _test_store(store: str | None) -> tuple[str, Callable[[], None]]:
 
 def drop_store(store: str) -> None:
     """Remove a store in PostgreSQL, with all its data."""
-    from duly.storage.postgres import layout  # asyncpg may be missing
+    from duly.storage.postgres import migrations  # asyncpg may be missing
 
     with ThreadPoolExecutor(1) as thread:  # an event loop runs in this thread
-        thread.submit(layout.drop, parse(store)).result()
+        thread.submit(migrations.drop, parse(store)).result()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:

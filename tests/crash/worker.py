@@ -20,7 +20,7 @@ from duly.database.transaction import Transaction
 from duly.declare.function import MUTATION
 from duly.limits import RETENTION_MS
 from duly.model.job_state import SUCCESS
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from tests.crash import load
 from tests.crash.load import Diary, Plan, Target
 

@@ -15,7 +15,7 @@ from duly import App, MutationCtx, QueryCtx, StoreError, crons, mutation, query
 from duly.clock import SystemClock
 from duly.declare.cron_jobs import CronJobs
 from duly.model import jobs
-from duly.storage.engine import CRONS
+from duly.storage.rows import CRONS
 from tests.crons.app import OWN, Deployed, calendar, functions_of, interval, seconds
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -1,4 +1,4 @@
-"""IntervalTree find who holds a range that contains a key, and look at few others."""
+"""An interval tree finds the holders of ranges that contain a key, and looks at few others."""
 
 from __future__ import annotations
 
@@ -31,26 +31,29 @@ holders = st.integers(0, 2)
     st.lists(st.tuples(st.booleans(), ranges, holders), max_size=30),
     st.lists(keys, max_size=5).map(sorted),
 )
-def test_spans_find_what_a_list_finds(
+def test_an_interval_tree_finds_what_a_list_finds(
     first: list[tuple[KeyRange, int]], then: list[tuple[bool, KeyRange, int]], search: list[bytes]
 ) -> None:
-    spans, held = IntervalTree[int](), set[tuple[KeyRange, int]]()
-    for is_new, span, holder in [(True, *entry) for entry in first] + then:
+    tree, held = IntervalTree[int](), set[tuple[KeyRange, int]]()
+    for is_new, interval, holder in [(True, *entry) for entry in first] + then:
         if is_new:
-            spans.add(span, holder)
-            held.add((span, holder))
+            tree.add(interval, holder)
+            held.add((interval, holder))
         else:
             # Most have no holder; so take, too, the next one that has.
-            for entry in ((span, holder), min((entry for entry in held if entry > (span, holder)), default=None)):
+            for entry in (
+                (interval, holder),
+                min((entry for entry in held if entry > (interval, holder)), default=None),
+            ):
                 if entry is not None:
-                    spans.discard(*entry)
+                    tree.discard(*entry)
                     held.discard(entry)
-    assert bool(spans) == bool(held)
-    assert spans.all_holders() == {holder for _, holder in held}
+    assert bool(tree) == bool(held)
+    assert tree.all_holders() == {holder for _, holder in held}
     for keys in (search, *([key] for key in KEYS)):
-        found = {holder for span, holder in held if any(span.lower <= key < span.upper for key in keys)}
-        assert spans.holders_at(keys) == found
-    check_reach(spans._root)
+        found = {holder for interval, holder in held if any(interval.lower <= key < interval.upper for key in keys)}
+        assert tree.holders_at(keys) == found
+    check_reach(tree._root)
 
 
 def check_reach(node: Any) -> list[bytes]:
@@ -63,19 +66,19 @@ def check_reach(node: Any) -> list[bytes]:
 
 
 def test_a_range_holds_its_lower_end_but_not_its_upper() -> None:
-    spans = IntervalTree[str]()
-    spans.add(between(b"b", b"d"), "b to d")
-    assert [spans.holders_at([key]) for key in (b"a", b"b", b"c", b"d")] == [set(), {"b to d"}, {"b to d"}, set()]
+    tree = IntervalTree[str]()
+    tree.add(between(b"b", b"d"), "b to d")
+    assert [tree.holders_at([key]) for key in (b"a", b"b", b"c", b"d")] == [set(), {"b to d"}, {"b to d"}, set()]
 
 
 def test_a_range_stays_until_the_last_of_its_holders_has_left() -> None:
-    spans = IntervalTree[str]()
+    tree = IntervalTree[str]()
     for holder in ("ann", "bob"):
-        spans.add(EVERYTHING, holder)
-    spans.discard(EVERYTHING, "ann")
-    assert spans.holders_at([b"a"]) == {"bob"}
-    spans.discard(EVERYTHING, "bob")
-    assert not spans
+        tree.add(EVERYTHING, holder)
+    tree.discard(EVERYTHING, "ann")
+    assert tree.holders_at([b"a"]) == {"bob"}
+    tree.discard(EVERYTHING, "bob")
+    assert not tree
 
 
 class Counted(bytes):
@@ -94,16 +97,16 @@ def of_number(number: int) -> KeyRange:
 
 @pytest.mark.parametrize("others", [[], [EVERYTHING], [between(b"", encode(150_000)), between(encode(3), b"\xff")]])
 def test_one_of_thousands_is_found_by_looking_at_few(others: list[KeyRange]) -> None:
-    spans = IntervalTree[object]()
+    tree = IntervalTree[object]()
     for number in range(20_000):  # in order, which makes the deepest of trees that do not balance
-        spans.add(of_number(number), number)
-    for span in others:
-        spans.add(span, span)
+        tree.add(of_number(number), number)
+    for interval in others:
+        tree.add(interval, interval)
     for number in range(2_000):  # these would be in the way if they stayed
         left = between(encode(number), encode(150_000))
-        spans.add(left, number)
-        spans.discard(left, number)
+        tree.add(left, number)
+        tree.discard(left, number)
     Counted.comparisons = 0
-    assert spans.holders_at([Counted(encode(70_013))]) == {7_001, *others}
-    assert spans.holders_at([Counted(encode(70_007))]) == {*others}
+    assert tree.holders_at([Counted(encode(70_013))]) == {7_001, *others}
+    assert tree.holders_at([Counted(encode(70_007))]) == {*others}
     assert 0 < Counted.comparisons < 1_000

@@ -16,8 +16,9 @@ from duly import App
 from duly.app import engine_of
 from duly.database.batch import Batch
 from duly.database.committer import Committer, Work
-from duly.storage.engine import Engine, Request, View
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.engine import Engine
+from duly.storage.requests import Request, View
+from duly.storage.sqlite.engine import SqliteEngine
 from tests.database.workloads import COUNT, SOURCE, WORKLOADS, Append, Lists, Workload, changed_total, disorders
 
 PLENTY = 20  # anomalies that a control finds, at least
@@ -98,8 +99,8 @@ def read_at_once_only(engine: type[Any], monkeypatch: pytest.MonkeyPatch) -> Non
                 return view.answer(request)
 
         with snapshot(engine) as first:
-            version, reshaped = first.version, first.reshaped
-        yield SimpleNamespace(version=version, reshaped=reshaped, answer=answer)
+            version, catalog_version = first.version, first.catalog_version
+        yield SimpleNamespace(version=version, catalog_version=catalog_version, answer=answer)
 
     monkeypatch.setattr(engine, "snapshot", snapshots)
 

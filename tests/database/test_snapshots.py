@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from duly import MutationCtx
 from duly.app import App
 from duly.database.transaction import Transaction
-from duly.storage.engine import View
+from duly.storage.requests import View
 
 
 async def insert(ctx: MutationCtx) -> None:
@@ -52,7 +52,7 @@ async def test_an_older_snapshot_is_read_with_the_tables_of_its_own_time(store: 
         def look() -> None:
             with app.database._engine.snapshot() as view:
                 asyncio.run_coroutine_threadsafe(app.runner.transaction(insert), loop).result(10)
-                assert "notes" not in app.database._committer.catalog_of(view).tables
+                assert "notes" not in app.database._committer.catalogs.at(view).tables
                 assert "notes" in app.database.catalog.tables
 
         await asyncio.to_thread(look)

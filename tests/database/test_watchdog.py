@@ -30,7 +30,8 @@ import pytest
 from duly import App, LimitError, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.database.driver.trampoline import ask, drive
 from duly.database.driver.watchdog import Interruption, Watchdog, WatchedThread, _raise_in
-from duly.storage.engine import JOBS, Get
+from duly.storage.requests import Get
+from duly.storage.rows import JOBS
 from duly.testing import Harness
 from tests.model.soundness import complaints
 
@@ -634,10 +635,10 @@ def test_a_thread_that_went_on_into_a_lock_since_it_was_seen_is_left_alone() -> 
     gone.acquire()
 
     class Slow(WatchedThread):
-        def _may_be_left(self, file: str) -> bool:
+        def _may_interrupt(self, file: str) -> bool:
             gone.release()
             time.sleep(0.05)
-            return super()._may_be_left(file)
+            return super()._may_interrupt(file)
 
     async def handler() -> None:
         attacker.asked.release()
@@ -781,7 +782,7 @@ class Storm:
     """Interrupts all threads of an app at random, until it is over."""
 
     def __init__(self, app: App) -> None:
-        self.watched = app.database._watchdog._watched
+        self.watched = app.database._environment.watchdog._watched
         self.random = Random(3)
         self.hits: Counter[bool] = Counter()
         self.stopped: set[tuple[int, int]] = set()

@@ -24,7 +24,7 @@ from duly import (
 )
 from duly.app import App
 from duly.model.schema_change import Deploy, SchemaChange, apply_schema
-from duly.storage.engine import SYSTEM_TABLES
+from duly.storage.rows import SYSTEM_TABLES
 from tests.model.soundness import complaints, indexes, look
 
 

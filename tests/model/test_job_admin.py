@@ -26,7 +26,7 @@ from duly.model.job_admin import (
     select_some,
 )
 from duly.model.job_state import CANCELED, PENDING
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 
 NOW = 1_800_000_000_000.0
 

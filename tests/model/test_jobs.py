@@ -10,7 +10,7 @@ from duly.database.transaction import Transaction
 from duly.model import jobs
 from duly.model.job_admin import commit
 from duly.model.job_state import FAILED, IN_PROGRESS, SUCCESS
-from duly.storage.engine import ACTION, JOBS, Job
+from duly.storage.rows import ACTION, JOBS, Job
 from tests.model.test_job_admin import NOW, opened
 
 EPOCH = 7

@@ -10,7 +10,7 @@ from typing import Any
 
 from duly import App
 from duly.database import batch
-from duly.database.committer import ConflictBackoff
+from duly.database.pending_batch import ConflictBackoff
 from tests.database.workloads import SOURCE, make
 
 # Long batches, so that much is committed while each is under way.

@@ -67,7 +67,7 @@ async def test_functions_that_are_claimed_together_run_once_and_in_order_but_tho
         ids: list[str] = []
 
         def cancel_elsewhere() -> None:
-            if ids and not canceled and committer._flying is not None:  # pyright: ignore[reportPrivateUsage]
+            if ids and not canceled and committer._in_flight is not None:  # pyright: ignore[reportPrivateUsage]
                 canceled.append(ids[CANCELED_ELSEWHERE])
                 asyncio.run_coroutine_threadsafe(other.mutation("app:cancel", {"id": canceled[0]}), loop).result()
 

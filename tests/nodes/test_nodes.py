@@ -26,7 +26,7 @@ from duly import (
 )
 from duly.clock import ManualClock, SystemClock
 from duly.limits import Limits
-from duly.storage.engine import Heartbeat
+from duly.storage.engine import PeerUpdate
 from tests import postgres
 from tests.model.soundness import look
 
@@ -167,9 +167,9 @@ async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
             ends.append("stopped")
             raise
 
-    def fall_silent(is_awake: bool) -> Heartbeat:
+    def fall_silent(is_responsive: bool) -> PeerUpdate:
         time.sleep(0.02)
-        return Heartbeat(False, False)
+        return PeerUpdate(False, False)
 
     async with App(source(wait=wait), store, limits=Limits(node_lost_seconds=0.6)) as app:
         epoch = app.database.epoch
@@ -177,7 +177,7 @@ async def test_a_lost_node_stops_the_actions_it_ran_and_goes_on_as_another(
         await until(lambda: ends == ["begun"])
         async with App(source(wait=wait), store) as other:
             with monkeypatch.context() as silent:
-                silent.setattr(app.database._engine, "listen", fall_silent)  # pyright: ignore[reportPrivateUsage]
+                silent.setattr(app.database._engine, "wait_for_peers", fall_silent)  # pyright: ignore[reportPrivateUsage]
                 async for now in other.subscribe("app:state", {"id": id}):
                     if now != "inProgress":
                         break
@@ -291,12 +291,12 @@ async def test_a_handler_that_may_take_long_may_do_so_while_it_holds_the_lock(st
 async def test_an_unexpected_error_does_not_make_a_node_deaf(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def stumble(is_awake: bool) -> Heartbeat:
+    def stumble(is_responsive: bool) -> PeerUpdate:
         monkeypatch.undo()
         raise RuntimeError("bound to a different event loop")
 
     async with App(source(), store) as app, App(source(), store) as other:
-        monkeypatch.setattr(app.database._engine, "listen", stumble)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(app.database._engine, "wait_for_peers", stumble)  # pyright: ignore[reportPrivateUsage]
         async with asyncio.timeout(20):
             while "the store answers again" not in caplog.text:
                 await asyncio.sleep(0.01)
@@ -311,7 +311,7 @@ async def test_an_unexpected_error_does_not_make_a_node_deaf(
 async def test_a_node_that_could_hear_nothing_does_not_start(store: str) -> None:
     async with App(source(), store) as app:
         with pytest.raises(
-            StoreError, match=r"nothing can be heard at listen=postgresql://127\.0\.0\.1:1/duly: .*reach"
+            StoreError, match=r"no notifications can be received from listen=postgresql://127\.0\.0\.1:1/duly: .*reach"
         ):
             await App(source(), f"{store}&listen=127.0.0.1:1").__aenter__()
         [(nodes,)] = look(store, lambda ask: ask("SELECT count(*) FROM nodes WHERE state = 'live'"))

@@ -44,10 +44,10 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("committer", "database"):
         monkeypatch.setattr(f"duly.database.{module}.STORE_LOST_SECONDS_MAX", PATIENCE)
     monkeypatch.setattr("duly.database.call_queue.STORE_LOST_CLOSING_SECONDS_MAX", CLOSING)
-    for module in ("engine", "nodes", "readers"):
+    for module in ("engine", "membership", "connection_pool"):
         monkeypatch.setattr(f"duly.storage.postgres.{module}.CONNECT_SECONDS", CONNECT)
     monkeypatch.setattr("duly.storage.postgres.engine.ANSWER_SECONDS", ANSWER)
-    monkeypatch.setattr("duly.storage.postgres.nodes.NODE_ANSWER_SECONDS", ANSWER)
+    monkeypatch.setattr("duly.storage.postgres.membership.NODE_ANSWER_SECONDS", ANSWER)
 
 
 @pytest.fixture

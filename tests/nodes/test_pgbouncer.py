@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from duly import App, Id, MutationCtx, QueryCtx, StoreError, internal, internal_mutation, mutation, query
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.connection import BlockingConnection
 from tests import postgres
 
 PATIENCE: Final = 30.0
@@ -182,7 +182,9 @@ async def test_it_may_be_killed_and_started_again(pooler: PgBouncer) -> None:
 
 
 async def test_a_hint_goes_around_it(pooler: PgBouncer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.storage.postgres.nodes.NODE_HEARTBEAT_SECONDS", 3600.0)  # no beat can tell of anything
+    monkeypatch.setattr(
+        "duly.storage.postgres.membership.NODE_HEARTBEAT_SECONDS", 3600.0
+    )  # no beat can tell of anything
     here, there = pooler.address(), pooler.address(listens=True)
     async with App(SOURCE, here) as one, App(SOURCE, there, executor=False) as other:
         waiting = asyncio.create_task(seen(other, 1))
@@ -200,14 +202,14 @@ async def test_without_that_the_beat_tells_of_what_is_new(pooler: PgBouncer) -> 
 def test_one_that_forgets_prepared_statements_is_refused(store_of: Callable[[str], str]) -> None:
     with PgBouncer(store_of("postgres"), prepared=0) as pooler:
         address = pooler.address().partition("?")[0]
-        link, other = Link(address, 5.0, 5.0), Link(address, 5.0, 5.0)
+        connection, other = BlockingConnection(address, 5.0, 5.0), BlockingConnection(address, 5.0, 5.0)
         try:
-            link.fetch("SELECT 1")
+            connection.fetch("SELECT 1")
             other.execute("BEGIN")  # on the connection where that was prepared
             with pytest.raises(
                 StoreError, match="expected PgBouncer 1.21 or newer with max_prepared_statements above 0"
             ):
-                link.fetch("SELECT 1")
+                connection.fetch("SELECT 1")
         finally:
-            link.close()
+            connection.close()
             other.close()

@@ -49,7 +49,7 @@ class Held:
                 await asyncio.sleep(0.0005)
 
     async def __aenter__(self) -> Self:
-        commit, learn = self._database.commit, self._database._learn  # pyright: ignore[reportPrivateUsage]
+        commit, learn = self._database.commit, self._database._refresh_in_batch  # pyright: ignore[reportPrivateUsage]
 
         def counted(work: Any, *more: Any, **named: Any) -> asyncio.Future[Any]:
             future = commit(work, *more, **named)

@@ -18,7 +18,7 @@ from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.job_state import MOVES
 from duly.run.job_runner import JobRunner
 from duly.run.runner import Runner
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.workers.executor import Executor
 from tests.scheduler.steps import Difference
 from tests.scheduler.test_state_machine import play

@@ -25,7 +25,7 @@ from duly import (
 from duly.database.batch import Batch
 from duly.errors import StoreLostError
 from duly.model import jobs
-from duly.storage.engine import Claimed, View
+from duly.storage.requests import Claimed, View
 from duly.testing import Harness
 from tests.model.soundness import look
 

@@ -259,6 +259,7 @@ async def test_a_thread_that_waits_for_the_app_is_told_when_it_is_closed(store: 
     doors[-1].set()  # it asks again
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_stuck_keeps_no_process_alive(store: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "program.py", store]

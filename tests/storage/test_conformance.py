@@ -11,23 +11,9 @@ import pytest
 
 from duly.app import engine_of
 from duly.errors import StoreError
-from duly.storage.engine import (
-    ACTION,
-    JOBS,
-    MUTATION,
-    SYSTEM_TABLES,
-    Changes,
-    Claim,
-    Claimed,
-    Completed,
-    Engine,
-    Get,
-    Job,
-    Scan,
-    Tallied,
-    Tally,
-    Write,
-)
+from duly.storage.engine import Changeset, Engine
+from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Scan
+from duly.storage.rows import ACTION, JOBS, MUTATION, SYSTEM_TABLES, Job, Write
 from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.conftest import ENGINES
@@ -59,7 +45,7 @@ def insert(id: int, n: int) -> Write:
 
 
 def commit(engine: Engine, *written: tuple[Table, dict[int, Write]], last_id: int = 0) -> int:
-    return engine.commit(Changes(written, last_id))
+    return engine.commit(Changeset(written, last_id))
 
 
 def with_notes(engine: Engine, *numbers: int) -> None:
@@ -334,8 +320,8 @@ def test_those_that_completed_first_come_first_and_without_their_arguments(engin
         job(3, None, state="canceled", completed_time=20.0),
     )
     with engine.snapshot() as view:
-        assert [(done.id, done.args) for done in view.answer(Completed(9))] == [(3, ""), (1, "")]
-        assert [done.completed_time for done in view.answer(Completed(1))] == [20.0]
+        assert [(done.id, done.args) for done in view.answer(ListCompleted(9))] == [(3, ""), (1, "")]
+        assert [done.completed_time for done in view.answer(ListCompleted(1))] == [20.0]
 
 
 def test_a_deleted_job_is_gone_and_may_be_deleted_again(engine: Engine) -> None:
@@ -355,8 +341,8 @@ def test_jobs_are_tallied_by_what_is_due_and_what_runs(engine: Engine) -> None:
     running = job(5, None, ACTION, "inProgress", epoch=1)._replace(scheduled_time=1)
     commit(engine, (JOBS, {5: Write(job(5, 1, ACTION), running)}), last_id=10)
     with engine.snapshot() as view:
-        assert view.answer(Tally(20.0)) == Tallied(3, 10.0, 1)
-        assert view.answer(Tally(9.0)) == Tallied(0, None, 1)
+        assert view.answer(CountJobs(20.0)) == JobCounts(3, 10.0, 1)
+        assert view.answer(CountJobs(9.0)) == JobCounts(0, None, 1)
 
 
 def test_the_attempts_of_a_job_and_what_it_retries_are_kept(engine: Engine) -> None:

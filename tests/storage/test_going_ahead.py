@@ -13,11 +13,13 @@ pytest.importorskip("asyncpg")
 
 from duly.app import engine_of
 from duly.errors import StoreLostError
-from duly.storage.engine import JOBS, Claim, Conflict, Get, Overtaken, Write
+from duly.storage.conflicts import Conflict, SpeculationFailed
 from duly.storage.postgres.engine import PostgresEngine
+from duly.storage.requests import Claim, Get
+from duly.storage.rows import JOBS, Write
 from tests.storage.test_postgres import NOTES, changes, insert, job, learn, note, put, update, with_notes
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture
@@ -47,9 +49,9 @@ def test_the_next_batch_reads_what_is_being_committed(nodes: tuple[PostgresEngin
     engine, other = nodes
     begin(engine, 1, 2)
     deleted = Write('{"n":5}', None, update(2, 5, 6).old_keys, ())
-    engine.send(changes((NOTES, {1: update(1, 5, 6), 2: deleted, 4: insert(4, 7)}), ids=[1, 2]))
+    engine.send_commit(changes((NOTES, {1: update(1, 5, 6), 2: deleted, 4: insert(4, 7)}), ids=[1, 2]))
     assert begin(engine, 1, 2, 3, 4) == ['{"n":6}', None, '{"n":5}', '{"n":7}']
-    assert engine.landed() == 2
+    assert engine.await_commit() == 2
     assert engine.commit(changes((NOTES, {1: update(1, 6, 8)}), ids=[1, 2, 3, 4])) == 3
     assert note(other, 1) == '{"n":8}'
     assert note(other, 2) is None
@@ -61,11 +63,11 @@ def test_where_a_commit_has_a_conflict_what_the_next_batch_read_is_not_so(
     engine, other = nodes
     begin(engine, 1)
     put(other, 1, 5, 9)
-    engine.send(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
+    engine.send_commit(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
     assert begin(engine, 1) == ['{"n":6}']
     with pytest.raises(Conflict):
-        engine.landed()
-    with pytest.raises(Overtaken):
+        engine.await_commit()
+    with pytest.raises(SpeculationFailed):
         engine.commit(changes((NOTES, {3: update(3, 5, 6)}), ids=[1, 3]))
     engine.rollback()
     assert note(engine, 1) == '{"n":9}'
@@ -78,10 +80,10 @@ def test_what_others_committed_before_a_commit_is_compared_with_what_the_next_ba
     engine, other = nodes
     begin(engine, 1)
     put(other, 2, 5, 9)
-    engine.send(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
+    engine.send_commit(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
     assert begin(engine, 2) == ['{"n":5}']
-    assert engine.landed() == 3
-    with pytest.raises(Overtaken):
+    assert engine.await_commit() == 3
+    with pytest.raises(SpeculationFailed):
         engine.commit(changes((NOTES, {3: update(3, 5, 6)}), ids=[2, 3]))
     engine.rollback()
     assert note(engine, 2) == '{"n":9}'
@@ -93,9 +95,9 @@ def test_what_others_committed_after_a_commit_is_a_conflict_of_the_next_batch_on
 ) -> None:
     engine, other = nodes
     begin(engine, 1)
-    engine.send(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
+    engine.send_commit(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
     assert begin(engine, 1, 2) == ['{"n":6}', '{"n":5}']
-    assert engine.landed() == 2
+    assert engine.await_commit() == 2
     put(other, 2, 5, 9)
     with pytest.raises(Conflict):
         engine.commit(changes((NOTES, {1: update(1, 6, 7)}), ids=[1, 2]))
@@ -113,10 +115,10 @@ def test_a_claim_waits_for_the_commit_and_finds_no_job_that_has_run(
     engine.begin()
     ended = first._replace(state="success", due=None, completed_time=30.0)
     later = job(13, 30.0)
-    engine.send(changes((JOBS, {11: Write(first, ended), 13: Write(None, later)})))
+    engine.send_commit(changes((JOBS, {11: Write(first, ended), 13: Write(None, later)})))
     claimed = engine.begin().answer(Claim(30.0, 10, 10))
     assert [job.id for job in claimed.mutations] == [12, 13]
-    assert engine.landed() == 3
+    assert engine.await_commit() == 3
     engine.rollback()
 
 
@@ -125,13 +127,13 @@ def test_where_the_connection_is_lost_the_next_batch_is_run_again(
     nodes: tuple[PostgresEngine, PostgresEngine], monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     engine, other = nodes
-    link = engine._wire  # pyright: ignore[reportPrivateUsage]
+    link = engine._connection  # pyright: ignore[reportPrivateUsage]
     answer = link.answer
 
     def lose() -> list[Any]:
         if lost == "answer":
             answer()
-        link.drop()
+        link.discard()
         monkeypatch.undo()
         raise StoreLostError("lost by the test")
 
@@ -139,14 +141,14 @@ def test_where_the_connection_is_lost_the_next_batch_is_run_again(
         monkeypatch.setattr(link, "send", lambda *_: None)
     monkeypatch.setattr(link, "answer", lose)
     begin(engine, 1)
-    engine.send(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
+    engine.send_commit(changes((NOTES, {1: update(1, 5, 6)}), ids=[1]))
     assert begin(engine, 1) == ['{"n":6}']
     if lost == "answer":
-        assert engine.landed() == 2
+        assert engine.await_commit() == 2
     else:
         with pytest.raises(StoreLostError):
-            engine.landed()
-    with pytest.raises(Overtaken):
+            engine.await_commit()
+    with pytest.raises(SpeculationFailed):
         engine.commit(changes((NOTES, {3: update(3, 5, 6)}), ids=[1, 3]))
     engine.rollback()
     learn(engine)

@@ -17,7 +17,7 @@ import apsw
 import pytest
 
 from duly import App, StoreError, StoreGoneError
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.sqlite.engine import SqliteEngine
 from tests.storage.owner import MODULES
 from tests.storage.test_ownership import app_of, owner
 
@@ -172,7 +172,7 @@ def test_a_copy_of_the_file_of_a_running_store_is_refused_and_not_taken_for_a_ne
 def test_a_copy_of_a_running_store_is_refused_also_after_its_log_was_brought_into_the_file(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.storage.sqlite._CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr("duly.storage.sqlite.engine._CHECKPOINT_PAGES", 20)
 
     async def run() -> None:
         async with app_of(file) as app:

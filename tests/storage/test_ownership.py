@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 
 from duly import App, StoreError, StoreInUseError
-from duly.storage import ownership
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.sqlite import ownership
+from duly.storage.sqlite.engine import SqliteEngine
 from tests.storage.owner import MODULES
 
 pytestmark = [

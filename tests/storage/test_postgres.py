@@ -54,17 +54,20 @@ from duly import (
 from duly.app import App, engine_of
 from duly.errors import StoreError, StoreLostError
 from duly.limits import DEFAULTS, Limits
-from duly.storage.engine import JOBS, MUTATION, Changes, Claim, Conflict, Get, Job, Reads, Scan, Unsettled, View, Write
-from duly.storage.postgres import layout, lock
+from duly.storage.conflicts import CommitInDoubt, Conflict
+from duly.storage.engine import Changeset, ReadKeys
+from duly.storage.postgres import lock_timeout, migrations
 from duly.storage.postgres.address import parse
+from duly.storage.postgres.connection import _ARRAYS, BlockingConnection
 from duly.storage.postgres.engine import PostgresEngine
-from duly.storage.postgres.link import _ARRAYS, Link
+from duly.storage.requests import Claim, Get, Scan, View
+from duly.storage.rows import JOBS, MUTATION, Job, Write
 from duly.testing import Harness
 from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.nodes.serializable import connect
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 BY_N = Index("by_n", 100, ("n",))
 NOTES = Table("notes", 100, (BY_N,))
@@ -144,8 +147,8 @@ def job(id: int, due: float | None, state: str = "pending", name: str = "a:b", *
     return Job(id, name, "{}", due or 0.0, due, state, MUTATION, **more)
 
 
-def changes(*written: tuple[Table, dict[int, Write]], ids: list[int] | None = None) -> Changes:
-    return Changes(written, 1_000, Reads(ids or [], []))
+def changes(*written: tuple[Table, dict[int, Write]], ids: list[int] | None = None) -> Changeset:
+    return Changeset(written, 1_000, ReadKeys(ids or [], []))
 
 
 def with_notes(engine: PostgresEngine, *numbers: int) -> None:
@@ -187,8 +190,8 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
     Returns the requests that were lost, to arrive late.
     """
     left, lost = list(losses), list[tuple[Any, ...]]()
-    link: Link = engine._wire  # pyright: ignore[reportPrivateUsage]
-    fetch = link.fetch
+    connection: BlockingConnection = engine._connection  # pyright: ignore[reportPrivateUsage]
+    fetch = connection.fetch
 
     def fetch_or_lose(sql: str, *values: object) -> list[Any]:
         if left and left[0][0] in sql:
@@ -197,11 +200,11 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
                 fetch(sql, *values)
             else:
                 lost.append((sql, *values))
-            link.drop()
+            connection.discard()
             raise StoreLostError("lost by the test")
         return fetch(sql, *values)
 
-    monkeypatch.setattr(link, "fetch", fetch_or_lose)
+    monkeypatch.setattr(connection, "fetch", fetch_or_lose)
     return lost
 
 
@@ -226,7 +229,7 @@ def test_a_commit_whose_request_is_lost_is_run_again_and_can_never_arrive_late(
     engine.rollback()
     [(sql, *values)] = lost
     other = new_engine()
-    assert other._link.fetch(sql, *values)[0][0] == -2  # pyright: ignore[reportPrivateUsage]
+    assert other._idle_connection.fetch(sql, *values)[0][0] == -2  # pyright: ignore[reportPrivateUsage]
     assert note(other, 2) is None
     engine.begin()
     engine.commit(changes((NOTES, {2: insert(2, 6)})))
@@ -265,7 +268,7 @@ def test_a_commit_that_is_settled_only_by_the_next_batch_is_known_to_its_cache(
 ) -> None:
     with_notes(engine, 5)
     lose(engine, monkeypatch, ("commit_1", "answer"), ("settle_1", "request"))
-    with pytest.raises(Unsettled, match="whether it is stored is not known"):
+    with pytest.raises(CommitInDoubt, match="whether it is stored is not known"):
         put(engine, 1, 5, 6)
     engine.rollback()
     assert engine.begin(exclusive=True).answer(Get(NOTES, 1)) == '{"n":6}'
@@ -282,15 +285,15 @@ def test_a_commit_is_settled_once_the_store_answers_again(
     put(other, 2, 5, 6)
     lose(engine, monkeypatch, ("commit_1", "request" if exclusive else "answer"), *[("settle_1", "request")] * 3)
     engine.begin(exclusive)
-    with pytest.raises(Unsettled):
+    with pytest.raises(CommitInDoubt):
         engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
     for _ in range(2):
         with pytest.raises(StoreLostError):
-            engine.settle()
+            engine.resolve_commit()
 
-    assert engine.settle() == (None if exclusive else 3)
+    assert engine.resolve_commit() == (None if exclusive else 3)
 
-    assert [news.version for news in engine.news() if not news.is_known] == [3] * (not exclusive)
+    assert [news.version for news in engine.remote_commits() if not news.is_complete] == [3] * (not exclusive)
     engine.rollback()
     assert [note(engine, id) for id in (1, 2)] == ['{"n":5}' if exclusive else '{"n":6}', '{"n":6}']
     assert put(other, 1, 5 if exclusive else 6, 7) == 4 - exclusive
@@ -336,19 +339,19 @@ def test_who_reads_scheduled_functions_has_no_conflict_with_commits_of_documents
     other = new_engine()
     engine.begin().answer(Scan(JOBS, STATE, EVERYTHING, False, 10))
     put(other, 1, 5, 6)
-    reads = Reads([], [(JOBS, STATE, b"", b"\xff")])
-    engine.commit(Changes([(NOTES, {2: update(2, 5, 6)})], 1_000, reads))
+    reads = ReadKeys([], [(JOBS, STATE, b"", b"\xff")])
+    engine.commit(Changeset([(NOTES, {2: update(2, 5, 6)})], 1_000, reads))
     engine.begin().answer(Scan(JOBS, STATE, EVERYTHING, False, 10))
     other.begin()
     other.commit(changes((JOBS, {9: Write(None, job(9, 1.0))})))
     with pytest.raises(Conflict):
-        engine.commit(Changes([(NOTES, {2: update(2, 6, 7)})], 1_000, reads))
+        engine.commit(Changeset([(NOTES, {2: update(2, 6, 7)})], 1_000, reads))
 
 
 def test_a_node_that_lags_behind_the_log_forgets_what_it_remembers(
     store: str, new_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "NODE_LOG_COMMITS_MAX", 2)
+    monkeypatch.setattr(migrations, "NODE_LOG_COMMITS_MAX", 2)
     engine, other = new_engine(), new_engine()
     with_notes(engine, 5, 5)
     engine.begin().answer(Get(NOTES, 1))
@@ -361,7 +364,7 @@ def test_a_node_that_lags_behind_the_log_forgets_what_it_remembers(
     engine.rollback()
     engine.refresh()
     engine.rollback()
-    assert [news.is_known for news in engine.news()] == [False]
+    assert [news.is_complete for news in engine.remote_commits()] == [False]
     assert put(engine, 1, 135, 136) == 132
 
 
@@ -398,7 +401,7 @@ async def test_a_conflict_that_one_work_of_a_batch_meets_has_all_of_them_run_aga
 
 
 def test_who_holds_the_lock_and_says_nothing_is_cut_off(new_engine: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LOCK_IDLE_MS", 300)
+    monkeypatch.setattr(lock_timeout, "LOCK_IDLE_MS", 300)
     engine, other = new_engine(), new_engine()
     with_notes(engine, 5)
     began = time.monotonic()
@@ -440,7 +443,7 @@ def test_a_lost_node_commits_nothing_and_comes_back_as_another(new_engine: Open)
     engine.begin()
     time.sleep(0.1)
     while not other.is_lost(lost):
-        other.listen(True)
+        other.wait_for_peers(True)
     with pytest.raises(Conflict):
         engine.commit(changes((NOTES, {1: update(1, 5, 6)})))
     engine.rollback()
@@ -481,11 +484,11 @@ def test_a_heartbeat_does_not_wait_for_a_node_that_is_committing_nor_declare_it_
 def test_commits_are_noticed_by_the_next_beat_when_nobody_is_told(engine: PostgresEngine, new_engine: Open) -> None:
     with_notes(engine, 5)
     other = new_engine()
-    other.listen(True)  # something may have come before it listened
-    other.nodes._link.execute("UNLISTEN *")  # pyright: ignore[reportPrivateUsage]
+    other.wait_for_peers(True)  # something may have come before it listened
+    other.membership._connection.execute("UNLISTEN *")  # pyright: ignore[reportPrivateUsage]
     put(engine, 1, 5, 6)
     began = time.monotonic()
-    while not other.listen(True).has_news:
+    while not other.wait_for_peers(True).has_commits:
         assert time.monotonic() - began < 2
 
 
@@ -497,12 +500,12 @@ def test_news_that_came_while_a_batch_was_under_way_come_again(engine: PostgresE
     other.refresh()  # its snapshot is older than the news
     other.rollback()
     for _ in range(3):
-        assert other.listen(True).has_news
+        assert other.wait_for_peers(True).has_commits
     other.refresh()
     other.rollback()
-    assert [news.version for news in other.news()] == [2]
-    other.listen(True)
-    assert not other.listen(True).has_news
+    assert [news.version for news in other.remote_commits()] == [2]
+    other.wait_for_peers(True)
+    assert not other.wait_for_peers(True).has_commits
 
 
 def test_a_node_learns_of_the_commits_of_others_by_one_statement(
@@ -511,18 +514,22 @@ def test_a_node_learns_of_the_commits_of_others_by_one_statement(
     other = new_engine()
     with_notes(other, 5)
     learn(engine)
-    engine.news()
+    engine.remote_commits()
     put(other, 1, 5, 6)
     asked: list[str] = []
     for way in ("fetch", "execute"):
-        act = getattr(Link, way)
-        monkeypatch.setattr(Link, way, lambda link, sql, *more, act=act: asked.append(sql) or act(link, sql, *more))
+        act = getattr(BlockingConnection, way)
+        monkeypatch.setattr(
+            BlockingConnection,
+            way,
+            lambda connection, sql, *more, act=act: asked.append(sql) or act(connection, sql, *more),
+        )
 
     engine.begin()
     engine.refresh()
     engine.rollback()
 
-    assert [news.version for news in engine.news()] == [engine.position]
+    assert [news.version for news in engine.remote_commits()] == [engine.position]
     assert len(asked) == 1
 
 
@@ -715,7 +722,7 @@ def test_a_server_that_never_answers_is_an_error_soon() -> None:
 def test_a_missing_driver_is_told_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     monkeypatch.delitem(sys.modules, "duly.storage.postgres.engine")
-    monkeypatch.delitem(sys.modules, "duly.storage.postgres.link")
+    monkeypatch.delitem(sys.modules, "duly.storage.postgres.connection")
     with pytest.raises(StoreError, match="run pip install asyncpg"):
         App({}, "postgresql://somebody@127.0.0.1/duly")
 
@@ -732,7 +739,7 @@ def test_a_session_of_another_isolation_level_commits_nothing(store: str, new_en
     engine.close()
 
 
-# The layout.
+# The migrations.
 
 
 @pytest.fixture
@@ -748,11 +755,11 @@ def database(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("database", ["LATIN1", "SQL_ASCII"], indirect=True)
 def test_a_database_that_does_not_hold_every_text_is_refused_by_name(database: str) -> None:
     [(encoding,)] = ask(database, "SHOW server_encoding")
-    for opened in (lambda: engine_of(database).open(), lambda: layout.plan(parse(database))):
+    for opened in (lambda: engine_of(database).open(), lambda: migrations.plan(parse(database))):
         with pytest.raises(StoreError, match=rf"got a database whose encoding is {encoding}, expected UTF8.*ENCODING"):
             opened()
     with pytest.raises(StoreError, match="encoding"):
-        layout.bring_up_to_date(parse(database))
+        migrations.migrate_store(parse(database))
     assert (
         ask(database, f"SELECT FROM pg_namespace WHERE nspname = '{parse(database).schema}'") == []
     )  # nothing was made
@@ -790,7 +797,7 @@ async def ends(ctx: QueryCtx) -> list[str]:
 async def test_an_end_whose_text_a_store_cannot_hold_is_recorded_nevertheless(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layout, "check_settings", lambda link: None)  # pyright: ignore
+    monkeypatch.setattr(migrations, "check_settings", lambda connection: None)  # pyright: ignore
     functions = (schedules_what_fails, runs_out, runs_out_of_all, ends)
     modules = {"app": SimpleNamespace(**{function.handler.__name__: function for function in functions})}
     async with App(modules, database) as app:
@@ -833,9 +840,9 @@ def test_processes_that_come_at_once_make_one_store(store: str) -> None:
 def test_a_migration_that_ends_half_way_leaves_nothing(
     store: str, end: str, new_engine: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sql_of = layout.sql_of
+    sql_of = migrations.sql_of
     with monkeypatch.context() as patched:
-        patched.setattr(layout, "sql_of", lambda version, address: f"{sql_of(version, address)}; {end}")
+        patched.setattr(migrations, "sql_of", lambda version, address: f"{sql_of(version, address)}; {end}")
         with pytest.raises(StoreError):
             new_engine()
     assert ask(store, f"SELECT 1 FROM pg_namespace WHERE nspname = '{store.rpartition('=')[2]}'") == []
@@ -847,8 +854,8 @@ def test_a_node_goes_on_while_its_store_becomes_one_of_the_next_format(
 ) -> None:
     with_notes(engine, 5)
     with monkeypatch.context() as patched:
-        patched.setattr(layout, "FORMAT", 2)
-        patched.setattr(layout, "sql_of", lambda version, address: _NEXT.replace("duly.", f"{address.schema}."))
+        patched.setattr(migrations, "FORMAT", 2)
+        patched.setattr(migrations, "sql_of", lambda version, address: _NEXT.replace("duly.", f"{address.schema}."))
         newer = new_engine()
     assert ask(store, "SELECT format FROM duly.store") == [(2,)]
     assert put(engine, 1, 5, 6) == 2
@@ -868,8 +875,8 @@ ALTER TABLE duly.nodes ADD note text; CREATE TABLE duly.more (); UPDATE duly.sto
 
 
 def test_a_store_that_needs_a_newer_duly_is_refused(store: str, engine: PostgresEngine, new_engine: Open) -> None:
-    ask(store, f"UPDATE duly.store SET needs = {layout.FORMAT + 1}")
-    with pytest.raises(StoreError, match=f"got a store that needs format {layout.FORMAT + 1}, .*newer duly"):
+    ask(store, f"UPDATE duly.store SET needs = {migrations.FORMAT + 1}")
+    with pytest.raises(StoreError, match=f"got a store that needs format {migrations.FORMAT + 1}, .*newer duly"):
         new_engine()
 
 
@@ -890,11 +897,11 @@ def fill(store: str) -> None:
     )
 
 
-def rows_read(engine: PostgresEngine, link: Link) -> Counter[str]:
+def rows_read(engine: PostgresEngine, connection: BlockingConnection) -> Counter[str]:
     """How many rows of each table a connection has read, more or less lately."""
     return Counter(
         dict(
-            link.fetch(
+            connection.fetch(
                 "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
                 " WHERE schemaname = $1",
                 engine.address.schema,
@@ -923,10 +930,10 @@ def read_all(view: View) -> None:
 
 def touched_by_reads(engine: PostgresEngine) -> dict[str, int]:
     with engine.snapshot() as view:
-        [link] = engine._readers._taken  # pyright: ignore[reportPrivateUsage]
-        before = rows_read(engine, link)
+        [connection] = engine._readers._acquired  # pyright: ignore[reportPrivateUsage]
+        before = rows_read(engine, connection)
         read_all(view)
-        return many(rows_read(engine, link) - before)
+        return many(rows_read(engine, connection) - before)
 
 
 def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
@@ -936,14 +943,14 @@ def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
     engine.begin()
     engine.commit(changes((JOBS, add), (NOTES, {id: insert(id, id) for id in ids})))
     engine.begin()
-    link: Link = engine._wire  # pyright: ignore[reportPrivateUsage]
-    link.execute("BEGIN")
-    before = rows_read(engine, link)
+    connection: BlockingConnection = engine._connection  # pyright: ignore[reportPrivateUsage]
+    connection.execute("BEGIN")
+    before = rows_read(engine, connection)
     done = {id: Write(job(id, 1.0), job(id, None, "success", completed_time=2.0)) for id in ids}
     engine.commit(changes((JOBS, done), (NOTES, {id: update(id, id, id + 1) for id in ids}), ids=[first]))
-    engine.check(Reads([first], [(NOTES, BY_N, b"", b"\xff")]))
-    found = many(rows_read(engine, link) - before)
-    link.execute("COMMIT")
+    engine.validate(ReadKeys([first], [(NOTES, BY_N, b"", b"\xff")]))
+    found = many(rows_read(engine, connection) - before)
+    connection.execute("COMMIT")
     return found
 
 
@@ -992,4 +999,4 @@ _LARGE = ("jobs", "completed_jobs", "t100_notes", "i100_by_n", "log", "nodes")
     ],
 )
 def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
-    assert parse(address).shown == shown
+    assert parse(address).redacted == shown

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from duly.errors import StoreError, StoreInUseError
-from duly.storage.engine import ACTION, JOBS, MUTATION, Changes, Job, Write
-from duly.storage.sqlite import SqliteEngine
-from duly.storage.sqlite_view import _DUE, _NEXT_DUE  # pyright: ignore[reportPrivateUsage]
+from duly.storage.engine import Changeset
+from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
+from duly.storage.sqlite.engine import SqliteEngine
+from duly.storage.sqlite.snapshot import _DUE, _NEXT_DUE  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_what_is_due_is_found_by_its_index_and_never_by_sorting(
     if filled:
         engine.begin()
         jobs = [Job(n, "a:b", "{}", float(n), float(n), "pending", (MUTATION, ACTION)[n % 2]) for n in range(5_000)]
-        engine.commit(Changes([(JOBS, {job.id: Write(None, job) for job in jobs})], 5_000))
+        engine.commit(Changeset([(JOBS, {job.id: Write(None, job) for job in jobs})], 5_000))
     if analyzed:
         engine._connection.execute("ANALYZE")
     for sql, values in ((_DUE, (MUTATION, 10.0, 5)), (_NEXT_DUE, (MUTATION, 10.0))):

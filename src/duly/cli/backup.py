@@ -6,9 +6,9 @@ import click
 
 from duly.cli import options
 from duly.cli.errors import errors_as_text
-from duly.storage import backup as copies
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
+from duly.storage.sqlite import backup as copies
 
 
 @click.command()

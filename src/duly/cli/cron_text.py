@@ -19,7 +19,7 @@ from duly.model.cron_log import SKIPPED, Log
 from duly.model.cron_policy import admit, due_slots
 from duly.model.cron_schedule import FixedInterval, Schedule, Slot
 from duly.model.crons import CODE, Cron, document_of, options_of
-from duly.storage.engine import CRONS, Job
+from duly.storage.rows import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps
 

@@ -23,7 +23,7 @@ from duly.limits import CRON_LOGS_MAX
 from duly.model import cron_log, cron_schedule, executor_pause, job_admin
 from duly.model import crons as model
 from duly.model.crons import Cron
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec
 
 _NAMED_MAX: Final = 12  # names in the error for an unknown one

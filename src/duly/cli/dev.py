@@ -26,7 +26,7 @@ from duly.declare.registry import Registry
 from duly.errors import DulyError, LoadError, SchemaValidationError, StoreError
 from duly.limits import GRACE_SECONDS, INTERRUPT_SECONDS, LOOP_BLOCKED_SECONDS
 from duly.model import executor_pause
-from duly.server import door
+from duly.server import control_socket
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 
@@ -76,7 +76,7 @@ async def _dev(folder: str, store: str) -> None:
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             background.append(asyncio.create_task(_exit_when_gone(app, file)))
-        async with nullcontext() if is_postgres(store) else door.open_door(app, sqlite_path(store)):
+        async with nullcontext() if is_postgres(store) else control_socket.serve(app, sqlite_path(store)):
             # Not before such a call is answered.
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from duly.run.failure import describe
-from duly.server import door
+from duly.server import control_socket
 
 _CLICKS: Final = (click.ClickException, click.Abort, BrokenPipeError)
 """Errors that click handles itself; BrokenPipeError is from a reader such as `head` that has ended."""
@@ -19,7 +19,7 @@ class errors_as_text:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, door.RemoteError):
+        if isinstance(error, control_socket.RemoteError):
             raise click.ClickException(str(error)) from None
         if isinstance(error, Exception) and not isinstance(error, _CLICKS):
             raise click.ClickException(describe(error)) from None

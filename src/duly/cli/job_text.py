@@ -14,7 +14,7 @@ from duly.limits import OF_ANY_SIZE
 from duly.model.job_admin import SEARCHED_MAX
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.model.jobs import document_of
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec, creation_time
 from duly.values.value import dumps, loads
 

@@ -24,7 +24,7 @@ from duly.model import executor_pause, job_admin
 from duly.model import jobs as model
 from duly.model.job_admin import ROWS_AT_ONCE, Selection
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 
 _STATES: Final = {state.lower(): state for state in (PENDING, IN_PROGRESS, SUCCESS, FAILED, CANCELED)}
 _COUNTED_MAX: Final = 100_000  # a larger number is printed as "more than"

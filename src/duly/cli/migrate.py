@@ -9,7 +9,7 @@ import click
 from duly.app import App
 from duly.cli import options
 from duly.cli.errors import errors_as_text
-from duly.storage.postgres.address import is_postgres, need_driver, parse
+from duly.storage.postgres.address import is_postgres, parse, require_driver
 
 
 @click.command()
@@ -25,14 +25,14 @@ def migrate(plan: bool, folder: str | None, store: str) -> None:
     if not is_postgres(store):
         raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")
     with errors_as_text():
-        need_driver()
-        from duly.storage.postgres import layout
+        require_driver()
+        from duly.storage.postgres import migrations
 
-        for line in layout.plan(parse(store)):
+        for line in migrations.plan(parse(store)):
             click.echo(line)
         if not plan:
-            layout.bring_up_to_date(parse(store))
-            click.echo(f"the store is of format {layout.FORMAT}")
+            migrations.migrate_store(parse(store))
+            click.echo(f"the store is of format {migrations.FORMAT}")
             if folder is not None:
                 asyncio.run(_deploy(folder, store))
                 click.echo(f"the schema and the crons of {folder} are the newest")

@@ -51,6 +51,6 @@ async def check_exists(store: str) -> None:
 def _exists(store: str) -> bool:
     if not is_postgres(store):
         return Path(sqlite_path(store)).exists()
-    from duly.storage.postgres import layout
+    from duly.storage.postgres import migrations
 
-    return layout.exists(parse(store))
+    return migrations.exists(parse(store))

@@ -69,4 +69,4 @@ def redacted(store: str) -> str:
     if not is_postgres(store):
         return store
     address = parse(store)
-    return with_schema(address.shown, address.schema)
+    return with_schema(address.redacted, address.schema)

@@ -19,7 +19,7 @@ from duly.cli.errors import errors_as_text
 from duly.cli.open_store import check_exists
 from duly.declare.registered import encode_arguments
 from duly.limits import DEFAULTS
-from duly.server import door
+from duly.server import control_socket
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 from duly.values.value import dumps
@@ -44,10 +44,10 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     with errors_as_text():
         arguments = _arguments(args)
         try:
-            value = door.call(
+            value = control_socket.call(
                 _file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _print_waiting
             )
-        except door.NobodyThereError:
+        except control_socket.NotServedError:
             with redirect_stdout(sys.stderr):  # what the function prints does not belong to the JSON
                 value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
@@ -104,9 +104,9 @@ _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float
 
 
 def _file_of(store: str) -> str:
-    """The file that one process owns. NobodyThereError where the store is not a file: many processes open it."""
+    """Return the file of the store. NotServedError if it is none: a store in PostgreSQL has no owner."""
     if is_postgres(store):
-        raise door.NobodyThereError
+        raise control_socket.NotServedError
     return sqlite_path(store)
 
 

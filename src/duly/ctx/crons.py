@@ -30,7 +30,7 @@ from duly.errors import FunctionError
 from duly.hints import call_mismatch, name_hint
 from duly.model import cron_schedule
 from duly.model import crons as model
-from duly.storage.engine import CRONS
+from duly.storage.rows import CRONS
 from duly.values.ids import creation_time
 from duly.values.value import size
 
@@ -181,6 +181,7 @@ class Crons:
 
 
 crons = Crons()
+"""Registers and changes crons in functions: `await crons.register(ctx, …)`."""
 
 
 def _arguments(invoker: Invoker, name: str, args: object, transaction: Transaction) -> str:

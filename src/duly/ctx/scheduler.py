@@ -15,7 +15,7 @@ from duly.declare.registered import RegisteredFunction
 from duly.errors import ArgumentValidationError, InvalidIdError, InvalidScheduleError
 from duly.hints import scheduler_name_hints
 from duly.model import jobs
-from duly.storage.engine import JOBS
+from duly.storage.rows import JOBS
 from duly.values.annotations import Id
 from duly.values.checks import Ids
 from duly.values.ids import hint_of

@@ -1,1 +1,1 @@
-"""Serializable transactions over a storage engine, group commit, and being told what changed."""
+"""Serializable transactions over a storage engine, group commit, snapshots for queries, and the commit log."""

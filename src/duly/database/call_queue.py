@@ -1,9 +1,11 @@
-"""Calls on their way into a commit: those that wait, and how long they wait for a store that gives no answer."""
+"""Calls on their way into a batch: the queue from the event loop to the committer, and how long a call waits there."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, MutableSequence
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
 from duly.clock import monotonic
@@ -12,26 +14,97 @@ from duly.limits import STORE_LOST_CLOSING_SECONDS_MAX
 
 T = TypeVar("T")
 Work = Callable[[Batch], T]
-"""What a caller queues: it makes attempts in a batch and returns a result, or raises. It may be run again."""
+"""What a caller queues: it makes attempts in a batch, and returns a result or raises. It may run again."""
 
 
 class QueuedCall(NamedTuple):
-    """A call that waits."""
+    """A call that waits for its commit."""
 
     work: Work[Any]
     future: asyncio.Future[Any]
     exclusive: bool
+    """Whether its batch must be exclusive, because it changes tables or indexes. It runs once only."""
     args: str
+    """JSON with the ids of documents that it will probably read."""
     is_awaited: bool
+    """False for calls of an executor or of the store itself."""
     queued_at: float
     """When it was queued, by `monotonic`."""
 
 
 Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
+"""The future of a call, with its result or its error."""
 
 
-def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[Any]) -> Callable[[Batch], T | None]:
-    """The work, or none where the future was cancelled before that was run first; it may be run again."""
+class CallQueue:
+    """Calls from the event loop to the committer's thread.
+
+    The event loop calls `put` and `end`; everything else belongs to the committer's thread. After that thread has
+    ended, the event loop may call `take_all`.
+    """
+
+    __slots__ = ("_has_ended", "_inbox", "put", "waiting")
+
+    def __init__(self) -> None:
+        self._inbox: SimpleQueue[QueuedCall | None] = SimpleQueue()
+        self._has_ended = False
+        self.put: Callable[[QueuedCall], None] = self._inbox.put
+        self.waiting: deque[QueuedCall] = deque()
+        """Calls received and not yet in a batch, in their order."""
+
+    def end(self) -> None:
+        """Mark the end: the queue takes no call after this one."""
+        self._inbox.put(None)
+
+    def cut_off(self) -> None:
+        """End without such a mark, after the calls that were received: the event loop is gone."""
+        self._has_ended = True
+
+    def next(self) -> QueuedCall | None:
+        """Wait for the next call; None at the end."""
+        if self.waiting:
+            return self.waiting.popleft()
+        return None if self._has_ended else self._inbox.get()
+
+    def take_into(self, calls: list[QueuedCall]) -> bool:
+        """Move one more call to the calls of a batch. False if none waits, or the next one needs a batch of its own."""
+        if not self.waiting:
+            self.receive()
+        if not self.waiting or self.waiting[0].exclusive:
+            return False
+        calls.append(self.waiting.popleft())
+        return True
+
+    def put_back(self, calls: list[QueuedCall]) -> None:
+        """Return calls to the front, in their order."""
+        self.waiting.extendleft(reversed(calls))
+
+    def receive(self) -> None:
+        """Move all calls from the inbox to `waiting`."""
+        try:
+            while (call := self._inbox.get_nowait()) is not None:
+                self.waiting.append(call)
+        except Empty:
+            return
+        self._has_ended = True
+
+    def has_more(self) -> bool:
+        """Return whether a call waits, received or not; the mark of the end counts as one."""
+        return bool(self.waiting) or not self._inbox.empty()
+
+    def take_all(self) -> list[QueuedCall]:
+        """Take all calls that are left."""
+        calls = list(self.waiting)
+        self.waiting.clear()
+        while not self._inbox.empty():
+            call = self._inbox.get_nowait()
+            if call is not None:
+                calls.append(call)
+        return calls
+
+
+def withdrawable(work: Work[T], future: asyncio.Future[Any]) -> Work[T | None]:
+    """Return work that does nothing if its future was cancelled before its first run. Work that has begun counts."""
     has_begun = False
 
     def begin(batch: Batch) -> T | None:
@@ -45,9 +118,10 @@ def withdrawable(work: Callable[[Batch], T], future: asyncio.Future[Any]) -> Cal
 
 
 class StoreTimeout:
-    """How long calls wait for a store that gives no answer: each counts from itself, or from the last answer after it.
+    """How long calls wait for a store that gives no answer.
 
-    Before that it was not the store that it waited for.
+    The time of a call counts from when it was queued, or from the last answer of the store after that: until then, the
+    call waited for something else than the store.
     """
 
     def __init__(self) -> None:
@@ -55,23 +129,22 @@ class StoreTimeout:
         self._ends = float("inf")
 
     def store_answered(self) -> None:
-        """The store has answered."""
         self._answered = monotonic()
 
     def begin_closing(self) -> None:
-        """The app is being closed: soon there is no patience left."""
+        """Limit the time of all calls: the app is being closed."""
         self._ends = min(self._ends, monotonic() + STORE_LOST_CLOSING_SECONDS_MAX)
 
     def take_expired(self, calls: MutableSequence[QueuedCall], seconds: float) -> list[QueuedCall]:
-        """Take away those of the calls that have waited for so long."""
+        """Remove the calls that have waited longer than `seconds`, and return them."""
         now = monotonic()
         if now > self._ends:
-            late = list(calls)
+            expired = list(calls)
         else:
-            late = [queued for queued in calls if now > max(queued.queued_at, self._answered) + seconds]
-        if late:
-            gone = set(map(id, late))
-            kept = [queued for queued in calls if id(queued) not in gone]
+            expired = [call for call in calls if now > max(call.queued_at, self._answered) + seconds]
+        if expired:
+            gone = set(map(id, expired))
+            kept = [call for call in calls if id(call) not in gone]
             calls.clear()
             calls.extend(kept)
-        return late
+        return expired

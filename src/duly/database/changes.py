@@ -1,4 +1,4 @@
-"""What commits have changed: those of this process with their rows, those of other nodes with ids and keys."""
+"""What commits changed: commits of this process know their rows, commits of other nodes only ids and keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 from duly.database.indexes.row_keys import DUE, key_in
-from duly.storage.engine import JOBS, Job, News, Row, Write
+from duly.storage.engine import RemoteCommit
+from duly.storage.rows import JOBS, Job, Row, Write
 from duly.values.keys import encode, encode_id
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 
 
 class TableChange(Protocol):
-    """What one commit has changed in a table."""
+    """What one commit changed in a table."""
 
     @property
     def table(self) -> str: ...
@@ -21,29 +22,29 @@ class TableChange(Protocol):
     def ids(self) -> Set[int]: ...
 
     def keys(self, index: str) -> list[bytes] | None:
-        """The old and new keys in an index, sorted. None where any may have changed."""
+        """Return the old and new keys in an index, sorted; None if any key may have changed."""
         ...
 
     def row(self, id: int) -> Row | None:
-        """What it has made of a row, where that is known."""
+        """Return the new state of a row, None if it was deleted or is unknown."""
         ...
 
 
 class Commit(NamedTuple):
-    """What one commit has changed."""
+    """What one commit changed."""
 
     version: int
     changes: Sequence[TableChange]
     weight: int = 0
-    """About how many bytes that takes."""
+    """About how many bytes it takes in memory."""
     reindexed: frozenset[str] = frozenset()
-    """The tables whose indexes it changed: whoever has read one of them must read again."""
+    """The tables whose indexes it changed: all readers of their ranges must read again."""
     is_known: bool = True
-    """Whether `changes` are all there are; if not, everybody must read again."""
+    """Whether `changes` is complete; if not, all readers must read again."""
 
 
 class LocalChange:
-    """What a commit of this process has written to a table. Its keys are computed only where somebody watches."""
+    """What a commit of this process changed in a table. Keys are computed only for an index that is watched."""
 
     __slots__ = ("_table", "_writes")
 
@@ -66,33 +67,33 @@ class LocalChange:
         if index == BY_CREATION_TIME:
             return sorted(map(encode_id, self._writes))
         if index == DUE.name and self._table is JOBS:
-            # The executor waits for times, not for ids, and jobs scheduled together are often due together.
+            # The executor watches times, not ids; jobs scheduled together are often due together.
             rows = (row for write in self._writes.values() for row in (write.old, write.new) if isinstance(row, Job))
             return sorted({encode(row.due) for row in rows if row.due is not None})
         found = self._table.index(index)
-        # Who has read an index that is gone was woken when it went, and may only not have heard yet.
+        # Readers of an index that is gone were woken when it was dropped, even if the event loop has not run them yet.
         return [] if found is None else sorted(self._keys(found))
 
     def _keys(self, index: Index) -> Iterator[bytes]:
         position = self._table.indexes.index(index)
         for id, write in self._writes.items():
             for row, keys in ((write.old, write.old_keys), (write.new, write.new_keys)):
-                if row is not None:  # rows of system tables bring no keys
+                if row is not None:  # rows of system tables carry no keys
                     yield keys[position] if keys else key_in(self._table, index, id, row)
 
 
 class RemoteChange:
-    """What a commit of another node has changed in a table."""
+    """What a commit of another node changed in a table."""
 
     __slots__ = ("_keys", "ids", "table")
 
-    def __init__(self, table: Table, news: News) -> None:
+    def __init__(self, table: Table, remote: RemoteCommit) -> None:
         self.table = table.name
-        self.ids: Set[int] = news.ids[table.number]
-        if table is JOBS:  # of its other indexes nodes do not tell each other the keys
-            self._keys = {DUE.name: [] if news.due is None else [encode(news.due)]}
+        self.ids: Set[int] = remote.ids[table.number]
+        if table is JOBS:  # nodes do not send each other the keys of its other indexes
+            self._keys = {DUE.name: [] if remote.due is None else [encode(remote.due)]}
         else:
-            self._keys = {index.name: sorted(news.keys.get(index.number, ())) for index in table.indexes}
+            self._keys = {index.name: sorted(remote.keys.get(index.number, ())) for index in table.indexes}
 
     def row(self, id: int) -> Row | None:
         return None

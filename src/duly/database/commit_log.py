@@ -1,4 +1,4 @@
-"""Recent commits, and who must be woken by the next ones. Used from the event loop only."""
+"""The commit log: recent commits, and the watches that the next commits wake. Used in the event loop only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from duly.database.changes import Commit
 from duly.database.indexes.interval_tree import IntervalTree
 from duly.database.read_set import ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
-from duly.storage.engine import Row
+from duly.storage.rows import Row
 from duly.values.schema import Table
 
 Watch = asyncio.Future[None]
 
 
 class CommitLog:
-    """Hands out futures that are done once something of a read set has changed."""
+    """Keeps recent commits, and completes a watch once a commit has changed something of its read set."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -25,13 +25,13 @@ class CommitLog:
         self._watchers = Watchers()
 
     def append(self, commit: Commit) -> None:
-        """Note a commit and wake whoever has read what it changed."""
+        """Add a commit and wake the watches of what it changed."""
         self.version = commit.version
         self._keep(commit)
         _wake(self._watchers.affected_by(commit))
 
     def wake_all(self) -> None:
-        """Wake all_holders: the code has changed, or nothing will change any more."""
+        """Wake all watches: the code has changed, or no commit will follow."""
         _wake(self._watchers.watches)
 
     def _keep(self, commit: Commit) -> None:
@@ -41,9 +41,9 @@ class CommitLog:
             self._weight -= self._commits.popleft().weight
 
     def watch(self, reads: ReadSet, since: int) -> Watch:
-        """A future that is done when a commit after version `since` has changed something of `reads`.
+        """Return a future that is done when a commit after version `since` has changed something of `reads`.
 
-        Cancel it when it is no longer wanted.
+        Cancel it when it is no longer needed.
         """
         watch: Watch = asyncio.get_running_loop().create_future()
         if self._changed_since(reads, since, watch):
@@ -54,7 +54,7 @@ class CommitLog:
         return watch
 
     def latest(self, table: Table, id: int, since: int) -> Row | None:
-        """What this process has last made of a row after version `since`; None if nothing, as far as is known."""
+        """Return the state that this process last gave a row after version `since`; None if it wrote none."""
         for commit in reversed(self._commits):
             if commit.version <= since:
                 break
@@ -67,7 +67,7 @@ class CommitLog:
         if since >= self.version:
             return False
         if not self._commits or self._commits[0].version > since + 1:
-            return True  # too old to tell
+            return True  # too old: the log does not reach so far back
         watchers = Watchers()
         watchers.add(reads, watch)
         for commit in reversed(self._commits):
@@ -79,11 +79,11 @@ class CommitLog:
 
 
 class Watchers:
-    """Who has read what: ids, and ranges of indexes, by table."""
+    """The watches by what they have read: ids, and ranges of indexes, by table."""
 
     def __init__(self) -> None:
         self.watches: set[Watch] = set()
-        """All of them: who has read nothing stands nowhere else."""
+        """All watches: one with an empty read set is in no other field."""
         self.points: dict[str, dict[int, set[Watch]]] = {}
         self.ranges: dict[str, dict[str, IntervalTree[Watch]]] = {}
 
@@ -98,7 +98,7 @@ class Watchers:
             indexes[interval.order].add(interval, watch)
 
     def discard(self, reads: ReadSet, watch: Watch) -> None:
-        """Remove a watch that was added with these reads, and leave nothing empty behind."""
+        """Remove a watch that was added with these reads, and all containers that become empty."""
         self.watches.discard(watch)
         for table, id in reads.points:
             ids = self.points.get(table, {})
@@ -120,7 +120,7 @@ class Watchers:
                     del self.ranges[interval.table]
 
     def affected_by(self, commit: Commit) -> set[Watch]:
-        """Whoever has read something that a commit changed."""
+        """Return the watches of what a commit changed."""
         if not commit.is_known:
             return set(self.watches)
         affected: set[Watch] = set()

@@ -1,4 +1,10 @@
-"""A walk along an index: reads rows in order, a page at a time, and knows exactly how far it has come."""
+"""An index scan: reads rows in the order of an index, a page at a time, and records exactly how far it has read.
+
+Why its untracked scans stay serializable: the scan reads pages through `Transaction.scan_untracked`, which adds
+nothing to the read set, and registers itself as an open scan instead. When the function ends, `ReadSet.seal` asks it
+for one range: from the begin of the interval to the last row that it has handed out, or the whole interval if it has
+reached the end. Rows that were only read ahead cannot have influenced the function, so they are not in the range.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,8 @@ from duly.database.indexes.key_range import KeyRange
 from duly.database.indexes.row_keys import index_name, key_in, values_in
 from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
-from duly.storage.engine import JOBS, Job, Row, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import JOBS, Job, Row
 from duly.values.keys import Cut, Interval
 from duly.values.schema import Index, Table
 from duly.values.value import size
@@ -15,9 +22,9 @@ FoundRow = tuple[int, Row]
 
 
 class IndexScan:
-    """Reads an interval of an index in its order. What it has handed out, and no more, is in the read set.
+    """Reads an interval of an index in its order. The rows that it has handed out, and no more, are in the read set.
 
-    It reads as it goes: what its transaction writes meanwhile ahead of it is met, a row that moves ahead once more.
+    It sees the writes that its transaction makes ahead of it meanwhile; a row that moves ahead is found once more.
     """
 
     __slots__ = (
@@ -50,19 +57,19 @@ class IndexScan:
         self._descending = descending
         self._last: FoundRow | None = None
         self._ended = False
-        self._ahead: list[FoundRow] = []  # read and not handed out yet, the next one last
+        self._ahead: list[FoundRow] = []  # read but not handed out yet, in reverse order
         self._ahead_size = min(ahead, SCAN_ROWS_MAX)
         self._revision = transaction.revision
         self.size = 0
-        """Bytes of the rows that were read so far."""
+        """Bytes of the rows handed out so far."""
         transaction.usage.begin_read()
         if transaction.reads is not None:
             transaction.reads.open_scans.append(self)
 
     async def rows(self, limit: int) -> list[FoundRow]:
-        """The next rows, at most `limit`; fewer only where the interval ends."""
+        """Return the next rows, at most `limit`; fewer only at the end of the interval."""
         found: list[FoundRow] = []
-        if self._table is JOBS:  # between two that are shown there may be any number that are not
+        if self._table is JOBS:  # some of its rows are hidden
             while len(found) < limit and (row := await self.next_row()) is not None:
                 found.append(row)
             return found
@@ -75,7 +82,7 @@ class IndexScan:
         return found
 
     async def next_row(self) -> FoundRow | None:
-        """The next row, None at the end. Hidden ones on the way there count as read, too."""
+        """Return the next row, None at the end. Hidden rows before it count as read as well."""
         while True:
             if self._revision != self._transaction.revision:
                 self._drop_read_ahead()
@@ -85,12 +92,12 @@ class IndexScan:
             if not self._ahead:
                 return None
             self._last = self._ahead.pop()
-            self._count(1, _size(self._last[1]))  # what is only read ahead does not count
+            self._count(1, _size(self._last[1]))  # rows read ahead are not counted yet
             if self._table is not JOBS or not _is_hidden(self._last):
                 return self._last
 
     def _drop_read_ahead(self) -> None:
-        """What was read ahead may have changed; if that happens often, read less ahead."""
+        """Drop rows read ahead, which a write may have changed. Where that happens often, read less ahead."""
         self._revision = self._transaction.revision
         self._ended = False
         if self._ahead:
@@ -102,9 +109,9 @@ class IndexScan:
         self._transaction.usage.read(rows, length)
 
     async def _read(self, limit: int) -> list[FoundRow]:
-        """The rows behind the last one handed out."""
+        """Read the rows behind the last one handed out."""
         scan = Scan(self._table, self._index, self._left(), self._descending, limit)
-        rows = await self._transaction.scan_untracked(scan)  # `range_read` tells what was read
+        rows = await self._transaction.scan_untracked(scan)  # `range_read` returns what was read
         self._ended = len(rows) < limit
         return rows
 
@@ -114,7 +121,7 @@ class IndexScan:
         return interval_after(self._interval, self._descending, values_in(self._index, self._last[1]), self._last[0])
 
     def range_read(self) -> KeyRange:
-        """What was read: all of the interval, or up to the last row handed out where it stopped early."""
+        """Return what was read: the whole interval, or the part up to the last row handed out if it stopped early."""
         lower, upper = self._interval.lower.key(), self._interval.upper.key()
         if self._last is not None and (self._ahead or not self._ended):
             last = key_in(self._table, self._index, *self._last)
@@ -123,7 +130,7 @@ class IndexScan:
 
 
 def _is_hidden(found: FoundRow) -> bool:
-    """Whether it is the clock or a run of a cron, which has tables of its own."""
+    """Return whether a row is the clock or a run of a cron, which `_scheduled_functions` does not show."""
     return isinstance(found[1], Job) and found[1].cron is not None
 
 
@@ -132,14 +139,14 @@ def _size(row: Row) -> int:
 
 
 def interval_up_to(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
-    """The part of an interval up to one row, included, in the order of reading."""
+    """Return the part of an interval up to a row and including it, in the order of reading."""
     if descending:
         return interval._replace(lower=Cut(values, after=False, id=id))
     return interval._replace(upper=Cut(values, after=True, id=id))
 
 
 def interval_after(interval: Interval, descending: bool, values: tuple[object, ...], id: int) -> Interval:
-    """What is left of an interval behind one row, in the order of reading."""
+    """Return the part of an interval behind a row, in the order of reading."""
     if descending:
         return interval._replace(upper=Cut(values, after=False, id=id))
     return interval._replace(lower=Cut(values, after=True, id=id))

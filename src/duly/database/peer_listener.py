@@ -1,4 +1,4 @@
-"""Listens to the other nodes of a store, in a thread of its own, and tells the event loop."""
+"""The peer listener: waits for updates of other nodes in a thread of its own, and notifies the event loop."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from duly.clock import monotonic
 from duly.errors import StoreError
 from duly.limits import NODE_FRESH_SECONDS, STORE_PAUSE_SECONDS
 from duly.logs import log_of
-from duly.storage.engine import Conflict, Engine, Heartbeat
+from duly.storage.conflicts import Conflict
+from duly.storage.engine import PeerUpdate, SharedEngine
 
 _log: Final = log_of("duly.nodes")
 
 
 class PeerListener:
-    """Calls `heard` in the event loop with each heartbeat that tells something."""
+    """Calls `on_update` in the event loop with each update of other nodes."""
 
-    def __init__(self, engine: Engine, on_update: Callable[[Heartbeat], None]) -> None:
+    def __init__(self, engine: SharedEngine, on_update: Callable[[PeerUpdate], None]) -> None:
         self._engine = engine
         self._on_update = on_update
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
-        self._answered = monotonic()  # when the event loop last had a turn
+        self._answered = monotonic()  # when the event loop last ran a callback of this listener
         self._thread = threading.Thread(target=self._listen, name="duly-nodes", daemon=True)
         self._thread.start()
 
@@ -37,8 +38,8 @@ class PeerListener:
         failing = False
         while not self._closing.is_set():
             try:
-                heartbeat = self._engine.listen(monotonic() - self._answered < NODE_FRESH_SECONDS)
-            except Exception as error:  # whatever it is, a node that hears and says nothing is taken for lost
+                update = self._engine.wait_for_peers(monotonic() - self._answered < NODE_FRESH_SECONDS)
+            except Exception as error:  # of any kind: a node that stops listening is taken for lost
                 if not failing:
                     unexpected = not isinstance(error, StoreError | Conflict)
                     _log.warning("the store gives no answer, trying again: %s", error, exc_info=unexpected)
@@ -47,13 +48,13 @@ class PeerListener:
                 continue
             if failing:
                 _log.warning("the store answers again")
-                # Whatever was told meanwhile was lost.
-                heartbeat, failing = heartbeat._replace(has_news=True, is_regrouped=True), False
+                # Updates of the meantime were lost.
+                update, failing = update._replace(has_commits=True, membership_changed=True), False
             try:
-                self._loop.call_soon_threadsafe(self._deliver, heartbeat)
+                self._loop.call_soon_threadsafe(self._deliver, update)
             except RuntimeError:  # the loop was closed without closing the app
                 return
 
-    def _deliver(self, heartbeat: Heartbeat) -> None:
+    def _deliver(self, update: PeerUpdate) -> None:
         self._answered = monotonic()
-        self._on_update(heartbeat)
+        self._on_update(update)

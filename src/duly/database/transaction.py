@@ -1,8 +1,8 @@
-"""One transaction: an overlay of writes over whoever answers its reads.
+"""One transaction: an overlay of writes over the store, and the set of what was read.
 
-Nothing here touches a store: a read that the overlay cannot answer is *asked* of whoever drives the handler. A
-sub-transaction is a transaction whose reads fall through to its parent; merging it moves its writes up, dropping
-it leaves no trace but its reads.
+Nothing here touches a store: a read that the overlay cannot answer is a request, which the coroutine yields to the
+trampoline. A sub-transaction is a transaction whose reads fall through to its parent: `merge` adds its writes to the
+parent; a dropped one leaves no trace but its reads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from duly.database.indexes.row_keys import index_name, keys_of
 from duly.database.read_set import ReadSet
 from duly.database.usage import Usage
 from duly.errors import FunctionError
-from duly.storage.engine import JOBS, Count, Get, GetMany, Request, Row, Scan, Write
+from duly.storage.requests import Count, Get, GetMany, Request, Scan
+from duly.storage.rows import JOBS, Row, Write
 from duly.values.ids import IdSource
 from duly.values.schema import Table
 
@@ -66,30 +67,30 @@ class Transaction:
         self.parent = parent
         self.is_dry_run: bool = False if parent is None else parent.is_dry_run
         self.overdue = _NEVER
-        """When the first is due of the functions that it has scheduled for a time that had passed."""
+        """The earliest due time of the functions that it has scheduled for a time in the past."""
         self.revision = 0
-        """How often this transaction's own writes have changed."""
+        """How often the writes of this transaction have changed."""
         self.writes: dict[str, dict[int, Write]] = {}
         self.calls: list[types.CoroutineType[Any, Any, Any]] = []
-        """Calls that must have been awaited when the function returns; see `must_be_awaited`."""
-        self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, once they are scanned
-        self._known_tables = catalog.tables  # the tables that whoever answers knows
-        self._rows: dict[tuple[str, int], Row | None] = {}  # answers so far: what is patched was mostly read before
+        """Calls that the function must have awaited when it returns; see `must_be_awaited`."""
+        self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
+        self._known_tables = catalog.tables  # the tables that the trampoline can answer for
+        self._rows: dict[tuple[str, int], Row | None] = {}  # answers so far: a patched document was mostly read before
         self._ids = ids
         self._seed = seed
 
     def child(self) -> Transaction:
-        """A sub-transaction: it sees this one's writes; `merge` keeps its own."""
-        seed = self.new_seed() ^ _CHILDS  # else its first is this one's next
+        """Begin a sub-transaction: it sees the writes of this one; `merge` keeps its own writes."""
+        seed = self.new_seed() ^ _CHILD_SEED_BITS  # otherwise its first seed would be the next one of this transaction
         return Transaction(self.catalog, self.now, self._ids, self.usage, seed, self.reads, self)
 
     def end(self) -> None:
-        """Refuse all that is asked of a `ctx` that somebody has kept; what was written is still there."""
-        # As another class: so nobody has to look before each read and write whether it has ended.
+        """End the transaction: a `ctx` that was kept fails from now on; `writes` stays readable."""
+        # A change of class, so that no read or write has to check first whether the transaction has ended.
         self.__class__ = _Ended  # pyright: ignore[reportAttributeAccessIssue]
 
     def new_seed(self) -> int:
-        """A seed for randomness: another one each time, the same ones if the transaction is run again."""
+        """Return a seed for randomness: another one each time, and the same ones if the transaction runs again."""
         self._seed = (self._seed * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407) % (1 << 64)  # Knuth's MMIX
         return self._seed
 
@@ -97,7 +98,7 @@ class Transaction:
 
     @types.coroutine
     def get(self, table: Table, id: int) -> Generator[Request, Any, Row | None]:
-        """The row of an id. Whoever reads it for an application counts it."""
+        """Return the row of an id. It is not counted in `usage`: `ctx.db` does that."""
         key = name, _ = table.name, id
         if self.reads is not None:
             self.reads.points.add(key)
@@ -116,7 +117,7 @@ class Transaction:
 
     @types.coroutine
     def get_many(self, table: Table, ids: Collection[int]) -> Generator[Request, Any, dict[int, Row]]:
-        """The rows of several ids, those that there are, by one request for all that it has not read yet."""
+        """Return the rows of several ids, without missing ones, by one request for all that were not read yet."""
         root, found = self._root(), dict[int, Row | None]()
         if self.reads is not None:
             self.reads.points.update((table.name, id) for id in ids)
@@ -142,7 +143,7 @@ class Transaction:
         return None
 
     async def count(self, count: Count) -> int:
-        """How many rows an interval has, at most some more than `count.limit`. All of it counts as read."""
+        """Count the rows of an interval, up to about `count.limit`. The whole interval is added to the read set."""
         if self.reads is not None:
             lower, upper = count.interval
             self.reads.ranges.append(KeyRange(count.table.name, index_name(count.order), lower.key(), upper.key()))
@@ -161,14 +162,18 @@ class Transaction:
         return await ask(count) if count.table.name in self._known_tables else 0
 
     async def scan(self, scan: Scan) -> list[tuple[int, Row]]:
-        """At most `scan.limit` rows of an interval, in its order. All of the interval counts as read."""
+        """Return at most `scan.limit` rows of an interval, in order. The whole interval is added to the read set."""
         if self.reads is not None:
             lower, upper = scan.interval
             self.reads.ranges.append(KeyRange(scan.table.name, index_name(scan.order), lower.key(), upper.key()))
         return await self.scan_untracked(scan)
 
     async def scan_untracked(self, scan: Scan) -> list[tuple[int, Row]]:
-        """The same for who has other means against what revision meanwhile: nothing counts as read."""
+        """Like `scan`, but nothing is added to the read set.
+
+        Two callers may use it: an index scan, which adds the range itself (see `index_scan`), and a job transition,
+        which compares the state of each row that it changes, so that other changes to the interval do not matter.
+        """
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
@@ -178,10 +183,10 @@ class Transaction:
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
             return await self.parent.scan_untracked(scan)
-        return await ask(scan) if self._answered(scan.table.name) else []
+        return await ask(scan) if self._is_answerable(scan.table.name) else []
 
-    def _answered(self, table: str) -> bool:
-        """Whether the table existed before the outermost transaction made it."""
+    def _is_answerable(self, table: str) -> bool:
+        """Return whether the table existed before the outermost transaction, so that a request can be answered."""
         return table in self._root()._known_tables
 
     def _root(self) -> Transaction:
@@ -201,7 +206,7 @@ class Transaction:
         return table
 
     def write(self, table: Table, id: int, old: Row | None, new: Row | None) -> None:
-        """Make `new` the row; `old` is what a read of this transaction answered."""
+        """Make `new` the row of an id; `old` is the row that this transaction has read."""
         writes = self.writes.get(table.name)
         if writes is None:
             writes = self.writes[table.name] = {}
@@ -222,7 +227,7 @@ class Transaction:
             overlay.replace(id, earlier, write)
 
     def merge(self, child: Transaction) -> None:
-        """Make the writes of a sub-transaction this one's own."""
+        """Add the writes of a sub-transaction to those of this one."""
         self.catalog = child.catalog
         self.overdue = min(self.overdue, child.overdue)
         self.revision += 1
@@ -234,7 +239,7 @@ class Transaction:
             merge_writes(own, writes)
 
 
-_CHILDS: Final = 0x9E37_79B9_7F4A_7C15  # any number does that has many bits
+_CHILD_SEED_BITS: Final = 0x9E37_79B9_7F4A_7C15  # any number with many bits set would do
 
 
 def _refuse(*_: object) -> NoReturn:
@@ -245,7 +250,7 @@ _refused: Final[Any] = _refuse  # whatever the signature of the method that it r
 
 
 class _Ended(Transaction):
-    """A transaction whose call has ended: it has neither tables nor rows."""
+    """A transaction whose call has ended: every use fails."""
 
     __slots__ = ()
 
@@ -254,7 +259,7 @@ class _Ended(Transaction):
 
 
 def ended_error() -> FunctionError:
-    """What the use of a `ctx` is refused with whose call has ended."""
+    """Return the error of a use of `ctx` after its call has ended."""
     return FunctionError(
         "got a use of `ctx` after its call had ended, expected it before: a `ctx` belongs to one call. A thread, a task"
         " or a callback that goes on longer calls the app (app.mutation(…)), or an action that waits for it"
@@ -262,7 +267,7 @@ def ended_error() -> FunctionError:
 
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
-    """Put later writes on top of earlier ones."""
+    """Merge later writes into earlier ones, row by row."""
     for id, write in writes.items():
         earlier = into.get(id)
         if earlier is None:

@@ -1,4 +1,4 @@
-"""What one execution of a function has used of its limits, with all that it calls in its transaction."""
+"""How much of its limits one execution of a function has used, together with all calls in its transaction."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Final
 
 from duly.errors import LimitError
 from duly.limits import WARNING_SHARE, Limits
-from duly.storage.engine import Row
+from duly.storage.rows import Row
 from duly.values.value import SPECIAL, size
 
-_WHAT: Final = {
+_ADVICE: Final = {
     "reads_max": ("calls of get and queries", "read several documents with one query"),
     "documents_read_max": ("documents read", "narrow the query with an index range, take(n) or paginate"),
     "bytes_read_max": ("bytes read", "narrow the query with an index range, take(n) or paginate"),
@@ -20,13 +20,17 @@ _WHAT: Final = {
 }
 
 WriteCounts = tuple[int, int, int, int]
-"""What a failed sub-transaction gives back."""
+"""The counts that a failed sub-transaction restores."""
 
 
 class SoftLimits:
-    """The limits of each execution, and the counts from which on one has to look at them: a share of each."""
+    """The limits of each execution, and a soft limit for each: WARNING_SHARE of it.
 
-    __slots__ = ("limits", *(name.removesuffix("_max") for name in _WHAT))
+    `Usage` compares its counts with the soft limits only. Beyond one, it checks the limit itself, and the run is logged
+    as close to it.
+    """
+
+    __slots__ = ("limits", *(name.removesuffix("_max") for name in _ADVICE))
     reads: float
     documents_read: float
     bytes_read: float
@@ -37,12 +41,12 @@ class SoftLimits:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        for name in _WHAT:
+        for name in _ADVICE:
             setattr(self, name.removesuffix("_max"), WARNING_SHARE * getattr(limits, name))
 
 
 class Usage:
-    """Counts, and raises a LimitError at the call that goes beyond a limit."""
+    """Counts what an execution uses, and raises a LimitError at the call that exceeds a limit."""
 
     __slots__ = (
         "bytes_read",
@@ -62,7 +66,7 @@ class Usage:
         self.documents_written = self.bytes_written = 0
         self.scheduled_functions = self.scheduled_arguments_bytes = 0
         self.is_near_limit = False
-        """Whether it has come close to a limit."""
+        """Whether a count has exceeded a soft limit."""
 
     @property
     def limits(self) -> Limits:
@@ -74,8 +78,8 @@ class Usage:
             self._check()
 
     def get(self, row: Row | None) -> None:
-        """A read of one row by its id, found or not."""
-        # The most frequent call of all: each count is looked up once.
+        """Count a read of one row by its id, found or not."""
+        # The most frequent call of all: each attribute is read once.
         soft_limits = self.soft_limits
         self.reads = reads = self.reads + 1
         if row is None:
@@ -105,7 +109,7 @@ class Usage:
             self._check()
 
     def schedule(self, length: int) -> None:
-        """One more function with arguments of this length. One that is refused does not count."""
+        """Count a scheduled function with arguments of this length; one that is refused is not counted."""
         soft_limits = self.soft_limits
         functions, length = self.scheduled_functions + 1, self.scheduled_arguments_bytes + length
         if functions > soft_limits.scheduled_functions or length > soft_limits.scheduled_arguments_bytes:
@@ -119,13 +123,13 @@ class Usage:
             if used > limit:
                 raise LimitError(
                     f"got {functions:,} functions scheduled by one function, with {length:,} bytes of arguments,"
-                    f" expected at most {limit:,} ({name}); {_WHAT[name][1]}"
+                    f" expected at most {limit:,} ({name}); {_ADVICE[name][1]}"
                 )
 
     def _check(self) -> None:
-        """Something is close to its limit, or beyond it."""
+        """Check all limits: a count has exceeded a soft limit."""
         self.is_near_limit = True
-        for name, (what, advice) in _WHAT.items():
+        for name, (what, advice) in _ADVICE.items():
             limit = getattr(self.limits, name)
             if self._used(name) > limit:
                 raise LimitError(
@@ -133,9 +137,9 @@ class Usage:
                 )
 
     def near_limits(self) -> dict[str, str]:
-        """What is close to its limit, in words, by the name of the limit."""
+        """Return what is close to its limit, in words, by the name of the limit."""
         found: dict[str, str] = {}
-        for name, (what, advice) in _WHAT.items():
+        for name, (what, advice) in _ADVICE.items():
             used, limit = self._used(name), getattr(self.limits, name)
             if used > WARNING_SHARE * limit:
                 found[name] = f"{used:,} {what}, {used / limit:.0%} of {name} ({limit:,}); {advice}"

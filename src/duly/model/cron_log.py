@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple, cast
 from duly.database.transaction import Transaction
 from duly.limits import CRON_LOG_TEXT_MAX, CRON_LOGS_MAX
 from duly.model.job_state import PENDING
-from duly.storage.engine import CRON_LOGS, Job, Row, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import CRON_LOGS, Job, Row
 from duly.values.ids import creation_time
 from duly.values.keys import Cut, Interval
 from duly.values.value import dumps, loads

@@ -25,7 +25,8 @@ from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.cron_policy import ALLOW, Options, admit, due_slots
 from duly.model.cron_schedule import FixedInterval, Schedule
 from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, after
-from duly.storage.engine import CRONS, JOBS, MUTATION, Job, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import CRONS, JOBS, MUTATION, Job
 from duly.values.ids import IdCodec
 from duly.values.keys import EVERYTHING, Cut, Interval
 from duly.values.value import dumps, loads

@@ -19,7 +19,8 @@ from duly.database.transaction import Transaction
 from duly.limits import DEFAULTS
 from duly.model import jobs
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
-from duly.storage.engine import JOBS, MUTATION, Job, Scan
+from duly.storage.requests import Scan
+from duly.storage.rows import JOBS, MUTATION, Job
 from duly.values.ids import NODE_BITS, tick_of
 from duly.values.keys import EVERYTHING, Cut, Interval
 from duly.values.schema import Index

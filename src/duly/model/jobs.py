@@ -33,7 +33,8 @@ from duly.model.job_state import (
     SUCCEED,
     after,
 )
-from duly.storage.engine import JOBS, Claim, Claimed, Completed, Job, Row, Scan, make_job
+from duly.storage.requests import Claim, Claimed, ListCompleted, Scan
+from duly.storage.rows import JOBS, Job, Row, make_job
 from duly.values.keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -189,7 +190,7 @@ async def retry(transaction: Transaction, id: int) -> int:
 
 def sweep(batch: Batch) -> float:
     """Delete some functions that completed long ago. Return when to sweep next: now, if some are left."""
-    first: list[Job] = batch.answer(Completed(SWEPT_AT_ONCE + 1))
+    first: list[Job] = batch.answer(ListCompleted(SWEPT_AT_ONCE + 1))
     expired = [job for job in first[:SWEPT_AT_ONCE] if _expires(job) <= batch.now]
     if expired:
         batch.attempt(_expire, expired)

@@ -28,7 +28,8 @@ from duly.limits import (
 from duly.logs import log_of
 from duly.model import crons
 from duly.model.crons import Spec
-from duly.storage.engine import SYSTEM_TABLES, Get, Scan
+from duly.storage.requests import Get, Scan
+from duly.storage.rows import SYSTEM_TABLES
 from duly.values.checks import AnyValidator, Mismatch
 from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec

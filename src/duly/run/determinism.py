@@ -21,7 +21,7 @@ from duly.database.driver.application_lines import is_application
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError, LimitError
 from duly.logs import log_of
-from duly.storage.engine import CRON_LOGS, Job, Row
+from duly.storage.rows import CRON_LOGS, Job, Row
 from duly.values.checks import show
 from duly.values.value import loads
 

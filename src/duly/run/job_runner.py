@@ -27,7 +27,7 @@ from duly.run.determinism import attempt_with_rehearsal
 from duly.run.failure import describe
 from duly.run.run_log import LOG
 from duly.run.runner import Runner
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.value import dumps, loads
 
 T = TypeVar("T")

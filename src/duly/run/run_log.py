@@ -12,7 +12,7 @@ from duly.database.batch import Batch
 from duly.limits import OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 from duly.values.checks import show
 from duly.values.ids import IdCodec
 from duly.values.value import NotAValueError, dumps

@@ -29,7 +29,7 @@ from duly.run.containment import contained, contained_call
 from duly.run.determinism import attempt_with_rehearsal
 from duly.run.run_log import LOG, RunLog
 from duly.run.threads import Threads
-from duly.storage.engine import JOBS
+from duly.storage.rows import JOBS
 from duly.values.ids import IdCodec
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from typing import Final
 from duly.errors import StoreError
 from duly.limits import DEFAULTS, Limits
 from duly.storage.engine import Engine
-from duly.storage.ownership import BESIDE
-from duly.storage.postgres.address import is_postgres, need_driver, parse, shown
-from duly.storage.sqlite import SqliteEngine
+from duly.storage.postgres.address import is_postgres, parse, redacted, require_driver
+from duly.storage.sqlite.engine import SqliteEngine
+from duly.storage.sqlite.ownership import COMPANION_SUFFIXES
 
 
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
@@ -18,7 +18,7 @@ def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> E
     if not isinstance(store, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise StoreError(f"got the store {store!r:.80} ({type(store).__name__}), expected {_STORES}")
     if is_postgres(store):
-        need_driver()
+        require_driver()
         from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
 
         return PostgresEngine(parse(store), limits, executes)
@@ -30,7 +30,7 @@ def sqlite_path(store: str) -> str:
     prefix = "sqlite:///"
     path = store.removeprefix(prefix)
     if not store.startswith(prefix) or not path:
-        raise StoreError(f"got the store {shown(store) if '://' in store else store!r}, expected {_STORES}")
+        raise StoreError(f"got the store {redacted(store) if '://' in store else store!r}, expected {_STORES}")
     for mistake, expected in _MISTAKES:
         if mistake.search(path):
             raise StoreError(f"got the store {store!r}, {expected}")
@@ -46,7 +46,7 @@ _MISTAKES: Final = tuple(
         (r"[?#]", "expected a path alone: it takes no options, and the name of a store has no ? or #"),
         (r"[\0\ud800-\udfff]", "expected a path without NUL and other characters that no file name has"),
         ("/$", "expected a file, not a folder: name one in it, such as sqlite:///data/app.db"),
-        (f"({'|'.join(BESIDE)})$", "expected a store: files named so belong to the store beside them"),
+        (f"({'|'.join(COMPANION_SUFFIXES)})$", "expected a store: files named so belong to the store beside them"),
     )
 )
 """What looks like a path and would make an odd file, or none."""

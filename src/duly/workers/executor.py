@@ -24,15 +24,16 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from duly import faults
-from duly.database.batch import Batch, drop_due_after
+from duly.database.batch import Batch
 from duly.database.database import Database
+from duly.database.environment import drop_due_after
 from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
 from duly.limits import CLOCK_BACK_MS, DUE_BATCH_MAX
 from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
-from duly.storage.engine import Job
+from duly.storage.rows import Job
 from duly.values.keys import Interval
 from duly.workers.claim_size import ClaimSize
 from duly.workers.running_actions import RunningActions

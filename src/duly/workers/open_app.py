@@ -80,7 +80,7 @@ class OpenApp:
 
     async def close(self, grace_seconds: float) -> None:
         """Close all parts in order. Each step is done even if one before it fails: the store must not stay owned."""
-        self.database.tell_closing(grace_seconds + INTERRUPT_SECONDS)
+        self.database.announce_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
         self.database.begin_closing()

@@ -19,7 +19,7 @@ from duly.logs import log_of
 from duly.model import jobs
 from duly.run.job_runner import JobRunner
 from duly.run.runner import CALL_INTERRUPTED
-from duly.storage.engine import JOBS, Job
+from duly.storage.rows import JOBS, Job
 
 T = TypeVar("T")
 

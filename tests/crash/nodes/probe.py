@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from duly.errors import StoreLostError
 from duly.storage.postgres.address import parse
-from duly.storage.postgres.link import Link
+from duly.storage.postgres.connection import BlockingConnection
 from duly.values.ids import NODE_BITS, tick_of
 
 RECENT_MS: Final = 30_000
@@ -27,7 +27,7 @@ class Probe:
     def __init__(self, store: str) -> None:
         address = parse(store)
         self._schema = address.schema
-        self._link = Link(address.dsn, 2.0, 5.0)
+        self._link = BlockingConnection(address.dsn, 2.0, 5.0)
 
     def fetch(self, sql: str, *values: object) -> list[Any]:
         return self._link.fetch(sql.replace("duly.", f"{self._schema}."), *values)

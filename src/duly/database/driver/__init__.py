@@ -1,1 +1,1 @@
-"""How the code of a handler runs: its coroutine is driven, its calls must be awaited, its time is limited."""
+"""How the code of a handler runs: a trampoline drives its coroutine, and a watchdog limits its time."""

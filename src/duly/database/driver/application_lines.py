@@ -1,4 +1,4 @@
-"""Which line of the application a thread is at, and what is the application's code at all."""
+"""Tells the application's code from that of Python, libraries and duly, and finds the line that a thread is at."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _LIBRARIES: Final = (
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib", "scripts")),
     "<frozen",
 )
-_ELSEWHERE: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
+_SITE_PACKAGES: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
 
 
 def is_application(file: str) -> bool:
-    """Whether a file of source is the application's, and not one of Python, of a library or of duly."""
-    return not file.startswith(_LIBRARIES) and _ELSEWHERE.isdisjoint(file.split(os.sep))
+    """Return whether a source file belongs to the application, and not to Python, a library or duly."""
+    return not file.startswith(_LIBRARIES) and _SITE_PACKAGES.isdisjoint(file.split(os.sep))
 
 
 def application_line(frame: FrameType | None) -> str:
-    """The innermost line of the application, as `orders.py:12`; "" if there is none."""
+    """Return the innermost line of the application in a stack, as `orders.py:12`; "" if there is none."""
     while frame is not None and not is_application(frame.f_code.co_filename):
         frame = frame.f_back
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def line_in_thread(thread: int) -> str:
-    """The innermost line of the application that a thread is at; "" if there is none."""
+    """Return the innermost line of the application that a thread is at; "" if there is none."""
     with no_collection():
         return application_line(frames_by_thread().get(thread))
 
 
 BLOCKED_LOOP_ADVICE: Final = "await what it waits for, or write the action as `def`, which runs in a thread"
-"""What to do about code that holds up the event loop."""
+"""Advice on code that blocks the event loop."""
 
 
 @contextmanager
 def no_collection() -> Generator[None]:
-    """Keep Python from collecting garbage while frames are looked at.
+    """Keep Python from collecting garbage while frames are inspected.
 
-    Before 3.11.9 it did so while it held a lock of the interpreter that the begin of a thread takes, too. What is
-    collected may run code that lets others go on: then each waits for the other, for ever (CPython's issue 106883).
+    Before 3.11.9 Python could collect while it held an interpreter lock that a starting thread takes as well. Code
+    that the collection runs may switch threads: then both threads wait for each other for ever (CPython issue 106883).
     """
-    with _looking:
+    with _inspecting:
         is_enabled = gc.isenabled()
         gc.disable()
         try:
@@ -61,5 +61,5 @@ def no_collection() -> Generator[None]:
                 gc.enable()
 
 
-_looking: Final = threading.Lock()  # one watchdog must not allow what another has forbidden
+_inspecting: Final = threading.Lock()  # one watchdog must not enable the collection while another inspects frames
 frames_by_thread: Final = sys._current_frames  # pyright: ignore[reportPrivateUsage]

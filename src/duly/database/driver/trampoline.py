@@ -1,7 +1,8 @@
-"""Asking and answering: how a handler, which never waits, gets what it reads.
+"""The trampoline: drives the coroutine of a handler, and answers the requests that it yields.
 
-A read that a transaction cannot answer itself is *asked*: the handler's coroutine yields a request, and whoever
-drives it (`drive`) sends the answer. A handler that awaits anything else is told so at that line.
+A handler never waits for an event loop. Where a transaction cannot answer a read itself, it yields a request
+(`ask`); `drive` gets the answer and sends it into the coroutine. So the same handler runs in the committer's thread,
+in a reader's thread and in tests. A handler that awaits anything else gets a FunctionError at that line.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any, Final, TypeVar, get_args
 from duly.database.driver.application_lines import application_line, is_application
 from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
 from duly.errors import AppError, FunctionError
-from duly.storage.engine import Request
+from duly.storage.requests import Request
 
 T = TypeVar("T")
 
 
 @types.coroutine
 def ask(request: Request) -> Generator[Request, Any, Any]:
-    """Yield a request to whoever drives this coroutine; its answer is the value."""
+    """Yield a request to the trampoline and return its answer."""
     return (yield request)
 
 
@@ -33,10 +34,10 @@ def drive(
     watched: WatchedThread = UNWATCHED,
     handler: str = "",
 ) -> T:
-    """Run a coroutine to its end, answering what it asks for.
+    """Run a coroutine to its end, and answer its requests.
 
-    A coroutine that awaits anything else gets a FunctionError at that line. With the name of a handler, and the
-    thread that calls, it is stopped when it takes longer than its thread is allowed to: LimitError.
+    A coroutine that awaits anything else gets a FunctionError at that line. With the name of a `handler`, and the
+    calling thread as `watched`, its time is limited: beyond, it is stopped and `drive` raises LimitError.
     """
     if not handler:
         watched = UNWATCHED
@@ -47,7 +48,7 @@ def drive(
         return watched.guard(_trampoline, coroutine, answer)
     except Interruption as interruption:
         error = watched.timeout_error(_awaiting_line(coroutine))
-        for _ in range(_INTERRUPTIONS_MAX):  # it may catch that, and ask again
+        for _ in range(_INTERRUPTIONS_MAX):  # it may catch an Interruption and go on
             with suppress(Interruption):
                 watched.guard(_throw_interruption, coroutine, answer)
         raise error from interruption
@@ -57,54 +58,53 @@ def drive(
         _driven.reset(before)
 
 
+_INTERRUPTIONS_MAX: Final = 10
 _driven: Final[ContextVar[list[WatchedThread]]] = ContextVar("driven")
-
-
-def driving_thread() -> WatchedThread:
-    """The thread whose query or mutation has made this context and still runs, in whatever thread it is by now."""
-    return _driven.get(_NOT_DRIVEN)[0]
-
-
 _NOT_DRIVEN: Final = [UNWATCHED]
 
 
-_INTERRUPTIONS_MAX: Final = 10
+def driving_thread() -> WatchedThread:
+    """Return the thread whose query or mutation created this context, while it runs; else UNWATCHED.
+
+    The context may have been copied to another thread: that thread gets the same answer.
+    """
+    return _driven.get(_NOT_DRIVEN)[0]
 
 
 def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
-    """The conversation. Outside of `answer` an Interruption may arrive at any line."""
+    """Resume the coroutine until it ends. Except in `answer`, an Interruption may arrive at any line."""
     send, run = coroutine.send, watched.run
-    given: Any = None
-    wrong: FunctionError | None = None
+    reply: Any = None
+    foreign: FunctionError | None = None
     try:
         while True:
             watched.is_open = True
-            request = send(given) if wrong is None else coroutine.throw(wrong)
+            request = send(reply) if foreign is None else coroutine.throw(foreign)
             watched.is_open = False
             if watched.expired_run == run:
                 raise Interruption
             if type(request) in _REQUESTS:
-                given, wrong = answer(request), None
+                reply, foreign = answer(request), None
             else:
-                wrong = _foreign_await(request)
+                foreign = _foreign_await(request)
     except StopIteration as stop:
         result: T = stop.value
         return result
     except Interruption:
         raise
     except BaseException as error:
-        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide what happened
+        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide the error
             watched.is_open = True
             coroutine.close()
         if needs_loop(error):
             raise _foreign_await(f"something of {_library_of(error)}").with_traceback(error.__traceback__) from error
         if isinstance(error, Exception):
             raise
-        raise base_exception_error(error) from error  # SystemExit and the like must not end the thread that commits
+        raise base_exception_error(error) from error  # SystemExit and the like must not end the committer's thread
 
 
 def base_exception_error(error: BaseException) -> FunctionError:
-    """What a function has failed with that raised what is no Exception, such as SystemExit."""
+    """Return the error of a function that raised a BaseException such as SystemExit."""
     text = f"got {type(error).__name__} from a function, expected a result or an error"
     return FunctionError(f"{text}: {error}" if str(error) else text).with_traceback(error.__traceback__)
 
@@ -115,7 +115,7 @@ def _throw_interruption(watched: WatchedThread, coroutine: Coroutine[Any, Any, A
 
 
 def _awaiting_line(coroutine: Any) -> str:
-    """The line of the application at which a coroutine waits for an answer, "" if it has ended."""
+    """Return the line of the application at which a coroutine waits for an answer, "" if it has ended."""
     line = ""
     while coroutine is not None:
         line = application_line(getattr(coroutine, "cr_frame", None)) or line
@@ -124,9 +124,9 @@ def _awaiting_line(coroutine: Any) -> str:
 
 
 def needs_loop(error: BaseException) -> bool:
-    """Whether it was raised for want of an event loop, or because of an error that was.
+    """Return whether an error was raised because no event loop runs, directly or as the cause of a chain.
 
-    An AppError is raised on purpose, whatever was caught before.
+    The chain ends at an AppError: an application raises that on purpose.
     """
     cause: BaseException | None = error
     for _ in range(_CAUSES_MAX):
@@ -134,14 +134,14 @@ def needs_loop(error: BaseException) -> bool:
             break
         if isinstance(cause, RuntimeError) and str(cause).startswith(_NO_LOOP):
             return True
-        if isinstance(cause, AttributeError) and str(cause).startswith(_NONE_FOR_A_LOOP):
+        if isinstance(cause, AttributeError) and str(cause).startswith(_NONE_INSTEAD_OF_LOOP):
             return _modules_of(cause)[-1] in _LOOPS
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 
 
 def _library_of(error: BaseException) -> str:
-    """What the application called that raised an error."""
+    """Return the library that the application called and that raised an error."""
     found = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "").partition(".")[0]
@@ -167,7 +167,7 @@ _NO_LOOP: Final = (
     "unknown async library",  # sniffio
     "must be called from async context",  # trio
 )
-_NONE_FOR_A_LOOP: Final = ("'NoneType' object has no attribute", "'RunContext' object has no attribute")
+_NONE_INSTEAD_OF_LOOP: Final = ("'NoneType' object has no attribute", "'RunContext' object has no attribute")
 _REQUESTS = frozenset(get_args(Request))
 
 

@@ -1,4 +1,4 @@
-"""Calls that must be awaited: a call of `ctx` without `await` does nothing, and fails its function."""
+"""Calls that must be awaited: a call of `ctx` without `await` does nothing, so the function that made it fails."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Method = TypeVar("Method", bound="Callable[..., Coroutine[Any, Any, Any]]")
 
 
 class RecordsCalls(Protocol):
-    """A transaction, as far as it notes the calls of its handler that must be awaited."""
+    """A transaction, as far as it records the calls that its handler must await."""
 
     calls: list[types.CoroutineType[Any, Any, Any]]
 
 
 def must_be_awaited(method: Method) -> Method:
-    """Note the calls of a method in its transaction: one that nobody awaits does nothing, and would say nothing."""
+    """Record the calls of a method in its transaction; `check_awaited` finds those that were not awaited."""
     return recording_calls(method, attrgetter("transaction.calls"))
 
 
 def recording_calls(method: Method, calls_of: Callable[[Any], Any]) -> Method:
-    """Note the calls of a method in what `calls_of` finds in its object."""
+    """Record the calls of a method in the list that `calls_of` finds in its object."""
 
     @wraps(method)
     def call(self: object, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         try:
             coroutine = method(self, *args, **kwargs)
-        except TypeError:  # none of its lines has run
+        except TypeError:  # calling an `async def` runs none of its lines: the arguments do not fit
             raise FunctionError(call_mismatch(method, (self, *args), kwargs) or "") from None
         calls_of(self).append(coroutine)
         return coroutine
@@ -42,9 +42,9 @@ def recording_calls(method: Method, calls_of: Callable[[Any], Any]) -> Method:
 
 
 def check_awaited(transaction: RecordsCalls, name: str) -> None:
-    """Raise if a call was not awaited until it was done."""
+    """Raise FunctionError if a call was not awaited to its end."""
     for call in transaction.calls:
-        if call.cr_frame is not None:  # a coroutine that is done has none
+        if call.cr_frame is not None:  # a finished coroutine has no frame
             break
     else:
         return
@@ -53,7 +53,7 @@ def check_awaited(transaction: RecordsCalls, name: str) -> None:
 
 
 def unawaited_error(name: str, left: list[types.CoroutineType[Any, Any, Any]], consequence: str) -> FunctionError:
-    """What a function has failed with that did not await these calls."""
+    """Close the calls that were not awaited, and return the error of the function that made them."""
     for call in left:
         call.close()
     calls = ", ".join(dict.fromkeys(call.__name__ for call in left))

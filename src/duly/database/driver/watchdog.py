@@ -48,18 +48,26 @@ T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 
-_LOOKS: Final = 10  # in the time that a handler has
-_AGAIN_SECONDS: Final = 0.05  # from one Interruption to the next: a handler may clean up in between
-_RETRY_SECONDS: Final = 0.001  # to the next look at a handler that is not in code of its own
-_MISSES_MAX: Final = 50  # such looks, before a library is interrupted too
+_LOOKS: Final = 10  # within the time limit of a handler
+_AGAIN_SECONDS: Final = 0.05  # between two Interruptions: a handler may clean up meanwhile
+_RETRY_SECONDS: Final = 0.001  # until the next look at a handler that is not in the application's code
+_MISSES_MAX: Final = 50  # such looks before library code is interrupted as well
 
 
 class Interruption(BaseException):
-    """What is raised in a handler whose time is over. No Exception, for a handler catches those; never seen outside."""
+    """Raised in a handler whose time is over. Not an Exception, as handlers catch those; it never leaves `drive`."""
 
 
 class WatchedThread:
-    """A thread that drives handlers, one after another, as the watchdog sees it."""
+    """A thread that drives handlers, one after another, as the watchdog sees it.
+
+    | field                                  | written by                          | read by  |
+    | -------------------------------------- | ----------------------------------- | -------- |
+    | `run` `handler` `is_open`              | the thread itself                   | both     |
+    | `expired_run` `_line` `_misses`        | the watchdog, under `_raise_lock`   | both     |
+    | `_seen` `_age`                         | the watchdog                        | watchdog |
+    | `_may_sleep`                           | both: see `begin` and `look`        | both     |
+    """
 
     __slots__ = (
         "_age",
@@ -79,22 +87,22 @@ class WatchedThread:
 
     def __init__(self, thread: int, seconds: float, wake: threading.Event) -> None:
         self.handler: str | None = None
-        """Whose run it is; None between two."""
+        """The name of the handler that runs; None between two runs."""
         self.run = 0
-        """The number of the run, from one `begin` to the next."""
+        """The number of the current or last run; `begin` counts it up."""
         self.is_open = False
-        """Whether code of the handler is running. To be set around it, inside of `guard`."""
+        """Whether code of the handler is running. Set around it, inside of `guard`."""
         self.expired_run = -1
         """The last run whose time is over."""
-        self._line = ""  # where that was found
-        self._misses = 0  # how often it was not where it may be interrupted
+        self._line = ""  # of the application, where an Interruption was raised first
+        self._misses = 0  # looks at which the run could not be interrupted
         self._raise_lock = threading.Lock()
         self._thread = thread
         self._seconds = seconds
-        self._seen = -1  # the run that was there at the last look, and for how long it has been there
+        self._seen = -1  # the run of the last look, and for how many seconds it has been seen
         self._age = 0.0
         self._wake = wake
-        self._may_sleep = True  # whether the watchdog has seen nothing that keeps it awake
+        self._may_sleep = True  # false while the watchdog is awake because of this thread
 
     # In the thread itself.
 
@@ -109,8 +117,8 @@ class WatchedThread:
     def guard(self, act: Callable[[WatchedThread, A, B], T], one: A, other: B) -> T:
         """Run `act(self, one, other)`, which opens and closes this. If the run is over, raise an Interruption instead.
 
-        In there an Interruption may arrive after any call. That of `acquire` is the last: whoever was about to raise
-        one has done so, and nobody begins to, for this is closed.
+        In the `finally` an Interruption may still arrive, after any call. The call of `acquire` is the last one: by
+        then the watchdog has finished what it had begun, and it begins nothing new, because `is_open` is false.
         """
         try:
             return act(self, one, other)
@@ -126,7 +134,7 @@ class WatchedThread:
                 raise Interruption
 
     def timeout_error(self, line: str) -> LimitError:
-        """What to say of a run that is over; `line` is where it was if no Interruption found it."""
+        """Return the error of a run that is over; `line` is where it was if no Interruption was raised in it."""
         line = self._line or line
         return LimitError(
             f"{self.handler}: it ran longer than {self._seconds:g} s (handler_seconds_max)"
@@ -136,12 +144,12 @@ class WatchedThread:
     # In the thread of the watchdog.
 
     def look(self, passed: float) -> float | None:
-        """Count the seconds since the last look; say in how many to look again, None if nothing has run since."""
-        self._may_sleep = True  # whoever begins from here on says so
+        """Count the seconds since the last look. Return in how many to look again, None if nothing has run since."""
+        self._may_sleep = True  # from here on, `begin` wakes the watchdog
         run = self.run
         if run == self._seen and self.handler is None:
             return None
-        # Not None, whether a handler runs now or not: else many short ones would each wake the watchdog.
+        # Stay awake even if no handler runs now: else each of many short runs would wake the watchdog.
         self._may_sleep = False
         if run != self._seen:
             self._seen, self._age = run, 0.0
@@ -152,14 +160,14 @@ class WatchedThread:
         return _AGAIN_SECONDS if self.interrupt(run) else _RETRY_SECONDS
 
     def interrupt(self, run: int) -> bool:
-        """Declare a run over, and raise an Interruption in it if it is where that may be done; tell whether it is."""
+        """Mark a run as expired, and raise an Interruption in it if its frame allows that; return whether it did."""
         with self._raise_lock, no_collection():
             if run < self.expired_run:
                 return False
             if run > self.expired_run:
                 self.expired_run, self._line, self._misses = run, "", 0
             frame = frames_by_thread().get(self._thread)
-            if frame is None or not self._may_be_left(frame.f_code.co_filename):
+            if frame is None or not self._may_interrupt(frame.f_code.co_filename):
                 self._misses += 1
                 return False
             line = self._line or application_line(frame)
@@ -168,12 +176,12 @@ class WatchedThread:
             self._line = line
             return True
 
-    def _may_be_left(self, file: str) -> bool:
+    def _may_interrupt(self, file: str) -> bool:
         return is_application(file) or (self._misses >= _MISSES_MAX and not file.startswith(_NEVER))
 
     def _raise_in_run(self, run: int, file: str) -> bool:
-        # Python lets other threads run only after calls, at jumps back and at the begin of functions. There is none
-        # from the look, which the `for` takes, to the act, which is a call: so the thread is still where it was seen.
+        # Python switches threads only after calls, at backward jumps and at the begin of functions. There is none of
+        # these between the look, which the `for` takes, and the raise, which is a call: so the thread has not moved.
         for frames in iter(frames_by_thread, None):
             if self.is_open and self.run == run and frames[self._thread].f_code.co_filename == file:
                 _raise_in(self._thread, Interruption)
@@ -183,11 +191,11 @@ class WatchedThread:
 
 
 UNWATCHED: Final = WatchedThread(0, 0.0, threading.Event())
-"""Stands for the thread of units that are no handler, and have all the time they need."""
+"""Stands for any thread whose coroutine is no handler, and has no time limit."""
 
 
 class Watchdog:
-    """Looks at the threads that drive the handlers of one database, from a thread of its own."""
+    """Watches the threads that drive the handlers of one database, from a thread of its own."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -198,7 +206,7 @@ class Watchdog:
         self._thread.start()
 
     def current_thread(self) -> WatchedThread:
-        """The thread that calls."""
+        """Return the calling thread, watched from now on."""
         thread = threading.get_ident()
         watched = self._watched.get(thread)
         if watched is None:
@@ -206,12 +214,12 @@ class Watchdog:
         return watched
 
     def watches_current_thread(self) -> bool:
-        """Whether the thread that calls is one that drives handlers."""
+        """Return whether the calling thread is one that drives handlers."""
         return threading.get_ident() in self._watched
 
     def watches(self, watched: WatchedThread) -> bool:
-        """Whether it is one of the threads that drive handlers here."""
-        return watched in list(self._watched.values())  # a thread may join them meanwhile
+        """Return whether a thread is one of those that drive handlers here."""
+        return watched in list(self._watched.values())  # copied: other threads may add themselves meanwhile
 
     def close(self) -> None:
         self._closed.set()
@@ -225,17 +233,17 @@ class Watchdog:
             pauses = [watched.look(pause) for watched in list(self._watched.values())]
             running = [pause for pause in pauses if pause is not None]
             if not running and not self._closed.is_set():
-                self._wake.wait()  # whoever began since it was cleared has set it
+                self._wake.wait()  # a run that began after `clear` has set it
             pause = min(running, default=0.0)
 
 
-# Where a library may be interrupted, and where never.
+# Code that is never interrupted, not even as a library.
 _NEVER: Final = (DULY, str(Path(logging.__file__).parent) + os.sep, threading.__file__, "<frozen")
 
-# Looked up as an item, it is an object of our own: nobody else changes what it takes.
+# Looked up as an item, it is an object of our own: other code cannot change its argument types.
 _raise_in: Final = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
 _raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
 _raise_in.restype = ctypes.c_int
-_NOTHING: Final[Any] = ctypes.py_object()  # NULL, which takes back what has not arrived
+_NOTHING: Final[Any] = ctypes.py_object()  # NULL: cancels an exception that has not arrived
 
 __all__ = ["UNWATCHED", "Interruption", "Watchdog", "WatchedThread"]

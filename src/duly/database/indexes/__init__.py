@@ -1,1 +1,1 @@
-"""Indexes in memory: the keys of rows, ranges of keys, who has read which, and what writes change in a scan."""
+"""Indexes in memory: keys of rows, ranges of keys, an interval tree of ranges, and overlays of writes over a scan."""

@@ -1,8 +1,8 @@
-"""Ranges of one index and who holds each: finds, among thousands, those that contain one of a few keys.
+"""An interval tree of key ranges and their holders: finds, among thousands, the ranges that contain one of a few keys.
 
-A treap: a search tree in the order of the ranges that is at the same time a heap in the order of their hashes. As
-these are as good as drawn by lot, it has the depth of a tree grown in random order, some log n, whatever comes and
-goes. Each node knows how far the ranges below it reach, so that a search leaves out what ends before its keys.
+The tree is a treap: a search tree in the order of the ranges, and a heap in the order of their hashes. Hashes are as
+good as random, so the tree has the depth of one grown in random order, about log n, whatever is added or removed. Each
+node knows how far the ranges below it reach, so that a search skips subtrees that end before its keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class IntervalTree(Generic[T]):
-    """A set of (range, holder). Ranges may overlap, be equal, and be empty: then they contain nothing."""
+    """A set of pairs (range, holder). Ranges may overlap or be equal; an empty range contains nothing."""
 
     __slots__ = ("_nodes", "_root")
 
@@ -36,7 +36,7 @@ class IntervalTree(Generic[T]):
         node.holders.add(holder)
 
     def discard(self, interval: KeyRange, holder: T) -> None:
-        """Remove a holder of a range, if it is one."""
+        """Remove a pair, if it is there."""
         node = self._nodes.get(interval)
         if node is None:
             return
@@ -46,10 +46,11 @@ class IntervalTree(Generic[T]):
             self._root = _remove(self._root, node)
 
     def all_holders(self) -> set[T]:
+        """Return the holders of all ranges."""
         return {holder for node in self._nodes.values() for holder in node.holders}
 
     def holders_at(self, keys: Sequence[bytes]) -> set[T]:
-        """The holders of ranges that contain at least one of the keys, which are sorted."""
+        """Return the holders of ranges that contain at least one of the keys, which must be sorted."""
         found: set[T] = set()
         todo = [(self._root, 0, len(keys))]
         while todo:
@@ -60,7 +61,7 @@ class IntervalTree(Generic[T]):
             if start == end:
                 continue
             todo.append((node.left, start, end))
-            # A key below this range is below all on its right, too.
+            # A key below this range is below all ranges on its right as well.
             start = bisect_left(keys, node.interval.lower, start, end)
             if start < end:
                 todo.append((node.right, start, end))
@@ -77,12 +78,12 @@ class _Node(Generic[T]):
         self.rank = hash(interval)
         self.holders: set[T] = set()
         self.reach = interval.upper
-        """The largest upper end of this range and of all below it."""
+        """The largest upper end of this range and of all ranges below this node."""
         self.left: _Node[T] | None = None
         self.right: _Node[T] | None = None
 
     def update_reach(self) -> _Node[T]:
-        """Itself, after a change of what is below it."""
+        """Recompute `reach` after a change below this node; return the node."""
         reach, left, right = self.interval.upper, self.left, self.right
         if left is not None and left.reach > reach:
             reach = left.reach
@@ -93,7 +94,7 @@ class _Node(Generic[T]):
 
 
 def _insert(tree: _Node[T] | None, node: _Node[T]) -> _Node[T]:
-    """The tree with one more node."""
+    """Return the tree with one more node."""
     if tree is None or tree.rank < node.rank:
         node.left, node.right = _split(tree, node.interval)
         return node.update_reach()
@@ -105,7 +106,7 @@ def _insert(tree: _Node[T] | None, node: _Node[T]) -> _Node[T]:
 
 
 def _remove(tree: _Node[T] | None, node: _Node[T]) -> _Node[T] | None:
-    """The tree without one of its nodes."""
+    """Return the tree without one of its nodes."""
     if tree is None or tree is node:
         return _join(node.left, node.right)
     if node.interval < tree.interval:
@@ -116,7 +117,7 @@ def _remove(tree: _Node[T] | None, node: _Node[T]) -> _Node[T] | None:
 
 
 def _split(tree: _Node[T] | None, interval: KeyRange) -> tuple[_Node[T] | None, _Node[T] | None]:
-    """The parts of a tree before and behind a range."""
+    """Split a tree into the parts before and behind a range."""
     if tree is None:
         return None, None
     if tree.interval < interval:
@@ -127,7 +128,7 @@ def _split(tree: _Node[T] | None, interval: KeyRange) -> tuple[_Node[T] | None, 
 
 
 def _join(before: _Node[T] | None, behind: _Node[T] | None) -> _Node[T] | None:
-    """One tree of two, of which one lies before the other."""
+    """Join two trees, of which one lies before the other."""
     if before is None:
         return behind
     if behind is None:

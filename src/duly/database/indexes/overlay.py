@@ -1,4 +1,4 @@
-"""Writes to a table in the order of one index: what they add to a scan, and what they hide from it."""
+"""An index overlay: the writes to a table in the order of one index, and what they add to and hide from a scan."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from duly.database.indexes.row_keys import index_name, key_in
-from duly.storage.engine import Row, Scan, Write
+from duly.storage.requests import Scan
+from duly.storage.rows import Row, Write
 from duly.values.keys import Interval
 from duly.values.schema import Index, Table
 
 
 class IndexOverlay:
-    """The keys of the writes to a table in one order, kept sorted from the first scan on."""
+    """The keys of the writes to a table in the order of one index, kept sorted from the first scan on."""
 
     __slots__ = ("_added", "_hidden", "_order", "_position", "_table")
 
@@ -29,7 +30,7 @@ class IndexOverlay:
         self._hidden.sort()
 
     def replace(self, id: int, earlier: Write | None, write: Write) -> None:
-        """Note one more write, on top of an earlier one of the same row."""
+        """Add a write, which replaces an earlier one of the same row."""
         if earlier is None:
             if write.old is not None:
                 insort(self._hidden, self._key(id, write.old, write.old_keys))
@@ -40,20 +41,20 @@ class IndexOverlay:
             insort(self._added, (self._key(id, write.new, write.new_keys), id))
 
     def widen(self, scan: Scan) -> Scan:
-        """The scan that finds enough rows below, some of which may no longer be what they were."""
+        """Return a scan of the store that finds enough rows, even if all written ones among them are hidden."""
         lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
-        return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # below 0: its ends contradict
+        return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # negative if the interval is empty
 
     def count(self, interval: Interval) -> tuple[int, int]:
-        """How many rows of an interval below are hidden, and how many rows it has instead."""
+        """Return how many rows of the store an interval hides, and how many written rows it has."""
         lower, upper = interval.lower.key(), interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         added = bisect_left(self._added, (upper, -1)) - bisect_left(self._added, (lower, -1))
         return max(hidden, 0), max(added, 0)
 
     def merge(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
-        """What a scan finds: the rows below that are not written, and the written ones, in order."""
+        """Merge the rows of the store that are not written with the written ones, in order."""
         added = self._slice(scan)
         if not added:
             return [pair for pair in rows if pair[0] not in writes][: scan.limit]
@@ -92,7 +93,7 @@ class IndexOverlay:
 def overlay_of(
     known: dict[str, dict[str, IndexOverlay]], table: Table, order: Index | None, writes: dict[int, Write]
 ) -> IndexOverlay:
-    """That of a table in one order, among those known by table and index; made when it is first asked for."""
+    """Return the overlay of a table and an index from `known`, by table and index; build it at the first call."""
     overlays = known.setdefault(table.name, {})
     name = index_name(order)
     if name not in overlays:

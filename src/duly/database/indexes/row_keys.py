@@ -1,4 +1,4 @@
-"""The keys that rows have in the indexes of their table."""
+"""The keys of rows in the indexes of their table."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from duly.errors import LimitError
 from duly.limits import INDEX_KEY_BYTES_MAX
-from duly.storage.engine import JOBS, Job, Row
+from duly.storage.rows import JOBS, Job, Row
 from duly.values.keys import encode, encode_id, field_of
 from duly.values.schema import BY_CREATION_TIME, Index, Table
 from duly.values.value import loads
@@ -14,11 +14,11 @@ from duly.values.value import loads
 _JOB_FIELDS: Final = {"state.kind": "state", "scheduledTime": "scheduled_time", "name": "name", "due": "due"}
 
 DUE: Final = Index("by_due", 3, ("due",))
-"""The order in which pending jobs become due: what the executor watches."""
+"""The order in which pending jobs become due, which the executor watches."""
 
 
 def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
-    """The keys of a document in the indexes of its table."""
+    """Return the keys of a document in the indexes of its table."""
     if row is None or not table.indexes or table is JOBS:
         return ()
     document = loads(cast("str", row))
@@ -26,12 +26,12 @@ def keys_of(table: Table, id: int, row: Row | None) -> tuple[bytes, ...]:
 
 
 def key_in(table: Table, index: Index | None, id: int, row: Row) -> bytes:
-    """The key of one row in one index; None is the index by creation."""
+    """Return the key of a row in an index; None is the index by creation time."""
     return b"".join(map(encode, values_in(index, row))) + encode_id(id)
 
 
 def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
-    """The values of one row that an index sorts by, before its id."""
+    """Return the values of a row that an index sorts by, before its id."""
     if index is None:
         return ()
     if isinstance(row, Job):
@@ -41,7 +41,7 @@ def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
 
 
 def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
-    """The key of one document in one index. LimitError where it is longer than every engine can hold."""
+    """Return the key of a document in an index. LimitError where an engine could not store a key so long."""
     key = b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
     if len(key) > INDEX_KEY_BYTES_MAX:
         raise LimitError(
@@ -52,12 +52,12 @@ def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
 
 
 def index_name(index: Index | None) -> str:
-    """The name by which queries and read sets know an index; None is the one by creation."""
+    """Return the name of an index in queries and read sets; None is the index by creation time."""
     return BY_CREATION_TIME if index is None else index.name
 
 
 def index_named(table: Table, name: str) -> Index | None:
-    """The index, None for the one by creation. KeyError where there is none."""
+    """Return the index of a name, None for the one by creation time. KeyError where there is none."""
     if name == BY_CREATION_TIME:
         return None
     index = table.index(name)

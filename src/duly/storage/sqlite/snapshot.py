@@ -1,0 +1,165 @@
+"""What one connection to the file of a store sees: it answers what handlers and executors ask."""
+
+# The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import apsw
+
+from duly.errors import StoreError
+from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
+from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Request, Scan
+from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
+from duly.storage.sqlite import many
+from duly.values.ids import ID_MAX
+from duly.values.keys import Cut
+from duly.values.schema import Index, Table
+
+
+class SqliteSnapshot:
+    """What one connection sees."""
+
+    catalog_version = 0
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._read = connection.execute
+        self._read_one = connection.cursor().execute  # for what is fetched at once: it spares a cursor each
+        self.version, self.epoch = cast("tuple[int, int]", self._read(_GET_VERSION).get)
+
+    def answer(self, request: Request) -> Any:
+        try:
+            if type(request) is Get:
+                return self._get(*request)
+            if type(request) is Scan:
+                return self._scan(request)
+            if isinstance(request, many.REQUESTS):
+                return many.answer(self._read, request, table_name, index_name)
+            if type(request) is Claim:
+                return self._claim(request)
+            if type(request) is ListCompleted:
+                return list(map(make_job, self._read(_COMPLETED, request)))
+            assert isinstance(request, CountJobs)
+            return JobCounts(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
+        except apsw.Error as error:
+            raise StoreError(f"SQLite refused a read: {error}") from error
+
+    def _claim(self, request: Claim) -> Claimed:
+        now, mutations, actions = request
+        next_dues: Any = [self._read(_NEXT_DUE, (queue, now)).get for queue in (MUTATION, ACTION)]
+        return Claimed(
+            list(map(make_job, self._read(_DUE, (MUTATION, now, mutations)))),
+            list(map(make_job, self._read(_DUE, (ACTION, now, actions)))),
+            min((due for due in next_dues if due is not None), default=None),
+        )
+
+    def _get(self, table: Table, id: int) -> Row | None:
+        if table is JOBS:
+            # `get` reads to the end: while a statement is open, no table can be dropped.
+            columns: Any = self._read_one(_GET_JOB, (id,)).get
+            return None if columns is None else make_job(columns)
+        document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
+        return document
+
+    def _scan(self, request: Scan) -> list[tuple[int, Row]]:
+        table, index, interval, descending, limit = request
+        direction = "DESC" if descending else "ASC"
+        bounds: tuple[object, object]
+        if table is JOBS:
+            return [(row[0], make_job(row)) for row in self._scan_jobs(request)]
+        if index is not None:
+            sql = _SCAN_INDEX.format(table=table_name(table), index=index_name(index), direction=direction)
+            bounds = (interval.lower.key(), interval.upper.key())
+        else:
+            sql = _SCAN_TABLE.format(table=table_name(table), direction=direction)
+            bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
+        return cast("list[tuple[int, Row]]", self._read(sql, (*bounds, limit)).fetchall())
+
+    def _scan_jobs(self, request: Scan) -> list[tuple[Any, ...]]:
+        columns = () if request.order is None else tuple(COLUMNS[path] for path in request.order.fields)
+        lower, upper = (native(cut, columns) for cut in request.interval)
+        begin = upper if request.descending else lower
+        if len(begin.values) < len(columns) or begin.id is None or not columns:
+            return self._scan_part(columns, lower, upper, request.descending, request.limit)
+        # Behind one row of many with equal values. SQLite would pass by all before it: it must be told that they equal.
+        rows = self._scan_part(columns, lower, upper, request.descending, request.limit, equal=True)
+        if len(rows) < request.limit:
+            rest = Cut(begin.values, after=not request.descending)
+            lower, upper = (lower, rest) if request.descending else (rest, upper)
+            rows += self._scan_part(columns, lower, upper, request.descending, request.limit - len(rows))
+        return rows
+
+    def _scan_part(
+        self, columns: tuple[str, ...], lower: Cut, upper: Cut, descending: bool, limit: int, equal: bool = False
+    ) -> list[tuple[Any, ...]]:
+        sql = _scan_jobs(columns, shape(lower), shape(upper), descending, equal)
+        below, above = bound(lower), bound(upper)
+        if equal and descending:  # the values come first, then both bounds; a lower one has them before its id
+            below, above = (*upper.values, *below), above[-1:]
+        return self._read(sql, (*below, *above, limit)).fetchall()
+
+
+# Names and bounds.
+
+
+def table_name(table: Table) -> str:
+    return f"t{table.number}_{table.name}"
+
+
+def index_name(index: Index) -> str:
+    return f"i{index.number}_{index.name}"
+
+
+@lru_cache(1024)
+def _get_document(number: int, name: str) -> str:
+    return f"SELECT document FROM t{number}_{name} WHERE id = ?"
+
+
+@lru_cache(256)
+def _scan_jobs(
+    columns: tuple[str, ...], lower: tuple[int, bool], upper: tuple[int, bool], descending: bool, equal: bool
+) -> str:
+    names, direction = (*columns, "id"), "DESC" if descending else "ASC"
+    conditions = [f"{column} = ?" for column in columns] if equal else []
+    for (length, after), inside, outside, is_first in (
+        (lower, ">=", ">", not descending),
+        (upper, "<", "<=", descending),
+    ):
+        compared = ("id",) if equal and is_first else names[:length]
+        if compared:
+            left, right = ", ".join(compared), ", ".join("?" * len(compared))
+            conditions.append(f"({left}) {outside if after else inside} ({right})")
+        elif after == (inside == ">="):
+            conditions.append("false")  # behind everything, or before it
+    order = ", ".join(f"{name} {direction}" for name in names)
+    where = " AND ".join(conditions) or "true"
+    return f"SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE {where} ORDER BY {order} LIMIT ?"
+
+
+# SQL.
+
+_GET_VERSION: Final = "SELECT version, epoch FROM duly_store"
+_SCAN_TABLE: Final = "SELECT id, document FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {direction} LIMIT ?"
+_SCAN_INDEX: Final = """
+SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id
+WHERE i.key >= ? AND i.key < ? ORDER BY i.key {direction} LIMIT ?
+"""
+JOB_COLUMNS: Final = ", ".join(JOB_FIELDS)
+_GET_JOB: Final = f"SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE id = ?"
+_COMPLETED: Final = f"""
+SELECT {JOB_COLUMNS.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL
+ORDER BY completed_time LIMIT ?
+"""
+_TALLY: Final = """
+SELECT count(*), min(due), (SELECT count(*) FROM scheduled_functions WHERE state = 'inProgress')
+FROM scheduled_functions WHERE lane IN ('mutation', 'action') AND due <= ?
+"""
+_DUE: Final = f"""
+SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER BY due, id LIMIT ?
+"""
+_NEXT_DUE: Final = """
+SELECT due FROM scheduled_functions WHERE lane = ? AND due > ? ORDER BY due LIMIT 1
+"""
