@@ -15,7 +15,7 @@ from bench.workloads import Stores, Workload, run
 from duly.database.commit_log import CommitLog
 from duly.database.committer import Committer
 from duly.model import jobs
-from duly.storage.postgres import commit_client
+from duly.storage.postgres import commit_client, replica
 from duly.storage.postgres import engine as postgres
 from duly.storage.sqlite.engine import SqliteEngine
 
@@ -39,10 +39,10 @@ SQLITE: Parts = (
 POSTGRES: Parts = (
     ("begin", postgres.PostgresEngine, "begin"),
     ("read from a snapshot", postgres.PostgresEngine, "read"),
-    ("pull what others wrote", postgres.PostgresEngine, "_pull"),
-    ("pack reads", postgres, "pack_reads"),
-    ("pack writes", postgres, "pack"),
-    ("commit: the call, or waiting for it", commit_client.CommitClient, "_found"),
+    ("read what others wrote", replica.Replica, "catch_up"),
+    ("encode reads", postgres, "encode_reads"),
+    ("encode writes", postgres, "encode_changes"),
+    ("commit: the call, or waiting for it", commit_client.CommitClient, "_outcome"),
     ("commit: sending, the next goes on", commit_client.CommitClient, "send"),
     *_ALWAYS,
 )

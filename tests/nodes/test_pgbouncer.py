@@ -202,14 +202,14 @@ async def test_without_that_the_beat_tells_of_what_is_new(pooler: PgBouncer) -> 
 def test_one_that_forgets_prepared_statements_is_refused(store_of: Callable[[str], str]) -> None:
     with PgBouncer(store_of("postgres"), prepared=0) as pooler:
         address = pooler.address().partition("?")[0]
-        link, other = BlockingConnection(address, 5.0, 5.0), BlockingConnection(address, 5.0, 5.0)
+        connection, other = BlockingConnection(address, 5.0, 5.0), BlockingConnection(address, 5.0, 5.0)
         try:
-            link.fetch("SELECT 1")
+            connection.fetch("SELECT 1")
             other.execute("BEGIN")  # on the connection where that was prepared
             with pytest.raises(
                 StoreError, match="expected PgBouncer 1.21 or newer with max_prepared_statements above 0"
             ):
-                link.fetch("SELECT 1")
+                connection.fetch("SELECT 1")
         finally:
-            link.close()
+            connection.close()
             other.close()

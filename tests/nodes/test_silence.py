@@ -92,18 +92,18 @@ async def test_a_node_can_start_while_another_that_is_gone_holds_the_lock(store:
 
 
 def test_a_connection_that_is_lost_within_a_transaction_is_not_replaced_until_that_is_known(store: str) -> None:
-    link, other = (BlockingConnection(parse(store).dsn, 2.0, 5.0) for _ in range(2))
-    link.execute("BEGIN")
-    [(pid,)] = link.fetch("SELECT pg_backend_pid()")
+    connection, other = (BlockingConnection(parse(store).dsn, 2.0, 5.0) for _ in range(2))
+    connection.execute("BEGIN")
+    [(pid,)] = connection.fetch("SELECT pg_backend_pid()")
     other.fetch("SELECT pg_terminate_backend($1)", pid)
-    while link.is_connected:
-        link.wait(asyncio.Event(), 0.01)  # it learns of it between two statements
+    while connection.is_connected:
+        connection.wait(asyncio.Event(), 0.01)  # it learns of it between two statements
 
     with pytest.raises(StoreLostError):
-        link.execute("COMMIT")  # on another connection it would seem to succeed
+        connection.execute("COMMIT")  # on another connection it would seem to succeed
 
-    assert [(1,)] == link.fetch("SELECT 1")
-    link.close()
+    assert [(1,)] == connection.fetch("SELECT 1")
+    connection.close()
     other.close()
 
 
@@ -113,19 +113,19 @@ def test_only_who_has_lost_the_lock_after_a_while_may_be_slow(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(lock_timeout, "monotonic", lambda: now)
-    patience = lock_timeout.LockTimeout(handler_seconds=2.0)
-    assert patience.milliseconds == 1_000
+    timeout = lock_timeout.LockTimeout(handler_seconds=2.0)
+    assert timeout.milliseconds == 1_000
 
-    patience.take()
+    timeout.acquired()
     now += held_seconds
-    patience.lose()
+    timeout.lost()
 
-    assert expected == patience.milliseconds
-    patience.lose()  # nothing was held any more
-    assert expected == patience.milliseconds
-    patience.take()
-    patience.leave()
-    assert patience.milliseconds == 1_000
+    assert expected == timeout.milliseconds
+    timeout.lost()  # nothing was held any more
+    assert expected == timeout.milliseconds
+    timeout.acquired()
+    timeout.released()
+    assert timeout.milliseconds == 1_000
 
 
 async def test_a_slow_function_that_loses_the_lock_is_given_time_when_it_is_run_again(

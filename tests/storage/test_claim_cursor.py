@@ -22,7 +22,7 @@ from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from tests.nodes.serializable import connect
 from tests.storage.test_postgres import changes, job
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def nodes(store: str) -> Iterator[tuple[PostgresEngine, PostgresEngine]]:
     assert isinstance(other, PostgresEngine)
     for engine in (one, other):
         engine.open()
-        engine.membership.part = UNPARTITIONED
+        engine.membership.partition = UNPARTITIONED
     try:
         yield one, other
     finally:
@@ -71,12 +71,12 @@ def claim(engine: PostgresEngine, now: float, most: int = 10) -> list[int]:
 
 def pages(engine: PostgresEngine, since: ClaimCursor) -> int:
     """How many pages a claim looks at that begins there."""
-    link = engine._link  # pyright: ignore[reportPrivateUsage]
+    connection = engine._idle_connection  # pyright: ignore[reportPrivateUsage]
     lines: list[str] = []
 
     def explained(sql: str, *values: Any) -> list[Any]:
-        lines.extend(line for (line,) in link.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {sql}", *values))
-        return link.fetch(sql, *values)
+        lines.extend(line for (line,) in connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {sql}", *values))
+        return connection.fetch(sql, *values)
 
     PostgresSnapshot(explained, engine.address.schema, engine.position).claim(Claim(5_000.0, 10, 10), since)
     hits = next(line for line in lines if "Buffers: shared hit=" in line)
@@ -113,7 +113,7 @@ def test_beside_an_old_transaction_a_claim_does_not_pass_again_those_that(
         await connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM {schema}.jobs")
         await asyncio.to_thread(completed, engine)
         await asyncio.to_thread(claim, engine, 5_000.0)
-        known = engine._frontier  # pyright: ignore[reportPrivateUsage]
+        known = engine._replica.claim_cursor  # pyright: ignore[reportPrivateUsage]
         found = [await asyncio.to_thread(pages, engine, since) for since in (CURSOR_START, known)]
         await connection.close()
         assert found[0] > found[1] + 5_000 / 100  # an entry of 5,000 each, at most 100 on a page
@@ -158,9 +158,9 @@ def test_a_claim_of_one_lane_hides_nothing_of_the_other(nodes: tuple[PostgresEng
 def test_another_part_is_claimed_from_the_start(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
     engine, _ = nodes
     put(engine, *(job(id << 10, 10.0) for id in range(1, 9)))
-    engine.membership.part = Partition(0, 2)
+    engine.membership.partition = Partition(0, 2)
     even = claim(engine, 100.0)
-    engine.membership.part = Partition(1, 2)
+    engine.membership.partition = Partition(1, 2)
     odd = claim(engine, 100.0)
     assert sorted(even + odd) == [id << 10 for id in range(1, 9)]
     assert even
@@ -204,7 +204,7 @@ def test_a_claim_finds_what_one_from_the_start_finds(nodes: tuple[PostgresEngine
         elif act == "end" and pending:
             end(engine, pending.pop(chance.choice(list(pending))))
         elif act == "part":
-            engine.membership.part = chance.choice((UNPARTITIONED, Partition(0, 2), Partition(1, 2)))
+            engine.membership.partition = chance.choice((UNPARTITIONED, Partition(0, 2), Partition(1, 2)))
         elif act == "claim":
             request = Claim(chance.uniform(0, 9_000), chance.randint(1, 9), chance.randint(0, 9))
             claimed: Claimed = engine.begin().answer(request)

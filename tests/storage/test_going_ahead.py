@@ -19,7 +19,7 @@ from duly.storage.requests import Claim, Get
 from duly.storage.rows import JOBS, Write
 from tests.storage.test_postgres import NOTES, changes, insert, job, learn, note, put, update, with_notes
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture
@@ -127,13 +127,13 @@ def test_where_the_connection_is_lost_the_next_batch_is_run_again(
     nodes: tuple[PostgresEngine, PostgresEngine], monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
     engine, other = nodes
-    link = engine._wire  # pyright: ignore[reportPrivateUsage]
+    link = engine._connection  # pyright: ignore[reportPrivateUsage]
     answer = link.answer
 
     def lose() -> list[Any]:
         if lost == "answer":
             answer()
-        link.drop()
+        link.discard()
         monkeypatch.undo()
         raise StoreLostError("lost by the test")
 

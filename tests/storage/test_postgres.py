@@ -67,7 +67,7 @@ from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.nodes.serializable import connect
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 BY_N = Index("by_n", 100, ("n",))
 NOTES = Table("notes", 100, (BY_N,))
@@ -190,8 +190,8 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
     Returns the requests that were lost, to arrive late.
     """
     left, lost = list(losses), list[tuple[Any, ...]]()
-    link: BlockingConnection = engine._wire  # pyright: ignore[reportPrivateUsage]
-    fetch = link.fetch
+    connection: BlockingConnection = engine._connection  # pyright: ignore[reportPrivateUsage]
+    fetch = connection.fetch
 
     def fetch_or_lose(sql: str, *values: object) -> list[Any]:
         if left and left[0][0] in sql:
@@ -200,11 +200,11 @@ def lose(engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, *losses: tuple
                 fetch(sql, *values)
             else:
                 lost.append((sql, *values))
-            link.drop()
+            connection.discard()
             raise StoreLostError("lost by the test")
         return fetch(sql, *values)
 
-    monkeypatch.setattr(link, "fetch", fetch_or_lose)
+    monkeypatch.setattr(connection, "fetch", fetch_or_lose)
     return lost
 
 
@@ -229,7 +229,7 @@ def test_a_commit_whose_request_is_lost_is_run_again_and_can_never_arrive_late(
     engine.rollback()
     [(sql, *values)] = lost
     other = new_engine()
-    assert other._link.fetch(sql, *values)[0][0] == -2  # pyright: ignore[reportPrivateUsage]
+    assert other._idle_connection.fetch(sql, *values)[0][0] == -2  # pyright: ignore[reportPrivateUsage]
     assert note(other, 2) is None
     engine.begin()
     engine.commit(changes((NOTES, {2: insert(2, 6)})))
@@ -485,7 +485,7 @@ def test_commits_are_noticed_by_the_next_beat_when_nobody_is_told(engine: Postgr
     with_notes(engine, 5)
     other = new_engine()
     other.wait_for_peers(True)  # something may have come before it listened
-    other.membership._link.execute("UNLISTEN *")  # pyright: ignore[reportPrivateUsage]
+    other.membership._connection.execute("UNLISTEN *")  # pyright: ignore[reportPrivateUsage]
     put(engine, 1, 5, 6)
     began = time.monotonic()
     while not other.wait_for_peers(True).has_commits:
@@ -520,7 +520,9 @@ def test_a_node_learns_of_the_commits_of_others_by_one_statement(
     for way in ("fetch", "execute"):
         act = getattr(BlockingConnection, way)
         monkeypatch.setattr(
-            BlockingConnection, way, lambda link, sql, *more, act=act: asked.append(sql) or act(link, sql, *more)
+            BlockingConnection,
+            way,
+            lambda connection, sql, *more, act=act: asked.append(sql) or act(connection, sql, *more),
         )
 
     engine.begin()
@@ -795,7 +797,7 @@ async def ends(ctx: QueryCtx) -> list[str]:
 async def test_an_end_whose_text_a_store_cannot_hold_is_recorded_nevertheless(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "check_settings", lambda link: None)  # pyright: ignore
+    monkeypatch.setattr(migrations, "check_settings", lambda connection: None)  # pyright: ignore
     functions = (schedules_what_fails, runs_out, runs_out_of_all, ends)
     modules = {"app": SimpleNamespace(**{function.handler.__name__: function for function in functions})}
     async with App(modules, database) as app:
@@ -895,11 +897,11 @@ def fill(store: str) -> None:
     )
 
 
-def rows_read(engine: PostgresEngine, link: BlockingConnection) -> Counter[str]:
+def rows_read(engine: PostgresEngine, connection: BlockingConnection) -> Counter[str]:
     """How many rows of each table a connection has read, more or less lately."""
     return Counter(
         dict(
-            link.fetch(
+            connection.fetch(
                 "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
                 " WHERE schemaname = $1",
                 engine.address.schema,
@@ -928,10 +930,10 @@ def read_all(view: View) -> None:
 
 def touched_by_reads(engine: PostgresEngine) -> dict[str, int]:
     with engine.snapshot() as view:
-        [link] = engine._readers._taken  # pyright: ignore[reportPrivateUsage]
-        before = rows_read(engine, link)
+        [connection] = engine._readers._acquired  # pyright: ignore[reportPrivateUsage]
+        before = rows_read(engine, connection)
         read_all(view)
-        return many(rows_read(engine, link) - before)
+        return many(rows_read(engine, connection) - before)
 
 
 def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
@@ -941,14 +943,14 @@ def touched_by_a_commit(engine: PostgresEngine, first: int) -> dict[str, int]:
     engine.begin()
     engine.commit(changes((JOBS, add), (NOTES, {id: insert(id, id) for id in ids})))
     engine.begin()
-    link: BlockingConnection = engine._wire  # pyright: ignore[reportPrivateUsage]
-    link.execute("BEGIN")
-    before = rows_read(engine, link)
+    connection: BlockingConnection = engine._connection  # pyright: ignore[reportPrivateUsage]
+    connection.execute("BEGIN")
+    before = rows_read(engine, connection)
     done = {id: Write(job(id, 1.0), job(id, None, "success", completed_time=2.0)) for id in ids}
     engine.commit(changes((JOBS, done), (NOTES, {id: update(id, id, id + 1) for id in ids}), ids=[first]))
     engine.validate(ReadKeys([first], [(NOTES, BY_N, b"", b"\xff")]))
-    found = many(rows_read(engine, link) - before)
-    link.execute("COMMIT")
+    found = many(rows_read(engine, connection) - before)
+    connection.execute("COMMIT")
     return found
 
 

@@ -14,16 +14,18 @@ from duly.storage.postgres import migrations
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.connection import BlockingConnection
 
+pytestmark = pytest.mark.server
+
 
 def test_who_waits_for_its_turn_to_make_a_store_sees_that_another_has_made_it(store_of: Callable[[str], str]) -> None:
     address = parse(store_of("postgres"))
     first, second = (BlockingConnection(address.dsn, 2.0, 5.0) for _ in range(2))
-    assert migrations.missing(second, address) == [1]
+    assert migrations.pending_versions(second, address) == [1]
     second.execute("BEGIN; SELECT 1")  # as in `migrate`, whose lock the first one holds
 
     migrations.migrate(first, address)
 
-    assert migrations.missing(second, address) == []
+    assert migrations.pending_versions(second, address) == []
     first.close()
     second.close()
 
@@ -38,5 +40,5 @@ def test_who_makes_a_store_waits_longer_than_for_an_answer(store_of: Callable[[s
         other.execute("COMMIT")
         made.result()
         thread.submit(patient.close).result()
-    assert migrations.missing(other, address) == []
+    assert migrations.pending_versions(other, address) == []
     other.close()

@@ -37,7 +37,7 @@ def files_in(package: Path) -> set[str]:
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     packed = files_in(wheel / "duly")
-    assert {"py.typed", "storage/postgres/1.sql"} <= packed
+    assert {"py.typed", "storage/postgres/1_tables.sql"} <= packed
     assert files_in(ROOT / "src" / "duly") == packed
 
 

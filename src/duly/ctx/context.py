@@ -49,7 +49,7 @@ NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, writ
 
 @name_hint("got ctx.{name}, expected ctx.run_query, run_mutation or run_action", "runQuery", "runMutation", "runAction")
 class _Ctx:
-    """What every handler has."""
+    """The part that every context has."""
 
     _random: Random | None = None
     _log: logging.Logger | None = None

@@ -12,7 +12,7 @@ from duly.errors import StoreError
 
 _PREFIXES: Final = ("postgresql://", "postgres://")
 SCHEMA: Final = "duly"
-"""The schema of a store whose address names none."""
+"""The schema if the address names none."""
 
 _schema = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _control = re.compile(r"[\x00-\x1f\x7f]")
@@ -22,14 +22,14 @@ _ESCAPED: Final = "/ ? # @ [ ] % in a user or a password as %2F %3F %23 %40 %5B 
 class Address(NamedTuple):
     """Where a store is: `postgresql://user:password@host:port/database?schema=duly`.
 
-    All that asyncpg understands may be given, too, such as `sslmode`.
+    Any option that asyncpg knows may be given as well, such as `sslmode`.
     """
 
     dsn: str
-    """What asyncpg gets."""
+    """The address for asyncpg."""
     schema: str
     listen: str
-    """Where hints are listened for: the same, unless `?listen=host:port` goes around a pooler."""
+    """The address for notifications: the same, unless `?listen=host:port` bypasses a pooler."""
 
     @property
     def lock(self) -> int:
@@ -43,38 +43,38 @@ class Address(NamedTuple):
 
 
 def redacted(dsn: str) -> str:
-    """An address that may be seen: without its user, password and options, also where it is written wrongly."""
+    """Return an address without its user, password and options, even if it is malformed."""
     scheme, _, rest = dsn.partition(":")
-    rest = rest.removeprefix("//")  # which urlunsplit leaves out where there is no host
+    rest = rest.removeprefix("//")  # urlunsplit leaves it out if there is no host
     place = re.split(r"[?#]", rest, maxsplit=1)[0]
-    if rest.count("@") != place.partition("/")[0].count("@"):  # a password that is not escaped seems to end before it
+    if rest.count("@") != place.partition("/")[0].count("@"):  # an unescaped password looks as if it ended before its @
         place = re.split(r"[?#&]", rest.rpartition("@")[2], maxsplit=1)[0]
     return f"{scheme}://{place.rpartition('@')[2]}"
 
 
 def is_postgres(store: str) -> bool:
-    """Whether the address of a store is one of PostgreSQL."""
+    """Return whether a store is in PostgreSQL."""
     return store.startswith(_PREFIXES)
 
 
 def require_driver() -> None:
-    """Raise a StoreError that says what to do where the driver is not installed, which is an extra."""
+    """Raise StoreError if the driver, which is an extra, is not installed."""
     if find_spec("asyncpg") is None:
         raise StoreError("got a store in PostgreSQL, expected its driver too; run pip install asyncpg")
 
 
 def has_schema(store: str) -> bool:
-    """Whether an address says in which schema the store is. StoreError where it is none."""
+    """Return whether an address names a schema. Raises StoreError if it is malformed."""
     return "schema" in _parts(store)[1]
 
 
 def with_schema(store: str, schema: str) -> str:
-    """The same address with a schema; it names none yet."""
+    """Add a schema to an address that names none."""
     return f"{store}{'&' if urlsplit(store).query else '?'}schema={schema}"
 
 
 def parse(store: str) -> Address:
-    """The address of a store. StoreError, which shows no password, where it is none."""
+    """Parse the address of a store. Raises StoreError, without the password, if it is malformed."""
     parts, options = _parts(store)
     schema, listen = options.pop("schema", SCHEMA), options.pop("listen", "")
     if not _schema.fullmatch(schema):
@@ -91,14 +91,14 @@ def parse(store: str) -> Address:
 
 
 def _parts(store: str) -> tuple[SplitResult, dict[str, str]]:
-    """An address taken apart, with its options."""
+    """Split an address into its parts and its options."""
     if _control.search(store) or "%00" in store:
         wanted = "none; the file or the variable that it comes from may end with one"
         raise _wrong(store, "an address with a line break or another control character", wanted)
     try:
         parts = urlsplit(store)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True)) if parts.query else {}
-    except ValueError:  # whose text may hold the password
+    except ValueError:  # its text may contain the password
         wanted = f"brackets around IPv6 addresses only, options as ?name=value&name=value, and {_ESCAPED}"
         raise _wrong(store, "an address that cannot be read", wanted) from None
     user, _, hosts = parts.netloc.rpartition("@")
@@ -111,7 +111,7 @@ def _parts(store: str) -> tuple[SplitResult, dict[str, str]]:
 
 
 def _has_port(host: str) -> bool:
-    """Whether what follows the colon of a host, if there is one, is a port."""
+    """Return whether a host has no port, or a valid one."""
     port = host.rpartition("]")[2].partition(":")[2]
     return not port or (port.isascii() and port.isdigit() and int(port) < 1 << 16)
 

@@ -1,4 +1,4 @@
-"""Documents as they were at one version, which the log of commits keeps exact."""
+"""Documents in memory, as of one version of the store. The commit log says which of them have changed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from duly.storage.engine import Changeset
 from duly.storage.rows import JOBS
 
-_ABSENT: Final = ""
-_ENTRY_BYTES: Final = 200  # of an entry beside its text
+_MISSING: Final = ""
+_ENTRY_BYTES: Final = 200  # of an entry in addition to its text
 
 
 class DocumentCache:
-    """Rows by id, those that are known to be absent too; bounded by their size, the oldest go first."""
+    """Documents by id, including ids that are known to have none. Bounded by size: the oldest are dropped first."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -21,20 +21,20 @@ class DocumentCache:
         self._rows: dict[int, str] = {}
 
     def get(self, id: int) -> tuple[bool, str | None]:
-        """Whether it is known, and the row."""
+        """Return whether the id is known, and its document."""
         row = self._rows.get(id)
         return row is not None, row or None
 
     def put(self, id: int, row: str | None) -> None:
         self.drop((id,))
-        self._rows[id] = row or _ABSENT
-        self._bytes += _ENTRY_BYTES + len(row or _ABSENT)
+        self._rows[id] = row or _MISSING
+        self._bytes += _ENTRY_BYTES + len(row or _MISSING)
         if self._bytes > self._bytes_max:
-            # Half at once: looking for the oldest entry of a dict that has lost many is slow.
+            # Drop half at once: finding the oldest entry of a dict that has lost many is slow.
             self.drop(list(self._rows)[: len(self._rows) // 2 + 1])
 
     def write(self, changes: Changeset) -> None:
-        """Put what a batch writes."""
+        """Put the documents that a batch writes."""
         for table, writes in changes.writes:
             if table is not JOBS:
                 for id, write in writes.items():

@@ -1,4 +1,9 @@
-"""The commits of a node: numbered, one after the other, and none whose outcome stays unknown."""
+"""The commits of a node. They are numbered, so that none stays in doubt when its answer is lost.
+
+Each call of `commit_1` has the number of the batch. If the connection is lost before the answer, `settle_1` says
+whether a batch of this number was committed. If it was not, the server takes the number as used and refuses it from
+then on. So this answer is final, even if the request of the commit is still on its way.
+"""
 
 # asyncpg is not typed as strictly as this package.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -15,80 +20,92 @@ from duly.storage.postgres.connection import BlockingConnection
 from duly.storage.postgres.membership import Membership
 
 CONFLICT: Final = -1
+"""The answer of `commit_1` if something that the batch has read has changed."""
 FENCED: Final = -2
+"""The answer of `commit_1` if the node was declared lost: its epoch may not commit any more."""
 
 
 class CommitClient:
-    """What a node asks `commit_1`. Where an answer is lost, it finds out whether the batch is committed, if it can."""
+    """Calls `commit_1`, and finds out the outcome of a commit whose answer was lost."""
 
-    def __init__(self, link: BlockingConnection, address: Address, nodes: Membership, lost: Callable[[], None]) -> None:
-        self._link = link
+    def __init__(
+        self,
+        connection: BlockingConnection,
+        address: Address,
+        membership: Membership,
+        on_connection_lost: Callable[[], None],
+    ) -> None:
+        self._connection = connection
         self._address = address
-        self._nodes = nodes
-        self._lost = lost
+        self._membership = membership
+        self._on_connection_lost = on_connection_lost
         self._number = 0
-        """That of the last batch that was committed, or never will be."""
-        self._doubted = 0
-        """The number of one that was perhaps committed."""
+        """The number of the last batch whose outcome is known: committed, or never to be."""
+        self._in_doubt = 0
+        """The number of the batch that is in doubt; 0 if there is none."""
 
-    def begin(self) -> None:
-        """Count those of another epoch."""
+    def restart_numbering(self) -> None:
+        """Begin at 1 again, for a new epoch."""
         self._number = 0
 
-    def commit(self, arguments: tuple[Any, ...], within: bool) -> int:
-        """Returns a version, CONFLICT or FENCED. `within` the transaction of an exclusive batch, ends that."""
+    def commit(self, arguments: tuple[Any, ...], in_transaction: bool) -> int:
+        """Commit a batch. Return its version, CONFLICT or FENCED.
+
+        With `in_transaction` the transaction of an exclusive batch is open, and ends with a success.
+        """
 
         def ask() -> list[Any]:
-            rows = self._link.fetch(*self._statement(arguments))
-            if within and rows[0][0] > 0:
-                self._link.execute("COMMIT")
+            rows = self._connection.fetch(*self._statement(arguments))
+            if in_transaction and rows[0][0] > 0:
+                self._connection.execute("COMMIT")
             return rows
 
-        return self._found(ask)
+        return self._outcome(ask)
 
     def send(self, arguments: tuple[Any, ...]) -> None:
-        """Have it answered by `answer`, which must be the next call."""
-        self._link.send(*self._statement(arguments))
+        """Send the commit of a batch. The next call must be `answer`."""
+        self._connection.send(*self._statement(arguments))
 
     def answer(self) -> int:
-        return self._found(self._link.answer)
+        """Wait for the commit that was sent, and return what `commit` would."""
+        return self._outcome(self._connection.answer)
 
     def _statement(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _COMMIT.format(schema=self._address.schema), self._nodes.epoch, self._number + 1, *arguments
+        return _COMMIT.format(schema=self._address.schema), self._membership.epoch, self._number + 1, *arguments
 
-    def _found(self, ask: Callable[[], list[Any]]) -> int:
+    def _outcome(self, ask: Callable[[], list[Any]]) -> int:
         version: int
         try:
             [(version,)] = ask()
         except StoreLostError as lost:
-            self._lost()
-            self._doubted = self._number + 1
-            found = self._settled(lost)
-            if found is None:
+            self._on_connection_lost()
+            self._in_doubt = self._number + 1
+            resolved = self._resolve_now(lost)
+            if resolved is None:
                 raise
-            return found
+            return resolved
         if version > 0:
             self._number += 1
         return version
 
-    def _settled(self, lost: StoreLostError) -> int | None:
-        """What `settle` finds at once: most often only the connection was lost."""
+    def _resolve_now(self, lost: StoreLostError) -> int | None:
+        """Try `resolve` once: usually only the connection was lost, and a new one can be made."""
         try:
-            return self.settle()
+            return self.resolve()
         except StoreLostError:
             raise CommitInDoubt(
                 f"{self._address.redacted}: the connection was lost while a batch was committed, and did not come"
                 " back: whether it is stored is not known"
             ) from lost
 
-    def settle(self) -> int | None:
-        """The version that the doubted batch has made; None if there is none: it will not be committed any more."""
-        if not self._doubted:
+    def resolve(self) -> int | None:
+        """Return the version that the batch in doubt has made; None if it was not committed and never will be."""
+        if not self._in_doubt:
             return None
         sql = _SETTLE.format(schema=self._address.schema)
         version: int | None
-        [(version,)] = self._link.fetch(sql, self._nodes.epoch, self._doubted)
-        self._number, self._doubted = self._doubted, 0  # its number is used up
+        [(version,)] = self._connection.fetch(sql, self._membership.epoch, self._in_doubt)
+        self._number, self._in_doubt = self._in_doubt, 0  # its number is used up
         return version
 
 

@@ -1,4 +1,8 @@
-"""One connection to PostgreSQL for one thread, which waits for each answer."""
+"""One connection to PostgreSQL for one thread, which blocks until each answer is there.
+
+asyncpg is made for asyncio. A `BlockingConnection` has an event loop of its own, which runs while its thread waits for
+an answer, and at no other time.
+"""
 
 # asyncpg is not typed as strictly as this package.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
@@ -19,10 +23,10 @@ from duly.storage.conflicts import Conflict
 
 T = TypeVar("T")
 
-_LOST: Final = ("08", "57P", "53300", "25P03", "25P04", "25006", "57014")
-"""SQLSTATEs after which the connection is of no use: it broke, the server stops, there are too many, …
+_FATAL_STATES: Final = ("08", "57P", "53300", "25P03", "25P04", "25006", "57014")
+"""SQLSTATEs after which the connection is useless: it broke, the server shuts down, there are too many of them, …
 
-So it is when a table has changed that a statement was prepared for: another duly migrates the store.
+A table that has changed under a prepared statement has the same effect: a newer duly is migrating the store.
 """
 _ARRAYS: Final = {
     1000: ("bool", 16),
@@ -31,24 +35,24 @@ _ARRAYS: Final = {
     1016: ("int8", 20),
     1022: ("float8", 701),
 }
-"""The arrays that are sent or answered, by the OID of their type, the same on every server: what they hold, its OID."""
-_UNPREPARED: Final = ("26000", "42P05")
-"""Those of a statement that was prepared on another connection: a pooler has changed it meanwhile."""
-_CONFLICTS: Final = ("40001", "40P01", "55P03")
-"""Those of what another node has done meanwhile, or is about to do, such as to keep the lock for long."""
+"""The arrays that are sent or received, by the OID of their type, the same on all servers: element, its OID."""
+_POOLER_STATES: Final = ("26000", "42P05")
+"""SQLSTATEs of a statement that was prepared on another connection: a pooler has switched connections meanwhile."""
+_CONFLICT_STATES: Final = ("40001", "40P01", "55P03")
+"""SQLSTATEs of something that another node has done meanwhile, or is doing, such as holding the lock for long."""
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc, unused-ignore]  # of no type for mypy
-    """One that knows the arrays that are used here.
+    """A connection that knows the array types used here.
 
-    asyncpg asks the server for each, anew on every connection, by a statement that takes longer than all others of a
-    start together (its issue 1272). An asyncpg that does not come by here asks as ever.
+    asyncpg asks the server for each array type, again on every connection. This takes longer than all other statements
+    of a start together (asyncpg issue 1272). A version of asyncpg without this method asks as usual.
     """
 
     async def _introspect_types(self, typeoids: Iterable[int], timeout: Any) -> Any:  # noqa: ASYNC109
         if not _ARRAYS.keys() >= set(typeoids):
             return await super()._introspect_types(typeoids, timeout)
-        # In place of the statement that asks: nothing has to be prepared anew because of it.
+        # The second value stands in for the statement that asks: with this name, asyncpg prepares nothing again.
         return [_array(oid, *_ARRAYS[oid]) for oid in typeoids], SimpleNamespace(name="none")
 
 
@@ -59,10 +63,10 @@ def _array(oid: int, element: str, element_oid: int) -> dict[str, Any]:
 
 
 class BlockingConnection:
-    """A connection that is made when it is needed, and again after it was lost.
+    """A connection that is made when it is first used, and again after it was lost.
 
-    Whatever goes wrong in a way that nobody expected, the connection is thrown away: what is left on the wire or
-    open on the server would be taken for the answer to the next question.
+    After any unexpected error the connection is discarded. Otherwise an answer that is still on the wire, or a
+    transaction that is still open on the server, would be taken for the answer to the next statement.
     """
 
     def __init__(self, dsn: str, connect_seconds: float, answer_seconds: float) -> None:
@@ -71,66 +75,66 @@ class BlockingConnection:
         self._answer_seconds = answer_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: asyncpg.Connection | None = None
-        self.connections = 0
-        """How many there have been, one after the other."""
+        self.generation = 0
+        """The number of connections made so far. It changes when a lost one is replaced."""
         self._sent: asyncio.Task[list[Any]] | None = None
-        self._within = False
-        """Whether a transaction was open after the last statement: then another connection is no substitute."""
+        self._in_transaction = False
+        """Whether the last statement left a transaction open: then a new connection cannot replace this one."""
 
     @property
     def is_connected(self) -> bool:
         return self._connection is not None and not self._connection.is_closed()
 
     def connect(self) -> None:
-        """Make the connection now. StoreLostError where there can be none."""
-        self._connected()
+        """Connect now. Raises StoreLostError if that fails."""
+        self._ensure_connected()
 
     def fetch(self, sql: str, *values: object) -> list[Any]:
-        """The rows of one statement. StoreLostError, Conflict or StoreError."""
+        """Run one statement and return its rows. Raises StoreLostError, Conflict or StoreError."""
         return self._run(lambda connection: connection.fetch(sql, *values, timeout=self._answer_seconds))
 
     def execute(self, sql: str, answer_seconds: float | None = None) -> None:
-        """Run statements, several of them in one go, without values and without rows."""
+        """Run statements without values and without rows; several of them in one round trip."""
         seconds = self._answer_seconds if answer_seconds is None else answer_seconds
         self._run(lambda connection: connection.execute(sql, timeout=seconds))
 
     def send(self, sql: str, *values: object) -> None:
-        """Send one statement and leave it at that; the next call must be `answer`."""
-        connection = self._connected()
+        """Send one statement without waiting for its answer. The next call must be `answer`."""
+        connection = self._ensure_connected()
         self._sent = self._own_loop().create_task(connection.fetch(sql, *values, timeout=self._answer_seconds))
-        self._await(asyncio.sleep(0))  # in this turn it is written, as far as the socket takes it
+        self._await(asyncio.sleep(0))  # one pass of the loop writes it, as far as the socket takes it
 
     def answer(self) -> list[Any]:
-        """The rows of the statement that was sent."""
+        """Wait for the statement that was sent, and return its rows."""
         sent, self._sent = self._sent, None
         assert sent is not None
         return self._run(lambda _: sent, self._connection)
 
-    def listen(self, channel: str, heard: Callable[[str], None]) -> None:
-        """Have `heard` called with what comes while this thread waits for an answer, or in `wait`."""
-        self._run(lambda connection: connection.add_listener(channel, lambda *message: heard(message[-1])))
+    def listen(self, channel: str, on_message: Callable[[str], None]) -> None:
+        """Call `on_message` for each notification that arrives while this thread waits for an answer or in `wait`."""
+        self._run(lambda connection: connection.add_listener(channel, lambda *message: on_message(message[-1])))
 
     def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait until an event, which `heard` may set, or for some time."""
+        """Wait until an event is set, for example by `on_message`, or until a timeout."""
         with suppress(TimeoutError):
             self._await(asyncio.wait_for(event.wait(), seconds))
 
-    def soon(self, act: Callable[[], None]) -> None:
-        """Have something done in the thread of this link while it waits; from another thread."""
+    def call_soon(self, act: Callable[[], None]) -> None:
+        """Call `act` in the thread of this connection while it waits. Called from another thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(act)
 
-    def drop(self) -> None:
-        """Throw the connection away."""
-        self._within = False
+    def discard(self) -> None:
+        """Drop the connection without ending it in order."""
+        self._in_transaction = False
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
             self._await(asyncio.sleep(0))  # the transport closes in the loop
 
     def close(self) -> None:
-        """Say good-bye. The link may be used again."""
-        self._within = False
+        """Close the connection in order. It may be used again."""
+        self._in_transaction = False
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             with suppress(Exception):
@@ -148,48 +152,52 @@ class BlockingConnection:
             self._loop = asyncio.new_event_loop()
         return self._loop
 
-    def _connected(self) -> asyncpg.Connection:
-        """The connection, another one if it is lost."""
+    def _ensure_connected(self) -> asyncpg.Connection:
+        """Return the connection; a new one if it was lost."""
         if not self.is_connected:
-            within = self._within
-            self.drop()
-            if within:
+            in_transaction = self._in_transaction
+            self.discard()
+            if in_transaction:
                 raise StoreLostError("PostgreSQL gave no answer: the connection was lost within a transaction")
             self._connection = self._connect()
-            self.connections += 1
+            self.generation += 1
         assert self._connection is not None
         return self._connection
 
     def _run(
         self, ask: Callable[[asyncpg.Connection], Awaitable[T]], connection: asyncpg.Connection | None = None
     ) -> T:
-        connection = connection or self._connected()
+        connection = connection or self._ensure_connected()
         try:
             answer = self._await(ask(connection))
-            self._within = connection.is_in_transaction()
+            self._in_transaction = connection.is_in_transaction()
             return answer
         except asyncpg.PostgresError as error:
-            code = str(getattr(error, "sqlstate", ""))
-            if code in _CONFLICTS:
-                raise Conflict(str(error)) from error
-            if code.startswith(_LOST) or isinstance(error, asyncpg.InvalidCachedStatementError):
-                self.drop()
-                raise StoreLostError(f"PostgreSQL gave no answer: {error}") from error
-            if code in _UNPREPARED:
-                self.drop()
-                raise StoreError(
-                    "got a pooler that forgets prepared statements, expected PgBouncer 1.21 or newer with"
-                    " max_prepared_statements above 0, or one in session mode"
-                ) from error
-            if isinstance(error, asyncpg.InterfaceError):
-                self.drop()  # a value that cannot be sent leaves the server within a statement
-            raise StoreError(f"PostgreSQL refused a statement: {error}") from error
+            raise self._refused(error) from error
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            self.drop()
-            raise StoreLostError(f"PostgreSQL gave no answer: {_why(error, self._answer_seconds)}") from error
+            self.discard()
+            raise StoreLostError(f"PostgreSQL gave no answer: {_reason(error, self._answer_seconds)}") from error
         except BaseException:
-            self.drop()
+            self.discard()
             raise
+
+    def _refused(self, error: asyncpg.PostgresError) -> Exception:
+        """Return what an error of the server means; discard the connection if it cannot be used any more."""
+        code = str(getattr(error, "sqlstate", ""))
+        if code in _CONFLICT_STATES:
+            return Conflict(str(error))
+        if code.startswith(_FATAL_STATES) or isinstance(error, asyncpg.InvalidCachedStatementError):
+            self.discard()
+            return StoreLostError(f"PostgreSQL gave no answer: {error}")
+        if code in _POOLER_STATES:
+            self.discard()
+            return StoreError(
+                "got a pooler that forgets prepared statements, expected PgBouncer 1.21 or newer with"
+                " max_prepared_statements above 0, or one in session mode"
+            )
+        if isinstance(error, asyncpg.InterfaceError):
+            self.discard()  # a value that cannot be sent leaves the server within a statement
+        return StoreError(f"PostgreSQL refused a statement: {error}")
 
     def _connect(self) -> asyncpg.Connection:
         options: dict[str, Any] = {"timeout": self._connect_seconds, "statement_cache_size": 256}
@@ -197,11 +205,11 @@ class BlockingConnection:
         try:
             return self._await(connecting)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise StoreLostError(f"PostgreSQL cannot be reached: {_why(error, self._connect_seconds)}") from error
+            raise StoreLostError(f"PostgreSQL cannot be reached: {_reason(error, self._connect_seconds)}") from error
         except (ValueError, OverflowError) as error:
             raise StoreError(f"PostgreSQL cannot be reached, its address is wrong: {error}") from error
 
 
-def _why(error: Exception, seconds: float) -> str:
-    """What an error says, which may be nothing."""
+def _reason(error: Exception, seconds: float) -> str:
+    """Return the text of an error; its class or the timeout if it has none."""
     return str(error) or (f"nothing within {seconds:g} s" if isinstance(error, TimeoutError) else type(error).__name__)

@@ -1,4 +1,4 @@
-"""The connections by which queries read: one from the start, more while several run and the server has some to give."""
+"""The connections that queries read through: one from the start, and more while several queries run at once."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from duly.storage.postgres.connection import BlockingConnection
 
 
 class ConnectionPool:
-    """Connections that threads take and give back. Those that are lost are not given back to anybody else."""
+    """Connections that threads acquire and release. A connection that was lost is closed when it is released."""
 
-    def __init__(self, new_link: Callable[[], BlockingConnection]) -> None:
-        self._new_link = new_link
+    def __init__(self, new_connection: Callable[[], BlockingConnection]) -> None:
+        self._new_connection = new_connection
         self._free: SimpleQueue[BlockingConnection] = SimpleQueue()
-        self._taken: set[BlockingConnection] = set()
+        self._acquired: set[BlockingConnection] = set()
         self._refused: tuple[float, str] = (0.0, "")
-        """Until when nobody asks for another one, and why there was none."""
+        """Until when no new connection is tried, and why the last attempt failed."""
 
     def open(self) -> None:
-        """Make the first one: later the server may have none left, and a query is to run all the same."""
-        self.give(self._made())
+        """Make the first connection. Later the server may have none left, and a query must still run."""
+        self.release(self._make())
 
-    def take(self) -> BlockingConnection:
-        """One that nobody else uses. StoreLostError where there is none."""
+    def acquire(self) -> BlockingConnection:
+        """Return a connection that no other thread uses. Raises StoreLostError if there is none."""
         try:
-            link = self._free.get_nowait()
+            connection = self._free.get_nowait()
         except Empty:
-            link = self._another()
-        self._taken.add(link)
-        return link
+            connection = self._make_or_wait()
+        self._acquired.add(connection)
+        return connection
 
-    def give(self, link: BlockingConnection) -> None:
-        self._taken.discard(link)
-        if link.is_connected:
-            self._free.put(link)
+    def release(self, connection: BlockingConnection) -> None:
+        self._acquired.discard(connection)
+        if connection.is_connected:
+            self._free.put(connection)
         else:
-            link.close()
+            connection.close()
 
     def close(self) -> None:
         with suppress(Empty):
             while True:
                 self._free.get_nowait().close()
-        while self._taken:
-            self._taken.pop().close()
+        while self._acquired:
+            self._acquired.pop().close()
 
-    def _another(self) -> BlockingConnection:
-        """One more; or, where the server gives no more, one that somebody gives back."""
+    def _make_or_wait(self) -> BlockingConnection:
+        """Return a new connection. If the server refuses one, wait until another thread releases its own."""
         until, reason = self._refused
-        if monotonic() < until:  # many may wait, and each attempt may take seconds
+        if monotonic() < until:  # many threads may wait, and each attempt may take seconds
             raise StoreLostError(reason)
         try:
-            return self._made()
+            return self._make()
         except StoreLostError as error:
-            if self._taken:
+            if self._acquired:
                 with suppress(Empty):
                     return self._free.get(timeout=CONNECT_SECONDS)
             self._refused = monotonic() + STORE_PAUSE_SECONDS, str(error)
             raise
 
-    def _made(self) -> BlockingConnection:
-        link = self._new_link()
+    def _make(self) -> BlockingConnection:
+        connection = self._new_connection()
         try:
-            link.connect()
+            connection.connect()
         except BaseException:
-            link.close()
+            connection.close()
             raise
-        return link
+        return connection

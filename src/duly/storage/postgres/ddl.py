@@ -1,4 +1,4 @@
-"""Tables and indexes of an application in PostgreSQL: a table is one of (id, document), an index one of keys."""
+"""The tables and indexes of an application in PostgreSQL: a table has (id, document) rows, an index (key, id) rows."""
 
 # asyncpg is not typed as strictly as this package.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -16,69 +16,69 @@ from duly.storage.rows import SYSTEM_TABLES
 from duly.values.schema import Index, Table
 
 
-def read(link: BlockingConnection, schema: str) -> tuple[Table, ...]:
-    """All there are."""
+def read(connection: BlockingConnection, schema: str) -> tuple[Table, ...]:
+    """Return all tables, with their indexes."""
     indexes: dict[int, list[Index]] = {}
-    for number, table, name, fields, ready in link.fetch(_GET_INDEXES.format(schema=schema)):
+    for number, table, name, fields, ready in connection.fetch(_GET_INDEXES.format(schema=schema)):
         indexes.setdefault(table, []).append(Index(name, number, tuple(orjson.loads(fields)), ready))
     return (
         *SYSTEM_TABLES.values(),
         *(
             Table(name, number, tuple(indexes.get(number, ())), declared)
-            for number, name, declared in link.fetch(_GET_TABLES.format(schema=schema))
+            for number, name, declared in connection.fetch(_GET_TABLES.format(schema=schema))
         ),
     )
 
 
-def create(link: BlockingConnection, schema: str, table: Table) -> None:
-    link.execute(_CREATE_TABLE.format(schema=schema, table=names.of_table(table)))
-    link.fetch(_INSERT_TABLE.format(schema=schema), table.number, table.name, table.declared)
+def create(connection: BlockingConnection, schema: str, table: Table) -> None:
+    connection.execute(_CREATE_TABLE.format(schema=schema, table=names.of_table(table)))
+    connection.fetch(_INSERT_TABLE.format(schema=schema), table.number, table.name, table.declared)
 
 
-def declare(link: BlockingConnection, schema: str, table: Table) -> None:
-    link.fetch(_DECLARE_TABLE.format(schema=schema), table.declared, table.number)
+def declare(connection: BlockingConnection, schema: str, table: Table) -> None:
+    connection.fetch(_DECLARE_TABLE.format(schema=schema), table.declared, table.number)
 
 
-def create_index(link: BlockingConnection, schema: str, table: Table, index: Index) -> None:
-    link.execute(_CREATE_INDEX.format(schema=schema, index=names.of_index(index)))
+def create_index(connection: BlockingConnection, schema: str, table: Table, index: Index) -> None:
+    connection.execute(_CREATE_INDEX.format(schema=schema, index=names.of_index(index)))
     fields = orjson.dumps(index.fields).decode()
-    link.fetch(_INSERT_INDEX.format(schema=schema), index.number, table.number, index.name, fields, index.ready)
+    connection.fetch(_INSERT_INDEX.format(schema=schema), index.number, table.number, index.name, fields, index.ready)
 
 
-def fill_index(link: BlockingConnection, schema: str, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
+def fill_index(connection: BlockingConnection, schema: str, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
     pairs = list(keys)
     sql = _FILL_INDEX.format(schema=schema, index=names.of_index(index))
-    link.fetch(sql, [key for key, _ in pairs], [id for _, id in pairs])
+    connection.fetch(sql, [key for key, _ in pairs], [id for _, id in pairs])
 
 
-def finish_index(link: BlockingConnection, schema: str, index: Index) -> None:
-    link.fetch(_FINISH_INDEX.format(schema=schema), index.number)
+def finish_index(connection: BlockingConnection, schema: str, index: Index) -> None:
+    connection.fetch(_FINISH_INDEX.format(schema=schema), index.number)
 
 
-def drop_index(link: BlockingConnection, schema: str, index: Index) -> None:
-    link.execute(_DROP_INDEX.format(schema=schema, index=names.of_index(index)))
-    link.fetch(_DELETE_INDEX.format(schema=schema), index.number)
+def drop_index(connection: BlockingConnection, schema: str, index: Index) -> None:
+    connection.execute(_DROP_INDEX.format(schema=schema, index=names.of_index(index)))
+    connection.fetch(_DELETE_INDEX.format(schema=schema), index.number)
 
 
-def deploys(link: BlockingConnection, schema: str) -> list[str]:
-    return [mark for (mark,) in link.fetch(_GET_DEPLOYS.format(schema=schema))]
+def deploys(connection: BlockingConnection, schema: str) -> list[str]:
+    return [mark for (mark,) in connection.fetch(_GET_DEPLOYS.format(schema=schema))]
 
 
-def newest(link: BlockingConnection, schema: str) -> tuple[int, int, int]:
-    """The version of the store, the last id, and the version that changed its tables last."""
-    [row] = link.fetch(
+def newest(connection: BlockingConnection, schema: str) -> tuple[int, int, int]:
+    """Return the version of the store, the last id, and the last version that changed its tables."""
+    [row] = connection.fetch(
         f"SELECT version, last_id, (SELECT reshaped FROM {schema}.store) FROM {schema}.log"
         " ORDER BY version DESC LIMIT 1"
     )
     return row[0], row[1], row[2]
 
 
-def newest_deploy(link: BlockingConnection, schema: str) -> str:
-    return (deploys(link, schema) or [""])[-1]
+def newest_deploy(connection: BlockingConnection, schema: str) -> str:
+    return (deploys(connection, schema) or [""])[-1]
 
 
-def deploy(link: BlockingConnection, schema: str, mark: str) -> None:
-    link.fetch(_DEPLOY.format(schema=schema), mark)
+def deploy(connection: BlockingConnection, schema: str, mark: str) -> None:
+    connection.fetch(_DEPLOY.format(schema=schema), mark)
 
 
 # SQL.

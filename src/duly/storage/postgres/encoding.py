@@ -1,6 +1,6 @@
-"""The changes of a batch as the arrays that `commit_1` takes, and what the log tells of it to others.
+"""The changes of a batch as the arrays that `commit_1` takes, and a row of the log as a commit of another node.
 
-Rows and keys are in groups, new jobs in columns.
+Rows and keys are sent in groups, new jobs in columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from duly.values.schema import Index, Table
 
 
 class Groups:
-    """Things that are done alike: to which relation, what, how many; and all of them in one array."""
+    """Rows or keys in groups: of each group the relation, the operation and the size; all items are in one array."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -41,8 +41,8 @@ class Groups:
         return self.numbers, self.relations, self.acts, self.counts, self.first, self.second
 
 
-def pack_reads(reads: ReadKeys | None) -> tuple[object, ...]:
-    """Ids, ranges, and whether an index of the scheduled functions was read, whose keys are not in the log."""
+def encode_reads(reads: ReadKeys | None) -> tuple[object, ...]:
+    """Return ids, ranges, and whether an index of the jobs was read: their keys are not in the log."""
     if reads is None:
         return None, None, None, None, False
     ranges = [
@@ -54,24 +54,24 @@ def pack_reads(reads: ReadKeys | None) -> tuple[object, ...]:
     return list(reads.ids) or None, numbers, lowers, uppers, len(ranges) < len(reads.ranges)
 
 
-def pack(changes: Changeset, is_reshaped: bool) -> tuple[object, ...]:
-    """What a batch writes, as `commit_1` takes it: from `tables` on, in its order."""
+def encode_changes(changes: Changeset, changes_catalog: bool) -> tuple[object, ...]:
+    """Return the arguments of `commit_1` from `tables` on, in its order."""
     rows, keys = Groups(), Groups()
     jobs: Mapping[int, Write] = {}
     for table, writes in changes.writes:
         if table is JOBS:
-            # What came and went in this batch was never there.
+            # A job that the batch has both inserted and deleted leaves no write.
             jobs = {id: write for id, write in writes.items() if write.old is not None or write.new is not None}
         else:
             _add_documents(rows, table, writes)
             for position, index in enumerate(table.indexes):
                 _add_keys(keys, index, position, writes)
-    new = [_placed(write.new) for write in jobs.values() if write.old is None]
+    new = [_check_new_job(write.new) for write in jobs.values() if write.old is None]
     dues = (write.new.due for write in jobs.values() if isinstance(write.new, Job))
     due = min((due for due in dues if due is not None), default=None)
-    arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_moves(jobs))
-    # An empty array is sent as null: 43 of them would cost as much as all the rest of a small batch.
-    return (*(array or None for array in arrays), changes.last_id, due, is_reshaped)
+    arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_transitions(jobs))
+    # Empty arrays are sent as null: 43 of them would cost as much as all the rest of a small batch.
+    return (*(array or None for array in arrays), changes.last_id, due, changes_catalog)
 
 
 def _add_documents(rows: Groups, table: Table, writes: Mapping[int, Write]) -> None:
@@ -99,8 +99,8 @@ def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Wr
     keys.add(index.number, names.of_index(index), "i", added, ids)
 
 
-def _placed(row: object) -> Job:
-    """A new job that a table can hold: what is completed has no time to run at any more, and no process."""
+def _check_new_job(row: object) -> Job:
+    """Return a new job if the tables can hold it: a completed one has no due time and no process, for example."""
     assert isinstance(row, Job)
     if row.completed_time is not None and (row.due is not None or row.epoch is not None):
         raise StoreError(f"PostgreSQL refused a write: got a completed job that is due or runs: {row}")
@@ -125,8 +125,8 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
     )
 
 
-def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
-    """Jobs that change, by what they change from and to: most of a batch end alike."""
+def _transitions(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
+    """Return the jobs that change, grouped by the states that they change from and to: most of a batch end alike."""
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     expired: list[int] = []
     for id, write in writes.items():
@@ -140,13 +140,13 @@ def _moves(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
             end = (new.error, new.completed_time, new.attempts)
             groups[old.state, old.epoch, new.state, new.queue, new.due, new.epoch, *end].append(id)
     columns: list[list[Any]] = [[key[column] for key in groups] for column in range(9)]
-    columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL has no such character
+    columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL text has no NUL
     moved = [id for ids in groups.values() for id in ids]
     return (*columns, [len(ids) for ids in groups.values()], moved, expired)
 
 
-def news_of(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> RemoteCommit:
-    """A row of the log."""
+def decode_commit(row: Any, tables: tuple[Table, ...] | None, deploy: str) -> RemoteCommit:
+    """Return a row of the log as a commit."""
     ids: dict[int, set[int]] = {}
     first = 0
     for table, count in zip(row["tables"], row["row_counts"], strict=True):

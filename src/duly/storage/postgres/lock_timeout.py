@@ -1,4 +1,9 @@
-"""How long who holds the lock of a store may say nothing."""
+"""How long the holder of the store's lock may be silent before the server ends its session.
+
+The server cannot tell a node that died while it held the lock from one whose handler computes for long. So the timeout
+is short, LOCK_IDLE_MS. A batch that lost the lock after more than that may just be slow: it gets the longest time that
+a handler may take when it is run again.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +16,29 @@ _MS_MAX: Final = 2**31 - 1
 
 
 class LockTimeout:
-    """A batch that has lost the lock after such a time may just be slow: when it is run again, it is given more."""
+    """The timeout for the next batch that takes the lock."""
 
     def __init__(self, handler_seconds: float) -> None:
-        self._most_ms = int(min(handler_seconds * 1000 + LOCK_IDLE_MS, _MS_MAX))
-        self._taken: float | None = None
+        self._max_ms = int(min(handler_seconds * 1000 + LOCK_IDLE_MS, _MS_MAX))
+        self._acquired_at: float | None = None
         self._is_slow = False
 
     @property
     def milliseconds(self) -> int:
-        """For how long the next holder may say nothing."""
-        return self._most_ms if self._is_slow else LOCK_IDLE_MS
+        """How long the next holder may be silent."""
+        return self._max_ms if self._is_slow else LOCK_IDLE_MS
 
-    def take(self) -> None:
-        """The lock is taken."""
-        self._taken = monotonic()
+    def acquired(self) -> None:
+        """The batch holds the lock now."""
+        self._acquired_at = monotonic()
 
-    def lose(self) -> None:
-        """The connection that held it, if any did, is lost."""
-        if self._taken is not None:
-            self._is_slow = (monotonic() - self._taken) * 1000 > LOCK_IDLE_MS
-            self._taken = None
+    def lost(self) -> None:
+        """The connection is lost, and with it the lock if it was held."""
+        if self._acquired_at is not None:
+            self._is_slow = (monotonic() - self._acquired_at) * 1000 > LOCK_IDLE_MS
+            self._acquired_at = None
 
-    def leave(self) -> None:
+    def released(self) -> None:
         """The batch has ended in order."""
-        if self._taken is not None:
-            self._is_slow, self._taken = False, None
+        if self._acquired_at is not None:
+            self._is_slow, self._acquired_at = False, None

@@ -1,8 +1,17 @@
-"""The processes that share a store: who lives, which part of the work is whose, and that there is news.
+"""The processes that share a store: which ones live, and which partition of the due jobs each of them runs.
 
-Each node says that it lives, several times a second, by the server's clock. Who was not ready for a moment has no part
-of the pending functions any more, which is only a hint, for what two nodes claim only one commits. Who was not seen
-for long is lost: the database refuses its commits from then on, and what it left running has failed.
+Each node sends a heartbeat several times a second; the server notes its own time. From that follow two things:
+
+- A node that was not ready for a moment (NODE_FRESH_SECONDS) has no partition of the pending jobs. This is a hint: if
+  two nodes claim the same job, one of them commits.
+- A node that was not seen for long (`node_lost_seconds`) is lost. This is a fence: the database refuses the commits of
+  its epoch from then on, so other nodes may record that its running actions have failed.
+
+`listen` runs in a thread of its own, with a connection of its own. What both threads use:
+
+    written by the committer's thread   epoch, number, _last_epoch (in `join`)
+    written by the listener's thread    partition, _live, _last_epoch, newest_version, _reported
+    written by both                     fenced_epoch, which only grows
 """
 
 # asyncpg is not typed as strictly as this package.
@@ -28,60 +37,64 @@ from duly.storage.postgres.snapshot import UNPARTITIONED, Partition
 
 
 class Membership:
-    """The nodes of a store as this one sees them. `listen` is called from a thread of its own."""
+    """This process as a node of a store, and what it knows of the other nodes."""
 
     def __init__(self, address: Address, lost_seconds: float, executes: bool) -> None:
         self.epoch = 0
         self.number = 0
-        self.part: Partition = UNPARTITIONED
-        self.outlived = 0
-        """The last epoch in which this node was taken for lost."""
+        self.partition: Partition = UNPARTITIONED
+        self.fenced_epoch = 0
+        """The last epoch in which this node was declared lost."""
+        self.newest_version = 0
+        """The newest version of the store that this node was notified of."""
         self._address = address
         self._executes = executes
         self._lost_after = timedelta(seconds=lost_seconds)
         self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
         self._last_epoch = 0
-        self._told: tuple[int, Partition, frozenset[int]] = (0, UNPARTITIONED, self._live)
-        """What `listen` has told last; since then it may have joined anew, too."""
-        self._link = BlockingConnection(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
-        self._heard = asyncio.Event()
-        self._listens = False
-        self.newest = 0
-        """The newest version of the store that it was told of."""
-        self._beat_at = 0.0
+        """The newest epoch as of the last heartbeat. Of later ones this node does not know whether they live."""
+        self._reported: tuple[int, Partition, frozenset[int]] = (0, UNPARTITIONED, self._live)
+        """Epoch, partition and live nodes as of the last update that `listen` has returned."""
+        self._connection = BlockingConnection(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
+        self._notified = asyncio.Event()
+        self._is_listening = False
+        self._heartbeat_at = 0.0
+        """When the next heartbeat is due."""
 
     @property
     def is_fenced(self) -> bool:
-        """Whether it was taken for lost, and must join anew."""
-        return self.outlived == self.epoch
+        """Whether this node was declared lost, and must join again under a new epoch."""
+        return self.fenced_epoch == self.epoch
 
-    def begin_listening(self) -> None:
-        """Make the connection by which it hears and beats: without one it would soon be taken for lost."""
+    def start_listening(self) -> None:
+        """Make the connection for notifications and heartbeats. Without it, a node would soon be declared lost."""
         try:
-            self._link.listen(channel(self._address), self._hear)
+            self._connection.listen(channel(self._address), self._on_notification)
         except StoreError as error:
             if self._address.listen == self._address.dsn:
                 raise
-            raise type(error)(f"nothing can be heard at listen={redacted(self._address.listen)}: {error}") from error
-        self._listens = True
-        self._heard.set()  # something may have come before
+            raise type(error)(
+                f"no notifications can be received from listen={redacted(self._address.listen)}: {error}"
+            ) from error
+        self._is_listening = True
+        self._notified.set()  # a notification may have been missed before
 
     # In the thread that commits.
 
-    def join(self, link: BlockingConnection) -> PeerUpdate:
+    def join(self, connection: BlockingConnection) -> PeerUpdate:
         """Become a node, for the first time or again."""
         sql = f"SELECT epoch, number FROM {self._address.schema}.join_1($1, $2, $3)"
-        rows = link.fetch(sql, self._instance, self._lost_after, self.number)
+        rows = connection.fetch(sql, self._instance, self._lost_after, self.number)
         if not rows:
             raise StoreError("got 1,024 nodes of this store, expected fewer")
         self.epoch, self.number = rows[0]
-        self._last_epoch = self.epoch - 1  # of what came before it knows nothing yet
-        return self._beat(link, is_ready=self._executes)
+        self._last_epoch = self.epoch - 1  # what happened before it joined is not known yet
+        return self._send_heartbeat(connection, is_ready=self._executes)
 
-    def leave(self, link: BlockingConnection) -> None:
-        if self.epoch and link.is_connected:
-            link.fetch(f"UPDATE {self._address.schema}.nodes SET state = 'left' WHERE epoch = $1", self.epoch)
+    def leave(self, connection: BlockingConnection) -> None:
+        if self.epoch and connection.is_connected:
+            connection.fetch(f"UPDATE {self._address.schema}.nodes SET state = 'left' WHERE epoch = $1", self.epoch)
 
     def is_lost(self, epoch: int) -> bool:
         return epoch != self.epoch and epoch <= self._last_epoch and epoch not in self._live
@@ -89,48 +102,49 @@ class Membership:
     # In a thread of its own.
 
     def listen(self, is_responsive: bool) -> PeerUpdate:
-        """Wait until others have news, at most until the next beat."""
-        if not self._link.is_connected:
-            self._listens = False
-        if not self._listens:
-            self.begin_listening()
-        if not self._heard.is_set():
-            self._link.wait(self._heard, max(self._beat_at - monotonic(), 0.0))
-        has_commits = self._heard.is_set()
-        self._heard.clear()
-        if monotonic() < self._beat_at:
-            return PeerUpdate(has_commits, False)
-        beat = self._beat(self._link, is_responsive and self._executes)
-        before, self._told = self._told, (self.epoch, self.part, self._live)
-        return beat._replace(has_commits=has_commits, membership_changed=self._told != before or self.is_fenced)
+        """Wait until other nodes have committed, at most until the next heartbeat is due."""
+        if not self._connection.is_connected:
+            self._is_listening = False
+        if not self._is_listening:
+            self.start_listening()
+        if not self._notified.is_set():
+            self._connection.wait(self._notified, max(self._heartbeat_at - monotonic(), 0.0))
+        has_commits = self._notified.is_set()
+        self._notified.clear()
+        if monotonic() < self._heartbeat_at:
+            return PeerUpdate(has_commits, membership_changed=False)
+        update = self._send_heartbeat(self._connection, is_responsive and self._executes)
+        before, self._reported = self._reported, (self.epoch, self.partition, self._live)
+        changed = self._reported != before or self.is_fenced
+        return update._replace(has_commits=has_commits, membership_changed=changed)
 
     def stop_listening(self) -> None:
-        """Have `listen` return at once; from another thread."""
-        self._link.soon(self._heard.set)
+        """Make `listen` return at once. Called from another thread."""
+        self._connection.call_soon(self._notified.set)
 
-    def _hear(self, message: str) -> None:
+    def _on_notification(self, message: str) -> None:
         epoch, version = map(int, message.split())
-        self.newest = max(self.newest, version)
+        self.newest_version = max(self.newest_version, version)
         if epoch != self.epoch:
-            self._heard.set()
+            self._notified.set()
 
-    def _beat(self, link: BlockingConnection, is_ready: bool) -> PeerUpdate:
+    def _send_heartbeat(self, connection: BlockingConnection, is_ready: bool) -> PeerUpdate:
         began = monotonic()
-        self._beat_at = began + NODE_HEARTBEAT_SECONDS
+        self._heartbeat_at = began + NODE_HEARTBEAT_SECONDS
         sql = f"SELECT * FROM {self._address.schema}.beat_1($1, $2, $3)"
         epoch = self.epoch
-        [row] = link.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))
+        [row] = connection.fetch(sql, epoch, is_ready, timedelta(seconds=NODE_FRESH_SECONDS))
         ready: list[int] = row["ready_epochs"] or []
         if not row["is_live"]:
-            self.outlived = epoch
-        if epoch == self.epoch:  # it may have joined anew meanwhile
-            self.part = Partition(ready.index(epoch), len(ready)) if epoch in ready else UNPARTITIONED
+            self.fenced_epoch = epoch
+        if epoch == self.epoch:  # the other thread may have joined again meanwhile
+            self.partition = Partition(ready.index(epoch), len(ready)) if epoch in ready else UNPARTITIONED
             self._live, self._last_epoch = frozenset(row["live_epochs"] or ()), row["last_epoch"]
-        self.newest = row["newest"]
+        self.newest_version = row["newest"]
         return PeerUpdate(False, False, row["now_ms"], (began + monotonic()) / 2)
 
     def close(self) -> None:
         with suppress(StoreError):
-            self._link.close()
-        self._listens = False
-        self._heard = asyncio.Event()  # the other one belongs to the event loop that has gone with the link
+            self._connection.close()
+        self._is_listening = False
+        self._notified = asyncio.Event()  # the old one belongs to the event loop that was closed with the connection

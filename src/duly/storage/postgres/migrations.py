@@ -1,7 +1,7 @@
-"""The tables and functions of duly in a database, in versions: each is one file of SQL, applied in one transaction.
+"""The tables and functions of duly in a database. Each version is a set of SQL files, applied in one transaction.
 
-A version only adds. The functions of older ones stay, with their number in their name, so that nodes of the version
-before go on while a newer one has migrated the store.
+A version only adds. The functions of older versions stay, with the version in their name, so that older nodes keep
+running after a newer one has migrated the store.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from duly.storage.postgres.connection import BlockingConnection
 from duly.values.ids import SECRET_BYTES
 
 FORMAT: Final = 1
-"""The newest version of the layout, which this duly makes and needs."""
+"""The newest version, which this duly creates and needs."""
 
 
-def format_of(link: BlockingConnection, address: Address) -> int:
-    """The version a store has; 0 where there is none."""
-    if not link.fetch(_STORE, address.schema):
+def format_of(connection: BlockingConnection, address: Address) -> int:
+    """Return the version of a store; 0 if there is none."""
+    if not connection.fetch(_STORE, address.schema):
         return 0
-    version: int = link.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
+    version: int = connection.fetch(f"SELECT format FROM {address.schema}.store")[0][0]
     return version
 
 
-def missing(link: BlockingConnection, address: Address) -> list[int]:
-    """The versions that a store lacks, to be applied in this order."""
-    return list(range(format_of(link, address) + 1, FORMAT + 1))
+def pending_versions(connection: BlockingConnection, address: Address) -> list[int]:
+    """Return the versions that a store lacks, in the order in which they are applied."""
+    return list(range(format_of(connection, address) + 1, FORMAT + 1))
 
 
-def migrate(link: BlockingConnection, address: Address) -> None:
-    """Give a store what it lacks. Others may do the same at the same time, and work on meanwhile."""
-    check_settings(link)
-    if not missing(link, address):
+def migrate(connection: BlockingConnection, address: Address) -> None:
+    """Apply the versions that a store lacks. Other nodes may do the same at the same time, and keep running."""
+    check_settings(connection)
+    if not pending_versions(connection, address):
         return
-    # One transaction: what is interrupted leaves nothing behind. Of several that come at once, one does it.
-    link.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})", MIGRATION_SECONDS)
+    # One transaction: an interrupted migration leaves nothing behind. The lock lets one of several nodes do it.
+    connection.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})", MIGRATION_SECONDS)
     try:
-        for version in missing(link, address):
-            link.execute(sql_of(version, address), MIGRATION_SECONDS)
-        link.execute("COMMIT", MIGRATION_SECONDS)
+        for version in pending_versions(connection, address):
+            connection.execute(sql_of(version, address), MIGRATION_SECONDS)
+        connection.execute("COMMIT", MIGRATION_SECONDS)
     except BaseException:
-        link.drop()
+        connection.discard()
         raise
 
 
 def exists(address: Address) -> bool:
-    with _linked(address) as link:
-        return format_of(link, address) > 0
+    with _connected(address) as connection:
+        return format_of(connection, address) > 0
 
 
 def plan(address: Address) -> list[str]:
-    """What `migrate_store` would do, a line each."""
-    with _linked(address) as link:
-        check_settings(link)
-        lacking = missing(link, address)
+    """Return what `migrate_store` would do, one line per step."""
+    with _connected(address) as connection:
+        check_settings(connection)
+        lacking = pending_versions(connection, address)
     if not lacking:
         return [f"{address.redacted}, schema {address.schema}: nothing to do"]
     return [f"{address.redacted}, schema {address.schema}: apply format {version}" for version in lacking]
@@ -68,32 +68,32 @@ def plan(address: Address) -> list[str]:
 
 def migrate_store(address: Address) -> None:
     """Migrate a store that is not open."""
-    with _linked(address) as link:
-        migrate(link, address)
-        check_format(link, address)
+    with _connected(address) as connection:
+        migrate(connection, address)
+        check_format(connection, address)
 
 
 def drop(address: Address) -> None:
-    """Remove a store with all that it holds. Nobody may have it open."""
-    with _linked(address) as link:
-        link.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
+    """Remove a store and everything in it. No process may have it open."""
+    with _connected(address) as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {address.schema} CASCADE")
 
 
 @contextmanager
-def _linked(address: Address) -> Generator[BlockingConnection]:
-    """A connection, in whose errors the address stands."""
-    link = BlockingConnection(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
+def _connected(address: Address) -> Generator[BlockingConnection]:
+    """Connect for a while. Errors name the address."""
+    connection = BlockingConnection(address.dsn, CONNECT_SECONDS, MIGRATION_SECONDS)
     try:
-        yield link
+        yield connection
     except StoreError as error:
         raise type(error)(f"{address.redacted}: {error}") from error
     finally:
-        link.close()
+        connection.close()
 
 
-def check_settings(link: BlockingConnection) -> None:
-    """StoreError where the database could not hold every text, or takes a text of duly's for another."""
-    [(encoding, conforming)] = link.fetch(_SETTINGS)
+def check_settings(connection: BlockingConnection) -> None:
+    """Raise StoreError if the database cannot hold every text, or reads escape sequences in the texts of duly."""
+    [(encoding, conforming)] = connection.fetch(_SETTINGS)
     if encoding != "UTF8":
         raise StoreError(
             f"got a database whose encoding is {encoding}, expected UTF8, for a document may hold any text: make"
@@ -106,15 +106,16 @@ def check_settings(link: BlockingConnection) -> None:
         )
 
 
-def check_format(link: BlockingConnection, address: Address) -> None:
-    [(needs,)] = link.fetch(f"SELECT needs FROM {address.schema}.store")
+def check_format(connection: BlockingConnection, address: Address) -> None:
+    [(needs,)] = connection.fetch(f"SELECT needs FROM {address.schema}.store")
     if needs > FORMAT:
         raise StoreError(f"got a store that needs format {needs}, expected at most {FORMAT}; use a newer duly")
 
 
 def sql_of(version: int, address: Address) -> str:
-    """What makes a store of the version before one of this version."""
-    text = files("duly.storage.postgres").joinpath(f"{version}.sql").read_text()
+    """Return the statements that turn a store of the previous version into one of this version."""
+    folder = files("duly.storage.postgres")
+    text = "\n".join(folder.joinpath(f"{version}_{part}.sql").read_text() for part in ("tables", "functions"))
     for mark, value in (
         ("duly.", f"{address.schema}."),
         ("$lock", str(address.lock)),
@@ -128,17 +129,17 @@ def sql_of(version: int, address: Address) -> str:
 
 
 def channel(address: Address) -> str:
-    """Where nodes tell each other that there is news."""
+    """Return the channel of notifications about commits."""
     return f"duly_{address.schema}"
 
 
 _SETTINGS: Final = "SELECT current_setting('server_encoding'), current_setting('standard_conforming_strings')"
-# Not to_regclass: within a transaction it may answer what was so before, also when another has made a store meanwhile.
-# Not the view pg_tables: to plan it takes a new connection longer than all the rest.
+# Not to_regclass: within a transaction its answer may be out of date, even if another node has created the store.
+# Not the view pg_tables: planning it takes a new connection longer than all the rest.
 _STORE: Final = """
 SELECT FROM pg_catalog.pg_class AS relation JOIN pg_catalog.pg_namespace AS schema ON schema.oid = relation.relnamespace
 WHERE schema.nspname = $1 AND relation.relname = 'store' AND relation.relkind = 'r'"""
-# Not IF NOT EXISTS: that asks for the right to create schemas, though somebody else has created this one.
+# Not IF NOT EXISTS: this needs the right to create schemas, even if the schema is there already.
 _FIRST: Final = "DO $$ BEGIN IF to_regnamespace('{schema}') IS NULL THEN CREATE SCHEMA {schema}; END IF; END $$;\n"
 _LAST: Final = """
 INSERT INTO {schema}.store (format, secret) VALUES (0, '\\x{secret}');

@@ -1,4 +1,4 @@
-"""The names that tables and indexes of an application have in PostgreSQL."""
+"""The names of an application's tables and indexes in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from duly.values.schema import Index, Table
 
-_LENGTH_MAX: Final = 63  # PostgreSQL cuts off what is longer; the number tells them apart
+_LENGTH_MAX: Final = 63  # PostgreSQL truncates longer names; the number keeps them unique
 
 
 def of_table(table: Table) -> str:

@@ -1,4 +1,9 @@
-"""What PostgreSQL answers: rows of one snapshot."""
+"""Reads from one snapshot of PostgreSQL, and claims of due jobs.
+
+A claim begins where the claim before it ended (`ClaimCursor`). What lies before may be much: the dead index entries of
+jobs that ran or were canceled stay until PostgreSQL vacuums them, which waits for the oldest transaction of the server,
+such as a backup.
+"""
 
 # asyncpg is not typed as strictly as this package.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -35,34 +40,30 @@ from duly.values.keys import Cut
 from duly.values.schema import Table
 
 Fetch = Callable[..., list[Any]]
-"""Runs a statement with values, and returns its rows."""
+"""Runs a statement with values and returns its rows."""
 
 
 class Partition(NamedTuple):
-    """The part of all pending functions that a node runs: the ids whose hash is `number` modulo `parts`."""
+    """The share of the pending jobs that a node runs: those whose hash is `number` modulo `nodes`."""
 
     number: int
-    parts: int
+    nodes: int
 
 
 UNPARTITIONED: Final = Partition(0, 1)
 
 
 class QueueStart(NamedTuple):
-    """Where functions of one queue may be pending: from the first on, and behind now from the next on."""
+    """Due times at which jobs of one queue may be pending: from `first` to the time of the claim, then from `next`."""
 
     first: float = -math.inf
     next: float = -math.inf
 
 
 class ClaimCursor(NamedTuple):
-    """Where functions of a part may be pending, as a claim has found it at a version of the store.
+    """Where the next claim of a partition begins: what the last one found, at a time and a version of the store."""
 
-    The next claim begins there, for what lies before it may be much: the dead entries of what has run or was canceled
-    stay in the index until PostgreSQL vacuums it, which waits for the oldest transaction of all, such as a backup.
-    """
-
-    part: Partition = UNPARTITIONED
+    partition: Partition = UNPARTITIONED
     now: float = math.inf
     version: int = 0
     mutations: QueueStart = QueueStart()
@@ -73,46 +74,46 @@ CURSOR_START: Final = ClaimCursor()
 
 
 class PostgresSnapshot:
-    """What one snapshot shows."""
+    """One snapshot, read through a connection that has a transaction open."""
 
     def __init__(
-        self, fetch: Fetch, schema: str, version: int, part: Partition = UNPARTITIONED, catalog_version: int = 0
+        self, fetch: Fetch, schema: str, version: int, partition: Partition = UNPARTITIONED, catalog_version: int = 0
     ) -> None:
         self.version = version
         self.catalog_version = catalog_version
         self._fetch = fetch
         self._schema = schema
-        self._part = part
+        self._partition = partition
 
     def answer(self, request: Request) -> Any:
         try:
             if type(request) is Get:
-                return self.get(request.table, request.id)
+                return self._get(request.table, request.id)
             if type(request) is Scan:
-                return self.scan(request)
+                return self._scan(request)
             if type(request) is GetMany:
-                return self.get_many(*request)
+                return self._get_many(*request)
             if type(request) is Count:
-                return self.count(request)
+                return self._count(request)
         except StoreError as error:
-            if isinstance(error.__cause__, UndefinedTableError):  # tables that are dropped leave all snapshots
+            if isinstance(error.__cause__, UndefinedTableError):  # a dropped table vanishes from all snapshots
                 raise Conflict("another node has dropped an index") from error
             raise
         if type(request) is Claim:
             return self.claim(request, CURSOR_START)[0]
         if type(request) is ListCompleted:
-            return self.completed(request.limit)
+            return self._list_completed(request.limit)
         assert isinstance(request, CountJobs)
-        return self.tally(request)
+        return self._count_jobs(request)
 
-    def get(self, table: Table, id: int) -> Row | None:
+    def _get(self, table: Table, id: int) -> Row | None:
         if table is JOBS:
             rows = self._fetch(_GET_JOB.format(schema=self._schema), id)
             return make_job(rows[0]) if rows else None
         rows = self._fetch(_get_document(self._schema, names.of_table(table)), id)
         return rows[0][0] if rows else None
 
-    def scan(self, request: Scan) -> list[tuple[int, Row]]:
+    def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
         direction = "DESC" if descending else "ASC"
         if table is JOBS:
@@ -131,10 +132,10 @@ class PostgresSnapshot:
         )
         return [(id, row) for id, row in self._fetch(sql, *bounds, limit)]
 
-    def get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
+    def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
         return dict(self._fetch(_GET_MANY.format(schema=self._schema, table=names.of_table(table)), ids))
 
-    def count(self, request: Count) -> int:
+    def _count(self, request: Count) -> int:
         table, index, (lower, upper), limit = request
         if index is not None:
             sql, name = _COUNT_INDEX, names.of_index(index)
@@ -153,34 +154,34 @@ class PostgresSnapshot:
         return [(row[0], make_job(row)) for row in rows]
 
     def claim(self, request: Claim, known: ClaimCursor) -> tuple[Claimed, ClaimCursor]:
-        """What is due, and where the next claim of the same part may begin."""
+        """Return the due jobs, and where the next claim of the same partition begins."""
         now, *limits = request
-        if known.part != self._part or known.now > now:
+        if known.partition != self._partition or known.now > now:
             known = CURSOR_START
         firsts, nexts = zip(known.mutations, known.actions, strict=True)
         *rows, of_mutations, of_actions = self._fetch(
             f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)",
-            *(*request, *self._part, firsts, nexts, known.version),
+            *(*request, *self._partition, firsts, nexts, known.version),
         )
         jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
         queues = [[job for job in jobs if job.queue == queue] for queue in (MUTATION, ACTION)]
         dues = [end["due"] for end in (of_mutations, of_actions)]
         mutations, actions = (_queue_start(*queue) for queue in zip(queues, limits, dues, strict=True))
         next_due = min((due for due in dues if due is not None), default=None)
-        cursor = ClaimCursor(self._part, now, of_mutations["id"], mutations, actions)
+        cursor = ClaimCursor(self._partition, now, of_mutations["id"], mutations, actions)
         return Claimed(queues[0], queues[1], next_due), cursor
 
-    def tally(self, request: CountJobs) -> JobCounts:
-        [row] = self._fetch(_TALLY.format(schema=self._schema), request.now)
+    def _count_jobs(self, request: CountJobs) -> JobCounts:
+        [row] = self._fetch(_COUNT_JOBS.format(schema=self._schema), request.now)
         return JobCounts(*row)
 
-    def completed(self, limit: int) -> list[Job]:
-        rows = self._fetch(_SCAN_COMPLETED.format(schema=self._schema), limit) if self._part.number == 0 else []
+    def _list_completed(self, limit: int) -> list[Job]:
+        rows = self._fetch(_SCAN_COMPLETED.format(schema=self._schema), limit) if self._partition.number == 0 else []
         return list(map(make_job, rows))
 
 
 def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> QueueStart:
-    """Where the functions of a queue begin of which these were claimed."""
+    """Return where a queue begins, given the jobs of it that were claimed."""
     next = math.inf if next_due is None else next_due
     if claimed and claimed[0].due is not None:
         return QueueStart(claimed[0].due, next)
@@ -188,7 +189,7 @@ def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> Queu
 
 
 def _without_nul(cut: Cut) -> Cut:
-    """The same cut without a character that PostgreSQL cannot be told; no name holds it."""
+    """Return the same cut without NUL, which PostgreSQL text cannot have. No name has one either."""
     for position, value in enumerate(cut.values):
         if isinstance(value, str) and "\0" in value:
             return Cut((*cut.values[:position], value.partition("\0")[0]), after=True)
@@ -202,10 +203,10 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
 SET LOCAL plan_cache_mode = force_generic_plan
 """
-"""Each read has an index in its order. Without statistics PostgreSQL might read and sort all of a table instead.
+"""Every read has an index in its order. Without statistics PostgreSQL might read and sort the whole table instead.
 
-What has no index, such as the only row of `store`, looks so expensive then that PostgreSQL would compile its plan
-each time, which takes longer than anything else.
+With these settings a read without an index, such as that of the only row of `store`, has so high a cost estimate that
+PostgreSQL would compile its plan each time, which takes longer than anything else. So jit is off.
 """
 
 BEGIN_EXCLUSIVE: Final = """
@@ -230,7 +231,7 @@ _GET_JOB: Final = (
 _SCAN_COMPLETED: Final = f"""
 SELECT {_COMPLETED.replace("args", "'' AS args")} FROM {{schema}}.completed_jobs ORDER BY completed_time LIMIT $1
 """
-_TALLY: Final = """
+_COUNT_JOBS: Final = """
 SELECT due.jobs, due.oldest, (SELECT count(*) FROM {schema}.jobs WHERE state = 'inProgress') FROM (
     SELECT count(*) AS jobs, min(due) AS oldest FROM {schema}.jobs
     WHERE lane IN ('mutation', 'action') AND due IS NOT NULL AND due <= $1
@@ -272,7 +273,7 @@ def _scan_jobs_sql(
             left, right = ", ".join(by[:length]), ", ".join(f"${next(values)}" for _ in range(length))
             conditions.append(f"({left}) {outside if after else inside} ({right})")
         elif after == (inside == ">="):
-            conditions.append("false")  # behind everything, or before it
+            conditions.append("false")  # after all rows, or before all rows
     order = ", ".join(f"{name} {direction}" for name in by)
     end = f"WHERE {' AND '.join(conditions) or 'true'} ORDER BY {order} LIMIT ${lower[0] + upper[0] + 1}"
     return (

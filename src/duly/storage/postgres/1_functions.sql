@@ -1,114 +1,16 @@
--- Format 1 of a store in PostgreSQL. `duly.` stands for the schema the store lives in, `$lock` for its advisory lock.
+-- Format 1 of a store in PostgreSQL: its functions. `duly.` stands for the schema of the store, `$lock` for the key of its
+-- advisory lock, `$channel` for the channel of notifications, `$kept` for the number of commits that the log keeps.
 --
--- Every write goes through `commit_1`, one statement that takes the lock, compares what the batch has read with what
--- others have written since, and writes. It must run at READ COMMITTED: there each statement of a volatile function
--- sees what was committed before it began, so that those behind the lock see all earlier commits.
+-- Every write goes through `commit_1`, one statement that takes the lock, compares what the batch has read with what other
+-- nodes have written since, and writes. It must run at READ COMMITTED: there each statement of a volatile function sees
+-- what was committed before that statement began, so a function that has waited for the lock sees all earlier commits.
 --
--- Plans are kept (force_generic_plan): each statement has but one good plan, whatever its values, and where the table
--- is large PostgreSQL would plan anew each time, which takes longer than all the rest of a claim.
+-- Plans are kept (force_generic_plan): each statement has only one good plan, whatever its values. For a large table
+-- PostgreSQL would otherwise plan every time, which takes longer than all the rest of a claim.
 
-CREATE TABLE duly.store (
-    one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    format integer NOT NULL,            -- which files like this one were applied
-    needs integer NOT NULL DEFAULT 1,   -- the format that a node must know in order to go on
-    secret bytea NOT NULL,
-    reshaped bigint NOT NULL DEFAULT 0  -- the version that changed tables or indexes last
-);
-
--- A process, from its start until it leaves or is lost. Its epoch is never used again.
-CREATE TABLE duly.nodes (
-    epoch bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    number integer NOT NULL,            -- stands in the ids it makes; no two live nodes have the same
-    instance text NOT NULL,             -- for humans: host, process, chance
-    state text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'left', 'lost')),
-    seen timestamptz NOT NULL DEFAULT clock_timestamp(),
-    steady timestamptz NOT NULL DEFAULT clock_timestamp(),  -- since when it was seen without a gap
-    -- When it was last seen ready to run what is due: that is, not busy with something that blocks it.
-    ready timestamptz NOT NULL DEFAULT '-infinity',
-    lost_after interval NOT NULL,       -- not seen for so long, it is lost, and so are the actions it runs
-    batch bigint NOT NULL DEFAULT 0,    -- the last one it has committed, and the version that made:
-    version bigint NOT NULL DEFAULT 0   -- what settles a commit whose answer was lost
-) WITH (fillfactor = 50);
-
--- What each commit has written: the present is in the tables, this is what others must know of the change.
-CREATE TABLE duly.log (
-    version bigint PRIMARY KEY,
-    epoch bigint NOT NULL,
-    last_id bigint NOT NULL,            -- the largest id that anybody has given away
-    due double precision,               -- when the first becomes due of the functions it scheduled or postponed
-    reshaped boolean NOT NULL,
-    tables integer[] NOT NULL,          -- the rows: `row_counts[n]` of `ids` are of table `tables[n]`
-    row_counts integer[] NOT NULL,
-    ids bigint[] NOT NULL,
-    indexes integer[] NOT NULL,         -- their old and new keys, likewise
-    key_counts integer[] NOT NULL,
-    keys bytea[] NOT NULL
-);
-ALTER TABLE duly.log ALTER ids SET STORAGE EXTERNAL, ALTER keys SET STORAGE EXTERNAL;  -- compressing costs more
-
-CREATE TABLE duly.tables (number integer PRIMARY KEY, name text NOT NULL UNIQUE, declared text NOT NULL);
-CREATE TABLE duly.indexes (
-    number integer PRIMARY KEY,
-    table_number integer NOT NULL REFERENCES duly.tables,
-    name text NOT NULL,
-    fields text NOT NULL,
-    ready boolean NOT NULL,
-    UNIQUE (table_number, name, ready)
-);
-
--- What applications have declared, by its fingerprint; the largest number is the newest.
-CREATE TABLE duly.deploys (mark text PRIMARY KEY, number bigint NOT NULL UNIQUE);
-
--- Scheduled functions that have not completed; what has is moved to `completed_jobs`, which keeps this table small.
--- Dead entries of `jobs_due` stay until they are vacuumed: a claim begins behind those that the one before it has passed.
-CREATE TABLE duly.jobs (
-    id bigint PRIMARY KEY,
-    name text COLLATE "C" NOT NULL,
-    args text NOT NULL,
-    scheduled_time double precision NOT NULL,
-    due double precision,
-    state text COLLATE "C" NOT NULL,
-    lane text NOT NULL CHECK (lane IN ('mutation', 'action')),
-    parent bigint,
-    epoch bigint,
-    attempts integer NOT NULL DEFAULT 0,
-    retry_of bigint,
-    cron bigint,
-    CHECK (CASE state
-        WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL
-        WHEN 'inProgress' THEN due IS NULL AND epoch IS NOT NULL
-        ELSE false END)
-) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX jobs_due ON duly.jobs (lane, due, id) WHERE due IS NOT NULL;
-CREATE INDEX jobs_by_state ON duly.jobs (state, scheduled_time, id);
-CREATE INDEX jobs_by_name ON duly.jobs (name, scheduled_time, id);
-
-CREATE TABLE duly.completed_jobs (
-    id bigint PRIMARY KEY,
-    name text COLLATE "C" NOT NULL,
-    args text NOT NULL,
-    scheduled_time double precision NOT NULL,
-    state text COLLATE "C" NOT NULL CHECK (state IN ('success', 'failed', 'canceled')),
-    lane text NOT NULL,
-    parent bigint,
-    error text CHECK ((error IS NULL) = (state <> 'failed')),
-    completed_time double precision NOT NULL,
-    retry_of bigint
-);
-CREATE INDEX completed_jobs_by_state ON duly.completed_jobs (state, scheduled_time, id);
-CREATE INDEX completed_jobs_by_name ON duly.completed_jobs (name, scheduled_time, id);
-CREATE INDEX completed_jobs_by_end ON duly.completed_jobs (completed_time);
-
--- What the executors of all nodes obey, and crons.
-CREATE TABLE duly.t2__executor (id bigint PRIMARY KEY, document text NOT NULL);
-CREATE TABLE duly.t3__cron_jobs (id bigint PRIMARY KEY, document text NOT NULL);
-CREATE TABLE duly.i4_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
-CREATE TABLE duly.t4__cron_job_logs (id bigint PRIMARY KEY, document text NOT NULL);
-CREATE TABLE duly.i5_by_name (key bytea PRIMARY KEY, id bigint NOT NULL);
-
--- Whether what was read has been written since a version, or that version is none of this store: a server has taken over
--- that lacks the last commits. Ranges are those of an index, or of a table's ids: then
--- their number is the negative one of the table.
+-- Whether something that was read has been written since a version. Also true if the store does not have that version:
+-- then a server has taken over that lacks the last commits. A range is one of an index, or one of the ids of a table: then
+-- its number is that of the table, negative.
 CREATE FUNCTION duly.conflicts_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
 ) RETURNS boolean LANGUAGE plpgsql
@@ -130,7 +32,7 @@ BEGIN
         END IF;
         CONTINUE WHEN relations IS NULL;
         IF cardinality(relations) * (cardinality(entry.keys) + cardinality(entry.ids)) > 1000000 THEN
-            RETURN true;  -- to compare them would take longer than to run the batch again
+            RETURN true;  -- comparing them would take longer than running the batch again
         END IF;
         last := 0;
         FOR n IN 1 .. cardinality(entry.indexes) LOOP
@@ -162,7 +64,7 @@ BEGIN
     RETURN known <> (SELECT version FROM duly.log ORDER BY version DESC LIMIT 1);
 END $$;
 
--- The newest version, if nothing that was read has been written since a version; else null.
+-- The newest version, if nothing that was read has been written since a version; otherwise null.
 CREATE FUNCTION duly.check_1(
     since bigint, read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean
 ) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
@@ -176,12 +78,12 @@ BEGIN
     RETURN newest;
 END $$;
 
--- Commit a batch. Returns its version; -1: what it has read has changed; -2: the node is no longer live. Raises
--- 40001 where a scheduled function is no longer in the state in which the batch found it.
+-- Commit a batch. Returns its version; -1 if something that it has read has changed; -2 if the node is no longer live.
+-- Raises 40001 if a job is no longer in the state in which the batch found it.
 CREATE FUNCTION duly.commit_1(
     this_epoch bigint, this_batch bigint,
-    since bigint,  -- null: the caller has held the lock since before it read
-    -- Of all arrays: null is an empty one, which costs less to send.
+    since bigint,  -- null: the caller has held the lock since before it read anything
+    -- For all arrays, null stands for an empty one, because it costs less to send.
     read_ids bigint[], relations integer[], lowers bytea[], uppers bytea[], reads_jobs boolean,
     -- Documents, in groups: the relation, what is done to it (i, u, d), how many.
     tables integer[], row_relations text[], row_acts text[], row_counts integer[],
@@ -189,15 +91,15 @@ CREATE FUNCTION duly.commit_1(
     -- Keys, in groups: the relation, i or d, how many.
     indexes integer[], key_relations text[], key_acts text[], key_counts integer[],
     keys bytea[], key_ids bigint[],
-    -- New scheduled functions, a column each.
+    -- New jobs, one array per column.
     job_ids bigint[], names text[], args text[], scheduled_times double precision[], dues double precision[],
     states text[], lanes text[], parents bigint[], completed_times double precision[], retries bigint[],
     crons bigint[],
-    -- Those that move, in groups: from which state to which, how many.
+    -- Jobs that change their state, in groups: from which state to which, how many.
     old_states text[], old_epochs bigint[], new_states text[], new_lanes text[], new_dues double precision[],
     new_epochs bigint[], errors text[], ends double precision[], new_attempts integer[], move_counts integer[],
     moved_ids bigint[],
-    expired_ids bigint[],  -- those that completed long ago, to be deleted if they still are there
+    expired_ids bigint[],  -- completed jobs to be deleted, if they are still there
     this_last_id bigint, first_due double precision, this_reshaped boolean
 ) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
@@ -228,7 +130,7 @@ BEGIN
     FOR n IN 1 .. coalesce(cardinality(row_relations), 0) LOOP
         first := last + 1;
         last := last + row_counts[n];
-        -- To plan a join with one row takes longer than to write it.
+        -- Planning a join with one row takes longer than writing the row.
         EXECUTE CASE row_acts[n] || least(row_counts[n], 2)
             WHEN 'i1' THEN format('INSERT INTO duly.%I (id, document) VALUES (($1)[1], ($2)[1])', row_relations[n])
             WHEN 'i2' THEN format('INSERT INTO duly.%I (id, document) SELECT * FROM unnest($1, $2)', row_relations[n])
@@ -268,7 +170,7 @@ BEGIN
     FOR n IN 1 .. coalesce(cardinality(move_counts), 0) LOOP
         first := last + 1;
         last := last + move_counts[n];
-        -- `state || ''` is nothing that an index knows: each row is to be found by its id.
+        -- No index has `state || ''`: so the planner finds each row by its id.
         IF new_states[n] = '' THEN
             DELETE FROM duly.jobs
             WHERE id = ANY (moved_ids[first:last]) AND state || '' = old_states[n]
@@ -318,7 +220,7 @@ BEGIN
     RETURN newest;
 END $$;
 
--- What became of a batch whose answer was lost: its version if it is committed, else null, and then it never will be.
+-- The outcome of a batch whose answer was lost: its version if it is committed; otherwise null, and it never will be.
 CREATE FUNCTION duly.settle_1(this_epoch bigint, this_batch bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -329,13 +231,13 @@ BEGIN
     IF node.batch >= this_batch THEN
         RETURN nullif(node.version, 0);
     END IF;
-    -- It may be asked again, if this answer is lost, too: no commit has made version 0.
+    -- This answer may be lost as well and asked for again: version 0 stands for no commit.
     UPDATE duly.nodes SET batch = this_batch, version = 0 WHERE epoch = this_epoch;
     RETURN NULL;
 END $$;
 
--- End the session of a node that holds the lock and has fallen silent amid a statement, whose rest is on the way. Between
--- two statements PostgreSQL does so by itself (idle_in_transaction_session_timeout); within one it waits for ever.
+-- End the session of a node that holds the lock and went silent in the middle of sending a statement. Between two
+-- statements PostgreSQL does this by itself (idle_in_transaction_session_timeout); within one it waits forever.
 CREATE FUNCTION duly.evict_1() RETURNS void LANGUAGE sql AS $$
     SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = $lock
@@ -343,7 +245,7 @@ CREATE FUNCTION duly.evict_1() RETURNS void LANGUAGE sql AS $$
         AND state = 'active' AND wait_event = 'ClientRead' AND state_change < clock_timestamp() - interval '1 s'
 $$;
 
--- Make a process a node. `wanted` is the number it would like to keep.
+-- Make a process a node. `wanted` is the number that it had before, if it had one.
 CREATE FUNCTION duly.join_1(this_instance text, this_lost_after interval, wanted integer)
 RETURNS TABLE (epoch bigint, number integer) LANGUAGE plpgsql AS $$
 BEGIN
@@ -357,8 +259,8 @@ BEGIN
         RETURNING nodes.epoch, nodes.number;
 END $$;
 
--- Say that a node lives, and see who else does. Those that were not seen for too long are lost from here on: what
--- they still try to commit is refused. A row that is locked belongs to one that is committing.
+-- The heartbeat of a node: it records that the node lives, and returns which other nodes live. Nodes that were not seen
+-- for too long are lost from here on: their commits are refused. A locked row belongs to a node that is committing.
 CREATE FUNCTION duly.beat_1(
     this_epoch bigint, is_ready boolean, fresh interval,
     OUT is_live boolean, OUT ready_epochs bigint[], OUT live_epochs bigint[], OUT last_epoch bigint,
@@ -372,7 +274,7 @@ BEGIN
         ready = CASE WHEN is_ready THEN clock_timestamp() ELSE nodes.ready END
     WHERE epoch = this_epoch AND state = 'live';
     is_live := FOUND;
-    -- Who was away itself a moment ago, as all are while the server restarts, is no judge of others.
+    -- A node that was away a moment ago itself, as all are while the server restarts, declares no other node lost.
     UPDATE duly.nodes SET state = 'lost' WHERE epoch IN (
         SELECT epoch FROM duly.nodes WHERE state = 'live' AND seen < clock_timestamp() - lost_after
         FOR UPDATE SKIP LOCKED
@@ -386,9 +288,9 @@ BEGIN
     now_ms := extract(epoch FROM clock_timestamp()) * 1000;
 END $$;
 
--- The pending functions that are due, of one part of all ids, and behind them a row for each lane: its id is the version of
--- the store that this has seen, its `due` when the next one is due. As of `since_version` nothing of the part was pending
--- before `firsts`, nor between the time of that claim and `nexts`; the log tells what has come there since.
+-- The due jobs of one partition, and after them one row for each queue: its id is the version of the store that this claim
+-- has seen, its `due` is the next due time. As of `since_version` no job of the partition was pending before `firsts`, nor
+-- between the time of that claim and `nexts`; the log has what was added there since.
 CREATE FUNCTION duly.claim_1(
     now_ms double precision, mutations integer, actions integer, part integer, parts integer,
     firsts double precision[], nexts double precision[], since_version bigint
@@ -400,12 +302,12 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     lanes text[] := ARRAY['mutation', 'action'];
     newest bigint;
-    since_due double precision;  -- the first of what has come since
+    since_due double precision;  -- the earliest due time of what was added since
     first_due double precision;
     next_due double precision;
     coming double precision[] := '{}';
 BEGIN
-    SELECT coalesce(max(log.version), 0), CASE WHEN min(log.version) = since_version  -- else some of the log is gone
+    SELECT coalesce(max(log.version), 0), CASE WHEN min(log.version) = since_version  -- otherwise some of the log is gone
             THEN coalesce(min(log.due) FILTER (WHERE log.version > since_version), 'infinity') ELSE '-infinity' END
         INTO newest, since_due FROM duly.log WHERE log.version >= since_version;
     FOR n IN 1 .. 2 LOOP
