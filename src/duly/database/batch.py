@@ -23,7 +23,7 @@ from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import Changeset, ReadKeys
 from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
 from duly.storage.rows import JOBS, Job, Row, Write
-from duly.values.schema import Index, SchemaDefinition, Table
+from duly.values.schema.tables import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
 

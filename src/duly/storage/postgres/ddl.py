@@ -13,7 +13,7 @@ import orjson
 from duly.storage.postgres import names
 from duly.storage.postgres.connection import BlockingConnection
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 def read(connection: BlockingConnection, schema: str) -> tuple[Table, ...]:

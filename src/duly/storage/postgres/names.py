@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _LENGTH_MAX: Final = 63  # PostgreSQL truncates longer names; the number keeps them unique
 

@@ -11,7 +11,7 @@ import apsw
 from duly.storage.job_bounds import first_id
 from duly.storage.requests import Count, GetMany
 from duly.values.ids import ID_MAX
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 REQUESTS: Final = (GetMany, Count)
 
