@@ -280,7 +280,7 @@ def test_a_log_whose_file_is_gone_is_not_thrown_away(file: Path) -> None:
     file.rename(file.with_name("moved.db"))
     for _ in range(2):
         with owner(file) as opened:
-            assert "beside it is the log of a store that was there before" in opened.says()
+            assert "next to it is the log of a store that was there before" in opened.says()
     file.unlink()
     file.with_name("moved.db").rename(file)
     with owner(file) as opened:

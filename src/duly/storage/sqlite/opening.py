@@ -41,8 +41,8 @@ def check_file(path: str, header: FileHeader) -> None:
         )
     if log_size and not header.size:
         raise StoreError(
-            f"{path} is empty or new, and {path}-wal beside it is the log of a store that was there before:"
-            " with it, its file would be lost for good. Put the file back; or delete that log to begin anew"
+            f"{path} is empty or new, and {path}-wal next to it is the log of a store that was there before:"
+            " with it, its file would be lost for good. Put the file back; or delete that log to start again"
         )
 
 
