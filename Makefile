@@ -4,6 +4,7 @@ PYTHON ?= python3
 ENGINE ?= sqlite
 KILLS ?= $(if $(filter postgres,$(ENGINE)),300,500)
 COUNT ?= 50000
+STEPS ?= 200000
 SLOTS ?= 2000000
 RUNS ?= 10
 SEED ?= 1
@@ -18,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky
+.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^##@ / { group = "\n" substr($$0, 5) "\n" } \
@@ -28,8 +29,8 @@ help: ## Show this help
 
 setup: $(READY) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
 
-quick: $(READY) ## Run the tests of logic, in a minute: no processes, SQLite only
-	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash" -k "not postgres"
+quick: $(READY) ## Run the tests that start no other process and no server, in a minute
+	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash and not server"
 
 test: $(READY) ## Run the tests
 	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
@@ -48,7 +49,7 @@ hooks: $(READY) ## Have git check each commit, as .pre-commit-config.yaml says
 	@$(BIN)/pre-commit install
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist bench/.peers
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Examples
@@ -72,7 +73,9 @@ bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on t
 crash: $(READY) ## Kill duly at work and count what is lost (KILLS=500 SEED=1; three nodes: ENGINE=postgres)
 	@$(BIN)/python -m tests.crash --engine $(ENGINE) --kills $(KILLS) --seed $(SEED)
 
-soak: $(READY) ## Play random lives of the scheduler (COUNT=50000), compare next times of crons (SLOTS=2000000), with models
+soak: $(READY) ## Run the examples that make test has no time for (COUNT=50000 STEPS=200000 SLOTS=2000000 of the models)
+	@DULY_SOAK=1 $(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "soak or (server and one_engine)"
+	@DULY_STEPS=$(STEPS) $(BIN)/pytest tests/functions/test_database_model.py
 	@$(BIN)/python -m tests.scheduler --count $(COUNT)
 	@$(BIN)/python -m tests.model.cron_model --slots $(SLOTS)
 
@@ -80,6 +83,10 @@ flaky: $(READY) ## Run the tests RUNS=10 times beside a busy loop on each core: 
 	@$(BIN)/python -m tests.flaky --runs $(RUNS)
 
 ##@ Documentation
+
+docs: $(READY) ## Build the pages and the API reference into site/, strictly
+	@$(BIN)/mkdocs build --quiet --clean
+	@echo "Open site/index.html"
 
 # What the targets need.
 

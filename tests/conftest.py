@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests import leaks, postgres
+from tests import leaks, postgres, processes
 
 ENGINES = ("sqlite", "postgres")
 SLOW_FOLDERS = ("bench", "crash", "nodes", "typed")
 """All that is in there takes its time, as processes do that wait for each other."""
+SOAK = "DULY_SOAK" in os.environ
+"""Whether there is time for all engines everywhere: `make soak`."""
 _files = pytest.StashKey[str]()
 only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -33,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = tempfile.mkdtemp(prefix=f"{worker or 'duly-tests'}-", dir=place)
         os.environ["TMPDIR"] = tempfile.tempdir = leaks.folder = config.stash[_files] = folder
     leaks.watch_asyncio()
+    processes.watch()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -42,11 +45,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is only for `make soak`, and deal the others out.
+
+    Each worker begins with its share of the slow ones, so that in the end none waits for one that another runs.
+    """
+    left_out = [] if SOAK else [item for item in items if _is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
     for item in items:
         if item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
+        if "postgres" in _params(item).values():
+            item.add_marker("server")
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         slow = [item for item in items if item.get_closest_marker("slow") or item.get_closest_marker("crash")]
@@ -55,6 +68,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         each = math.ceil(len(quick) / workers)
         shares = [(*slow[n::workers], *quick[n * each : (n + 1) * each]) for n in range(workers)]
         items[:] = [item for share in shares for item in share]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether it is for `make soak` only, or the second run of a test whose subject lies above the engines."""
+    if item.get_closest_marker("soak"):
+        return True
+    is_second = _params(item).get("engine") == "postgres"
+    return is_second and bool(item.get_closest_marker("one_engine")) and not item.get_closest_marker("both_engines")
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    callspec: Any = getattr(item, "callspec", None)
+    return (
+        {} if callspec is None else {name: value for name, value in callspec.params.items() if isinstance(value, str)}
+    )
 
 
 def pytest_collection_finish() -> None:
@@ -96,7 +124,7 @@ def fixtures_of_a_module_leave_nothing_open(request: pytest.FixtureRequest) -> I
 
 @pytest.fixture(autouse=True)
 def a_test_leaves_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    with leaks.none("this test"):
+    with processes.marked(request.node), leaks.none("this test"):
         yield
 
 

@@ -213,6 +213,8 @@ def unavailable() -> str | None:
 
 def new_store(address: str) -> str:
     """An address that no other test has: a schema of its own, yet to be created."""
+    global stores_made
+    stores_made += 1
     store = f"{address}{'&' if urlsplit(address).query else '?'}schema=t_{uuid.uuid4().hex}"
     stores.add(store)
     return store
@@ -229,6 +231,8 @@ def drop_store(address: str) -> None:
 
 stores: set[str] = set()
 """Those of this process that are to be dropped."""
+stores_made = 0
+"""How many there have been."""
 _turn = threading.Lock()
 
 

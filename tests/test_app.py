@@ -100,6 +100,7 @@ async def test_an_app_without_executor_schedules_and_the_next_one_runs(store: st
                 break
 
 
+@pytest.mark.slow
 @only_on_sqlite
 async def test_a_file_has_one_owner_and_the_second_is_told_who(store: str) -> None:
     path = store.removeprefix("sqlite:///")

@@ -24,6 +24,7 @@ async def put(ctx: MutationCtx) -> None:
 MODULES = {"app": SimpleNamespace(put=put)}
 
 
+@pytest.mark.server
 async def test_a_store_in_postgresql_is_a_schema_of_its_own_that_is_dropped_at_the_end() -> None:
     skip_without_postgres()
     address = postgres.shared_address()

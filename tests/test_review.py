@@ -42,7 +42,7 @@ from duly.database.environment import ALL_IDS
 from duly.limits import CATALOGS_MAX, Limits
 from duly.logs import log_of
 from duly.testing import Harness
-from duly.workers import loop
+from duly.workers.loop import run_worker
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -610,7 +610,7 @@ async def test_work_that_failed_is_tried_again_though_the_log_cannot_take_it(mon
         def wakers(self) -> list[asyncio.Future[Any]]:
             return []
 
-    running = asyncio.create_task(loop.run(Refused(), clock, Random(0), stop))
+    running = asyncio.create_task(run_worker(Refused(), clock, Random(0), stop))
     await asyncio.sleep(0)
     clock.set(10_000.0)
     async with asyncio.timeout(30):

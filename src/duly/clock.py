@@ -1,4 +1,4 @@
-"""The only caller of the operating system's time: wall clocks, real and manual."""
+"""Clocks: the only module that reads the time of the operating system."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ from duly.limits import CLOCK_TOLERANCE_MS, TIMER_CHECK_SECONDS
 
 
 class Clock(Protocol):
-    """What tells the time and sleeps. Times are float milliseconds since 1970-01-01 UTC."""
+    """The time, and sleeping until a time. Times are float milliseconds since 1970-01-01 UTC."""
 
     def now(self) -> float: ...
 
     async def sleep_until(self, time_ms: float) -> None: ...
 
-    def follow(self, server_ms: float, asked: float) -> None:
-        """Go by the clock of a server, which said `server_ms` at the moment `asked` of `monotonic`."""
+    def follow(self, server_ms: float, at: float) -> None:
+        """Follow the clock of a server, which showed `server_ms` when `monotonic` was `at`."""
         ...
 
 
 class SystemClock:
-    """The wall clock of this machine, in seconds by `wall`; or that of the server that it follows.
+    """The wall clock of this machine, or of the server that it follows.
 
-    Once it follows one it does not look at the machine's any more, which somebody may set: what is due only by that
-    must not run. It counts on from what the server said by `steady`, as `monotonic` does. That may stand still while
-    the machine is suspended: then it is late, until it is told again.
+    `wall` and `steady` return seconds. Once it follows a server it no longer reads the wall clock of the machine, which
+    may be set wrong: what is due only by that clock must not run. It adds the time that `steady` counts since the last
+    reading of the server. `steady` may stop while the machine is suspended; then this clock is late until the next
+    reading.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.perf_counter) -> None:
         self._wall = wall
         self._steady = steady
-        self._told: tuple[float, float] | None = None  # what the server said, and when
+        self._reading: tuple[float, float] | None = None
+        """The time of the server, and `steady` at that moment."""
 
     def now(self) -> float:
-        told = self._told  # read once: other threads ask, too
-        return self._wall() * 1000 if told is None else told[0] + (self._steady() - told[1]) * 1000
+        reading = self._reading  # read once: another thread may replace it
+        return self._wall() * 1000 if reading is None else reading[0] + (self._steady() - reading[1]) * 1000
 
-    def follow(self, server_ms: float, asked: float) -> None:
-        then = self.now() - (self._steady() - asked) * 1000
-        # What is less than the tolerance is the time that the answer took.
-        if self._told is None or abs(server_ms - then) > CLOCK_TOLERANCE_MS:
-            self._told = server_ms, asked
+    def follow(self, server_ms: float, at: float) -> None:
+        then = self.now() - (self._steady() - at) * 1000
+        # A smaller difference may be the time that the answer took.
+        if self._reading is None or abs(server_ms - then) > CLOCK_TOLERANCE_MS:
+            self._reading = server_ms, at
 
     async def sleep_until(self, time_ms: float) -> None:
-        """Return when the wall clock has reached `time_ms`, also when it is set forward or back meanwhile."""
+        """Sleep until the wall clock has reached `time_ms`, even if the clock is set meanwhile."""
         while (left := time_ms - self.now()) > 0:
             await asyncio.sleep(min(left / 1000, TIMER_CHECK_SECONDS))
 
 
 class ManualClock:
-    """A clock that stands still until it is told: `clock.set(…)` wakes whoever sleeps until then."""
+    """A clock that stands still until it is set: `clock.set(…)` wakes those that sleep until then."""
 
     def __init__(self, start_ms: float) -> None:
         self._now = start_ms
@@ -62,8 +64,8 @@ class ManualClock:
     def now(self) -> float:
         return self._now
 
-    def follow(self, server_ms: float, asked: float) -> None:
-        """It goes by nobody else."""
+    def follow(self, server_ms: float, at: float) -> None:
+        """Ignore the server: only `set` moves this clock."""
 
     def set(self, time_ms: float) -> None:
         if time_ms < self._now:
@@ -78,28 +80,28 @@ class ManualClock:
 
 
 def monotonic() -> float:
-    """Seconds for measuring durations; unrelated to any clock, never goes back."""
+    """Return seconds for measuring durations; they never go back, and have no relation to a wall clock."""
     return time.perf_counter()
 
 
 def pause(seconds: float) -> None:
-    """Hold up this thread."""
+    """Block this thread."""
     time.sleep(seconds)
 
 
 def to_milliseconds(moment: datetime) -> float:
-    """An aware datetime as milliseconds since 1970; a naive one is a ValueError, for its zone is a guess."""
-    if moment.utcoffset() is None:  # a zone may not know it
+    """Return an aware datetime as milliseconds since 1970. ValueError for a naive one: its zone would be a guess."""
+    if moment.utcoffset() is None:  # a tzinfo may return None, too
         raise ValueError(
             f"got the naive datetime {moment.isoformat()}, expected an aware one such as"
             " datetime(2030, 1, 1, tzinfo=UTC)"
         )
-    # Exact in integers: timestamp() * 1000 rounds twice.
+    # Integers are exact; timestamp() * 1000 rounds twice.
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     return microseconds / 1000
 
 
 def to_datetime(time_ms: float) -> datetime:
-    """Milliseconds since 1970 as an aware datetime in UTC."""
+    """Return milliseconds since 1970 as an aware datetime in UTC."""
     return datetime.fromtimestamp(time_ms / 1000, UTC)

@@ -1,4 +1,4 @@
-"""Every error that crosses a floor.
+"""All errors that duly raises itself, as a tree.
 
 DulyError
 ├── AppError                        thrown by an application on purpose; its data reaches clients
@@ -8,9 +8,9 @@ DulyError
 │   └── SchemaValidationError       … a document, or the schema itself
 ├── LimitError                      a named limit (duly.limits) was exceeded
 ├── FunctionNotFoundError           no such function, or it is of another kind
-├── FunctionError                   a function did what functions of its kind cannot do
+├── FunctionError                   a function did what its kind cannot do
 ├── InvalidIdError                  not an id, or an id of another table       (also ValueError)
-├── InvalidScheduleError            a time, a delay or a target nothing can be scheduled with (also ValueError)
+├── InvalidScheduleError            a time, a delay or a target that cannot be scheduled (also ValueError)
 ├── DocumentNotFoundError           a write to a document that does not exist
 ├── QueryError                      a query that cannot be answered: unknown index, two documents for unique()
 ├── AlreadyCompletedError           a scheduled function that completed cannot be canceled
@@ -51,10 +51,10 @@ class DulyError(Exception):
 
 
 class AppError(DulyError):
-    """An error that an application raises on purpose, with data for whoever called.
+    """An error that an application raises on purpose, with data for its caller.
 
-    `data` is any value a document may hold; it reaches remote clients, in production too, while the text of
-    other exceptions does not.
+    `data` is any value that a document may hold. It reaches remote clients, in production too; the text of other
+    exceptions does not.
 
         raise AppError({"code": "OUT_OF_STOCK", "item": "tea"})
     """
@@ -100,7 +100,7 @@ class InvalidIdError(DulyError, ValueError):
 
 
 class InvalidScheduleError(DulyError, ValueError):
-    """A delay, a time or a target that nothing can be scheduled with."""
+    """A delay, a time or a target that cannot be scheduled."""
 
 
 class DocumentNotFoundError(DulyError):
@@ -126,7 +126,7 @@ class StoreError(DulyError):
 class StoreInUseError(StoreError):
     """Another process owns the SQLite file. `pid` is its process id, None where the system cannot name it.
 
-    `closing_seconds` is how long its closing may take, in seconds, where it has said that it closes.
+    `closing_seconds` is how long its closing may take, in seconds, if it has announced that it closes; else None.
     """
 
     def __init__(self, message: str, pid: int | None, closing_seconds: float | None = None) -> None:
@@ -136,11 +136,11 @@ class StoreInUseError(StoreError):
 
 
 class StoreGoneError(StoreError):
-    """The SQLite file of an open store was deleted, moved, replaced or overwritten, so that nothing more is kept.
+    """The SQLite file of an open store was deleted, moved, replaced or overwritten: nothing more can be stored.
 
-    What was being committed when that was noticed counts as not stored. The app does nothing more: close it.
+    A commit that was under way when this was noticed counts as not stored. The app does nothing more: close it.
     """
 
 
 class StoreLostError(StoreError):
-    """The store gives no answer. Nothing of the call is stored; it may be made again."""
+    """The store gives no answer. Nothing of the call is stored, and the call may be made again."""

@@ -1,4 +1,4 @@
-"""Named fault points: no-ops, unless a test arms them to kill the process or to raise.
+"""Named fault points: no-ops, unless a test arms one to kill the process or to raise.
 
 A point is armed in this process with `arm`, or from outside with the environment variable
 `DULY_FAULT="commit.flushed:3"`: the third time that point is passed, the process gets SIGKILL.
@@ -12,25 +12,25 @@ from collections.abc import Callable
 from typing import Final
 
 POINTS: Final = (
-    "batch.begun",  # the write transaction is open, nothing ran
+    "batch.begun",  # the write transaction is open, no handler ran
     "batch.ran",  # the handlers of the batch returned, nothing is written
     "commit.flushed",  # the writes are in the open transaction
-    "commit.durable",  # committed, nobody has been told
-    "commit.answered",  # callers and watchers know
+    "commit.durable",  # committed, no caller has its answer
+    "commit.answered",  # callers have their answers, watchers are woken
     "job.claimed",  # a due function was found pending, its handler has not run
     "job.ran",  # its handler returned, its end is not recorded
     "action.marked",  # `inProgress` is durable, no line of the action ran
     "action.ran",  # the action returned, its end is not recorded
     "action.recorded",  # its end is durable
     "recovery.begun",  # the store is open, no interrupted action is recorded
-    "job.refused",  # the store has refused a due function, which is not postponed yet
+    "job.refused",  # the store has refused a due function, it is not postponed yet
     "jobs.swept",  # expired rows are deleted in the open transaction
-    "executor.paused",  # that nothing is to start any more is in the open transaction
+    "executor.paused",  # the pause is in the open transaction
     "cron.ticked",  # the run of a cron is inserted, its clock has not moved
     "schema.index_created",  # a new index is in the open transaction, empty
-    "schema.step",  # a step on the way to another schema is durable
-    "schema.ready",  # the other schema is in the open transaction, with all that belongs to it
-    "schema.applied",  # it is durable, the application does not know
+    "schema.step",  # a step of a schema change is durable
+    "schema.ready",  # the new schema is in the open transaction, with its tables, indexes and crons
+    "schema.applied",  # it is durable, the app has no answer
 )
 
 _armed: dict[str, Callable[[], None]] = {}
@@ -43,7 +43,7 @@ def at(point: str) -> None:
 
 
 def arm(point: str, act: Callable[[], None], passing: int = 1) -> None:
-    """Make the `passing`-th passage of `point`, and each one after it, call `act`."""
+    """Call `act` at the `passing`-th passage of `point`, and at each one after it."""
     if point not in POINTS:
         raise ValueError(f"{point!r} is not a fault point; there are {', '.join(POINTS)}")
     left = passing

@@ -1,7 +1,7 @@
-"""What duly itself has to say, in the loggers of the application.
+"""The loggers of duly itself, contained: an error of a log handler never reaches the code that logs.
 
-A handler of the application that raises, because its disk is full or nobody reads its pipe any more, must not stop what
-was about to be told of.
+A handler of the application may raise, because its disk is full or its pipe is closed. That must not stop the work that
+was about to be logged.
 """
 
 from __future__ import annotations
@@ -14,27 +14,29 @@ from typing import Any
 
 
 class _Contained(logging.LoggerAdapter[logging.Logger]):
+    """A logger that swallows what its handlers raise."""
+
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        return msg, kwargs  # with the `extra` of the call
+        return msg, kwargs  # unchanged, so that the `extra` of the call is kept
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         with suppress(Exception):
-            super().log(level, msg, *args, stacklevel=2, **kwargs)  # the record names whoever calls this
+            super().log(level, msg, *args, stacklevel=2, **kwargs)  # the record names the caller of this method
 
 
 def log_of(name: str) -> logging.LoggerAdapter[logging.Logger]:
-    """The logger of a name, such as `duly.run`, which swallows what its handlers raise."""
+    """Return the logger of a name, such as `duly.run`. It swallows what its handlers raise."""
     logger = logging.getLogger(name)
-    logger.addFilter(_make_writable)  # which is added once, however often
+    logger.addFilter(_make_writable)  # a filter is added only once
     return _Contained(logger)
 
 
 def _make_writable(record: logging.LogRecord) -> bool:
-    """Escape what no encoding has, where a traceback holds such text: handlers would fail, and lose the record."""
+    """Escape lone surrogates in the text of a traceback: handlers could not encode it, and would lose the record."""
     if record.exc_info and record.exc_info[1] is not None and record.exc_text is None:
         try:
             text = "".join(format_exception(record.exc_info[1])).rstrip("\n")
-        except Exception:  # an error of the application's that cannot even be shown: the message says what can be said
+        except Exception:  # an error of the application that cannot be formatted: the message must do
             record.exc_info = None
             return True
         writable = text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""A harness for tests: a real store in a temporary folder, on a clock that the test moves."""
+"""The harness for tests of an application: a real store in a temporary folder, and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
 
-from duly.app import App, Subscription
+from duly.app import App
 from duly.clock import ManualClock, to_datetime, to_milliseconds
 from duly.ctx.caller import Identity
 from duly.ctx.context import MutationCtx
@@ -26,20 +26,21 @@ from duly.declare.references import Ref
 from duly.errors import DulyError, StoreError
 from duly.limits import CLOCK_AHEAD_MS_MAX, DEFAULTS, HARNESS_ROUNDS_MAX, Limits
 from duly.storage.postgres.address import has_schema, is_postgres, parse, with_schema
+from duly.subscription import Subscription
 from duly.values.ids import END_MS, EPOCH_MS
-from duly.workers import loop
+from duly.workers.loop import first_done
 from duly.workers.sweeper import Sweeper
 
 DEFAULT_START: Final = datetime(2030, 1, 1, tzinfo=UTC)
-_ROUNDING_MS: Final = 0.0005  # what `now` may lie before the clock; half of what a datetime can tell
+_ROUNDING_MS: Final = 0.0005  # how far `now` may be before the clock: half the resolution of a datetime
 
 
 class Harness:
-    """An app whose time stands still until the test moves it; nothing scheduled runs in between.
+    """An app whose time stands still until the test moves it; scheduled functions run only then.
 
-    It takes what `App` takes. The store is real, so are the transactions, the executor and its recovery; only the
-    clock is not, and `ctx.random` gives the same numbers in every run of the test. With `store="postgresql://…"` it
-    makes a new schema `duly_test_<random>` there, and drops it at the end; nothing else is touched.
+    It takes the arguments of `App`. The store, the transactions, the executor and its recovery are real; only the clock
+    is not, and `ctx.random` gives the same numbers in every run of the test. With `store="postgresql://…"` it creates a
+    new schema `duly_test_<random>` there, and drops it at the end; it touches nothing else.
 
         async with Harness("backend", start=datetime(2030, 1, 1, tzinfo=UTC)) as t:
             await t.mutation("orders:create_order", {"items": ["tea"]})
@@ -60,12 +61,12 @@ class Harness:
             raise ValueError(f"got the start {start.isoformat()}, expected one from 2020 to 2089, which ids can tell")
         self._clock = ManualClock(to_milliseconds(start))
         self._source = source
-        self._store, self._clean_up = _store_of_a_test(store)
+        self._store, self._clean_up = _test_store(store)
         self._development = development
         self._limits = limits
-        self._random = Random(0)  # the same test takes the same chances each time
-        self._moving = asyncio.Lock()
-        """Who moves time, or runs what is due: two at once would wait for each other."""
+        self._random = Random(0)  # the same numbers in each run of a test
+        self._time_lock = asyncio.Lock()
+        """Held while time is moved or due functions run: two such calls at once would wait for each other."""
         try:
             self.app = self._new_app()
         except BaseException:
@@ -88,7 +89,7 @@ class Harness:
         try:
             await self.app.__aenter__()
         except BaseException:
-            with suppress(StoreError):  # what cannot be opened is told of, not that it cannot be removed either
+            with suppress(StoreError):  # the error of opening is raised, not one of cleaning up
                 self._clean_up()
             raise
         return self
@@ -115,27 +116,27 @@ class Harness:
     def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
         return self.app.subscribe(ref, args)
 
-    def with_identity(self, identity: Identity) -> _As:
-        """The same calls as somebody: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
-        return _As(self, identity)
+    def with_identity(self, identity: Identity) -> _IdentityCalls:
+        """Return the same calls under an identity: `await t.with_identity({"subject": "ada"}).query("orders:mine")`."""
+        return _IdentityCalls(self, identity)
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[R]]) -> R:
-        """Run `unit(ctx)` as a mutation: for preparing data, and for looking at it.
+        """Run `unit(ctx)` as a mutation, to prepare data or to look at it.
 
         await t.transaction(lambda ctx: ctx.db.insert("users", {"name": "Ada"}))
         """
         return await self.app.runner.transaction(unit)
 
     async def jobs(self) -> list[dict[str, Any]]:
-        """The rows of `_scheduled_functions`, in the order of scheduling."""
+        """Return the rows of `_scheduled_functions`, in the order of scheduling."""
         return await self.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").collect())
 
     async def failures(self) -> list[dict[str, Any]]:
-        """What has failed: `assert await t.failures() == []`.
+        """Return what has failed: `assert await t.failures() == []`.
 
-        First the rows of `_scheduled_functions`, where `state` is `{"kind": "failed", "error": …}`; then of the runs of
-        crons, which have no row there, those of `_cron_job_logs`: `name` is that of the cron, and `status` has what
-        `state` has there. Both have `scheduledTime`. The log keeps the newest 100 runs of each cron.
+        First the failed rows of `_scheduled_functions`, where `state` is `{"kind": "failed", "error": …}`; then the
+        failed runs of crons, which have no row there, from `_cron_job_logs`: `name` is the name of the cron, and
+        `status` has the form of `state`. Both have `scheduledTime`. The log keeps the newest 100 runs of each cron.
         """
 
         async def runs(ctx: MutationCtx) -> list[dict[str, Any]]:
@@ -152,88 +153,88 @@ class Harness:
         return to_datetime(self._clock.now())
 
     async def advance(self, delta: Delay) -> None:
-        """Move the clock by a timedelta or by milliseconds, and run what falls due on the way, in order.
+        """Move the clock by a timedelta or by milliseconds, and run what becomes due on the way, in order.
 
-        Each stop ends when everything that ran, the actions and what they scheduled for then, is at rest. Of several
-        such calls at once, one comes after the other. ValueError beyond 2089, which ids cannot tell.
+        The clock stops at each due time until all functions have ended, including actions and what they scheduled for
+        that time. Several such calls at once run one after the other. ValueError beyond 2089, the end of ids.
         """
         delay = delay_ms(delta)
-        async with self._moving:
+        async with self._time_lock:
             await self._advance_to(self._clock.now() + delay)
 
     async def advance_to(self, moment: Moment) -> None:
-        """The same, to an aware datetime or to milliseconds since 1970; ValueError if that is past."""
+        """Like `advance`, to an aware datetime or to milliseconds since 1970. ValueError if that is in the past."""
         target = moment_ms(moment)
-        async with self._moving:
+        async with self._time_lock:
             if target < self._clock.now() - _ROUNDING_MS:
-                raise ValueError(f"got {_shown(target)}, expected a time from {self.now} on: a clock goes forward")
+                raise ValueError(f"got {_text_of(target)}, expected a time from {self.now} on: a clock goes forward")
             await self._advance_to(target)
 
     async def run_until_idle(self, max_functions: int = 1_000) -> None:
-        """Run what is due now and what that schedules for now, without moving the clock.
+        """Run what is due now, and what that schedules for now, without moving the clock.
 
         DulyError if more than `max_functions` run: functions that schedule themselves without end.
         """
-        async with self._moving:
+        async with self._time_lock:
             await self.app.executor.check_clock()
-            await self._settle(max_functions)
+            await self._run_until_idle(max_functions)
 
     async def _advance_to(self, target: float) -> None:
         target = max(target, self._clock.now())
         if target > END_MS:
-            raise ValueError(f"got {_shown(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
+            raise ValueError(f"got {_text_of(target)}, expected a time up to {to_datetime(END_MS)}, which ids can tell")
         await self.app.executor.check_clock()
         while True:
-            due, near = await self._settle(None), self._clock.now() + CLOCK_AHEAD_MS_MAX
+            due, near = await self._run_until_idle(None), self._clock.now() + CLOCK_AHEAD_MS_MAX
             if due is not None and due <= min(target, near):
                 self._clock.set(due)
-            elif target > near:  # no store believes a clock that leaps further
+            elif target > near:  # a store refuses a clock that is set further ahead at once
                 self._clock.set(near)
             else:
                 break
         self._clock.set(target)
         await Sweeper(self.app.database, self._clock).sweep()
 
-    async def _settle(self, ran_max: int | None) -> float | None:
-        """Run until nothing is due and nothing runs. Returns when the next function is due."""
+    async def _run_until_idle(self, ran_max: int | None) -> float | None:
+        """Run until nothing is due and nothing runs. Return when the next function is due."""
         executor, ran, rounds = self.app.executor, 0, 0
         while True:
             result = await executor.run_batch()
             ran += result.ran
             rounds += 1
             if ran_max is not None and ran > ran_max:
-                raise _restless(f"more than {ran_max:,} functions", "max_functions")
+                raise _never_idle(f"more than {ran_max:,} functions", "max_functions")
             if rounds > HARNESS_ROUNDS_MAX:
-                raise _restless(f"more than {HARNESS_ROUNDS_MAX:,} batches of functions", "HARNESS_ROUNDS_MAX")
+                raise _never_idle(f"more than {HARNESS_ROUNDS_MAX:,} batches of functions", "HARNESS_ROUNDS_MAX")
             if result.next_due is not None and result.next_due <= self._clock.now():
                 continue
             if not executor.running:
                 return result.next_due
-            await loop.first((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
+            await first_done((asyncio.get_running_loop().create_future(), *executor.wakers()), self._clock)
 
     # Faults.
 
     async def crash(self) -> None:
-        """Lose the process: drop everything without closing, then open the store again."""
+        """Simulate a crash: drop everything without closing, then open the store again."""
         await self.app.crash()
         self.app = self._new_app()
         await self.app.__aenter__()
 
 
-def _restless(got: str, limit: str) -> DulyError:
+def _never_idle(got: str, limit: str) -> DulyError:
     return DulyError(
         f"got {got} that ran at one time ({limit}), expected them to come to rest; does a function schedule itself"
         " with no delay?"
     )
 
 
-def _shown(time_ms: float) -> str:
-    """A time of a message, which may lie beyond all dates."""
+def _text_of(time_ms: float) -> str:
+    """Return a time for a message; it may be beyond the range of datetime."""
     return str(to_datetime(time_ms)) if abs(time_ms) < 1e14 else f"{time_ms:,.0f} ms since 1970"
 
 
-def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
-    """The address of the store, and what removes it, if it was made for the test."""
+def _test_store(store: str | None) -> tuple[str, Callable[[], None]]:
+    """Return the address of the store, and a function that removes it if it was made for the test."""
     if store is None:
         return temporary_store()
     if not isinstance(store, str) or not is_postgres(store) or has_schema(store):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -243,20 +244,20 @@ def _store_of_a_test(store: str | None) -> tuple[str, Callable[[], None]]:
 
 
 def drop_store(store: str) -> None:
-    """Remove a store in PostgreSQL, with all that it holds."""
-    from duly.storage.postgres import migrations  # it needs more than duly does
+    """Remove a store in PostgreSQL, with all its data."""
+    from duly.storage.postgres import migrations  # asyncpg may be missing
 
-    with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs
+    with ThreadPoolExecutor(1) as thread:  # an event loop runs in this thread
         thread.submit(migrations.drop, parse(store)).result()
 
 
 def temporary_store() -> tuple[str, Callable[[], None]]:
-    """The address of an empty store, and what removes it."""
+    """Return the address of an empty store, and a function that removes it."""
     folder = tempfile.mkdtemp(prefix="duly-")
     return f"sqlite:///{folder}/data.db", partial(shutil.rmtree, folder, ignore_errors=True)
 
 
-class _As:
+class _IdentityCalls:
     """The calls of a harness under an identity."""
 
     def __init__(self, harness: Harness, identity: Identity) -> None:

@@ -38,7 +38,7 @@ def test_a_workload_and_its_floor_do_what_they_measure(workload: Workload, addre
     assert all(result.measure.less_is_better or min(*result.product, *result.floor, 1) > 0 for result in results)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("workload", ON_TWO, ids=lambda workload: workload.key)
 def test_two_nodes_do_the_work(workload: Workload, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "REGROUP_SECONDS", 0.4)
@@ -48,7 +48,7 @@ def test_two_nodes_do_the_work(workload: Workload, address: str, monkeypatch: py
     assert [result.measure for result in results] == list(workload.measures)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_work_beside_pending_functions_is_compared_with_work_beside_none(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

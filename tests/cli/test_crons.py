@@ -25,6 +25,8 @@ from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 
+pytestmark = pytest.mark.one_engine
+
 T = TypeVar("T")
 
 START = datetime(2025, 3, 28, 12, tzinfo=UTC)  # on the 30th, at 02:00, the clock goes ahead in Berlin
@@ -129,6 +131,7 @@ class Shop:
 # list
 
 
+@pytest.mark.both_engines
 def test_a_list_has_a_line_for_each_cron_in_the_order_of_their_creation(shop: Shop) -> None:
     async def unit(t: Harness) -> None:
         await t.mutation(register, {"name": "mine"})
@@ -298,6 +301,7 @@ def test_a_paused_cron_has_no_next_runs(shop: Shop) -> None:
     assert shop.shown("bill")["next runs"] == ["none while it is paused"]
 
 
+@pytest.mark.both_engines
 def test_the_history_tells_how_the_last_runs_ended_the_last_one_first(shop: Shop) -> None:
     async def unit(t: Harness) -> None:
         await t.advance(timedelta(days=2))
@@ -338,6 +342,7 @@ def test_a_cron_that_does_not_exist_is_explained(shop: Shop, tmp_path: Path) -> 
 # pause, resume, trigger
 
 
+@pytest.mark.both_engines
 def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_anew(shop: Shop) -> None:
     shop.passes(timedelta(minutes=45))
     assert shop.notes() == ["tea"] * 2
@@ -353,6 +358,7 @@ def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_a
     assert shop.duly("resume", "clear presence") == said.replace("resumed", "it was not paused")
 
 
+@pytest.mark.both_engines
 def test_a_cron_that_is_triggered_runs_once_beside_its_schedule(shop: Shop) -> None:
     shop.passes(timedelta())
     assert shop.duly("trigger", "bill").startswith("bill: triggered; it runs as soon as ")
@@ -454,6 +460,8 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
     assert "app.pause()" in said
 
 
+@pytest.mark.server
+@pytest.mark.both_engines
 def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> None:
     shop = Shop(store_of("postgres"))
 

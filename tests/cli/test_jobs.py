@@ -25,6 +25,8 @@ from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
 
+pytestmark = pytest.mark.one_engine
+
 T = TypeVar("T")
 
 START = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -142,6 +144,7 @@ class Shop:
 # list
 
 
+@pytest.mark.both_engines
 def test_a_list_has_a_line_for_each_function_the_last_one_first(shop: Shop) -> None:
     failed, pending = shop.schedule(("pay", 0), ("note", 90), run=True)
     title, first, second = shop.duly("list").splitlines()
@@ -171,6 +174,7 @@ def test_what_is_pending_is_listed_in_the_order_of_its_time_and_what_has_complet
     assert shop.listed("--function", "app:note") == [0, 2, 1]
 
 
+@pytest.mark.both_engines
 def test_a_list_is_narrowed_by_state_function_and_time(shop: Shop) -> None:
     shop.schedule(("note", 0), ("note", 60), ("ship", 90), ("note", 120), ("pay", 60), run=True)
     assert shop.listed("--function", "app.py:note", "--state", "pending") == [1, 3]
@@ -196,6 +200,7 @@ def test_a_list_ends_at_its_limit_and_says_that_there_are_more(shop: Shop) -> No
     assert shop.listed("--all") == [3, 2, 1, 0]
 
 
+@pytest.mark.both_engines
 def test_a_list_of_more_than_is_read_at_once_has_each_once(shop: Shop) -> None:
     with_many(shop, 1_203)
     assert shop.listed("--all") == list(range(1_203))[::-1]
@@ -266,6 +271,7 @@ def test_one_in_json_is_the_document_that_functions_see(shop: Shop) -> None:
     assert [json.loads(shop.duly("show", failed, "--json"))] == shop.jobs()
 
 
+@pytest.mark.both_engines
 def test_parents_and_children_of_mutations_and_actions_are_shown(shop: Shop) -> None:
     async def unit(t: Harness) -> list[str]:
         await t.mutation(schedule, {"name": "order"})
@@ -330,6 +336,7 @@ def test_what_has_completed_cannot_be_canceled(shop: Shop) -> None:
     assert "the scheduled function has completed (failed)" in shop.fails("cancel", failed)
 
 
+@pytest.mark.both_engines
 def test_those_that_fit_are_counted_and_canceled_if_the_operator_says_so(shop: Shop) -> None:
     shop.schedule(("note", 0), ("note", 5), ("ship", 5), ("note", 50), run=True)
     args = ("cancel", "--function", "app:note", "--due-before", "2025-01-01T12:06Z")
@@ -392,6 +399,7 @@ def test_a_function_that_is_named_twice_is_scheduled_anew_once(shop: Shop) -> No
     assert shop.states() == ["failed", "pending"]
 
 
+@pytest.mark.both_engines
 def test_what_failed_of_a_function_is_scheduled_anew_once(shop: Shop) -> None:
     ids = shop.schedule(("pay", 0), ("pay", 0), ("pay", 0), ("note", 5), run=True)
     shop.duly("retry", ids[2])
@@ -426,6 +434,7 @@ def test_the_operator_is_told_that_interrupted_actions_may_have_done_their_work(
 # pause and resume
 
 
+@pytest.mark.both_engines
 def test_the_executor_is_paused_and_resumed_and_what_was_so_is_said(shop: Shop) -> None:
     shop.schedule(("note", 0))
     assert shop.duly("resume") == "it was not paused\n"
@@ -462,6 +471,7 @@ def test_a_function_that_has_expired_is_explained(shop: Shop) -> None:
     assert "expired" in shop.fails("retry", gone)
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("args", [["list"], ["pause"], ["cancel", "--state", "pending"]])
 def test_a_store_that_does_not_exist_is_an_error_and_is_not_made(shop: Shop, tmp_path: Path, args: list[str]) -> None:
     for _ in range(2):
@@ -469,6 +479,7 @@ def test_a_store_that_does_not_exist_is_an_error_and_is_not_made(shop: Shop, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.both_engines
 def test_a_look_at_a_store_fails_nothing_that_its_application_left_running(shop: Shop) -> None:
     action = with_one_in_progress(shop)
     assert [job["_id"] for job in json.loads(shop.duly("list", "--json", "--state", "inProgress"))] == [action]
@@ -487,6 +498,8 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
     assert "app.pause()" in said
 
 
+@pytest.mark.server
+@pytest.mark.both_engines
 def test_a_store_in_postgresql_may_be_in_use(store_of: Callable[[str], str]) -> None:
     shop = Shop(store_of("postgres"))
 

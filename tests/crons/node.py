@@ -41,7 +41,7 @@ class FastClock(SystemClock):
     def now(self) -> float:
         return (self._start + (time.time() - self._start) * RATE) * 1000
 
-    def follow(self, server_ms: float, asked: float) -> None:
+    def follow(self, server_ms: float, at: float) -> None:
         """No server goes as fast."""
 
 

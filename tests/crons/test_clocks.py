@@ -142,7 +142,7 @@ class Wall(SystemClock):
     def show(self, time_ms: float) -> None:
         self.ahead_seconds = time_ms / 1000 - time.time()
 
-    def follow(self, server_ms: float, asked: float) -> None: ...
+    def follow(self, server_ms: float, at: float) -> None: ...
 
 
 @mutation

@@ -64,6 +64,7 @@ def define(method: str, schedule: Any, ref: Any = "app:note", *args: Any, **opti
     return declared
 
 
+@pytest.mark.one_engine
 @on_each_engine
 @pytest.mark.parametrize(("method", "schedule", "options", "shown"), DEFINED)
 async def test_a_schedule_is_stored_as_what_it_means(

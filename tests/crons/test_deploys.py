@@ -10,7 +10,7 @@ from duly import InvalidScheduleError, cron_jobs, crons, define_schema, define_t
 from duly.declare.cron_jobs import CronJobs
 from tests.crons.app import OWN, Deployed, calendar, interval, look, seconds
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 OLD = {"text": "old"}
 NEW = {"text": "new"}
@@ -116,6 +116,7 @@ async def test_a_deploy_between_two_runs(change: str) -> None:
         assert await until_200(d) == in_order(expected)
 
 
+@pytest.mark.both_engines
 @change
 async def test_a_deploy_by_a_process_that_starts_while_none_is_there(change: str) -> None:
     declared, expected, _, _ = CHANGES[change]
@@ -149,6 +150,7 @@ async def test_a_deploy_while_a_run_goes_on(change: str) -> None:
         assert d.t.app.executor.running == 0
 
 
+@pytest.mark.both_engines
 async def test_the_log_of_a_removed_cron_goes_and_a_run_that_goes_on_leaves_none() -> None:
     async with Deployed(interval(60, "app:act")) as d:
         await d.advance(59)
@@ -258,6 +260,7 @@ async def test_a_deploy_that_does_not_load_changes_no_cron() -> None:
 # A pause, and what is changed at run time.
 
 
+@pytest.mark.both_engines
 async def test_a_pause_of_somebody_stays_over_deploys_of_the_same_and_of_a_changed_one() -> None:
     async with Deployed(interval(60)) as d:
         await d.t.transaction(lambda ctx: crons.pause(ctx, "c"))
@@ -355,6 +358,7 @@ async def test_what_waits_is_dropped_by_options_with_which_it_would_not(options:
         assert ("c skipped 60 count 2" in await d.logs()) != keeps
 
 
+@pytest.mark.both_engines
 async def test_what_waits_is_dropped_by_another_schedule() -> None:
     async with Deployed(interval(60, "app:act", missed="all")) as d:
         gate = await d.until_one_runs(5)
@@ -397,6 +401,7 @@ async def test_a_clock_that_was_ahead_is_set_right_when_the_app_starts_or_deploy
         assert len(await d.noted()) > before
 
 
+@pytest.mark.both_engines
 async def test_a_clock_that_was_set_back_a_little_repeats_no_slot() -> None:
     for declared in (interval(60), calendar("* * * * *"), calendar("0 * * * *")):
         async with Deployed(declared) as d:

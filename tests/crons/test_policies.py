@@ -11,7 +11,7 @@ from duly.database.transaction import Transaction
 from duly.model import crons as model
 from tests.crons.app import NOW, Deployed, Gate, calendar, gates, interval, seconds
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 HOUR = 3600
 
@@ -101,6 +101,7 @@ async def test_years_of_slots_of_an_expression_are_counted_too() -> None:
             assert await d.logs() == [f"c skipped {first} count {slots - 1}", *last]
 
 
+@pytest.mark.both_engines
 async def test_all_slots_run_one_after_the_other_each_for_its_own_time() -> None:
     for declared in (interval(60, missed="all"), calendar("* * * * *", missed="all")):
         async with Deployed(declared) as d:
@@ -115,6 +116,7 @@ async def test_all_slots_run_one_after_the_other_each_for_its_own_time() -> None
             assert (await d.logs())[-1] == "c success 300"
 
 
+@pytest.mark.both_engines
 async def test_of_all_slots_a_hundred_wait_and_the_others_are_counted() -> None:
     async with Deployed(interval(60, missed="all")) as d:
         await d.t.run_until_idle()
@@ -154,6 +156,7 @@ async def test_a_slot_while_a_run_goes_on_is_skipped_and_the_next_one_keeps_the_
             assert [line for line in await d.logs() if "skipped" in line] == [skips[kind]]
 
 
+@pytest.mark.both_engines
 async def test_a_slot_while_a_run_goes_on_waits_for_its_turn() -> None:
     async with Deployed(interval(60, "app:act", overlap="queue")) as d:
         gate = await d.until_one_runs(130)
@@ -165,6 +168,7 @@ async def test_a_slot_while_a_run_goes_on_waits_for_its_turn() -> None:
         assert (await d.crons())["c"]["queue"] == []
 
 
+@pytest.mark.both_engines
 async def test_once_runs_may_not_be_beside_each_other_any_more_the_next_one_waits_for_all_of_them() -> None:
     async with Deployed(interval(60, "app:act", overlap="allow")) as d:
         first, second = Gate(), Gate()
@@ -215,6 +219,7 @@ async def test_a_slot_while_a_run_goes_on_runs_beside_it() -> None:
         assert (await d.crons())["c"]["running"] == 0
 
 
+@pytest.mark.both_engines
 async def test_runs_that_failed_or_were_interrupted_let_the_next_one_run() -> None:
     async with Deployed(interval(60, "app:act", overlap="queue")) as d:
         await d.until_one_runs(130)
@@ -223,6 +228,7 @@ async def test_runs_that_failed_or_were_interrupted_let_the_next_one_run() -> No
         assert await d.logs() == ["c failed 0", "c success 60", "c success 120"]
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("ref", ["app:act", "app:note"])
 async def test_at_most_a_hundred_run_beside_each_other(ref: str) -> None:
     async with Deployed(interval(60, ref, missed="all", overlap="allow")) as d:

@@ -28,7 +28,7 @@ from duly.testing import Harness
 from duly.values.value import dumps
 from tests.crons.app import NOW, Deployed, act, calendar, fail, functions_of, interval, look, note, seconds
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 @internal_mutation
@@ -130,6 +130,7 @@ async def test_an_action_and_what_it_calls_is_of_nobody_too() -> None:
         assert (await d.noted(), row["result"]) == (["[None, None, 0] 0"], "[null,null]")
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("ref", [schedules, action_that_schedules])
 async def test_what_a_run_schedules_is_an_ordinary_scheduled_function(ref: Any) -> None:
     async with deployed(calendar("* * * * *", ref)) as d:
@@ -155,6 +156,7 @@ async def test_internal_and_public_functions_run_alike() -> None:
         assert await d.noted() == ["public 60"]
 
 
+@pytest.mark.both_engines
 async def test_neither_clocks_nor_runs_are_scheduled_functions_of_the_application() -> None:
     declared = interval(60, act)
     for n in range(20):
@@ -181,6 +183,7 @@ async def test_neither_clocks_nor_runs_are_scheduled_functions_of_the_applicatio
         assert (stats.due, stats.running) == (0, 0)
 
 
+@pytest.mark.both_engines
 async def test_scheduled_functions_are_found_behind_any_number_of_clocks_which_count_as_read() -> None:
     declared = interval(60)
     for n in range(1_199):
@@ -209,6 +212,7 @@ async def test_scheduled_functions_are_found_behind_any_number_of_clocks_which_c
     assert found == 6 * [([{"text": "e"}], 1_201)]
 
 
+@pytest.mark.both_engines
 async def test_the_tables_of_crons_are_live_in_subscriptions() -> None:
     async with deployed(calendar("* * * * *")) as d:
         live_names, live_slots = d.t.subscribe(names), d.t.subscribe(slots)
@@ -288,6 +292,7 @@ async def test_a_long_result_is_cut_and_says_so() -> None:
         assert long["result"] == '"' + "é" * 999 + "… (1,001 characters)"
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize(("ref", "left"), [("app:fail", []), ("app:act_and_fail", ["stays 0"])])
 async def test_a_run_that_fails_is_told_with_its_error_and_the_next_slot_comes(ref: str, left: list[str]) -> None:
     async with deployed(interval(60, ref)) as d:
@@ -329,6 +334,7 @@ async def says_it_too(ctx: ActionCtx) -> None:
     ctx.log.info("half a pair \ud800, and \x00")
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("ref", [says_what_is_no_text, says_it_too])
 async def test_a_line_that_is_no_text_harms_nobody(ref: Any) -> None:
     async with deployed(interval(60, ref)) as d:
@@ -337,6 +343,7 @@ async def test_a_line_that_is_no_text_harms_nobody(ref: Any) -> None:
         assert (await d.log_rows())[0]["logLines"] == ["half a pair ?, and \x00"]
 
 
+@pytest.mark.both_engines
 async def test_the_log_keeps_the_newest_hundred_of_each_cron_of_whatever_kind() -> None:
     declared = interval(1)
     declared.interval("fails", {"seconds": 1}, fail)
@@ -352,6 +359,7 @@ async def test_the_log_keeps_the_newest_hundred_of_each_cron_of_whatever_kind() 
 # What goes wrong.
 
 
+@pytest.mark.both_engines
 async def test_an_action_that_a_crash_interrupts_is_told_as_such_and_the_next_slot_comes() -> None:
     async with deployed(interval(60, act)) as d:
         await d.until_one_runs(10)
@@ -450,6 +458,7 @@ async def test_arguments_that_never_fitted_are_told_by_each_run_and_can_be_chang
         assert await d.logs() == ["c failed 60", "c success 120"]
 
 
+@pytest.mark.both_engines
 async def test_while_the_executor_is_paused_nothing_runs_and_no_slot_is_logged_and_then_one_run_is_made() -> None:
     async with deployed(interval(60)) as d:
         await d.t.app.pause()
@@ -481,6 +490,7 @@ async def test_a_run_goes_on_with_the_code_it_began_with() -> None:
         assert await d.logs() == ["c success 60", "c failed 120"]
 
 
+@pytest.mark.both_engines
 async def test_a_clock_that_cannot_go_on_pauses_its_cron_and_says_why_and_others_go_on() -> None:
     declared = calendar("* * * * *")
     declared.interval("other", {"minutes": 1}, note)

@@ -31,7 +31,7 @@ from duly.limits import Limits
 from duly.testing import Harness
 from tests.crons.app import NOW, Deployed, Gate, calendar, functions_of, interval, note, seconds
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 MINUTE = {"kind": "interval", "ms": 60_000}
 Steps = Callable[[Any], Awaitable[Any]]
@@ -166,6 +166,7 @@ async def test_options_are_those_of_a_declared_one() -> None:
         assert len(await d.noted()) == 1
 
 
+@pytest.mark.both_engines
 async def test_a_name_that_is_taken_is_refused_whoever_has_it_and_can_be_had_when_it_is_free() -> None:
     async with deployed(interval(60, name="declared")) as d:
         await do(d, register())
@@ -187,6 +188,7 @@ async def test_a_name_that_is_taken_is_refused_whoever_has_it_and_can_be_had_whe
         assert sorted(await d.noted()) == ["second 60", "x 0", "x 60"]
 
 
+@pytest.mark.both_engines
 async def test_of_two_that_register_a_name_at_once_one_gets_it() -> None:
     async with deployed() as d:
         steps.append(register())
@@ -210,6 +212,7 @@ async def test_a_function_that_registers_a_cron_if_there_is_none_may_run_often()
 # Looking.
 
 
+@pytest.mark.both_engines
 async def test_get_finds_by_id_and_by_name_what_the_table_has() -> None:
     async with deployed(interval(60, name="declared")) as d:
         id = await do(d, register())
@@ -239,6 +242,7 @@ async def test_list_has_all_in_the_order_of_their_creation() -> None:
             assert await do(d, crons.list, function) == expected
 
 
+@pytest.mark.both_engines
 async def test_list_is_live_in_subscriptions() -> None:
     async def names_of_those_that_go_on(ctx: QueryCtx) -> list[str]:
         return [row["name"] for row in await crons.list(ctx) if not row["paused"]]
@@ -270,6 +274,7 @@ async def test_get_and_list_see_what_their_transaction_has_done() -> None:
         assert await d.noted() == []
 
 
+@pytest.mark.both_engines
 async def test_what_comes_and_goes_in_one_batch_takes_nobody_else_with_it() -> None:
     async with deployed() as d:
         steps.append(register())
@@ -332,6 +337,7 @@ async def test_pausing_and_resuming_twice_does_no_more_than_once() -> None:
         assert await d.noted() == ["x 60", "x 120"]
 
 
+@pytest.mark.both_engines
 @by
 async def test_update_changes_the_schedule_from_now_on(by: str) -> None:
     async with deployed() as d:
@@ -377,6 +383,7 @@ async def test_update_of_a_paused_one_counts_when_it_is_resumed() -> None:
         assert await d.noted() == ["x 70"]
 
 
+@pytest.mark.both_engines
 @by
 async def test_delete_ends_it_and_its_log(by: str) -> None:
     async with deployed() as d:
@@ -455,6 +462,7 @@ async def test_a_run_that_goes_on_when_it_is_deleted_goes_on_and_leaves_no_trace
         assert (await d.noted(), await d.logs(), await d.crons()) == (["x 70"], [], {})
 
 
+@pytest.mark.both_engines
 async def test_a_run_of_a_deleted_cron_does_not_count_for_the_next_one_of_that_name() -> None:
     async with deployed() as d:
         gate = await running(d)
@@ -507,6 +515,7 @@ async def test_what_waits_in_the_queue_is_dropped_when_its_schedule_is_another()
         assert await d.logs() == ["r skipped 120 count 2", "r success 60"]
 
 
+@pytest.mark.both_engines
 async def test_a_cron_may_delete_itself() -> None:
     async def until_third(ctx: MutationCtx) -> None:
         if len(await ctx.db.query("notes").collect()) == 3:
@@ -550,6 +559,7 @@ async def test_a_run_may_pause_or_change_its_own_cron(act: str) -> None:
         assert (await d.crons())["r"]["running"] == 0
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("act", ["pause", "delete", "update"])
 async def test_a_cron_may_end_another_in_the_batch_in_which_that_one_ticks(act: str) -> None:
     async with deployed() as d:
@@ -620,6 +630,7 @@ async def test_in_an_action_each_call_is_a_commit_that_stays_when_the_action_fai
         assert await d.crons() == {}
 
 
+@pytest.mark.both_engines
 async def test_what_is_registered_survives_a_crash() -> None:
     async with deployed() as d:
         await do(d, register())

@@ -1,4 +1,4 @@
-"""The log wakes whoever has read what changed, and nobody else."""
+"""The commit log wakes the readers of what changed, and no others."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_a_document_that_changes_in_place_wakes_who_reads_it() -> None:
     key = keys_of(NOTES, 1, '{"n":6}')
     log.append(
         Commit(1, [LocalChange(NOTES, {1: Write("before", "after", key, key)})])
-    )  # nobody decodes rows that have keys
+    )  # rows with keys are not decoded
     assert [read.done(), unread.done()] == [True, False]
 
 
@@ -187,7 +187,7 @@ async def test_who_has_read_an_index_that_is_gone_does_not_disturb_later_commits
     watch = log.watch(reads(n_between(5, 7)), 0)
     bare = Table("notes", 100)
     log.append(Commit(1, [], reindexed=frozenset(("notes",))))
-    log.append(Commit(2, [LocalChange(bare, {1: Write(None, ROW)})]))  # the loop has not told the reader yet
+    log.append(Commit(2, [LocalChange(bare, {1: Write(None, ROW)})]))  # the event loop has not run the reader yet
     assert watch.done()
     assert log.watch(reads(n_between(5, 7)), 0).done()
 

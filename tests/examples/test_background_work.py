@@ -12,7 +12,7 @@ import pytest
 
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 PATTERNS = Path(__file__).parents[2] / "examples" / "patterns"
 WEEK = timedelta(days=7)

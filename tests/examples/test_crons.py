@@ -18,7 +18,7 @@ from duly.testing import Harness
 from tests.support import duly
 from tests.test_cli import dev
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 CRONS = Path(__file__).parents[2] / "examples" / "recurring"
 START = datetime(2029, 12, 31, 12, tzinfo=UTC)  # a Monday
@@ -86,6 +86,8 @@ async def test_however_many_have_expired_they_are_deleted_some_at_a_time() -> No
 
     async with application(Limits(documents_read_max=1_000)) as t:
         await t.transaction(fill)
+        await t.advance(5 * MINUTE)
+        await without_what_runs_often(t)
         await t.advance(DAY)
         assert await t.query("sessions:of") == []
         assert await t.query("presence:who") == []
@@ -105,6 +107,7 @@ async def test_what_runs_often_runs_in_step_with_its_deployment() -> None:
         assert await t.query("prices:newest") is not None
 
 
+@pytest.mark.both_engines
 async def test_users_make_crons_that_are_paused_resumed_and_deleted() -> None:
     async with application() as t:
         await without_what_runs_often(t)

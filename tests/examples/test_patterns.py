@@ -12,7 +12,7 @@ import pytest
 from duly import AlreadyCompletedError, AppError, MutationCtx
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 PATTERNS = Path(__file__).parents[2] / "examples" / "patterns"
 START = datetime(2029, 12, 31, 12, tzinfo=UTC)

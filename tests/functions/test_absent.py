@@ -34,7 +34,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 @internal_mutation

@@ -37,7 +37,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 @query
@@ -249,6 +249,7 @@ async def test_an_id_of_another_table_that_is_to_be_canceled_or_retried_is_told_
             await t.transaction(makes_a_table)
 
 
+@pytest.mark.both_engines
 async def test_an_id_of_another_store_is_told_from_what_is_no_id() -> None:
     async with Harness(APP) as t:
         foreign = await t.mutation(other)
@@ -345,6 +346,7 @@ async def test_a_function_that_is_gone_when_it_is_due_is_failed() -> None:
         assert "app:note does not exist (any more)" in job["state"]["error"]
 
 
+@pytest.mark.both_engines
 async def test_what_has_completed_cannot_be_canceled() -> None:
     async with Harness(APP) as t:
         id = await t.transaction(lambda ctx: ctx.scheduler.run_after(0, note, {"text": "x"}))
@@ -359,6 +361,7 @@ async def cancels_itself(ctx: MutationCtx) -> None:
     await ctx.scheduler.cancel(ctx.scheduled_function_id)
 
 
+@pytest.mark.both_engines
 async def test_a_scheduled_mutation_cannot_cancel_itself() -> None:
     async with Harness({"app": SimpleNamespace(cancels_itself=cancels_itself)}) as t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, cancels_itself))
@@ -367,6 +370,7 @@ async def test_a_scheduled_mutation_cannot_cancel_itself() -> None:
         assert job["state"]["error"].startswith("InvalidScheduleError: got the id of the running mutation itself")
 
 
+@pytest.mark.both_engines
 async def test_a_mutation_schedules_a_thousand_functions_and_not_one_more() -> None:
     @mutation
     async def schedule(ctx: MutationCtx, count: int, size: int = 0) -> None:

@@ -68,6 +68,7 @@ async def test_several_documents_come_in_the_order_of_their_ids_and_none_for_tho
         assert await t.query(names, {"ids": many[::-1]}) == [f"user {n}" for n in range(499, -1, -1)]
 
 
+@pytest.mark.one_engine
 async def test_an_id_that_comes_twice_gives_two_documents_to_change() -> None:
     async with harness() as t:
         [ada] = await with_users(t, "ada")
@@ -149,6 +150,7 @@ class _Noting:
         return self._snapshot.__exit__(*error)
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("ids", ["an id", b"x", 5, None, [None], ["x"], [5]])
 async def test_what_are_no_ids_is_told(ids: Any) -> None:
     async with harness() as t:
@@ -156,6 +158,7 @@ async def test_what_are_no_ids_is_told(ids: Any) -> None:
             await t.transaction(lambda ctx: ctx.db.get_many(ids))
 
 
+@pytest.mark.one_engine
 async def test_any_iterable_of_ids_will_do() -> None:
     async with harness() as t:
         ids = await with_users(t, "ada", "bob")
@@ -191,6 +194,7 @@ async def test_the_table_may_stand_first() -> None:
         assert await t.transaction(changes) == ["ada", "Ada", "A.", "last", None]
 
 
+@pytest.mark.one_engine
 async def test_the_class_of_a_table_may_stand_first() -> None:
     async with harness() as t:
 
@@ -217,6 +221,7 @@ WRONG = {
 }
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("call", WRONG.values(), ids=WRONG)
 async def test_an_id_of_another_table_than_the_one_that_stands_first_is_an_error(call: Any) -> None:
     async with harness() as t:
@@ -226,6 +231,7 @@ async def test_an_id_of_another_table_than_the_one_that_stands_first_is_an_error
         assert await t.query(names, {"ids": [ada]}) == ["ada"]
 
 
+@pytest.mark.one_engine
 async def test_an_id_before_the_table_is_told_of() -> None:
     async with harness() as t:
         [ada] = await with_users(t, "ada")
@@ -259,6 +265,7 @@ async def test_system_tables_are_read_with_the_table_first_too() -> None:
 # An instance alone.
 
 
+@pytest.mark.one_engine
 async def test_an_instance_knows_its_table() -> None:
     async with harness() as t:
 
@@ -276,6 +283,7 @@ class Unbound:
     n: int = 1
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
@@ -324,6 +332,7 @@ async def test_the_index_by_id_is_there_for_system_tables() -> None:
         assert await t.transaction(read) == 0
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [

@@ -28,7 +28,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 numbers = count()
 
@@ -96,6 +96,7 @@ APP = {
 }
 
 
+@pytest.mark.both_engines
 async def test_a_mutation_that_takes_time_and_chance_from_ctx_is_repeatable(caplog: pytest.LogCaptureFixture) -> None:
     async with Harness(APP, development=True) as t:
         await t.mutation("app:repeatable")
@@ -128,6 +129,7 @@ async def test_a_mutation_that_is_not_repeatable_is_reported(
         assert message.endswith("use ctx.now and ctx.random, and no state of the module")
 
 
+@pytest.mark.both_engines
 async def test_a_scheduled_mutation_is_rehearsed_as_well(caplog: pytest.LogCaptureFixture) -> None:
     async with Harness(APP, development=True) as t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, "app:counts"))

@@ -138,6 +138,7 @@ async def test_a_transaction_reads_its_own_writes() -> None:
         assert await t.transaction(change) == [[2, 5], [0, 1, 5], [5, 1]]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("index", "build", "names"),
     [
@@ -339,6 +340,7 @@ async def test_each_call_of_an_action_is_a_transaction_of_its_own() -> None:
         assert await t.action(acts) == [0, {"code": 7}, 1, "sub"]
 
 
+@pytest.mark.one_engine
 async def test_functions_that_call_each_other_without_end_are_stopped() -> None:
     async with harness(endless=endless) as t:
         with pytest.raises(LimitError, match=r"got 9 calls of functions by functions.* at most 8 \(CALL_DEPTH_MAX\)"):
@@ -360,6 +362,7 @@ async def told(ctx: MutationCtx, place: Place, label: str | None = None) -> Any:
     return [place.city, place.people, label, ctx.now, identity and identity["subject"], ctx.scheduled_function_id]
 
 
+@pytest.mark.one_engine
 async def test_a_handler_receives_what_its_annotations_ask_for() -> None:
     async with harness(told=told) as t:
         args = {"place": {"city": "Berlin"}}
@@ -373,6 +376,7 @@ async def gathered(ctx: QueryCtx) -> Any:
     return await ctx.gather(ctx.run_query(count), ctx.db.query("notes").first())
 
 
+@pytest.mark.one_engine
 async def test_gather_returns_results_in_order() -> None:
     async with harness(gathered=gathered, count=count) as t:
         assert await t.query(gathered) == [0, None]

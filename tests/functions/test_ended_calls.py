@@ -26,7 +26,7 @@ from duly import (
 from duly.ctx.sync_context import SyncActionCtx
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 ENDED = "got a use of `ctx` after its call had ended, expected it before"
 kept: dict[str, Any] = {}
@@ -180,6 +180,7 @@ async def test_a_generator_of_an_earlier_call_writes_nothing() -> None:
         assert await t.query(items) == ["tea"]
 
 
+@pytest.mark.both_engines
 async def test_a_thread_or_a_task_that_goes_on_after_a_mutation_reads_and_writes_nothing() -> None:
     async with Harness(APP) as t:
         await t.mutation(add, {"item": "tea"})
@@ -421,6 +422,7 @@ async def call_the_app(ctx: MutationCtx) -> None:
             await use()
 
 
+@pytest.mark.both_engines
 async def test_a_mutation_that_calls_the_app_is_told_so_and_nothing_is_done() -> None:
     async with Harness(APP) as t:
         kept["app"] = t.app

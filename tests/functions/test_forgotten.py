@@ -25,7 +25,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 class Order(TypedDict):

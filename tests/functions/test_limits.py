@@ -26,7 +26,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 @query
@@ -157,6 +157,7 @@ async def test_the_shape_of_values_has_limits(limits: dict[str, int], good: Any,
             await t.transaction(lambda ctx: store(ctx, bad if isinstance(bad, dict) else [bad]))
 
 
+@pytest.mark.both_engines
 async def test_a_collect_beyond_the_limit_fails_the_mutation_and_nothing_else() -> None:
     async with Harness(APP, limits=Limits(documents_written_max=3)) as t:
         with pytest.raises(LimitError, match="got more than 3 documents written by one function, expected at most 3"):
@@ -166,6 +167,7 @@ async def test_a_collect_beyond_the_limit_fails_the_mutation_and_nothing_else() 
         assert await t.query("app:collect") == 2
 
 
+@pytest.mark.both_engines
 async def test_what_a_sub_mutation_took_back_does_not_count() -> None:
     async with Harness(APP, limits=Limits(documents_written_max=6, scheduled_functions_max=5)) as t:
         await t.mutation("app:try_inserts", {"times": 10})
@@ -329,6 +331,7 @@ def test_values_cannot_be_allowed_to_be_deeper_than_the_walk_over_them() -> None
         Limits(value_depth_max=65)
 
 
+@pytest.mark.both_engines
 async def test_what_an_index_sorts_by_has_a_size_on_every_engine() -> None:
     schema = define_schema({"notes": define_table({"text": v.string()}).index("by_text", ["text"])})
     async with Harness({"schema": schema}) as t:

@@ -30,7 +30,7 @@ from duly import (
 from duly.run.failure import describe
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 @dataclass

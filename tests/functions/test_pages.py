@@ -67,6 +67,7 @@ async def test_pages_follow_each_other_to_the_end() -> None:
         assert await page(t, cursor) == ([], True, cursor)
 
 
+@pytest.mark.one_engine
 async def test_a_full_last_page_is_followed_by_an_empty_one() -> None:
     async with harness() as t:
         await with_notes(t, 1, 2)
@@ -118,6 +119,7 @@ async def test_pages_go_down_as_well_and_equal_ranks_are_in_the_order_of_creatio
         assert await t.transaction(read) == [(2, 3), (2, 1), (1, 4), (1, 2), (1, 0)]
 
 
+@pytest.mark.one_engine
 async def test_a_page_counts_what_passes_its_filters() -> None:
     def even(query: Query[Any]) -> Query[Any]:
         return query.with_index("by_rank").filter(lambda q: q.eq(q.field("rank") % 2, 0))
@@ -130,6 +132,7 @@ async def test_a_page_counts_what_passes_its_filters() -> None:
         assert (rest, done) == ([6, 8], True)
 
 
+@pytest.mark.one_engine
 async def test_a_page_may_end_early_at_a_number_of_rows_or_bytes() -> None:
     def high(query: Query[Any]) -> Query[Any]:
         return query.with_index("by_rank").filter(lambda q: q.field("rank") >= 3)
@@ -144,6 +147,7 @@ async def test_a_page_may_end_early_at_a_number_of_rows_or_bytes() -> None:
         assert (one, done) == ([0], False)
 
 
+@pytest.mark.one_engine
 async def test_a_page_that_had_to_end_early_says_where_to_split_it() -> None:
     async def read(ctx: MutationCtx) -> Any:
         query = ctx.db.query("notes").with_index("by_rank")
@@ -173,6 +177,7 @@ async def test_a_page_with_an_end_holds_all_that_lies_between_however_much_it_is
         assert await page(t, end, 1, end_cursor=last) == ([25, 30], True, last)
 
 
+@pytest.mark.one_engine
 async def test_the_options_of_an_official_client_are_one_dict() -> None:
     @query
     async def list_notes(ctx: QueryCtx, paginationOpts: dict[str, Any]) -> Any:
@@ -187,6 +192,7 @@ async def test_the_options_of_an_official_client_are_one_dict() -> None:
         assert [n["rank"] for n in (await t.query("app:list_notes", {"paginationOpts": options}))["page"]] == [3]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     "narrow",
     [
@@ -207,6 +213,7 @@ async def test_the_cursor_of_another_query_is_refused_with_data_that_official_cl
         assert data["paginationError"] == "InvalidCursor"
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("cursor", ["", "x", "é", "AAAA" * 20, 5, b"bytes"])
 async def test_what_is_no_cursor_is_refused(cursor: Any) -> None:
     async with harness() as t:
@@ -215,6 +222,7 @@ async def test_what_is_no_cursor_is_refused(cursor: Any) -> None:
             await page(t, cursor)
 
 
+@pytest.mark.one_engine
 async def test_a_cursor_that_was_changed_is_refused() -> None:
     async with harness() as t:
         await with_notes(t, 1, 2, 3)
@@ -225,6 +233,7 @@ async def test_a_cursor_that_was_changed_is_refused() -> None:
                 await page(t, cursor[:position] + other + cursor[position + 1 :])
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, None, "3", 6])
 async def test_a_page_has_a_size(size: Any) -> None:
     @query
@@ -282,6 +291,7 @@ async def test_scheduled_functions_are_paged_like_documents() -> None:
         assert await t.transaction(read) == [1, 3, 2, 4, 0]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -315,6 +325,7 @@ async def any_notes(ctx: QueryCtx) -> Page[Any]:
     return await notes(ctx)
 
 
+@pytest.mark.one_engine
 async def test_a_query_may_say_that_it_returns_a_page_of_what() -> None:
     functions = SimpleNamespace(notes=notes, any_notes=any_notes, wrong_notes=wrong_notes)
     async with Harness({"app": functions, "schema": define_schema({"notes": define_table(Note)})}) as t:
@@ -326,6 +337,7 @@ async def test_a_query_may_say_that_it_returns_a_page_of_what() -> None:
             await t.query(wrong_notes)
 
 
+@pytest.mark.one_engine
 async def test_options_may_be_spelled_like_the_keywords() -> None:
     async with harness() as t:
         await with_notes(t, 1, 2, 3)
@@ -336,6 +348,7 @@ async def test_options_may_be_spelled_like_the_keywords() -> None:
 # Cut in two.
 
 
+@pytest.mark.one_engine
 async def test_a_page_that_has_read_more_than_two_documents_says_where_its_middle_is() -> None:
     async with harness() as t:
         await with_notes(t, 1, 2, 3, 4, 5)
@@ -358,6 +371,7 @@ async def test_a_page_that_has_read_more_than_two_documents_says_where_its_middl
         assert await t.transaction(read) == [[1, 2], [3]]
 
 
+@pytest.mark.one_engine
 async def test_a_page_that_had_to_end_early_says_so_however_short_it_is() -> None:
     async with harness() as t:
         await with_notes(t, 1, 2, 3)
@@ -463,6 +477,7 @@ async def test_an_end_that_is_asked_for_is_the_end_of_a_live_page() -> None:
 # The options of clients.
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     "options",
     [
@@ -477,6 +492,7 @@ async def test_the_options_of_a_client_are_what_their_annotation_says(options: d
         assert shown(await t.query("app:ranked", {"paginationOpts": options})) == ([1, 2], False)
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("options", [{"numItems": 2}, {"cursor": None}, {"numItems": "2", "cursor": None}, {"num": 5}])
 async def test_other_options_are_refused(options: dict[str, Any]) -> None:
     async with harness(ranked=ranked) as t:

@@ -36,7 +36,7 @@ from duly import (
 from duly.errors import LimitError
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 class Double(float):
@@ -166,6 +166,7 @@ async def test_documents_are_plain_values(table: str) -> None:
         await t.transaction(write)
 
 
+@pytest.mark.both_engines
 async def test_arguments_that_are_scheduled_are_plain_values() -> None:
     async with Harness(APP) as t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, stores, {"value": GIVEN}))
@@ -225,6 +226,7 @@ class Call:
     at: datetime
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("kind", [Visit, Call])
 async def test_times_with_and_without_a_fraction_are_in_their_order(kind: Any) -> None:
     nine = datetime(2030, 1, 31, 9, tzinfo=UTC)
@@ -353,6 +355,7 @@ async def test_a_result_of_another_class_than_named_is_told_what_is_expected() -
                 await call(days)
 
 
+@pytest.mark.both_engines
 async def test_pages_go_on_behind_any_of_these_values() -> None:
     async def look(ctx: MutationCtx) -> None:
         for n in range(3):
@@ -538,6 +541,7 @@ async def test_bytes_count_as_bytes_against_every_limit() -> None:
             await t.mutation(schedules, {"length": 901 - around})
 
 
+@pytest.mark.both_engines
 async def test_a_document_of_nearly_a_mebibyte_of_bytes_is_stored() -> None:
     async with Harness({}) as t:
         length = (1 << 20) - len('{"b":""}')

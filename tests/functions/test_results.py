@@ -35,7 +35,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 
 class Line(BaseModel):
@@ -297,6 +297,7 @@ async def test_times_and_enums_are_arguments_and_results_as_instances_and_as_tex
             await t.query(moment, {"at": date(2030, 1, 1)})
 
 
+@pytest.mark.both_engines
 async def test_times_are_stored_as_text_and_read_back_as_what_the_class_names() -> None:
     async def write(ctx: MutationCtx) -> None:
         id = await ctx.db.insert(Event, EVENT)
@@ -337,6 +338,7 @@ async def _stored(ctx: MutationCtx, table: str) -> list[Any]:
     return [loads(str(row)) for _, row in await IndexScan(ctx.transaction, found, None, EVERYTHING, False, 8).rows(8)]
 
 
+@pytest.mark.both_engines
 async def test_ranges_and_filters_compare_with_what_the_class_names() -> None:
     async def look(ctx: MutationCtx) -> None:
         id = await ctx.db.insert(Event, EVENT)
@@ -479,6 +481,7 @@ async def test_a_scheduled_function_that_forgets_to_return_its_value_fails(ref: 
         assert failed["state"]["error"].endswith("_without_return: its return value: expected an integer, got None")
 
 
+@pytest.mark.both_engines
 async def test_ids_of_a_result_may_be_of_a_table_that_the_call_has_made() -> None:
     @dataclass
     class Made:

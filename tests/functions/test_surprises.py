@@ -46,6 +46,7 @@ async def insert(t: Harness, *documents: dict[str, Any]) -> list[str]:
 # Numbers.
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("name", "given", "received"),
     [
@@ -61,6 +62,7 @@ async def test_a_number_arrives_as_what_is_asked_for(name: str, given: Any, rece
         assert await t.query(f"app:{name}", {"n": given}) == f"{type(received).__name__} {received}"
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("name", ["take_int", "take_float", "take_number"])
 async def test_true_is_never_a_number(name: str) -> None:
     async with Harness(NUMBERS) as t:
@@ -89,6 +91,7 @@ NUMBERS = {"app": SimpleNamespace(take_int=take_int, take_float=take_float, take
 # Null, missing, and removal.
 
 
+@pytest.mark.one_engine
 async def test_null_is_stored_and_only_unset_removes() -> None:
     async with Harness({"schema": SCHEMA}) as t:
         [id] = await insert(t, {"a": 1, "b": 2})
@@ -97,6 +100,7 @@ async def test_null_is_stored_and_only_unset_removes() -> None:
         assert note["a"] is None and "b" not in note
 
 
+@pytest.mark.one_engine
 async def test_an_argument_that_is_unset_is_absent() -> None:
     async with Harness(NUMBERS) as t:
         with pytest.raises(ArgumentValidationError, match="at .n: missing required field"):
@@ -134,6 +138,7 @@ async def test_equal_keys_read_from_the_end_have_the_newest_document_first() -> 
 # Documents that are not there, or not alone.
 
 
+@pytest.mark.one_engine
 async def test_unique_refuses_two_and_names_them() -> None:
     async with Harness({"schema": SCHEMA}) as t:
         ids = await insert(t, {"rank": 1}, {"rank": 1})
@@ -161,6 +166,7 @@ async def test_a_well_formed_id_of_a_table_that_does_not_exist_is_of_no_document
             await t.transaction(lambda ctx: ctx.db.delete(id))
 
 
+@pytest.mark.one_engine
 async def test_normalize_id_tells_ids_of_one_table_from_all_else() -> None:
     async def read(ctx: MutationCtx, id: str) -> list[Any]:
         db = ctx.db
@@ -226,6 +232,7 @@ async def test_parallel_increments_all_count_and_parallel_inserts_do_not_meet(st
         assert len(await app.runner.transaction(lambda ctx: ctx.db.query("tags").collect())) == 50
 
 
+@pytest.mark.one_engine
 async def test_the_clock_stands_still_in_a_query_and_in_a_mutation(store: str) -> None:
     async def times(ctx: Any) -> list[float]:
         before = ctx.now
@@ -281,6 +288,7 @@ async def test_not_a_number_comes_back_as_such() -> None:
         assert math.isnan((await t.transaction(lambda ctx: ctx.db.get(id)))["v"])
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("name", ["$x", "$", "é" * 1025])
 async def test_a_field_name_that_is_none_is_refused(name: str) -> None:
     async with Harness({"schema": SCHEMA}) as t:
@@ -288,6 +296,7 @@ async def test_a_field_name_that_is_none_is_refused(name: str) -> None:
             await insert(t, {"v": {name: 1}})
 
 
+@pytest.mark.one_engine
 async def test_a_top_level_field_of_the_systems_is_refused_and_a_nested_one_is_not() -> None:
     async with Harness({"schema": SCHEMA}) as t:
         with pytest.raises(SchemaValidationError, match="got the field '_x'"):
@@ -295,6 +304,7 @@ async def test_a_top_level_field_of_the_systems_is_refused_and_a_nested_one_is_n
         await insert(t, {"v": {"_x": 1}})
 
 
+@pytest.mark.one_engine
 async def test_a_lone_surrogate_is_refused() -> None:
     async with Harness({"schema": SCHEMA}) as t:
         with pytest.raises(SchemaValidationError, match="lone surrogate"):
@@ -317,6 +327,7 @@ async def hidden(ctx: MutationCtx, id: Id) -> str:
     return id
 
 
+@pytest.mark.one_engine
 async def test_a_function_is_found_by_any_spelling_of_its_name_and_of_its_own_kind_only() -> None:
     modules = {"dir/mod": SimpleNamespace(hidden=hidden, default=increment), "schema": SCHEMA}
     async with Harness(modules) as t:
@@ -341,6 +352,7 @@ class Rank(IntEnum):
     FIRST = 1
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("member", [Status.NEW, Rank.FIRST])
 async def test_a_member_of_an_enum_is_found_by_itself_and_by_its_value(member: Any) -> None:
     async with Harness({"schema": SCHEMA}) as t:

@@ -31,7 +31,7 @@ from duly import (
 )
 from duly.testing import Harness
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 START_MS = 1_893_456_000_000.0  # of the harness: 2030
 
@@ -170,6 +170,7 @@ async def test_what_is_read_bears_its_id_and_time_of_creation(ctx: MutationCtx) 
     assert (ctx.db.normalize_id(Order, order_id), ctx.db.normalize_id(Customer, order_id)) == (order_id, None)
 
 
+@pytest.mark.both_engines
 @in_mutation
 async def test_every_way_to_read_answers_alike(ctx: MutationCtx) -> None:
     ids = [await ctx.db.insert(Customer, Customer(name)) for name in ("Ada", "Bob", "Cy")]
@@ -211,6 +212,7 @@ async def test_a_table_of_a_class_takes_dicts_as_well(ctx: MutationCtx) -> None:
     assert await ctx.db.get(await ctx.db.insert("invoices", by_alias)) == Invoice(**by_alias)
 
 
+@pytest.mark.both_engines
 @in_mutation
 async def test_an_instance_that_was_read_can_be_changed_and_put_back(ctx: MutationCtx) -> None:
     id = await ctx.db.insert(Customer, ADA)

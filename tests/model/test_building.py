@@ -25,7 +25,7 @@ from duly import (
     v,
 )
 from duly.app import App
-from duly.model.schema_change import SchemaChange, apply_schema
+from duly.model.schema_change import Deploy, SchemaChange, apply_schema
 from tests.model.soundness import complaints, indexes
 
 
@@ -93,7 +93,7 @@ async def step(app: App, change: SchemaChange) -> bool:
 
 async def begin(app: App, schema: Any, steps: int) -> SchemaChange:
     """Bring a schema some steps on its way."""
-    change = SchemaChange(schema, app.database.ids)
+    change = SchemaChange(Deploy(schema), app.database.ids)
     for _ in range(steps):
         assert not await step(app, change)
     return change
@@ -210,7 +210,7 @@ async def test_whatever_is_written_between_the_steps_the_index_agrees_with_the_d
     async with app_with(store, PLAIN) as app:
         ids: list[str] = await app.mutation(put, {"first": 0, "count": 30})
         for _ in range(4):
-            change = SchemaChange(chance.choice(schemas), app.database.ids)
+            change = SchemaChange(Deploy(chance.choice(schemas)), app.database.ids)
             done = False
             while not done:
                 # Some wait together with the step, and are in its batch before or after it.
@@ -286,7 +286,7 @@ async def test_a_late_refusal_leaves_no_index_behind(store: str) -> None:
 
         faults.arm("schema.step", spoil)
         with pytest.raises(SchemaValidationError, match=f'the document {ids[0]} does not fit .*got "worse"'):
-            await apply_schema(app.database, define_schema({"rows": strict}))
+            await apply_schema(app.database, Deploy(define_schema({"rows": strict})))
         assert indexes(store) == {}
         assert app.database.catalog.tables["rows"].indexes == ()
     assert complaints(store) == []

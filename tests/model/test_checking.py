@@ -23,7 +23,7 @@ from duly import (
     v,
 )
 from duly.app import App
-from duly.model.schema_change import SchemaChange, apply_schema
+from duly.model.schema_change import Deploy, SchemaChange, apply_schema
 from duly.storage.rows import SYSTEM_TABLES
 from tests.model.soundness import complaints, indexes, look
 
@@ -81,7 +81,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change(app: App, **tables: Any) -> SchemaChange:
-    return SchemaChange(define_schema(tables), app.database.ids)
+    return SchemaChange(Deploy(define_schema(tables)), app.database.ids)
 
 
 async def finish(app: App, change: SchemaChange) -> None:
@@ -103,7 +103,7 @@ async def test_the_first_document_that_does_not_fit_is_named(store: str) -> None
         await app.mutation(add, {"name": "ada", "age": 36})
         bob = await app.mutation(add, {"name": "bob", "age": "old"})
         await app.mutation(add, {"name": "cy", "age": "older"})
-        assert await refusal(apply_schema(app.database, define_schema({"people": STRICT}))) == (
+        assert await refusal(apply_schema(app.database, Deploy(define_schema({"people": STRICT})))) == (
             f"people: the document {bob} does not fit the schema: at .age: expected an integer or null, got"
             ' "old". The schema was not applied and nothing has changed; declare what fits this document too, or change'
             " the document first"
@@ -408,7 +408,7 @@ async def test_a_batch_that_fails_leaves_the_old_schema(store: str) -> None:
         tables = app.database.catalog.tables
         faults.arm("schema.ready", lambda: faults.arm("commit.flushed", fail))
         with pytest.raises(StoreError, match="no space left"):
-            await apply_schema(app.database, define_schema({"people": STRICT.index("by_age", ["age"])}))
+            await apply_schema(app.database, Deploy(define_schema({"people": STRICT.index("by_age", ["age"])})))
         assert app.database.catalog.tables == tables
         await app.mutation(add, {"name": "bob", "age": "old"})
         assert await app.query(names) == ["ada", "bob"]
@@ -428,6 +428,6 @@ async def test_a_store_holds_no_more_tables_than_it_may(store: str, monkeypatch:
         with pytest.raises(Exception, match=r"toys: got 3 tables in a store, expected at most 2 \(TABLES_MAX\)"):
             await app.mutation(add_to, {"table": "toys", "document": {}})
         with pytest.raises(Exception, match=r"cars: got 3 tables in a store, expected at most 2 \(TABLES_MAX\)"):
-            await apply_schema(app.database, define_schema({"people": STRICT, "cars": LOOSE}))
+            await apply_schema(app.database, Deploy(define_schema({"people": STRICT, "cars": LOOSE})))
         assert set(app.database.catalog.tables) == {*SYSTEM_TABLES, "people", "pets"}
         await app.mutation(add, {"name": "bob", "age": "old"})

@@ -220,16 +220,16 @@ def test_a_clock_follows_a_server_but_not_within_the_time_that_an_answer_takes(o
     machine = Machine()
     machine.work(2.0)
     assert machine.clock.now() == 1_002_000.0
-    machine.clock.follow(1_001_000.0 + off_ms, asked=51.0)
+    machine.clock.follow(1_001_000.0 + off_ms, at=51.0)
     assert machine.clock.now() == 1_002_000.0 + off_ms
-    machine.clock.follow(1_002_004.0 + off_ms, asked=52.0)
+    machine.clock.follow(1_002_004.0 + off_ms, at=52.0)
     assert machine.clock.now() == 1_002_000.0 + off_ms
 
 
 @pytest.mark.parametrize("step", [-7_200.0, 7_200.0])
 def test_a_clock_that_follows_a_server_does_not_see_that_of_the_machine_being_set(step: float) -> None:
     machine = Machine()
-    machine.clock.follow(1_000_000.0, asked=50.0)  # they agree
+    machine.clock.follow(1_000_000.0, at=50.0)  # they agree
     machine.wall += step
     machine.work(0.5)
     assert machine.clock.now() == 1_000_500.0
@@ -237,10 +237,10 @@ def test_a_clock_that_follows_a_server_does_not_see_that_of_the_machine_being_se
 
 def test_a_clock_of_a_machine_that_was_suspended_is_late_until_it_hears_of_the_server_again() -> None:
     machine = Machine()
-    machine.clock.follow(1_000_000.0, asked=50.0)
+    machine.clock.follow(1_000_000.0, at=50.0)
     machine.is_suspended(3_600.0)
     assert machine.clock.now() == 1_000_000.0
-    machine.clock.follow(4_600_000.0, asked=50.0)
+    machine.clock.follow(4_600_000.0, at=50.0)
     machine.work(1.0)
     assert machine.clock.now() == 4_601_000.0
 

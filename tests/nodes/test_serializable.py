@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable())),
 ]
 
-COUNT = 400  # calls
+COUNT = 300  # calls
 PLENTY = 20  # anomalies that a control finds, at least
 TRIES = 10
 
@@ -36,9 +36,8 @@ SKEWS = (write_skew, phantom, phantom_in_a_range, disorder_of_reads)
 """What snapshot isolation lets happen."""
 
 
-@pytest.mark.parametrize("number", [2, 4])
-async def test_calls_of_several_processes_are_explained_by_a_serial_order(number: int) -> None:
-    async with processes(number) as some:
+async def test_calls_of_several_processes_are_explained_by_a_serial_order() -> None:
+    async with processes(3) as some:
         outcomes = {workload.__name__: await some.run(workload, count=COUNT) for workload in WORKLOADS}
     assert {name: outcome.violations for name, outcome in outcomes.items()} == {name: [] for name in outcomes}
     assert sum(outcome.conflicts for outcome in outcomes.values()) > 0
@@ -46,7 +45,7 @@ async def test_calls_of_several_processes_are_explained_by_a_serial_order(number
 
 @pytest.mark.parametrize(
     ("compared", "workloads"),
-    [(NOTHING, (*SKEWS, lost_update, disorder_of_lists)), (SNAPSHOTS, SKEWS)],
+    [(NOTHING, (lost_update, disorder_of_lists)), (SNAPSHOTS, SKEWS)],
     ids=["nothing is compared", "only what was written is compared"],
 )
 async def test_anomalies_are_found_when_less_is_compared_than_was_read(

@@ -107,7 +107,7 @@ class Stage(Harness):
         due_now = result.next_due is not None and result.next_due <= self.now_ms
         return due_now or self.app.executor.running < running
 
-    async def _settle(self, ran_max: int | None) -> float | None:
+    async def _run_until_idle(self, ran_max: int | None) -> float | None:
         while True:
             if await self.round():
                 continue
@@ -529,7 +529,7 @@ class Program:
         with pytest.MonkeyPatch.context() as patch:
             # How much of what is due goes into one commit depends on the machine, and with it who is first where a
             # mutation waits among the actions, because it was one. Here it is all that is due.
-            patch.setattr("duly.workers.executor._BATCH_SIZE_MIN", DUE_BATCH_MAX)
+            patch.setattr("duly.workers.claim_size._SIZE_MIN", DUE_BATCH_MAX)
             patch.setattr("duly.database.batch.BATCH_SECONDS_MAX", float("inf"))
             patch.setattr(logging.getLogger("duly.run"), "disabled", True)  # much fails, on purpose
             if IN_MEMORY.is_dir():  # no power is cut here

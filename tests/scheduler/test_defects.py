@@ -16,6 +16,7 @@ from duly.database.transaction import Transaction
 from duly.model import jobs
 from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.job_state import MOVES
+from duly.run.job_runner import JobRunner
 from duly.run.runner import Runner
 from duly.storage.rows import JOBS, Job
 from duly.workers.executor import Executor
@@ -137,7 +138,7 @@ def what_a_failed_sub_transaction_scheduled_counts(patch: Patch) -> None:
 
 
 def the_window_ends_just_before_five_years(patch: Patch) -> None:
-    patch.setattr("duly.ctx.scheduler.SCHEDULE_WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
+    patch.setattr("duly.ctx.schedule_time._WINDOW_MS", 5 * 366 * 24 * 3600 * 1000 - 1)
 
 
 def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
@@ -183,14 +184,14 @@ def the_scheduled_time_of_the_past_is_now(patch: Patch) -> None:
 
 
 def a_mutation_runs_twice(patch: Patch) -> None:
-    run = Runner._run_mutation
+    run = JobRunner._run_mutation
 
-    def twice(runner: Runner, batch: Any, function: Any, job: Job) -> None:
+    def twice(runner: JobRunner, batch: Any, function: Any, job: Job) -> None:
         run(runner, batch, function, job)
         if job.id % 5 == 0 and batch.latest(JOBS, job.id, job).state == "success":
             run(runner, batch, function, job)
 
-    patch.setattr(Runner, "_run_mutation", twice)
+    patch.setattr(JobRunner, "_run_mutation", twice)
 
 
 def a_pause_is_forgotten(patch: Patch) -> None:

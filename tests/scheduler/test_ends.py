@@ -142,6 +142,7 @@ async def schedule(ctx: MutationCtx, name: str, args: Any) -> None:
 MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("what", CANCELLED)
 @pytest.mark.parametrize("name", ["cries", "cries_in_a_thread"])
 async def test_whatever_an_action_raises_it_has_failed(name: str, what: str) -> None:
@@ -168,6 +169,7 @@ async def test_whatever_is_odd_about_an_error_the_function_has_failed_and_others
         assert second["state"]["error"].startswith(ODD["no text"][1])
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("what", ODD)
 async def test_whatever_is_odd_about_an_error_a_log_in_a_file_tells_of_it(what: str, tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
@@ -184,6 +186,7 @@ async def test_whatever_is_odd_about_an_error_a_log_in_a_file_tells_of_it(what: 
     assert ODD[what][1].partition(" ")[0].replace("?", "\0") in told
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("what", ["surrogate", "name", "object", "int"])
 @pytest.mark.parametrize("name", ["returns_oddly", "acts_and_returns_oddly"])
 async def test_who_returns_what_no_store_can_hold_has_failed(name: str, what: str) -> None:

@@ -202,6 +202,7 @@ async def kinds(t: Harness) -> list[str]:
 # What a developer reads of a function that failed.
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize(
     ("name", "error", "lines"),
     [
@@ -242,6 +243,7 @@ async def test_the_error_is_the_exception_and_the_applications_own_lines(
         assert "/duly/" not in job["state"]["error"]
 
 
+@pytest.mark.one_engine
 async def test_the_error_of_a_group_tells_what_is_in_it(t: Harness) -> None:
     async with t:
         await schedule(t, "raises_a_group")
@@ -258,6 +260,7 @@ async def test_the_error_of_a_group_tells_what_is_in_it(t: Harness) -> None:
         ]
 
 
+@pytest.mark.one_engine
 async def test_of_a_long_error_the_end_of_the_message_is_left_out_and_the_lines_are_not(t: Harness) -> None:
     async with t:
         for length in (10, 100_000):

@@ -23,7 +23,7 @@ from duly import (
 from duly.testing import Harness
 from tests.scheduler.app import CALLERS, NOW, act, call, modules, note, noted, notes, public, told
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
 FIVE_YEARS = 158_112_000_000
 """5 · 366 days."""
@@ -182,6 +182,7 @@ async def test_any_other_time_is_refused_and_named(t: Harness, caller: str) -> N
         assert await t.jobs() == []
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("microseconds", [0, 1, 11, 27, 32, 999])
 async def test_five_years_are_five_years_at_every_fraction_of_a_millisecond(microseconds: int) -> None:
     # Late in 2034 a time five years ahead needs one more bit than now, which costs the last digit.
@@ -199,6 +200,7 @@ async def test_five_years_are_five_years_at_every_fraction_of_a_millisecond(micr
         assert len(await t.jobs()) == 6
 
 
+@pytest.mark.both_engines
 async def test_in_a_mutation_a_delay_counts_from_its_begin_and_in_an_action_from_now(t: Harness) -> None:
     async with t:
 
@@ -282,6 +284,7 @@ async def test_what_names_no_mutation_or_action_of_the_app_is_refused_at_the_cal
 # With what.
 
 
+@pytest.mark.both_engines
 @pytest.mark.parametrize("caller", CALLERS)
 async def test_arguments_are_any_values_and_come_as_they_were(t: Harness, caller: str) -> None:
     values: list[Any] = [2**63 - 1, -(2**63), 0.1, "tea\u0000ß🫖", b"\x00\xff", None, True, [1, [2]], {"a": {"b": []}}]

@@ -147,7 +147,7 @@ async def test_an_action_that_takes_longer_is_interrupted_and_says_so(store: str
 async def test_a_closing_that_waits_says_for_what(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("duly.workers.executor.CLOSING_NOTICE_SECONDS", 0.05)
+    monkeypatch.setattr("duly.workers.running_actions.CLOSING_NOTICE_SECONDS", 0.05)
     app = await running(store, "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:wait"))
     await until(lambda: len(executor.called_actions) == 1)
@@ -233,7 +233,7 @@ async def test_a_caller_that_is_cancelled_is_so_while_the_app_is_open(
 async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("duly.workers.executor.INTERRUPT_SECONDS", 0.1)
+    monkeypatch.setattr("duly.workers.running_actions.INTERRUPT_SECONDS", 0.1)
     app = await running(store, "ignore", "hang")
     executor, call = app.executor, asyncio.create_task(app.action("app:ignore"))
     await until(lambda: len(executor.called_actions) == 1)
@@ -259,6 +259,7 @@ async def test_a_thread_that_waits_for_the_app_is_told_when_it_is_closed(store: 
     doors[-1].set()  # it asks again
 
 
+@pytest.mark.slow
 def test_a_thread_that_is_stuck_keeps_no_process_alive(store: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "program.py", store]

@@ -22,7 +22,7 @@ from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from tests.nodes.serializable import connect
 from tests.storage.test_postgres import changes, job
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from duly.storage.requests import Claim, Get
 from duly.storage.rows import JOBS, Write
 from tests.storage.test_postgres import NOTES, changes, insert, job, learn, note, put, update, with_notes
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
 from duly.values.schema import Index, Table
 from tests.nodes.serializable import connect
 
-pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
+pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
 BY_N = Index("by_n", 100, ("n",))
 NOTES = Table("notes", 100, (BY_N,))

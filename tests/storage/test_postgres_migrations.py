@@ -14,6 +14,8 @@ from duly.storage.postgres import migrations
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.connection import BlockingConnection
 
+pytestmark = pytest.mark.server
+
 
 def test_who_waits_for_its_turn_to_make_a_store_sees_that_another_has_made_it(store_of: Callable[[str], str]) -> None:
     address = parse(store_of("postgres"))

@@ -128,6 +128,7 @@ async def test_what_is_looked_up_has_the_types_that_it_is_said_to_have() -> None
 NO_SUCH_FIELD = "not a declared field; declared are .customer, .lines, .status, .note"
 
 
+@pytest.mark.one_engine
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize(
     ("function", "error", "message"),
@@ -160,6 +161,7 @@ async def test_what_is_not_checked_before_it_runs_is_refused_when_it_runs(
             await getattr(t, called.kind)(called, args)
 
 
+@pytest.mark.one_engine
 @pytest.mark.usefixtures("engine")
 async def test_a_misspelled_field_of_a_filter_is_a_missing_one() -> None:
     async with Harness(MODULES) as t:

@@ -1,4 +1,4 @@
-"""Mistakes that only show when the program runs: pyright finds none of them, and the guide says so."""
+"""Mistakes that only show when the program runs: pyright finds none of them, and docs/typing.md says so."""
 
 import asyncio
 from dataclasses import dataclass

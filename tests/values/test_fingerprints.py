@@ -52,6 +52,7 @@ def test_the_order_of_fields_makes_no_difference() -> None:
     assert fingerprint(one) == fingerprint(v.object({"b": v.string(), "a": v.int64()}))
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process() -> None:
     code = (
         "from duly import v, define_table; from duly.values.fingerprints import fingerprint\n"

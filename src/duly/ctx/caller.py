@@ -10,7 +10,7 @@ from duly.errors import LimitError
 from duly.limits import CALL_DEPTH_MAX
 
 Identity = dict[str, Any]
-"""Who calls: `tokenIdentifier`, `subject`, `issuer`, and what else the identity provider says."""
+"""The identity of the caller: `tokenIdentifier`, `subject`, `issuer`, and other claims of the identity provider."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Caller:
     job: int | None = None
     """The scheduled function that the call is, or is a part of."""
     depth: int = 0
-    """How many calls of functions by functions have led here."""
+    """The number of nested calls of functions by functions."""
     lines: list[str] | None = None
     """Where the lines of `ctx.log` are kept, beside the log itself; None keeps none."""
     wants_plain: bool = False

@@ -49,7 +49,7 @@ NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, writ
 
 @name_hint("got ctx.{name}, expected ctx.run_query, run_mutation or run_action", "runQuery", "runMutation", "runAction")
 class _Ctx:
-    """What every handler has."""
+    """The part that every context has."""
 
     _random: Random | None = None
     _log: logging.Logger | None = None
@@ -61,6 +61,7 @@ class _Ctx:
 
     @property
     def auth(self) -> Auth:
+        """The identity of the caller: `await ctx.auth.get_user_identity()`."""
         return Auth(self._caller.identity)
 
     @property
@@ -139,6 +140,7 @@ class QueryCtx(_Ctx):
 
     @property
     def log(self) -> logging.Logger:
+        """A logger whose lines belong to this call: `ctx.log.info("charged %s", order_id)`."""
         log = super().log
         log.disabled = self.transaction.is_dry_run
         return log

@@ -181,6 +181,7 @@ class Crons:
 
 
 crons = Crons()
+"""Registers and changes crons in functions: `await crons.register(ctx, …)`."""
 
 
 def _arguments(invoker: Invoker, name: str, args: object, transaction: Transaction) -> str:

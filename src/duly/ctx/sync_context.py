@@ -63,10 +63,15 @@ class SyncActionCtx:
         self._ctx = ctx
         self._loop = loop
         self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
+        """The identity of the caller: `ctx.auth.get_user_identity()`."""
         self.scheduler = SyncScheduler(ctx.scheduler, loop)
+        """Schedules functions; each call is committed at once and stays when the action fails."""
         self.random = ctx.random
+        """A source of randomness that belongs to this call."""
         self.log = ctx.log
+        """A logger whose lines belong to this call."""
         self.scheduled_function_id = ctx.scheduled_function_id
+        """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result.

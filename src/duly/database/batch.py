@@ -207,7 +207,7 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        if self._shared is not None and reads is not None and self._attempts:  # also if it has read unknown tables only
+        if self._shared is not None and reads is not None and self._attempts:  # also if it read unknown tables only
             self._shared.validate(reads)
 
     def commit(self) -> Commit:
@@ -252,10 +252,12 @@ class Batch:
             return None
         tables = self._stored.tables  # no other node has written to tables that this batch creates
         ids = [id for table, id in self._reads.points if table in tables]
-        ranges = [(tables[span.table], span) for span in self._reads.ranges if span.table in tables]
-        return ReadKeys(
-            ids, [(table, index_named(table, span.order), span.lower, span.upper) for table, span in ranges]
-        )
+        ranges = [
+            (table, index_named(table, order), lower, upper)
+            for name, order, lower, upper in self._reads.ranges
+            if (table := tables.get(name)) is not None
+        ]
+        return ReadKeys(ids, ranges)
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:

@@ -22,7 +22,7 @@ Which thread uses what. The event loop's thread calls `submit`, `close` and the 
 | `_calls`                                         | both: see `CallQueue`            | both                  |
 | `catalogs`                                       | committer, replaced              | all, readers included |
 | `_carried` `_running` `_in_flight` `_backoff`    | committer                        | committer             |
-| `_remote`                                        | committer                        | committer             |
+| `_remote`, `ids` of the environment              | committer                        | committer             |
 | `_timeout`                                       | event loop: its end; committer   | committer             |
 | `_commit_log`, the futures of calls              | event loop, by `_deliver`        | event loop            |
 """
@@ -207,7 +207,7 @@ class Committer:
             return True
         catalog, as_assumed = self.catalogs.current, True
         assert pending.commit is not None
-        assert self._shared is not None
+        assert self._shared is not None  # only shared engines have a batch in flight
         try:
             try:
                 version = self._shared.await_commit()
@@ -273,7 +273,7 @@ class Committer:
 
         Also where none of its calls waits any more: then the next batch finds out.
         """
-        assert self._shared is not None
+        assert self._shared is not None  # the commits of others are never in doubt
         others = [running.calls for running in self._running if running is not pending]
         while pending.calls:
             pause(STORE_PAUSE_SECONDS)
@@ -372,8 +372,10 @@ class Committer:
 
     def _read_remote(self) -> None:
         """Apply what other nodes have committed."""
+        if self._shared is None:
+            return
         ids = self._environment.ids
-        for remote in self._shared.remote_commits() if self._shared is not None else ():
+        for remote in self._shared.remote_commits():
             ids.last = max(ids.last, remote.last_id)  # ids made later must be larger
             self._remote.append(self._carried.apply(remote))
 

@@ -56,7 +56,10 @@ class QueryOutcome(NamedTuple, Generic[T]):
 
 
 class Database:
-    """An opened store. Made by `Database.open`, inside a running event loop."""
+    """An opened store. Made by `Database.open`, inside a running event loop.
+
+    Its event loop uses it. Other threads run `_read`, for queries, and `_refresh_in_batch`, in the committer.
+    """
 
     @classmethod
     async def open(

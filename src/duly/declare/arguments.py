@@ -1,4 +1,4 @@
-"""What a function takes for which a validator of its arguments is given, `args=`."""
+"""The arguments of a function that is declared with `args=`, a validator, compared with its parameters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from duly.values.models import DataclassValidator, PydanticValidator
 
 
 def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Validator:
-    """The validator of a handler's arguments; a TypeError where the handler does not take all that it lets through.
+    """Return the validator of a handler's arguments. TypeError if it lets arguments through that the handler has no
+    parameter for.
 
-    A union of objects is one of them at each call, `v.any()` whatever the handler has parameters for.
+    Of a union of objects, each member is compared. `v.any()` becomes an object of all parameters of the handler.
     """
     if isinstance(declared, UnionValidator) and declared.members:
         return UnionValidator(*(declared_arguments(handler, member) for member in declared.members))
@@ -36,12 +37,12 @@ def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Vali
 
 
 def _names_of_ctx(handler: Callable[..., Any]) -> dict[str, Validator]:
-    """Names that no argument may have, though others may have any."""
+    """Fields that refuse the name of the first parameter, `ctx`, where all other names are allowed."""
     return {name: OptionalValidator(CtxValidator()) for name in names_of_ctx(handler)}
 
 
 def _all_of(handler: Callable[..., Any], anything: Validator) -> ObjectValidator:
-    """All that a handler has parameters for."""
+    """An object with a field for each parameter of a handler."""
     fields = _names_of_ctx(handler) if _has_rest(handler) else {}
     for parameter in [*inspect.signature(handler).parameters.values()][1:]:
         if parameter.kind is not parameter.VAR_KEYWORD:

@@ -17,29 +17,29 @@ from duly.model.crons import is_name
 
 
 class GivenOptions(TypedDict, total=False):
-    """What a cron may be told beside its schedule. The defaults are what the Convex documentation describes."""
+    """The options of a cron, beside its schedule. The defaults behave as the Convex documentation describes."""
 
     missed: Literal["once", "skip", "all"]
-    """What becomes of slots that pass while nothing runs: one run for all of them ("once", the default), none for
+    """The policy for slots that pass while no executor runs: one run for all of them ("once", the default), none for
     those more than a minute late ("skip"), or one for each, up to 100 ("all"): one after the other, or all at once with
     overlap="allow"."""
     overlap: Literal["skip", "queue", "allow"]
-    """What becomes of a slot while a run goes on: it is left out ("skip", the default), waits for the run to end
-    ("queue", up to 100), or runs beside it ("allow", up to 100)."""
+    """The policy for a slot that comes while a run goes on: no run ("skip", the default), a run after that one
+    ("queue", up to 100), or a run at the same time ("allow", up to 100)."""
     jitter: float | timedelta
-    """A run starts up to so many milliseconds after its slot, by chance: spread what would all begin on the hour. Not
-    more than an interval, whose slots would come before their turn."""
+    """A run starts up to this many milliseconds after its slot, at random: it spreads crons that are due on the hour.
+    At most the interval of a cron with a fixed interval: its slots would overtake each other."""
     paused: bool
-    """Whether it does not run until somebody resumes it."""
+    """True: it does not run until it is resumed."""
 
 
 class CalendarOptions(GivenOptions, total=False):
     tz: str
-    """The zone whose clock the schedule goes by, such as "Europe/Berlin"; UTC if none is given."""
+    """The time zone of the schedule, such as "Europe/Berlin"; UTC by default."""
 
 
 class Declaration(NamedTuple):
-    """A cron as it is declared, before its function is looked for."""
+    """A cron as it is declared, before its reference is resolved."""
 
     ref: Ref[Any]
     args: dict[str, Any] | None
@@ -60,8 +60,8 @@ class CronJobs:
         crons.daily("report", {"hour_utc": 7, "minute_utc": 30}, internal.reports.send, {"to": "ada"}, jitter=60_000)
         crons.cron("wake up", "0 7 * * 1-5", internal.bells.ring, tz="Europe/Berlin")
 
-    A cron is known by its identifier: redeploying the same one does not reset its clock. InvalidScheduleError tells of
-    everything that is wrong with a definition, where it stands.
+    Crons are identified by their names: deploying a cron again does not reset its clock. InvalidScheduleError says what
+    is wrong with a definition, at the line of the definition.
     """
 
     def __init__(self) -> None:
@@ -203,7 +203,7 @@ def checked(options: GivenOptions, schedule: Schedule) -> Options:
 
 
 def check_jitter(jitter: float, schedule: Schedule) -> None:
-    """InvalidScheduleError where slots of an interval would have passed before one has run."""
+    """Raise InvalidScheduleError if the jitter is longer than the interval."""
     if isinstance(schedule, FixedInterval) and jitter > schedule.ms:
         raise InvalidScheduleError(
             f"got jitter={jitter:,.15g} of an interval of {schedule.ms:,.15g} ms, expected at most that: with more,"
@@ -248,10 +248,10 @@ def _time(schedule: Mapping[str, Any]) -> str:
 
 
 def _field(schedule: Mapping[str, Any], name: str, of: tuple[str, int, int]) -> int:
-    what, least, most = of
+    what, lowest, highest = of
     value = schedule.get(name, 0 if name == "minute_utc" else None)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise InvalidScheduleError(
-            f"got {name}={value!r:.80}, expected the {what}, a whole number from {least} to {most}"
+            f"got {name}={value!r:.80}, expected the {what}, a whole number from {lowest} to {highest}"
         )
     return value

@@ -39,8 +39,8 @@ Fields = Declared
 class Function(Generic[P, R_co]):
     """A decorated function. It is a reference to itself, and calling it calls the plain function.
 
-    Calling one function from another with `ctx.run_query` and its kin validates, and makes a sub-transaction;
-    a plain call `await other(ctx, x=1)` does neither.
+    `ctx.run_query`, `ctx.run_mutation` and `ctx.run_action` validate arguments and results, and run a sub-transaction.
+    A plain call, `await other(ctx, x=1)`, does neither.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ _CTX_CLASSES: Final = {*(name for name, _ in _CTX.values()), _BLOCKING_CTX[0]}
 
 def _check_ctx(handler: Callable[..., Any], kind: str) -> None:
     """Refuse the context of another kind. It compares names: an annotation may name what only type checkers import."""
-    wanted, who = _CTX[kind] if inspect.iscoroutinefunction(handler) else _BLOCKING_CTX
+    wanted, function = _CTX[kind] if inspect.iscoroutinefunction(handler) else _BLOCKING_CTX
     name, given = ctx_of(handler)
     is_base = kind == MUTATION and given == _CTX[QUERY][0]  # a mutation can do all that a query can
     if given in _CTX_CLASSES and given != wanted and not is_base:
-        raise TypeError(f"{handler.__name__}() has {name}: {given}, expected {name}: {wanted}, which {who} gets")
+        raise TypeError(f"{handler.__name__}() has {name}: {given}, expected {name}: {wanted}, which {function} gets")

@@ -57,7 +57,7 @@ class RegisteredFunction:
             return encode_arguments(self.name, args, self._limits)
         except ArgumentValidationError:
             plain = to_plain(args)
-            written = self._arguments.written(plain)  # a datetime, where the function asks for one
+            written = self._arguments.written(plain)  # a datetime as text, where the function declares a datetime
             if written is plain:
                 self._explain(written)
                 raise
@@ -75,7 +75,7 @@ class RegisteredFunction:
             _of_any_ids(self._arguments).shape.check(args, _NoIds())
         except Mismatch as error:
             raise ArgumentValidationError(f"{self.name}: {error}") from None
-        except Exception:  # those of an application's classes are any
+        except Exception:  # a class of the application may raise anything
             return
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class RegisteredFunction:
         """
         try:
             self._check_shape({} if args is None else args, ids)
-        except Exception:  # those of an application's classes are any
+        except Exception:  # a class of the application may raise anything
             try:
                 self.arguments(text, ids)
             except ArgumentValidationError as error:
@@ -129,7 +129,7 @@ class RegisteredFunction:
         return check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
 
     def text_of(self, result: object) -> str:
-        """A result as JSON, to tell whether it is another one."""
+        """Return a result as JSON, for comparison with an earlier one."""
         return self._text(to_plain(result), OF_ANY_SIZE)
 
     def _text(self, plain: object, limits: Limits) -> str:

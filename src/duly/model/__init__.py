@@ -1,1 +1,1 @@
-"""The system's own tables, as functions of a transaction."""
+"""Jobs, crons, the pause of the executor and changes of the schema, as functions of a transaction."""

@@ -1,4 +1,4 @@
-"""The log of a cron: a row for each run that has ended, and one for slots that were skipped one after the other."""
+"""The log of a cron: one row for each run that has ended, and one for consecutive slots that were skipped."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Log = dict[str, Any]
 
 
 class RunRecord(NamedTuple):
-    """What a run leaves to the log of its cron."""
+    """What the log of a cron keeps of a run."""
 
     result: str | None = None
     """What the function returned, as JSON."""
     lines: Sequence[str] = ()
-    """What it wrote to `ctx.log`."""
+    """The lines it wrote to `ctx.log`."""
     started: float | None = None
-    """When its first line ran; None where nobody is left who knows."""
+    """When its handler started; None if its process was lost."""
     ended: float | None = None
 
     @property
     def in_ascii(self) -> RunRecord:
-        """The same for a store that cannot hold every character."""
+        """The same record in ASCII, for a store that cannot hold every character."""
         return self._replace(result=self.result and to_ascii(self.result), lines=[*map(to_ascii, self.lines)])
 
 
 def to_ascii(text: str) -> str:
-    """The text in ASCII, which every store can hold.
+    """Escape all other characters: every store can hold ASCII.
 
     >>> to_ascii("no more ☕")
     'no more \\\\u2615'
@@ -51,7 +51,7 @@ NO_RECORD: Final = RunRecord()
 
 
 async def history(transaction: Transaction, cron: Cron, count: int) -> list[Log]:
-    """The newest rows of the log of a cron, the last one first."""
+    """Return the newest rows of the log of a cron, newest first."""
     return [loads(cast("str", row)) for _, row in await _rows(transaction, cron, count, newest_first=True)]
 
 
@@ -61,15 +61,15 @@ async def delete_log(transaction: Transaction, cron: Cron) -> None:
         transaction.write(CRON_LOGS, id, row, None)
 
 
-# What is told. Each returns how many rows the log has then, which the cron's row keeps as `logged`.
+# Writing. Each function returns the number of rows of the log, which the row of the cron keeps as `logged`.
 
 
 async def log_run(transaction: Transaction, cron: Cron, run: Job, status: dict[str, Any], record: RunRecord) -> int:
-    """A run has ended."""
+    """Log a run that has ended."""
     ended, started = record.ended or transaction.now, record.started
-    if started is None:  # it never began; or its process was lost, and all one knows is since when it was to run
+    if started is None:  # it never began, or its process was lost: then the start is when its row was written
         started = ended if run.state == PENDING else creation_time(run.id)
-    # Where the clock was set back meanwhile, it took no time.
+    # If the clock was set back during the run, its duration is 0.
     row = _row(cron, run.scheduled_time, min(started, ended), ended, status)
     if record.result is not None and record.result != "null":
         row["result"] = _shortened(record.result)
@@ -79,15 +79,15 @@ async def log_run(transaction: Transaction, cron: Cron, run: Job, status: dict[s
 
 
 async def log_failure(transaction: Transaction, cron: Cron, slot: float, error: str) -> int:
-    """A slot could not be run."""
+    """Log a slot that could not run."""
     now = transaction.now
     return await _add(transaction, cron, _row(cron, slot, now, now, {"kind": "failed", "error": error}))
 
 
 async def log_skipped(transaction: Transaction, cron: Cron, first: float, count: int) -> int:
-    """So many slots were skipped, of which this is the first; they may be none.
+    """Log `count` skipped slots, which may be 0.
 
-    They are added to those of the row before, if that tells of skipped ones too: else they would push the runs out.
+    They are added to the newest row if that one counts skipped slots too: rows of their own would displace the runs.
     """
     now = transaction.now
     logged: int = cron["logged"]
@@ -110,7 +110,7 @@ def _row(cron: Cron, slot: float, started: float, completed: float, status: dict
 
 
 async def _add(transaction: Transaction, cron: Cron, row: Log) -> int:
-    """One more row; the oldest one goes if there are too many."""
+    """Add a row; delete the oldest one if there are too many."""
     transaction.write(CRON_LOGS, transaction.new_id(), None, dumps(row))
     logged: int = cron["logged"]
     if logged < CRON_LOGS_MAX:
@@ -131,10 +131,10 @@ def _shortened(text: str) -> str:
 
 
 def _first_lines(lines: Sequence[str]) -> list[str]:
-    """The first ones, as many as are kept whole; the last line says how many are left out."""
+    """Keep the first lines that fit; a last line says how many are left out."""
     kept: list[str] = []
     for written in lines:
-        line = written.encode("utf-8", "replace").decode()  # it may hold what is no text
+        line = written.encode("utf-8", "replace").decode()  # it may hold lone surrogates
         if sum(map(len, kept)) + len(line) > CRON_LOG_TEXT_MAX:
             return [*kept, f"… and {len(lines) - len(kept):,} more lines"]
         kept.append(line)

@@ -1,13 +1,15 @@
-"""What becomes of the slots of a cron that have come: they run, wait in its queue, or are skipped. Pure.
+"""The policy of a cron: which of its due slots run, which wait in its queue, which are skipped. Pure.
 
-    slots that have passed     missed="once": the first runs, the others are skipped
+    several slots are due      missed="once": the first runs, the others are skipped
                                missed="skip": the last runs if it is less than a minute late, the others are skipped
-                               missed="all":  all run, one after the other, as many as the queue holds
-    a slot while a run goes on overlap="skip": it is skipped
-                               overlap="queue": it waits for its turn, as many as the queue holds
-                               overlap="allow": it runs beside, as many as may be on at once
+                               missed="all":  all run, one after the other, up to CRON_QUEUE_MAX
+    a slot during a run        overlap="skip": it is skipped
+                               overlap="queue": it waits, up to CRON_QUEUE_MAX
+                               overlap="allow": it runs at the same time, up to CRON_RUNS_MAX
 
-With missed="all" and overlap="allow" nothing waits: what has passed starts at once, as many as may be on at once.
+With missed="all" and overlap="allow" nothing waits: all due slots start at once, up to CRON_RUNS_MAX.
+
+A new policy is a new value of `missed` or `overlap`: it is named here, decided in `admit`, and stored by its text.
 """
 
 from __future__ import annotations
@@ -22,40 +24,40 @@ ONCE, SKIP, ALL, QUEUE, ALLOW = "once", "skip", "all", "queue", "allow"
 MISSED: Final = (ONCE, SKIP, ALL)
 OVERLAP: Final = (SKIP, QUEUE, ALLOW)
 
-_LOOKED_AT: Final = 2 + max(CRON_QUEUE_MAX, CRON_RUNS_MAX)  # one runs, as many wait, and the first that is skipped
+_LISTED_MAX: Final = 2 + max(CRON_QUEUE_MAX, CRON_RUNS_MAX)  # one that runs, those that wait, the first one skipped
 
 
 class Options(NamedTuple):
-    """What a cron is told beside its schedule."""
+    """The options of a cron."""
 
     missed: str = ONCE
     overlap: str = SKIP
     jitter: float = 0.0
-    """A run starts so many milliseconds after its slot at most, by chance."""
+    """A run starts a random time after its slot, at most so many milliseconds."""
     paused: bool = False
 
     @property
     def queues(self) -> bool:
-        """Whether there are slots that wait."""
+        """Whether slots may wait in the queue."""
         return self.overlap == QUEUE or (self.overlap == SKIP and self.missed == ALL)
 
 
 class DueSlots(NamedTuple):
-    """Slots that have come."""
+    """The slots of a cron that are due."""
 
     first: list[float]
-    """The first ones; more could neither run nor wait."""
+    """The first ones: no more than could run or wait."""
     last: float
     total: int
-    """How many there are."""
+    """The number of all of them."""
     next: float
-    """The one after them, which has not come."""
+    """The first slot that is not due."""
 
 
 def due_slots(schedule: Schedule, first: float, now: float) -> DueSlots:
-    """The slots from the first one to now."""
+    """Return the slots from `first` to `now`."""
     slots, slot = [first], cron_schedule.next_after(schedule, first, first)
-    while slot <= now and len(slots) < _LOOKED_AT:
+    while slot <= now and len(slots) < _LISTED_MAX:
         slots.append(slot)
         slot = cron_schedule.next_after(schedule, slot, slot)
     if slot > now:
@@ -65,7 +67,7 @@ def due_slots(schedule: Schedule, first: float, now: float) -> DueSlots:
 
 
 def admit(options: Options, slots: DueSlots, now: float, running: int, waiting: int) -> tuple[list[float], list[float]]:
-    """Which slots run now, and which wait."""
+    """Decide which slots run now and which wait; the others are skipped."""
     in_time = now - CRON_LATE_MS - options.jitter
     if options.missed == ALL:
         wanted = slots.first

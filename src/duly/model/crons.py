@@ -1,12 +1,12 @@
-"""Crons: kept in step with what is declared, ticked, run one at a time, and told of in a log.
+"""Crons: synchronized with their declarations, ticked at each slot, run as scheduled functions, recorded in a log.
 
-Each cron is a row of `_cron_jobs` and, unless it is paused, a scheduled function that stands for its clock: pending
-until the next slot. The executor runs that one like any other, and running it is `tick`: one commit that inserts the
-run and moves the clock on. A run is a scheduled function too; the commit that ends it writes the log. So a cron is
-exactly as sure, as late and as fair as everything else that is scheduled.
+A cron is a row of `_cron_jobs` and, unless it is paused, a scheduled function that is its clock: pending until the next
+slot. The executor runs the clock like any other function. To run it is `tick`: one commit that inserts the run and
+moves the clock to the next slot. A run is a scheduled function too, and the commit that ends it writes the log. So
+crons have the guarantees of scheduled functions, and need no leader and no lock of their own.
 
-Each slot is run, waits in the queue, or is skipped, which the log says: `cron_policy.py` decides it. What waits and is
-dropped, for the cron was paused or made to do something else, was skipped as well.
+Each slot runs, waits in the queue of the cron, or is skipped and logged as skipped; `cron_policy.py` decides. A slot
+that waits is skipped if the cron is paused, or changed so that nothing may wait.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from duly.values.keys import EVERYTHING, Cut, Interval
 from duly.values.value import dumps, loads
 
 CLOCK: Final = "_cron"
-"""The name of the scheduled function that is a cron's clock; no function of an application has it."""
+"""The name of the scheduled function that is the clock of a cron; no function of an application has this name."""
 
 CODE: Final = "code"
 RUNTIME: Final = "runtime"
@@ -41,20 +41,20 @@ _AT_ONCE: Final = 1_000
 _identifier: Final = re.compile(rf"[ -~]{{1,{CRON_IDENTIFIER_LENGTH_MAX}}}")
 
 Cron = dict[str, Any]
-"""A row of `_cron_jobs`: name, function, args (as JSON), schedule, source, paused; nextRunTime unless it is paused;
-error if it is, because its clock could not go on; the options; and what it does: `queue` (slots that wait), and of
-`_INNER` what nobody else sees."""
+"""A row of `_cron_jobs`: name, function, args (as JSON), schedule, source, paused and the options; nextRunTime unless
+it is paused; error if it was paused because its clock could not go on; `queue`, the slots that wait; and the
+`_INTERNAL` fields, which `_cron_jobs` does not show."""
 
-_INNER: Final = ("lane", "runs", "logged", "declaredPaused")
-"""The queue of its function, the numbers of its runs that have not ended, how many rows its log has, and whether it was
-last declared paused."""
+_INTERNAL: Final = ("lane", "runs", "logged", "declaredPaused")
+"""`lane`: the kind of its function, which is the queue of its runs. `runs`: the ids of its runs that have not ended.
+`logged`: the number of rows of its log. `declaredPaused`: the last declared value of `paused`."""
 
 CronOperation = Callable[[Transaction, int, Cron], Awaitable[object]]
-"""Something that is done to a cron."""
+"""A change of one cron: pause, resume, trigger, delete."""
 
 
 class Spec(NamedTuple):
-    """What a cron is declared to be."""
+    """The declaration of a cron."""
 
     name: str
     function: str
@@ -66,6 +66,7 @@ class Spec(NamedTuple):
 
     @property
     def fields(self) -> Cron:
+        """The fields of its row that the declaration determines."""
         missed, overlap, jitter, _ = self.options
         return {
             "name": self.name,
@@ -79,7 +80,7 @@ class Spec(NamedTuple):
         }
 
 
-# Looking.
+# Reading.
 
 
 def is_name(name: object) -> bool:
@@ -93,16 +94,16 @@ async def load(transaction: Transaction, id: int) -> Cron | None:
 
 
 async def find(transaction: Transaction, name: object) -> tuple[int, Cron] | None:
-    """The cron of a name."""
+    """Return the id and the row of the cron with a name."""
     if not is_name(name):
-        return None  # nor can a store look for all that is a str
+        return None  # a store cannot look for every str
     named = Interval(Cut((name,), after=False), Cut((name,), after=True))
     rows = await transaction.scan(Scan(CRONS, CRONS.indexes[0], named, False, 1))
     return (rows[0][0], loads(cast("str", rows[0][1]))) if rows else None
 
 
 async def look_up(transaction: Transaction, ids: IdCodec, id_or_name: object) -> tuple[int, Cron] | None:
-    """The cron of an id or of a name."""
+    """Return the cron with an id or a name."""
     decoded = ids.decode(id_or_name)
     if decoded is not None and decoded[0] == CRONS.number:
         cron = await load(transaction, decoded[1])
@@ -119,7 +120,7 @@ async def must_find(transaction: Transaction, ids: IdCodec, id_or_name: object) 
 
 
 async def all_crons(transaction: Transaction) -> list[tuple[int, Cron]]:
-    """All crons, in the order of their creation."""
+    """Return all crons, in the order of creation."""
     found: list[tuple[int, Cron]] = []
     left = EVERYTHING
     while rows := await transaction.scan(Scan(CRONS, None, left, False, _AT_ONCE)):
@@ -129,17 +130,17 @@ async def all_crons(transaction: Transaction) -> list[tuple[int, Cron]]:
 
 
 def document_of(cron: Cron, id: str, creation_time: float) -> dict[str, Any]:
-    """The row as `_cron_jobs` shows it."""
-    shown = {name: value for name, value in cron.items() if name not in _INNER}
+    """Return the row as `_cron_jobs` shows it."""
+    shown = {name: value for name, value in cron.items() if name not in _INTERNAL}
     system = {"_id": id, "_creationTime": creation_time}
     return {**system, **shown, "args": loads(cron["args"]), "running": len(cron["runs"])}
 
 
-# Coming, changing and going.
+# Declaring, changing, deleting.
 
 
 async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
-    """Make the crons that come from code those that are declared. What is declared as before keeps its clock."""
+    """Make the crons from code equal to their declarations. A cron that is declared as before keeps its clock."""
     there = {cron["name"]: (id, cron) for id, cron in await all_crons(transaction)}
     specs = {spec.name: spec for spec in declared}
     for name, (id, cron) in there.items():
@@ -149,7 +150,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
                 raise InvalidScheduleError(
                     f"crons: got {name!r}, expected another name: a cron was registered under it at run time"
                 )
-            await change(transaction, id, cron, {})  # its clock may have to be set right
+            await change(transaction, id, cron, {})  # its next slot may be too far ahead
         elif spec is None:
             await delete(transaction, id, cron)
         else:
@@ -161,7 +162,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
 
 
 async def _declare(transaction: Transaction, id: int, cron: Cron, spec: Spec) -> None:
-    """Make a stored cron what it is declared to be. A pause of somebody stays until that is declared anew."""
+    """Update a stored cron to its declaration. A pause by an operator stays until the declared pause changes."""
     paused = spec.options.paused
     changed = await change(transaction, id, cron, {**spec.fields, "declaredPaused": paused})
     if paused != cron["declaredPaused"]:
@@ -169,7 +170,7 @@ async def _declare(transaction: Transaction, id: int, cron: Cron, spec: Spec) ->
 
 
 async def add(transaction: Transaction, spec: Spec, source: str, first: float | None = None) -> int:
-    """A new cron, whose first slot is `first`, or that of its schedule. Returns its id."""
+    """Add a cron, whose first slot is `first` or the next one of its schedule. Return its id."""
     if await find(transaction, spec.name) is not None:
         raise InvalidScheduleError(f"got the cron {spec.name!r}, expected another name: there is one already")
     id, paused = transaction.new_id(), spec.options.paused
@@ -183,10 +184,10 @@ async def add(transaction: Transaction, spec: Spec, source: str, first: float | 
 
 
 async def change(transaction: Transaction, id: int, cron: Cron, fields: Cron) -> Cron:
-    """Change fields of a cron: its schedule, its arguments, its options. Returns what it is then.
+    """Change fields of a cron: its schedule, its function, its arguments, its options. Return the new row.
 
-    Another schedule counts from now: what is due only by the old one is no surprise any more, nor is what waits. One
-    whose clock could not go on does so with another schedule, function or other arguments.
+    A new schedule counts from now: the slots of the old one that are due or wait are dropped. A cron that was paused
+    because its clock could not go on is resumed by a new schedule, function or new arguments.
     """
     changed = {**cron, **fields}
     is_new = changed["schedule"] != cron["schedule"]
@@ -203,13 +204,13 @@ async def change(transaction: Transaction, id: int, cron: Cron, fields: Cron) ->
 
 
 async def _drop_queue(transaction: Transaction, cron: Cron) -> None:
-    """Drop what waits, and say so in the log."""
+    """Drop the slots that wait, and log them as skipped."""
     dropped, cron["queue"] = cron["queue"], []
     cron["logged"] = await cron_log.log_skipped(transaction, cron, min(dropped, default=0.0), len(dropped))
 
 
 async def delete(transaction: Transaction, id: int, cron: Cron) -> None:
-    """End a cron: what is pending of it will not run, what runs goes on and is not told of; its log goes."""
+    """Delete a cron, its log and its pending runs. A run in progress goes on, and is not logged."""
     await _stop_clock(transaction, id)
     for run in cron["runs"]:
         job = await transaction.get(JOBS, int(run))
@@ -220,9 +221,9 @@ async def delete(transaction: Transaction, id: int, cron: Cron) -> None:
 
 
 async def pause(transaction: Transaction, id: int, cron: Cron, error: str | None = None) -> None:
-    """Run it no more until it is resumed; a run that goes on ends as ever, and what waits in the queue is dropped.
+    """Pause a cron: a run in progress goes on, slots that wait are dropped.
 
-    With the error because of which it cannot go on, it goes on once it is changed.
+    `error` is why its clock cannot go on. A cron that is paused for an error is also resumed by a change of it.
     """
     changed = {name: value for name, value in cron.items() if name not in ("nextRunTime", "error")} | {"paused": True}
     await _stop_clock(transaction, id)
@@ -234,7 +235,7 @@ async def pause(transaction: Transaction, id: int, cron: Cron, error: str | None
 
 
 async def resume(transaction: Transaction, id: int, cron: Cron, before: Cron | None = None) -> Cron:
-    """Run it again, counted from now: slots that have passed meanwhile are not made up for."""
+    """Resume a cron from now on: slots that passed during the pause do not run."""
     if not cron["paused"]:
         return cron
     resumed = {name: value for name, value in cron.items() if name != "error"}
@@ -245,7 +246,7 @@ async def resume(transaction: Transaction, id: int, cron: Cron, before: Cron | N
 
 
 async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
-    """Run it now, beside its schedule. InvalidScheduleError while a run goes on, unless it allows that."""
+    """Run a cron now, in addition to its slots. InvalidScheduleError during a run, unless overlap="allow"."""
     if cron["runs"] and cron["overlap"] != ALLOW:
         raise InvalidScheduleError(f"got the cron {cron['name']!r}, expected one of which no run goes on")
     if len(cron["runs"]) >= CRON_RUNS_MAX:
@@ -261,13 +262,13 @@ async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
 
 
 async def clamp_all(transaction: Transaction) -> None:
-    """Set right what is further away than schedules explain, once the clock of the machine was set back."""
+    """After the machine's clock was set back: move slots and runs that are too far ahead to their place."""
     for id, cron in await all_crons(transaction):
         changed = await change(transaction, id, cron, {})
         if "nextRunTime" in changed:
             clock = await transaction.get(JOBS, id)
             assert isinstance(clock, Job)
-            if (clock.due or 0.0) > changed["nextRunTime"] + changed["jitter"]:  # the store had refused it meanwhile
+            if (clock.due or 0.0) > changed["nextRunTime"] + changed["jitter"]:  # after refusals of the store
                 await _move_clock(transaction, id, changed)
         for run in changed["runs"]:
             job = await transaction.get(JOBS, int(run))
@@ -276,21 +277,21 @@ async def clamp_all(transaction: Transaction) -> None:
 
 
 def _from_now(transaction: Transaction, cron: Cron) -> float:
-    """The first slot of a schedule that counts from now."""
+    """Return the first slot after now."""
     return cron_schedule.next_after(cron_schedule.parse(cron["schedule"]), transaction.now, transaction.now)
 
 
 def _clamped(transaction: Transaction, cron: Cron) -> float:
-    """The next slot, or an earlier one where it is too far ahead: once the clock of the machine was."""
+    """Return the next slot, or an earlier one if it is too far ahead."""
     slot: float = cron["nextRunTime"]
     try:
-        return cron_schedule.clamp(cron_schedule.parse(cron["schedule"]), cron["nextRunTime"], transaction.now)
-    except InvalidScheduleError:  # its zone is gone, or it never matches again: when its clock ticks, it will say so
+        return cron_schedule.clamp(cron_schedule.parse(cron["schedule"]), slot, transaction.now)
+    except InvalidScheduleError:  # its zone is gone or it never matches again: the next tick reports it
         return slot
 
 
 def _start_clock(transaction: Transaction, id: int, cron: Cron) -> None:
-    # It has the id of the cron: that is how one finds the other.
+    # The clock has the id of its cron, so each is found by the other.
     due = max(_with_jitter(transaction, cron), transaction.now)
     clock = Job(id, CLOCK, "{}", cron["nextRunTime"], due, after(NOTHING, SCHEDULE), MUTATION, cron=id)
     transaction.write(JOBS, id, None, clock)
@@ -316,11 +317,11 @@ def _with_jitter(transaction: Transaction, cron: Cron) -> float:
 
 
 async def tick(transaction: Transaction, clock: Job) -> None:
-    """Run, queue or skip the slots that have come, and move the clock to the next one: in one commit."""
+    """Run, queue or skip the slots that are due, and move the clock to the next one: in one commit."""
     if await transaction.get(JOBS, clock.id) != clock:
-        return  # since it was claimed another node has moved it, or somebody has paused the cron
+        return  # after the claim another node moved it, or the cron was paused
     cron = await load(transaction, clock.id)
-    assert cron is not None  # its end is that of its clock
+    assert cron is not None  # a cron is deleted together with its clock
     now, schedule = transaction.now, cron_schedule.parse(cron["schedule"])
     slots = due_slots(schedule, cron["nextRunTime"], now)
     started, queued = admit(options_of(cron), slots, now, len(cron["runs"]), len(cron["queue"]))
@@ -340,7 +341,7 @@ async def tick(transaction: Transaction, clock: Job) -> None:
 
 
 async def pause_broken(transaction: Transaction, clock: Job, error: str) -> None:
-    """Pause a cron whose clock cannot go on, as that of an expression that never matches again; its log says so."""
+    """Pause a cron whose clock cannot go on, such as one that never matches again, and log the error."""
     cron = await load(transaction, clock.id)
     if cron is None:
         transaction.write(JOBS, clock.id, clock, None)
@@ -365,7 +366,7 @@ def _start_run(transaction: Transaction, id: int, cron: Cron, slot: float) -> st
 async def end_run(
     transaction: Transaction, job: Job, state: str, error: str | None, record: RunRecord = NO_RECORD
 ) -> None:
-    """A run has ended, in this state: its row goes, the log tells of it, and the next one that waits starts."""
+    """End a run in a state: delete its row, log it, and start the next slot that waits."""
     transaction.write(JOBS, job.id, job, None)
     assert job.cron is not None
     cron = await load(transaction, job.cron)
@@ -381,6 +382,6 @@ async def end_run(
 
 
 def _save(transaction: Transaction, id: int, before: Cron, after: Cron) -> None:
-    old, new = dumps(before, OF_ANY_SIZE), dumps(after, OF_ANY_SIZE)  # as text: to Python 1 and True are the same
+    old, new = dumps(before, OF_ANY_SIZE), dumps(after, OF_ANY_SIZE)  # compared as text: to Python 1 and True are equal
     if new != old:
         transaction.write(CRONS, id, old, new)

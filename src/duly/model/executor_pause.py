@@ -1,4 +1,8 @@
-"""Whether the executors of all processes that share a store start what is due: a document while they do not."""
+"""The pause of the executor: one document, present while no process that shares the store may start due functions.
+
+It is no flag of a process. Every batch of due functions reads it, so a batch that commits after the pause starts
+nothing, on every node.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,17 @@ from duly.database.transaction import Transaction
 from duly.storage.rows import EXECUTOR
 from duly.values.value import dumps, loads
 
-_ID: Final = 1  # no other row has it, for ids begin with the time
+_ID: Final = 1  # no other row has this id: ids begin with the time
 
 
 async def paused_since(transaction: Transaction) -> float | None:
-    """Since when nothing starts, in milliseconds since 1970; None while functions start."""
+    """Return the time of the pause, in milliseconds since 1970; None if the executor is not paused."""
     row = await transaction.get(EXECUTOR, _ID)
     return loads(row)["pausedTime"] if isinstance(row, str) else None
 
 
 async def pause(transaction: Transaction) -> bool:
-    """Start nothing from here on. Returns whether that is news."""
+    """Pause the executor. Return False if it was paused already."""
     if await paused_since(transaction) is not None:
         return False
     transaction.write(EXECUTOR, _ID, None, dumps({"pausedTime": transaction.now}))
@@ -29,7 +33,7 @@ async def pause(transaction: Transaction) -> bool:
 
 
 async def resume(transaction: Transaction) -> bool:
-    """Start what is due again. Returns whether that is news."""
+    """Resume the executor. Return False if it was not paused."""
     row = await transaction.get(EXECUTOR, _ID)
     if row is None:
         return False
@@ -38,6 +42,6 @@ async def resume(transaction: Transaction) -> bool:
 
 
 def watch(reads: ReadSet) -> ReadSet:
-    """Watch it, too."""
+    """Add the pause to a read set."""
     reads.points.add((EXECUTOR.name, _ID))
     return reads

@@ -1,4 +1,9 @@
-"""What an operator asks of scheduled functions: those of a kind, perhaps millions, and their relatives."""
+"""Administration of jobs: selections of scheduled functions, perhaps millions, and the relatives of one.
+
+A selection is read page by page, each page in its own transaction, so that it does not hold up other commits. All scans
+are untracked: a cancel compares the state of each row it moves, and a range in the read set would conflict with every
+function that is written meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +28,20 @@ from duly.values.schema import Index
 T = TypeVar("T")
 
 ROWS_AT_ONCE: Final = 500
-"""Rows that are read from an index, canceled or scheduled anew in one transaction: others wait for it."""
+"""Rows that one transaction reads, cancels or retries: other calls wait for it."""
 CANCELABLE: Final = (PENDING, IN_PROGRESS)
 SEARCHED_MAX: Final = 10_000
-"""Rows that are looked at for relatives of a function, which no index has."""
-_LATE_MS: Final = 1_000.0  # ids may run ahead of the time of their commit, for the clock may have been set back
+"""Rows that are searched for relatives of a function: no index leads to them."""
+_LATE_MS: Final = 1_000.0  # ids may be ahead of the time of their commit, after the clock was set back
 
 _BY_STATE, _BY_NAME = JOBS.indexes
 
 Position = tuple[float, int]
-"""Where one has come to: the time for which a function was scheduled, 0 in the order of creation, and its id."""
+"""The position of a function in a selection: its scheduled time (0 in the order of creation), and its id."""
 
 
 async def read(database: Database, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
-    """What a transaction finds that only reads."""
+    """Run a transaction that only reads. Return its value or raise its error."""
     outcome = await database.read(unit)
     if outcome.error is not None:
         raise outcome.error
@@ -47,23 +52,23 @@ async def commit(database: Database, unit: Callable[[Transaction], Coroutine[Any
     return await database.commit(lambda batch: batch.attempt(unit))
 
 
-# Those of a kind.
+# Selections.
 
 
 class Selection(NamedTuple):
-    """The scheduled functions that fit all that is given, by the time for which they were scheduled.
+    """The scheduled functions that match all fields that are given, by scheduled time.
 
-    Those of any state and name are in the order of creation.
+    Without a state and a name they are in the order of creation.
     """
 
     state: str | None = None
     name: str | None = None
     before: float | None = None
-    """They were scheduled for a time before this."""
+    """Their scheduled time is before this."""
     completed_after: float | None = None
     """They completed then or later."""
     newest: int | None = None
-    """The last of them that was created: what is scheduled from then on does not belong to them."""
+    """The highest id: functions that are scheduled later do not belong to the selection."""
     descending: bool = False
 
     def fits(self, job: Job) -> bool:
@@ -77,7 +82,7 @@ class Selection(NamedTuple):
         )
 
     def index_ranges(self) -> list[tuple[Index | None, Interval]]:
-        """The indexes that have all of them in order, and the part of each that does."""
+        """Return the indexes that contain the selection in order, each with the interval that does."""
         if self.state is None and self.name is None:
             return [(None, EVERYTHING)]
         values = ((_BY_STATE, self.state), (_BY_NAME, self.name))
@@ -94,10 +99,10 @@ class Selection(NamedTuple):
 async def select_some(
     transaction: Transaction, selection: Selection, after: Position | None = None, rows: int = ROWS_AT_ONCE
 ) -> tuple[list[Job], Position | None]:
-    """The first of a selection behind a position, and the position up to which these are all; None is the end.
+    """Return a page of a selection after a position, and the position where the page ends; None at the end.
 
-    Where two indexes have them, both are read, and each tells all up to where it has come. Whichever has come further
-    decides where to go on: so what is rare is found soon, by its state or by its name.
+    A selection by state and name is read from both indexes. Each page is complete up to its own last position, so the
+    next page starts at the further one: a rare state or a rare name is found soon.
     """
     found: dict[int, Job] = {}
     positions: list[Position] = []
@@ -117,7 +122,6 @@ async def select_some(
 async def _rows(
     transaction: Transaction, index: Index | None, part: Interval, descending: bool, rows: int
 ) -> list[Job]:
-    # Who cancels a function compares its state, and any other that is written meanwhile would be a conflict.
     found = await transaction.scan_untracked(Scan(JOBS, index, part, descending, rows))
     return [cast("Job", row) for _, row in found]
 
@@ -125,7 +129,7 @@ async def _rows(
 async def select_all(
     database: Database, selection: Selection, wanted: int = ROWS_AT_ONCE, after: Position | None = None
 ) -> AsyncGenerator[Job]:
-    """A selection, read as one goes; `wanted` is how many will be, as far as one knows."""
+    """Iterate over a selection, read page by page. `wanted` is the expected number, which sizes the first page."""
     rows = min(wanted, ROWS_AT_ONCE)
     while True:
         found, after = await read(database, partial(select_some, selection=selection, after=after, rows=rows))
@@ -137,24 +141,24 @@ async def select_all(
 
 
 async def newest(transaction: Transaction) -> int:
-    """The id of the function that was scheduled last, 0 where there is none."""
+    """Return the id of the function that was scheduled last, 0 if there is none."""
     last = await _rows(transaction, None, EVERYTHING, True, 1)
     return last[0].id if last else 0
 
 
-async def count(database: Database, selection: Selection, most: int) -> int:
-    """How many there are, counted up to `most`."""
+async def count(database: Database, selection: Selection, limit: int) -> int:
+    """Count a selection, up to `limit`."""
     counted = 0
     async with aclosing(select_all(database, selection)) as found:
         async for _ in found:
             counted += 1
-            if counted == most:
+            if counted == limit:
                 break
     return counted
 
 
 async def cancel_selected(database: Database, selection: Selection) -> int:
-    """Cancel a selection of functions that are pending or in progress, some in each commit. Returns how many."""
+    """Cancel a selection of functions that are pending or in progress, page by page. Return how many."""
     canceled, position = 0, None
     while True:
         found, position = await commit(database, partial(_cancel_some, selection=selection, after=position))
@@ -172,7 +176,7 @@ async def _cancel_some(
 
 
 async def unretried(database: Database, selection: Selection) -> list[Job]:
-    """Of a selection of failed functions of one name, without arguments, those nobody has scheduled anew yet."""
+    """Return the failed functions of a selection, which has a name, that were not retried. Arguments are left out."""
     failed = [job._replace(args="") async for job in select_all(database, selection)]
     if not failed:
         return []
@@ -185,16 +189,16 @@ async def unretried(database: Database, selection: Selection) -> list[Job]:
 
 
 async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]:
-    """What a function has scheduled, and whether all of its time was searched.
+    """Return the functions that a function has scheduled, and whether the search was complete.
 
-    Nothing but the order of ids leads to them: those of a mutation were made in its commit, those of an action
-    between the time for which it was scheduled and its end.
+    Only the order of ids leads to them: a mutation makes them in its commit, an action between its scheduled time and
+    its end.
     """
     if job.state == PENDING or (job.queue == MUTATION and job.state != SUCCESS):
         return [], True
     ended = transaction.now if job.completed_time is None else job.completed_time
     began = ended if job.queue == MUTATION else job.scheduled_time
-    late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have gone on
+    late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have run on
     first, last = max((tick_of(began) << NODE_BITS) - 1, job.id), tick_of(ended + late) << NODE_BITS
     part = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
     found, complete = await _search(
@@ -204,7 +208,7 @@ async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]
 
 
 async def retries(transaction: Transaction, job: Job) -> tuple[list[Job], bool]:
-    """The functions that are this failed one anew, and whether all of its name since then were searched."""
+    """Return the retries of a failed function, and whether the search was complete."""
     if job.state != FAILED:
         return [], True
     part = Interval(Cut((job.name, job.completed_time), after=False), Cut((job.name, transaction.now), after=True))

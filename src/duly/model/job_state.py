@@ -1,4 +1,4 @@
-"""The life of a scheduled function, as one table of moves.
+"""The states of a scheduled function, and one table of all moves between them.
 
               schedule                 start                  succeed
     (nothing) ─────────▶  pending  ─────────────▶ inProgress ─────────▶ success
@@ -11,17 +11,17 @@
 
     success, failed, canceled ── expire ──▶ (nothing)
 
-A mutation never is in progress for anyone to see: the commit that holds its writes moves it from pending to its
-end, so that it happens exactly once. Only actions start: that they are in progress is durable before their first
-line runs, and what was in progress when its process ended is interrupted, never run again. Whatever is not in the
-table cannot happen; that includes the end of an action that was canceled while it ran.
+A mutation is never in progress: the commit that holds its writes moves it from pending to its end, so it happens
+exactly once. Only actions start. The state `inProgress` is durable before the first line of the action runs; an action
+that was in progress when its process ended is interrupted, and never run again. A move that is not in the table cannot
+happen; that includes the end of an action that was canceled while it ran.
 
-Who fails whom: an error of the application, its arguments or its limits fails a function for good. What another
-transaction has changed meanwhile makes it run again, at once and as often as it takes. What the store refuses is
-postponed, and again later each time. An action that may have begun is never begun again.
+What fails a function: an error of the application, wrong arguments or a limit fails it for good. A conflict with
+another transaction makes it run again, at once and as often as needed. A refusal of the store postpones it, each time
+for longer. An action that may have begun is never begun again.
 
-The clock of a cron is postponed to its next slot again and again; its row, and that of a run, goes when it has ended or
-the cron has: the cron's log tells of it (`model/crons.py`).
+The clock of a cron is postponed to the next slot again and again. The row of a clock is deleted with its cron; the row
+of a run is deleted when the run ends, and the log of the cron keeps what came of it (`model/crons.py`).
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ MOVES: Final[dict[str, dict[str, str]]] = {
     FAILED: {EXPIRE: NOTHING},
     CANCELED: {EXPIRE: NOTHING},
 }
-"""What may happen to a function in a state, and the state it is in afterwards."""
+"""For each state, the events that can happen and the state after each."""
 
 COMPLETED: Final = frozenset(state for state, moves in MOVES.items() if EXPIRE in moves)
 
 
 def after(state: str, event: str) -> str:
-    """The state after an event. KeyError where the event cannot happen in that state."""
+    """Return the state after an event. KeyError if the event cannot happen in that state."""
     return MOVES[state][event]

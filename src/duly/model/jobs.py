@@ -1,4 +1,4 @@
-"""Scheduled functions: schedule, due, start, postpone, end, cancel, recover, run again, expire."""
+"""Scheduled functions as rows: schedule, claim, start, postpone, end, cancel, recover, retry, expire."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _SCHEDULED: Final = after(NOTHING, SCHEDULE)
 
 
 async def schedule(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
-    """Add a function that is to run at `when`. Born canceled if the action that schedules it was canceled."""
+    """Add a function that is due at `when`. It is canceled from the start if its parent, an action, was canceled."""
     id = transaction.new_id()
     if parent is not None and await _is_canceled(transaction, parent):
         now = transaction.now
@@ -69,19 +69,19 @@ def is_canceled(row: Row | None) -> bool:
 
 
 def claim(batch: Batch, mutations: int, actions: int) -> Claimed:
-    """The pending functions whose time has come when the batch began, at most so many of each queue."""
+    """Return the pending functions that were due when the batch began, at most so many of each queue."""
     claimed: Claimed = batch.answer(Claim(batch.now, mutations, actions))
     return claimed
 
 
 def first_due(batch: Batch) -> float | None:
-    """When the first becomes due of those that this batch has scheduled."""
+    """Return the earliest due time among the functions that this batch has scheduled."""
     rows = (write.new for write in batch.writes_to(JOBS).values())
     return min((row.due for row in rows if isinstance(row, Job) and row.due is not None), default=None)
 
 
 def due_before(time_ms: float | None) -> ReadSet:
-    """What to watch in order to learn of functions that become due before a time."""
+    """Return the read set of a watch for functions that become due before a time."""
     reads = ReadSet()
     upper = encode(time_ms) if time_ms is not None else b"\xff"
     reads.ranges.append(KeyRange(JOBS.name, DUE.name, encode(0.0), upper))
@@ -94,19 +94,19 @@ async def start(transaction: Transaction, job: Job, epoch: int) -> None:
 
 
 async def change_queue(transaction: Transaction, job: Job, queue: str) -> None:
-    """Queue a pending function as what it has become."""
+    """Move a pending function to the other queue: its kind has changed."""
     transaction.write(JOBS, job.id, job, job._replace(queue=queue))
 
 
 async def postpone(transaction: Transaction, job: Job, due: float) -> None:
-    """Leave a function that nobody here knows pending for a while."""
+    """Postpone a function that this version of the application does not know."""
     transaction.write(JOBS, job.id, job, job._replace(due=due, state=after(job.state, POSTPONE)))
 
 
 async def back_off(transaction: Transaction, id: int, share: float) -> float:
-    """Postpone a function that the store has refused, each time for longer. Returns for how many milliseconds.
+    """Postpone a function that the store has refused, each time for longer. Return the delay in milliseconds.
 
-    `share`, by chance between 0 and 1, spreads those that were refused together ("full jitter").
+    `share`, random between 0 and 1, spreads the functions that were refused together ("full jitter").
     """
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != PENDING:
@@ -118,14 +118,14 @@ async def back_off(transaction: Transaction, id: int, share: float) -> float:
 
 
 def succeed(transaction: Transaction, job: Job) -> None:
-    """Of a run of a cron, `crons.end_run` does it."""
+    """End a function successfully. The run of a cron is ended by `crons.end_run`."""
     _move(transaction, job, SUCCEED)
 
 
 async def fail(transaction: Transaction, job: Job, error: str, record: RunRecord = NO_RECORD) -> None:
-    # An error may hold any text, and no engine stores all of it.
+    # An error may hold text that no engine stores, such as lone surrogates.
     text = error[:ERROR_TEXT_LENGTH_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
-    if job.attempts:  # the store has refused what it did, and that may have been this
+    if job.attempts:  # the store has refused its writes, perhaps because of this text
         text, record = to_ascii(text)[:ERROR_TEXT_LENGTH_MAX], record.in_ascii
     if job.cron is not None:
         await crons.end_run(transaction, job, after(job.state, FAIL), text, record)
@@ -136,7 +136,7 @@ async def fail(transaction: Transaction, job: Job, error: str, record: RunRecord
 async def end_action(
     transaction: Transaction, id: int, epoch: int, error: str | None, record: RunRecord = NO_RECORD
 ) -> None:
-    """Record how an action ended, unless it was canceled meanwhile or is no longer this process's own."""
+    """Record how an action ended, unless it was canceled or this process no longer owns it."""
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
@@ -149,13 +149,13 @@ async def end_action(
 
 
 async def cancel(transaction: Transaction, id: int, own: int | None, missing_ok: bool = False) -> bool:
-    """Cancel a function: pending, it will not run; running, its result and what it schedules are dropped.
+    """Cancel a function. A pending one will not run; the result of a running one and what it schedules are dropped.
 
-    Returns whether it did: it does not where that was done before, nor where `missing_ok` and nothing is left of it.
+    Return False if it was canceled before, or if it has completed or expired and `missing_ok` is set.
     """
     job = await transaction.get(JOBS, id)
     if id == own and isinstance(job, Job) and job.state == PENDING:
-        # A mutation is pending until its commit; of an action that runs, a mutation it calls may cancel it.
+        # A running mutation is pending until its commit. A running action may be canceled by a mutation it calls.
         raise InvalidScheduleError(
             "got the id of the running mutation itself, expected another: a mutation cannot cancel itself;"
             " raise an error to undo it, or return"
@@ -172,13 +172,13 @@ async def cancel(transaction: Transaction, id: int, own: int | None, missing_ok:
 
 
 async def cancel_all(transaction: Transaction, found: Iterable[Job]) -> None:
-    """Cancel functions that this transaction has just found pending or in progress."""
+    """Cancel functions that this transaction has found pending or in progress."""
     for job in found:
         _move(transaction, job, CANCEL)
 
 
 async def retry(transaction: Transaction, id: int) -> int:
-    """Schedule the function and the arguments of one that has failed anew, for now. Returns the id of the new one."""
+    """Schedule a failed function again with its arguments, due now. Return the id of the new one."""
     job = await transaction.get(JOBS, id)
     if not isinstance(job, Job) or job.state != FAILED:
         found = f"{job.name}, which is {job.state}" if isinstance(job, Job) else "one that has expired"
@@ -189,7 +189,7 @@ async def retry(transaction: Transaction, id: int) -> int:
 
 
 def sweep(batch: Batch) -> float:
-    """Delete functions that completed long ago, some at a time. Returns when to come again: now, if some are left."""
+    """Delete some functions that completed long ago. Return when to sweep next: now, if some are left."""
     first: list[Job] = batch.answer(ListCompleted(SWEPT_AT_ONCE + 1))
     expired = [job for job in first[:SWEPT_AT_ONCE] if _expires(job) <= batch.now]
     if expired:
@@ -216,11 +216,11 @@ RUNNING: Final = Interval(Cut((IN_PROGRESS,), after=False), Cut((IN_PROGRESS,), 
 async def recover(
     transaction: Transaction, is_lost: Callable[[int], bool], among: Interval
 ) -> tuple[list[Job], Interval | None]:
-    """Fail actions that lost processes left running, some at a time.
+    """Fail some of the actions that lost processes left running.
 
-    Returns them, and those it has not looked at yet.
+    Return them, and the interval of those that are left to look at; None at the end.
     """
-    # Who moves a function compares its state, and any other that is written meanwhile would be a conflict.
+    # Untracked: a move compares the state of its own row, and a range in the read set would conflict with every other.
     rows = await transaction.scan_untracked(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     running = [cast("Job", row) for _, row in rows]
     lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]
@@ -252,7 +252,7 @@ def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = No
 def document_of(
     job: Job, id: str, creation_time: float, args: object, retry_of: str | None = None
 ) -> dict[str, object]:
-    """The row as `_scheduled_functions` shows it."""
+    """Return the row as `_scheduled_functions` shows it."""
     state: dict[str, object] = {"kind": job.state}
     if job.state == FAILED:
         state["error"] = job.error

@@ -1,15 +1,15 @@
-"""Applies a schema: checks the documents there are, builds the indexes that are new, then makes all of it active.
+"""Applies the schema of a deploy: checks existing documents, builds new indexes, then makes the schema active.
 
-It goes in short steps between everybody else's calls, which work by the schema there was until one commit makes
-the new one active. What they write meanwhile is not missed: from the commit that creates an index on every write
-maintains it, and the ids of what is written to a table under check are kept, to be checked before the end.
+The work is done in short steps between the calls of others, which use the old schema until one commit makes the new one
+active. Their writes are not missed: from the commit that creates an index, every write maintains it; and the ids of
+documents that are written to a table under check are tracked, and checked before the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from duly import faults
@@ -40,33 +40,36 @@ from duly.values.value import loads
 _log: Final = log_of("duly.schema")
 
 
-async def apply_schema(
-    database: Database,
-    schema: SchemaDefinition,
-    on_active: Callable[[], None] = lambda: None,
-    mark: str = "",
-    takes_over: bool = True,
-    declared: Collection[Spec] | None = None,
-) -> None:
-    """Make a schema that of the store; others may call meanwhile, but not apply another schema.
+@dataclass(frozen=True)
+class Deploy:
+    """What a version of an application declares to the store."""
 
-    `mark` is that of the version of the application. A node with an older one, which does not take over, leaves the
-    store as a newer one has declared it: then the schema is only that of this node's own writes. The crons that are
-    `declared`, if any are said to be, become those of the store in the same commit.
+    schema: SchemaDefinition
+    mark: str = ""
+    """The fingerprint of the version; that of the schema if it is empty."""
+    takes_over: bool = True
+    """Whether it replaces a newer version. If not, a node of an older version leaves the schema and the crons of the
+    store as they are, and only its own writes are validated by its schema."""
+    crons: Collection[Spec] | None = None
+    """The crons from code, which the same commit makes those of the store; None leaves the crons alone."""
+
+
+async def apply_schema(database: Database, deploy: Deploy, on_active: Callable[[], None] = lambda: None) -> None:
+    """Make the schema and the crons of a deploy those of the store. Calls go on meanwhile; only one schema at a time.
 
     A SchemaValidationError names the first document that does not fit, an InvalidScheduleError a cron whose name is
-    taken. Then, as after any other error, everything is as it was; who cancels this may find it active. `on_active`
-    is called before the next call works by the schema, in the thread that commits.
+    taken. After any error the store is as it was; if this is cancelled, the schema may be active. `on_active` is called
+    in the committer's thread, before the next call uses the schema.
     """
     given_up = monotonic() + STORE_LOST_SECONDS_MAX
     for left in reversed(range(APPLY_TRIES_MAX)):
-        change = SchemaChange(schema, database.ids, on_active, mark, takes_over, declared)
+        change = SchemaChange(deploy, database.ids, on_active)
         try:
             while not await database.commit(change.step, exclusive=True):
                 faults.at("schema.step")
             break
         except BaseException as error:
-            with suppress(StoreError):  # what is left of it in the store, the next start drops
+            with suppress(StoreError):  # the next start drops what is left in the store
                 await database.commit(change.withdraw, exclusive=True)
             if not isinstance(error, StoreLostError) or not left or monotonic() > given_up:
                 raise
@@ -74,55 +77,47 @@ async def apply_schema(
 
 
 class SchemaChange:
-    """A schema on its way into a store."""
+    """A schema that is being applied, in steps. All of it runs in the committer's thread."""
 
-    def __init__(
-        self,
-        schema: SchemaDefinition,
-        ids: IdCodec,
-        on_active: Callable[[], None] = lambda: None,
-        mark: str = "",
-        takes_over: bool = True,
-        crons: Collection[Spec] | None = None,
-    ) -> None:
-        self._schema = schema
-        self._crons = crons
-        self._mark = mark or fingerprint_of_schema(schema)
-        self._takes_over = takes_over
+    def __init__(self, deploy: Deploy, ids: IdCodec, on_active: Callable[[], None] = lambda: None) -> None:
+        self._schema = deploy.schema
+        self._crons = deploy.crons
+        self._mark = deploy.mark or fingerprint_of_schema(deploy.schema)
+        self._takes_over = deploy.takes_over
         self._ids = ids
         self._on_active = on_active
-        self._declared = {name: fingerprint(table.document) for name, table in schema.tables.items()}
+        self._declared = {name: fingerprint(table.document) for name, table in self._schema.tables.items()}
         self._unchecked: list[str] = []
         """The tables whose documents may not fit."""
         self._filled: set[int] = set()
-        """The numbers of the indexes that have all documents."""
+        """The numbers of the indexes that are complete."""
         self._batch: Batch
-        self._way = self._go()
+        self._steps = self._run()
 
     def step(self, batch: Batch) -> bool:
-        """Go on for a few milliseconds. Returns whether the schema is active, from this batch on."""
+        """Work for a few milliseconds. Return whether the schema is active, from this batch on."""
         self._batch = batch
         began = monotonic()
-        while (is_long_enough := next(self._way, None)) is not None:
-            if is_long_enough or monotonic() - began >= SCHEMA_STEP_SECONDS:
+        while (must_pause := next(self._steps, None)) is not None:
+            if must_pause or monotonic() - began >= SCHEMA_STEP_SECONDS:
                 return False
         return True
 
     def withdraw(self, batch: Batch) -> None:
-        """Leave the store as it was."""
+        """Stop tracking, and drop the indexes that were begun."""
         batch.track()
         for table in _tables(batch):
             if table.indexes != table.readable:
                 batch.put_table(replace(table, indexes=table.readable))
 
     def table_of(self, id: str, /) -> str | None:
-        """The name of the table an id belongs to."""
+        """Return the name of the table of an id."""
         decoded = self._ids.decode(id)
         table = None if decoded is None else self._batch.catalog.by_number.get(decoded[0])
         return None if table is None else table.name
 
-    def _go(self) -> Iterator[bool]:
-        """All there is to do. Wherever it yields, others may be let in; where it yields True they must be."""
+    def _run(self) -> Iterator[bool]:
+        """Do all the work. At each yield a step may end; at a yield of True it must."""
         if not self._takes_over and self._batch.is_superseded(self._mark):
             _log.warning(
                 "another version of the application was deployed after this one, and its schema and its crons stay. To"
@@ -144,14 +139,14 @@ class SchemaChange:
                 yield True
                 yield from self._fill_indexes()
             yield from self._check_late()
-            # Others were not let in since the last check, but may have made a table before it.
+            # No other call ran since the last check, but one may have created a table before it.
             is_complete = not self._create_indexes()
         self._activate()
 
     # Checking.
 
     def _changed_tables(self) -> list[str]:
-        """The tables that are declared otherwise than when their documents were last checked."""
+        """Return the tables whose declaration changed since their documents were last checked."""
         tables, known = self._schema.tables, self._batch.catalog.tables
         return [
             name
@@ -163,7 +158,7 @@ class SchemaChange:
     def _check(self, name: str, id: int, row: str) -> None:
         try:
             self._schema.tables[name].document.check(loads(row), self)
-        except Exception as error:  # a model's own code may raise anything
+        except Exception as error:  # the code of a model may raise anything
             problem = str(error) if isinstance(error, Mismatch) else f"{type(error).__name__}: {error}"
             text = self._ids.encode(self._batch.catalog.tables[name].number, id)
             raise SchemaValidationError(
@@ -172,19 +167,19 @@ class SchemaChange:
             ) from error
 
     def _check_late(self) -> Iterator[bool]:
-        """Check what was written since the check began. When this ends, nothing was written since."""
-        few = SCHEMA_LATE_MAX
-        while len(late := self._written()) > few:
+        """Check what was written during the check. At the end, every write has been checked."""
+        step_size = SCHEMA_LATE_MAX
+        while len(late := self._written()) > step_size:
             for position, (name, id) in enumerate(late, 1):
                 self._check_again(name, id)
-                if position % few == 0:
+                if position % step_size == 0:
                     yield True
-            few *= 2  # steps become so long that nobody can write faster
+            step_size *= 2  # longer steps, until checking is faster than writing
         for name, id in late:
             self._check_again(name, id)
 
     def _written(self) -> list[tuple[str, int]]:
-        """What was written since this was last asked."""
+        """Return what was written since the last call of this."""
         return [(name, id) for name, ids in self._batch.track(*self._unchecked).items() for id in sorted(ids)]
 
     def _check_again(self, name: str, id: int) -> None:
@@ -195,13 +190,13 @@ class SchemaChange:
     # Building.
 
     def _indexes(self, table: str) -> Mapping[str, tuple[str, ...]]:
-        """The declared indexes of a table."""
+        """Return the declared indexes of a table."""
         return self._schema.tables[table].indexes if table in self._schema.tables else {}
 
     def _create_indexes(self) -> bool:
-        """Create the indexes that are missing, still empty. Returns whether some have to be filled.
+        """Create the missing indexes, empty. Return whether some have to be filled.
 
-        Those that an earlier process began are filled anew if they are the same, else dropped.
+        An index that an earlier process began is filled from the start if it is declared the same, else dropped.
         """
         unfilled = False
         for table in _tables(self._batch):
@@ -228,7 +223,7 @@ class SchemaChange:
             self._filled.update(index.number for index in building)
 
     def _documents(self, name: str) -> Iterator[list[tuple[int, str]]]:
-        """The documents that a table has now, in the order of creation, a few at a time."""
+        """Yield the documents that a table has now, a few at a time, in the order of creation."""
         interval = Interval(FIRST, Cut((), after=True, id=self._last_id(name)))
         while rows := self._scan(name, interval, SCHEMA_STEP_ROWS):
             yield rows
@@ -245,17 +240,17 @@ class SchemaChange:
     # The end.
 
     def _activate(self) -> None:
-        """Make the tables what they are declared to be, and have calls from here on validated by the schema."""
+        """Make the tables equal to their declaration, and validate all calls from here on by the schema."""
         batch = self._batch
         catalog = batch.catalog
         new = [name for name in self._schema.tables if name not in catalog.tables]
         for name in new:
-            catalog = catalog.with_table(catalog.new_table(name))  # raises where it is one too many
+            catalog = catalog.with_table(catalog.new_table(name))  # raises if there are too many
         if self._crons is not None:
-            batch.attempt(crons.sync, self._crons)  # raises where a name is taken
+            batch.attempt(crons.sync, self._crons)  # raises if a name is taken
         for name in new:
             batch.put_table(catalog.tables[name])
-        self._create_indexes()  # of the new tables: those are full at once
+        self._create_indexes()  # of the new tables, which are empty
         for table in _tables(batch):
             batch.put_table(self._final(table))
         batch.put_schema(self._schema)
@@ -271,5 +266,5 @@ class SchemaChange:
 
 
 def _tables(batch: Batch) -> list[Table]:
-    """The tables of the application."""
+    """Return the tables of the application."""
     return [table for table in batch.catalog.tables.values() if table.name not in SYSTEM_TABLES]

@@ -1,4 +1,4 @@
-"""What is said of a function that failed: to its developer, and to a remote client."""
+"""The text of an error: the full one for developers, and the safe one for remote clients."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from duly.values.value import UNSET, NotAValueError, dumps, loads
 _DULY: Final = str(Path(__file__).parent.parent) + os.sep
 _FRAMES_MAX: Final = 8
 _CAUSES_MAX: Final = 8
-_TOLD_MAX: Final = 32
-"""Exceptions in one text: causes of the members of groups may be very many."""
+_PARTS_MAX: Final = 32
+"""Exceptions in one text: the members of groups, and their causes, may be very many."""
 
 
 def describe(error: BaseException, length_max: int | None = None) -> str:
@@ -32,48 +32,48 @@ def describe(error: BaseException, length_max: int | None = None) -> str:
     caused by KeyError: 'tea'
       at price_of (prices.py:7)
 
-    What is longer than `length_max` loses the ends of its messages, not the lines that tell where.
+    A text longer than `length_max` loses the ends of its messages, not the lines with places.
     """
     try:
         return _described(error, length_max)
-    except Exception as unfit:  # of a class, a note or a file name that is odd: it has failed all the same
-        return f"{type(error).__name__} (which cannot be shown: {type(unfit).__name__})"
+    except Exception as unprintable:  # raised by an odd class, note or file name
+        return f"{type(error).__name__} (which cannot be shown: {type(unprintable).__name__})"
 
 
 def _described(error: BaseException, length_max: int | None) -> str:
-    told = list(_all_of(error, "", set()))
-    text = _text(told)
+    parts = list(_all_of(error, "", set()))
+    text = _text(parts)
     if length_max is None or len(text) <= length_max:
         return text
-    heads = sum(len(one.head) for one in told)
-    each = max(length_max - (len(text) - heads), 0) // len(told)
-    text = _text([one._replace(head=_cut(one.head, each)) for one in told])
+    heads = sum(len(one.head) for one in parts)
+    each = max(length_max - (len(text) - heads), 0) // len(parts)
+    text = _text([one._replace(head=_cut(one.head, each)) for one in parts])
     return _cut(text, length_max)
 
 
-class _Told(NamedTuple):
-    """What is told of one exception."""
+class _Part(NamedTuple):
+    """The text of one exception."""
 
     margin: str
     head: str
     where: str
 
 
-def _text(told: Iterable[_Told]) -> str:
-    return "\n".join(indent(one.head + one.where, one.margin) for one in told)
+def _text(parts: Iterable[_Part]) -> str:
+    return "\n".join(indent(one.head + one.where, one.margin) for one in parts)
 
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: max(length - 1, 0)] + "…"
 
 
-def _all_of(error: BaseException | None, margin: str, seen: set[int]) -> Iterator[_Told]:
+def _all_of(error: BaseException | None, margin: str, seen: set[int]) -> Iterator[_Part]:
     words = ""
     for _ in range(_CAUSES_MAX):
-        if error is None or id(error) in seen or len(seen) == _TOLD_MAX:
+        if error is None or id(error) in seen or len(seen) == _PARTS_MAX:
             return
         seen.add(id(error))
-        yield _Told(margin, words + _head(error), _where(error))
+        yield _Part(margin, words + _head(error), _where(error))
         for member in _members(error):
             yield from _all_of(member, f"{margin}  | ", seen)
         words, error = _cause_of(error)
@@ -81,7 +81,7 @@ def _all_of(error: BaseException | None, margin: str, seen: set[int]) -> Iterato
 
 def _head(error: BaseException) -> str:
     head = "".join(traceback.format_exception_only(error)).rstrip()
-    head = head.encode("utf-8", "backslashreplace").decode()  # it may hold any text, and no log can show all of that
+    head = head.encode("utf-8", "backslashreplace").decode()  # it may hold text that no log can show
     if type(error).__module__.startswith("duly."):
         head = head.removeprefix(f"{type(error).__module__}.")
     return head
@@ -97,7 +97,7 @@ def _where(error: BaseException) -> str:
 
 
 def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
-    """What an exception was raised from, or while handling; None where that says nothing more to an application."""
+    """The exception that another was raised from, or while handling; None if it is of no use to the application."""
     if error.__cause__ is not None:
         words: str = "caused by "
         cause: BaseException | None = error.__cause__
@@ -112,7 +112,7 @@ def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
 
 
 def _is_internal(error: BaseException) -> bool:
-    """Whether it is duly's own, and no line of the application has anything to do with it."""
+    """Return whether the exception is duly's own, with no line of the application in its traceback."""
     if isinstance(error, Interruption):
         return True
     frames = traceback.walk_tb(error.__traceback__)
@@ -121,7 +121,7 @@ def _is_internal(error: BaseException) -> bool:
 
 
 def _is_caught_here(error: BaseException) -> bool:
-    """Whether the code that caught an exception is duly's."""
+    """Return whether duly's code caught the exception."""
     entry = error.__traceback__
     return entry is not None and entry.tb_frame.f_code.co_filename.startswith(_DULY)
 
@@ -141,17 +141,17 @@ def _members(error: BaseException) -> Iterable[BaseException]:
 
 @dataclass(frozen=True)
 class ClientError:
-    """What a remote client learns of an error."""
+    """An error as a remote client gets it."""
 
     message: str
     request_id: str
-    """By it the developer finds the error in the log."""
+    """The id under which the developer finds the error in the log."""
     data: object = UNSET
     """The data of an AppError; UNSET for other errors."""
 
 
 def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
-    """An AppError with its data; of others the text in development, and in production no word."""
+    """Return an AppError with its data. The text of other errors is included only in development."""
     if isinstance(error, AppError) and (data := _plain(error.data)) is not UNSET:
         return ClientError(str(error), request_id, data)
     text = describe(error) if development else "Server Error"

@@ -136,6 +136,7 @@ class Validators:
 
 
 v: Final = Validators()
+"""Makes validators: `v.string()`, `v.array(v.id("orders"))`."""
 
 
 def as_validator(declared: Declared, place: str = "a declaration") -> Validator:

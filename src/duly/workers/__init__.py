@@ -1,1 +1,1 @@
-"""What runs in the background: live queries with an alarm clock."""
+"""Background work of an open app: the executor, the sweeper, and watches of the store and of the event loop."""

@@ -1,4 +1,8 @@
-"""In development, says when an action holds up the event loop, and at which line. It asks from a thread of its own."""
+"""In development, logs when an action blocks the event loop, and at which line.
+
+A thread schedules a callback in the loop again and again, and measures how long the loop takes to run it: the
+event-loop lag.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,16 @@ from duly.limits import LOOP_BLOCKED_SECONDS
 from duly.logs import log_of
 
 _log: Final = log_of("duly.loop")
-_PAUSE_SECONDS: Final = 0.2  # from an answer of the loop to the next question
-_WAITS: Final = 10  # until it counts as held up
+_PAUSE_SECONDS: Final = 0.2  # from one callback to the next
+_WAITS: Final = 10  # parts of the time until the loop counts as blocked
 
 
 class BlockedLoopDetector:
-    """Asks the event loop again and again whether it goes on."""
+    """Watches the event loop that it is made in, from a thread of its own."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._of = threading.get_ident()
+        self._loop_thread = threading.get_ident()
         self._closed = threading.Event()
         threading.Thread(target=self._serve, name="duly-blocked-loop", daemon=True).start()
 
@@ -32,22 +36,22 @@ class BlockedLoopDetector:
 
     def _serve(self) -> None:
         while not self._closed.wait(_PAUSE_SECONDS):
-            beat, asked = threading.Event(), monotonic()
+            called, since = threading.Event(), monotonic()
             try:
-                self._loop.call_soon_threadsafe(beat.set)
-            except RuntimeError:  # it was closed without closing the app
+                self._loop.call_soon_threadsafe(called.set)
+            except RuntimeError:  # the loop was closed without closing the app
                 return
-            # In several waits, so that it is asked for some time after a pause of the whole process, too.
-            went_on = any(beat.wait(LOOP_BLOCKED_SECONDS / _WAITS) for _ in range(_WAITS))
-            if not went_on and self._loop.is_running() and not self._closed.is_set():
-                self._tell(beat, asked)
+            # Several short waits: after a pause of the whole process, the loop still gets some of them.
+            is_free = any(called.wait(LOOP_BLOCKED_SECONDS / _WAITS) for _ in range(_WAITS))
+            if not is_free and self._loop.is_running() and not self._closed.is_set():
+                self._log_block(called, since)
 
-    def _tell(self, beat: threading.Event, asked: float) -> None:
-        line = line_in_thread(self._of)  # "" where duly itself takes long, or the machine: that nobody can change here
+    def _log_block(self, called: threading.Event, since: float) -> None:
+        line = line_in_thread(self._loop_thread)  # "" if duly itself or the machine is slow
         if line:
             _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, BLOCKED_LOOP_ADVICE)
-        while not beat.wait(_PAUSE_SECONDS):
+        while not called.wait(_PAUSE_SECONDS):
             if self._closed.is_set():
                 return
         if line:
-            _log.warning("%s has held up the event loop for %.1f s", line, monotonic() - asked)
+            _log.warning("%s has held up the event loop for %.1f s", line, monotonic() - since)

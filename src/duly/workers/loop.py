@@ -1,4 +1,4 @@
-"""The one loop of every worker: work, then sleep until something is due or something it has read has changed."""
+"""The loop of every worker: do what is due, then sleep until more is due or until something it has read changes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from duly.limits import CLOCK_BACK_MS, TIMER_CHECK_SECONDS
 from duly.logs import log_of
 
 _log: Final = log_of("duly.worker")
-_BACKOFF_SECONDS: Final = (
-    0.5,
-    4.0,
-)  # first and longest pause after a store that refuses: one that is back is to be noticed soon
+_BACKOFF_SECONDS: Final = (0.5, 4.0)
+"""The first and the longest pause after an error. Short: a store that is back should be noticed soon."""
 
 
 class Worker(Protocol):
-    """What an alarm drives."""
+    """What the loop runs."""
 
     async def step(self) -> float | None:
-        """Do what is due. Returns when to come again, in milliseconds since 1970; None: when woken."""
+        """Do what is due. Return when to step again, in milliseconds since 1970; None: only when woken."""
         ...
 
     def wakers(self) -> list[asyncio.Future[Any]]:
-        """Futures that are done when there is work again, given what the last step has read."""
+        """Return futures that are done when there is new work, given what the last step has read."""
         ...
 
 
-async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future[None]) -> None:
-    """Step until told to stop, or until the store is gone. What else fails is tried again, ever later."""
+async def run_worker(worker: Worker, clock: Clock, rng: Random, stop: asyncio.Future[None]) -> None:
+    """Step until `stop` is done or the store is gone. After any other error, try again with a growing pause."""
     failures = 0
     while not stop.done():
         try:
@@ -40,21 +38,21 @@ async def run(worker: Worker, clock: Clock, chance: Random, stop: asyncio.Future
             wakers = worker.wakers() if due is None or due > clock.now() else None
             failures = 0
         except StoreGoneError:
-            return  # for good, which the log has been told
-        except Exception:  # whatever it is, what is due must not wait for a restart
-            pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * chance.random()
+            return  # it does not come back; the database has logged it
+        except Exception:  # any error: due functions must not wait for a restart of the process
+            pause = min(_BACKOFF_SECONDS[0] * 2**failures, _BACKOFF_SECONDS[1]) * rng.random()
             failures += 1
             _log.exception("work failed, trying again in %.1f s", pause)
-            await first((stop,), clock, clock.now() + pause * 1000)
+            await first_done((stop,), clock, clock.now() + pause * 1000)
         else:
             if wakers is not None:
-                await first((stop, *wakers), clock, due)
+                await first_done((stop, *wakers), clock, due)
 
 
-async def first(wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None) -> None:
-    """Wait until one of the futures is done or the clock has reached `due`; cancel the rest but the first.
+async def first_done(wakers: Iterable[asyncio.Future[Any]], clock: Clock, due: float | None = None) -> None:
+    """Wait until one of the futures is done or the clock has reached `due`; then cancel all futures but the first.
 
-    Also return where the clock is set far back, by which `due` may be another time.
+    Return also if the clock is set far back: then `due` may be a wrong time.
     """
     keep, *others = wakers
     latest, seconds = clock.now(), None if due is None else TIMER_CHECK_SECONDS

@@ -1,28 +1,35 @@
-"""What an open app holds: its database, its runner, and the workers that run beside it, until all are closed."""
+"""The parts of an open app: its database, its runner and its workers, and the order in which they are closed."""
 
 from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Final
 
 from duly.clock import Clock
 from duly.database.database import Database
+from duly.errors import StoreError
 from duly.limits import INTERRUPT_SECONDS
 from duly.run.runner import Runner
-from duly.workers import loop
 from duly.workers.blocked_loop import BlockedLoopDetector
 from duly.workers.executor import Executor
+from duly.workers.loop import Worker, run_worker
+
+ORPHANED: Final = (
+    "got a call of an app whose event loop is closed, expected one that was closed before its loop: `await app.close()`"
+    " or `await app.crash()` in this one frees the store"
+)
 
 
 class OpenApp:
-    """It belongs to the event loop that it was made in."""
+    """The parts of an app, from its opening to its closing. It belongs to the event loop that it was made in."""
 
     def __init__(
         self,
         database: Database,
         runner: Runner,
         executor: Executor,
-        workers: list[loop.Worker],
+        workers: list[Worker],
         clock: Clock,
         detector: BlockedLoopDetector | None,
     ) -> None:
@@ -31,25 +38,48 @@ class OpenApp:
         self.runner = runner
         self.executor = executor
         self.reloading = asyncio.Lock()
-        """Schemas are applied one after the other."""
+        """Held while a schema is applied: one at a time."""
+        self.is_open = True
+        """False from the beginning of its closing."""
         self._detector = detector
         self._stop: asyncio.Future[None] = self.loop.create_future()
-        self._tasks = [asyncio.create_task(loop.run(worker, clock, Random(), self._stop)) for worker in workers]
+        self._tasks = [asyncio.create_task(run_worker(worker, clock, Random(), self._stop)) for worker in workers]
 
     @property
     def is_orphaned(self) -> bool:
-        """Whether its event loop is closed, so that nothing in it goes on."""
+        """Whether its event loop was closed, so that its tasks do not go on."""
         return self.loop.is_closed()
 
+    def check_loop(self) -> None:
+        """Raise StoreError if this is called in another event loop than the one that opened the app."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self.loop:
+            return
+        if self.is_orphaned:
+            raise StoreError(ORPHANED)
+        if running is not None:
+            raise StoreError(
+                "got a call from another event loop than the one that opened the app, expected it from that one; from"
+                " another thread, use asyncio.run_coroutine_threadsafe(app.query(…), loop)"
+            )
+
+    def begin_closing(self) -> None:
+        """Mark the app as closed, so that its subscriptions end. FunctionError in a query or a mutation."""
+        self.database.refuse_in_handlers()
+        self.is_open = False
+
     async def release(self) -> None:
-        """Free the store of one that is orphaned."""
+        """Close the store of an orphaned app."""
         try:
             await self.database.close()
         finally:
             self._end()
 
     async def close(self, grace_seconds: float) -> None:
-        """Each step is taken whatever becomes of those before it: the store must not stay owned."""
+        """Close all parts in order. Each step is done even if one before it fails: the store must not stay owned."""
         self.database.announce_closing(grace_seconds + INTERRUPT_SECONDS)
         if not self._stop.done():
             self._stop.set_result(None)
@@ -69,6 +99,7 @@ class OpenApp:
                     self._end()
 
     async def crash(self) -> None:
+        """Stop without committing what is queued."""
         for task in self._tasks:
             task.cancel()
         await self.database.abandon()
@@ -76,6 +107,6 @@ class OpenApp:
         self._end()
 
     def _end(self) -> None:
-        self.runner.close()  # last, for it refuses what threads wait for
+        self.runner.close()  # last: from here on, calls of threads are refused
         if self._detector is not None:
             self._detector.close()

@@ -1,4 +1,4 @@
-"""Looks now and then whether the store is still there: whoever deletes or replaces its file does not tell."""
+"""Checks now and then whether the file of the store still exists: the system does not notify of its deletion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duly.limits import STORE_CHECK_MS
 
 
 class StoreWatch:
-    """Has the others stop, and subscriptions end, though nothing is read or written meanwhile."""
+    """A worker that stops the others, and ends subscriptions, once the file is gone; even in an idle app."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -22,4 +22,5 @@ class StoreWatch:
         return self._clock.now() + STORE_CHECK_MS
 
     def wakers(self) -> list[asyncio.Future[Any]]:
+        """Return none: only time makes a check due."""
         return []

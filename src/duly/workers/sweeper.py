@@ -1,4 +1,4 @@
-"""The sweeper: deletes the rows of scheduled functions that completed long ago, a few at a time."""
+"""The sweeper: deletes rows of scheduled functions that completed long ago, a few at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from duly.model import jobs
 
 
 class Sweeper:
-    """Comes when the first row expires. Where many have expired it leaves others most of the time."""
+    """A worker that steps when the next row expires. With many expired rows it pauses after each step."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -23,10 +23,10 @@ class Sweeper:
         return min(max(await self._database.commit(jobs.sweep), now + SWEEP_PAUSE_MS), now + SWEEP_CHECK_MS)
 
     async def sweep(self) -> None:
-        """Delete all that has expired."""
+        """Delete all expired rows now."""
         while await self._database.commit(jobs.sweep) <= self._clock.now():
             pass
 
     def wakers(self) -> list[asyncio.Future[Any]]:
-        """None: nothing expires earlier because of what happens now."""
+        """Return none: no commit makes a row expire earlier."""
         return []

@@ -2,7 +2,7 @@
 
 A place is the values and the id of the last document read, not the document itself: deleting it does not move the
 place. The text also bears a fingerprint of the query and a tag that only this store can compute. It is signed, not
-secret: whoever decodes it sees the indexed values of that document.
+secret: decoding it reveals the indexed values of that document.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _FINGERPRINT_BYTES: Final = 8
 
 
 class Place(NamedTuple):
-    """Right behind one document of a query's order."""
+    """The place right after one document in the order of a query."""
 
     values: tuple[object, ...]
     id: int
 
 
 class Journal:
-    """Where the pages of a live query ended: when it runs again, each ends there again, whatever has come or gone.
+    """The ends of the pages that a live query has read. When the query runs again, each page ends at the same place.
 
-    Else a page of ten would reach for an eleventh document once one of its ten is gone, which the next page has, too.
+    Otherwise a page of ten documents, one of which was deleted, would read an eleventh, which the next page has, too.
     """
 
     def __init__(self) -> None:
@@ -38,23 +38,23 @@ class Journal:
         self._ends: dict[tuple[object, ...], str] = {}
         self._next: dict[tuple[object, ...], str] = {}
 
-    def end_of(self, run: object, asked: tuple[object, ...]) -> str | None:
-        """Where the page of a query behind a cursor ended in the run before this one, None if that had none."""
+    def end_of(self, run: object, request: tuple[object, ...]) -> str | None:
+        """Return where the requested page ended in the previous run, None if that run did not read it."""
         if run is not self._run:
             self._run, self._ends, self._next = run, self._next, {}
-        return self._ends.get(asked)
+        return self._ends.get(request)
 
-    def note(self, asked: tuple[object, ...], end: str) -> None:
-        """Where it ends in this run."""
-        self._next[asked] = end
+    def record(self, request: tuple[object, ...], end: str) -> None:
+        """Record where the requested page ends in this run."""
+        self._next[request] = end
 
 
 END: Final = Place((), -1)
-"""Behind all documents, of today: a page from there on is empty."""
+"""The place after all documents: a page from here is empty."""
 
 
 def fingerprint(*parts: str) -> str:
-    """What tells one query from another."""
+    """A short hash that identifies a query."""
     return hashlib.blake2b("\x00".join(parts).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What the readers and writers of one call share: its transaction, the ids of the store, the schema."""
+"""The document mapper of one call: rows of its transaction to documents, ids to tables and numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from duly.values.value import Document, loads
 
 
 class DocumentMapper:
-    """One call's way to the database."""
+    """Shared by the readers and writers of one call: its transaction, the ids of the store, and the schema."""
 
     __slots__ = ("ids", "journal", "schema", "transaction")
 
@@ -27,9 +27,9 @@ class DocumentMapper:
         self.transaction = transaction
         self.ids = ids
         self.journal = journal
-        """Where the pages of a live query ended; None for what runs once."""
+        """The ends of the pages of a live query; None for a call that runs once."""
         self.schema = transaction.catalog.schema
-        """What documents must fit: the schema of the version of the store that this call works on."""
+        """The schema, as of the version of the store that this call reads."""
 
     def table_of(self, id: str, /) -> str | None:
         """The name of the table a string is an id of, None if it is no id."""
@@ -49,7 +49,7 @@ class DocumentMapper:
         return table, decoded[1]
 
     def locate_in(self, name: str, id: object, system: bool = False) -> tuple[Table | None, int]:
-        """The same of an id that must be one of the table `name`."""
+        """Locate an id that must be one of the table `name`."""
         if self.ids.decode(name) is not None:
             raise InvalidIdError(f"got an id where the table was expected: the table comes first, ({id!r:.80}, id)")
         table, number = self.locate(id, system)
@@ -91,7 +91,7 @@ class DocumentMapper:
         return [self.present(table, one) for one in found] if self.has_instances(table) else found
 
     def has_instances(self, table: str) -> bool:
-        """Whether the documents of a table are instances of its class, or hold some: a datetime, say."""
+        """Return whether documents of a table are or hold instances, such as a dataclass or a datetime."""
         return table in self.schema.with_instances
 
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:

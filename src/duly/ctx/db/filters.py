@@ -17,11 +17,11 @@ class Predicate:
     """A filter, compiled: a test of documents."""
 
     test: Callable[[Document], bool]
-    """Whether the filter lets a document through. QueryError if it cannot be said."""
+    """Whether a document passes. QueryError if the condition has no boolean value."""
     fingerprint: str
     """The filter as text: the same for the same filter, different for different ones."""
     operators: int
-    """How many operators it has."""
+    """The number of its operators."""
 
 
 def predicate(build: Callable[[Filters], Expression | bool], document: Validator | None = None) -> Predicate:
@@ -46,7 +46,7 @@ def predicate(build: Callable[[Filters], Expression | bool], document: Validator
 
 
 class Filters:
-    """What the function of a filter is given: the fields of the document at hand, and operators.
+    """The parameter of a filter's function: the fields of a document, and operators.
 
         .filter(lambda q: q.and_(q.eq(q.field("status"), "new"), q.field("n") % 10 < 5))
 
@@ -251,7 +251,7 @@ class Expression:
 
 
 def _refuse_dunder(name: str) -> None:
-    if name[:2] == "__":  # Python asks for these itself, and takes an AttributeError for no
+    if name[:2] == "__":  # Python looks these up itself, and takes an AttributeError for "no"
         raise AttributeError(name)
 
 

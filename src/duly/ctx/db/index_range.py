@@ -65,15 +65,19 @@ class IndexRange:
         return changed
 
     def gt(self, field: str, value: object) -> IndexRange:
+        """Only documents whose next field is above this value."""
         return self._with_lower(field, value, inclusive=False)
 
     def gte(self, field: str, value: object) -> IndexRange:
+        """Only documents whose next field is this value or above it."""
         return self._with_lower(field, value, inclusive=True)
 
     def lt(self, field: str, value: object) -> IndexRange:
+        """Only documents whose next field is below this value."""
         return self._with_upper(field, value, inclusive=False)
 
     def lte(self, field: str, value: object) -> IndexRange:
+        """Only documents whose next field is this value or below it."""
         return self._with_upper(field, value, inclusive=True)
 
     def interval(self) -> Interval:

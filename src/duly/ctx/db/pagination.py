@@ -18,7 +18,7 @@ M = TypeVar("M")
 
 
 class Page(TypedDict, Generic[M]):
-    """What `paginate` returns: documents, whether they are the last ones, and the cursor of the next page.
+    """The result of `paginate`: documents, whether they are the last ones, and the cursor of the next page.
 
     `splitCursor`, a place in its middle, is there when more than two documents were read for it; `pageStatus` when they
     were so many that the page should be cut in two ("SplitRecommended"), or that it had to end early ("SplitRequired").
@@ -38,13 +38,13 @@ _OPTIONS: Final = {
     "maximumRowsRead": "maximum_rows_read",
     "maximumBytesRead": "maximum_bytes_read",
 }
-_OF_THE_CLIENT: Final = "id"  # tells its own requests apart
+_OF_THE_CLIENT: Final = "id"  # by which a client tells its requests apart
 _SPLIT_SHARE: Final = 0.75
 """A page that took this share of a limit should be split, says the Convex backend."""
 
 
 class PaginationOpts(TypedDict):
-    """What the official clients ask for a page with: the annotation of an argument that is handed on to `paginate`.
+    """The options of a page as the official clients send them: the annotation of an argument for `paginate`.
 
     @query
     async def newest(ctx: QueryCtx, paginationOpts: PaginationOpts) -> Page[Order]:
@@ -60,7 +60,7 @@ class PaginationOpts(TypedDict):
 
 
 class Paging(NamedTuple):
-    """Which page is asked for."""
+    """The options of a page, by the names of the keywords."""
 
     num_items: int
     cursor: str | None = None
@@ -70,48 +70,48 @@ class Paging(NamedTuple):
 
 
 def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limits: Limits) -> Paging:
-    """The page that keywords ask for, or the `paginationOpts` of an official client, or both."""
-    asked = _named({} if options is None else options)
-    asked |= {name: value for name, value in given.items() if value is not None}
-    items: Any = asked.get("num_items")
+    """The options of a page from keywords, from the `paginationOpts` of an official client, or from both."""
+    values = _named({} if options is None else options)
+    values |= {name: value for name, value in given.items() if value is not None}
+    items: Any = values.get("num_items")
     if isinstance(items, bool) or not isinstance(items, int) or not 1 <= items <= limits.documents_read_max:
         raise QueryError(
             f"paginate: got {items!r} for num_items, expected a whole number from 1 to"
             f" {limits.documents_read_max:,} (documents_read_max)"
         )
     for name in ("maximum_rows_read", "maximum_bytes_read"):
-        most = asked.get(name)
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise QueryError(f"paginate: got {most!r} for {name}, expected a whole number above 0")
-    return Paging(**asked)
+        limit = values.get(name)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise QueryError(f"paginate: got {limit!r} for {name}, expected a whole number above 0")
+    return Paging(**values)
 
 
 def _named(options: object) -> dict[str, Any]:
     """The options of one dict, in either spelling, by the names of the keywords."""
     if not isinstance(options, Mapping):
         raise QueryError(f"paginate: got {options!r:.80}, expected num_items=… or a dict such as {{'numItems': 100}}")
-    asked: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in cast("Mapping[str, Any]", options).items():
         if name in _OPTIONS or name in Paging._fields:
-            asked[_OPTIONS.get(name, name)] = value
+            values[_OPTIONS.get(name, name)] = value
         elif name != _OF_THE_CLIENT:
             raise QueryError(f"paginate: got the option {name!r}, expected one of {', '.join(_OPTIONS)}")
-    return asked
+    return values
 
 
 async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
     """The page behind the cursor."""
     query, ids = plan.fingerprint, plan.mapper.ids
-    journal, asked = None if paging.end_cursor is not None else plan.mapper.journal, (query, *paging)
+    journal, request = None if paging.end_cursor is not None else plan.mapper.journal, (query, *paging)
     if journal is not None:
-        end_cursor = journal.end_of(plan.mapper.transaction.usage, asked)
+        end_cursor = journal.end_of(plan.mapper.transaction.usage, request)
         paging = paging._replace(end_cursor=end_cursor)
     start = None if paging.cursor is None else read_cursor(ids, query, paging.cursor)
     end = None if paging.end_cursor is None else read_cursor(ids, query, paging.end_cursor)
     scanned = _Scanned([], [], True, None)
     if start != END:
         plan = plan._replace(interval=_between(plan, start, end))
-        scanned = await _scan(plan, paging)
+        scanned = await _read_rows(plan, paging)
     reached = end or (END if scanned.ended else _place(plan, scanned.rows[-1]))
     page: Page[Any] = {
         "page": [plan.present(document) for document in scanned.documents],
@@ -119,7 +119,7 @@ async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
         "continueCursor": write_cursor(ids, query, reached),
     }
     if journal is not None:
-        journal.note(asked, page["continueCursor"])
+        journal.record(request, page["continueCursor"])
     if scanned.status is not None:
         page["pageStatus"] = scanned.status
     if len(scanned.rows) > 2:
@@ -129,49 +129,49 @@ async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
 
 class _Scanned(NamedTuple):
     documents: list[Document]
-    """Those that pass the filters."""
+    """The documents that pass the filters."""
     rows: list[FoundRow]
-    """All that were read."""
+    """All rows that were read."""
     ended: bool
-    """Whether there is nothing behind them."""
+    """Whether there are no more rows after these."""
     status: str | None
 
 
-async def _scan(plan: QueryPlan, paging: Paging) -> _Scanned:
+async def _read_rows(plan: QueryPlan, paging: Paging) -> _Scanned:
     documents: list[Document] = []
     rows: list[FoundRow] = []
-    whole = paging.end_cursor is not None  # up to there, however many there are
-    walk = plan.walk(_rows_wanted(paging))
-    while walk is not None and (whole or len(documents) < paging.num_items):
-        row = await walk.next_row()
+    to_end = paging.end_cursor is not None  # read all documents up to the end cursor
+    scan = plan.scan(_rows_wanted(paging))
+    while scan is not None and (to_end or len(documents) < paging.num_items):
+        row = await scan.next_row()
         if row is None:
-            return _Scanned(documents, rows, True, _advice(plan, walk, documents, rows))
+            return _Scanned(documents, rows, True, _advice(plan, scan, documents, rows))
         rows.append(row)
         document = plan.document(row)
         if plan.fits(document):
             documents.append(document)
-        if not whole and _has_read_enough(paging, walk, rows):
+        if not to_end and _has_read_enough(paging, scan, rows):
             return _Scanned(documents, rows, False, "SplitRequired")
-    return _Scanned(documents, rows, walk is None, None if walk is None else _advice(plan, walk, documents, rows))
+    return _Scanned(documents, rows, scan is None, None if scan is None else _advice(plan, scan, documents, rows))
 
 
 def _rows_wanted(paging: Paging) -> int:
     if paging.maximum_bytes_read is not None:
-        return 1  # who knows how large they are; it will read more and more
+        return 1  # their size is unknown; the scan reads larger and larger pieces
     return min(paging.num_items, paging.maximum_rows_read or paging.num_items)
 
 
-def _has_read_enough(paging: Paging, walk: IndexScan, rows: list[FoundRow]) -> bool:
+def _has_read_enough(paging: Paging, scan: IndexScan, rows: list[FoundRow]) -> bool:
     if paging.maximum_rows_read is not None and len(rows) >= paging.maximum_rows_read:
         return True
-    return paging.maximum_bytes_read is not None and walk.size >= paging.maximum_bytes_read
+    return paging.maximum_bytes_read is not None and scan.size >= paging.maximum_bytes_read
 
 
-def _advice(plan: QueryPlan, walk: IndexScan, documents: list[Document], rows: list[FoundRow]) -> str | None:
+def _advice(plan: QueryPlan, scan: IndexScan, documents: list[Document], rows: list[FoundRow]) -> str | None:
     limits = plan.mapper.transaction.usage.limits
     large = (
         len(rows) > _SPLIT_SHARE * limits.documents_read_max
-        or walk.size > _SPLIT_SHARE * limits.bytes_read_max
+        or scan.size > _SPLIT_SHARE * limits.bytes_read_max
         or len(documents) > _SPLIT_SHARE * limits.array_length_max
     )
     return "SplitRecommended" if large else None

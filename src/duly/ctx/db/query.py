@@ -153,7 +153,7 @@ class Query(Generic[M]):
             open = await ctx.db.query("orders").with_index("by_status", lambda q: q.eq("status", "open")).count()
 
         Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
-        do not: who counts more than `documents_read_max` keeps a counter in a document.
+        do not. To count more than `documents_read_max`, keep a counter in a document.
         """
         return await self._plan.number()
 
@@ -171,11 +171,11 @@ class Query(Generic[M]):
     async def unique(self) -> M | None:
         """The only document, None if there is none. QueryError if there are more."""
         plan = self._plan
-        walk = plan.walk(2)
-        found = None if walk is None else await plan.next(walk)
-        if walk is None or found is None:
+        scan = plan.scan(2)
+        found = None if scan is None else await plan.next(scan)
+        if scan is None or found is None:
             return None
-        other = await plan.next(walk)
+        other = await plan.next(scan)
         if other is not None:
             raise QueryError(
                 f"{plan.table_name}: unique() found {found['_id']}, {other['_id']} and perhaps more, expected at"
@@ -225,19 +225,19 @@ class Query(Generic[M]):
 class Iteration(Generic[M]):
     """An iteration over the documents of a query."""
 
-    # Not an async generator: nobody would close one that is left with `break`.
-    __slots__ = ("_met", "_plan", "_walk")
+    # Not an async generator: one that is left with `break` would stay open.
+    __slots__ = ("_met", "_plan", "_scan")
 
     def __init__(self, plan: QueryPlan) -> None:
         self._plan = plan
-        self._walk: IndexScan | None = plan.walk()
+        self._scan: IndexScan | None = plan.scan()
         self._met: set[str] = set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> M:
-        while self._walk is not None and (document := await self._plan.next(self._walk)) is not None:
+        while self._scan is not None and (document := await self._plan.next(self._scan)) is not None:
             if document["_id"] not in self._met:  # it may have been moved ahead since
                 self._met.add(document["_id"])
                 return cast("M", self._plan.present(document))

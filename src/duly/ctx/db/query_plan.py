@@ -1,4 +1,4 @@
-"""What one query reads: a range of an index in one direction, and the filters its documents pass."""
+"""The plan of a query: a range of an index in one direction, and the filters that its documents pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from duly.values.keys import EVERYTHING, Interval
 from duly.values.schema import BY_CREATION_TIME, BY_ID, Index, Table
 from duly.values.value import Document
 
-_ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each time it comes back it gets twice as many
+_ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each further read gets twice as many
 _COUNTED_MAX: Final = 1 << 31  # where there is no limit
 
 
@@ -33,7 +33,7 @@ class QueryPlan(NamedTuple):
     descending: bool = False
     filters: tuple[Predicate, ...] = ()
     chosen: tuple[str, ...] = ()
-    """The steps taken of those that can be taken once."""
+    """The steps of the query that may be taken once, and were."""
 
     @property
     def table(self) -> Table | None:
@@ -41,7 +41,7 @@ class QueryPlan(NamedTuple):
 
     @property
     def declared(self) -> Validator | None:
-        """What the schema says of the table's documents."""
+        """The validator of the table's documents; None if the schema does not declare the table."""
         definition = self.mapper.schema.tables.get(self.table_name)
         return None if definition is None else definition.document
 
@@ -62,10 +62,10 @@ class QueryPlan(NamedTuple):
         _, number = self.mapper.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
         return min(number + after, ID_MAX)
 
-    def walk(self, ahead: int = _ROWS_AHEAD) -> IndexScan | None:
-        """Begin to read; None where the table does not exist, which is read as well.
+    def scan(self, ahead: int = _ROWS_AHEAD) -> IndexScan | None:
+        """Start a scan; None if the table does not exist, which goes into the read set as well.
 
-        `ahead` is how many rows will be wanted, as far as one knows.
+        `ahead` is the number of rows that will probably be read.
         """
         transaction = self.mapper.transaction
         if self.table is not None:
@@ -76,22 +76,22 @@ class QueryPlan(NamedTuple):
 
     async def read(self, limit: int) -> list[Any]:
         """The first documents, at most `limit`."""
-        walk = self.walk()
-        if walk is None:
+        scan = self.scan()
+        if scan is None:
             return []
         if not self.filters:
-            return self.mapper.documents(self.table_name, await walk.rows(limit))
+            return self.mapper.documents(self.table_name, await scan.rows(limit))
         found: list[Any] = []
-        while len(found) < limit and (document := await self.next(walk)) is not None:
+        while len(found) < limit and (document := await self.next(scan)) is not None:
             found.append(self.present(document))
         return found
 
     async def number(self) -> int:
-        """How many documents there are. They are read only where filters look at them."""
+        """Count the documents. They are read only if the plan has filters."""
         table, usage = self.table, self.mapper.transaction.usage
         if table is None or table is JOBS or self.filters:
-            walk, found = self.walk(), 0
-            while walk is not None and await (self.next(walk) if self.filters else walk.next_row()) is not None:
+            scan, found = self.scan(), 0
+            while scan is not None and await (self.next(scan) if self.filters else scan.next_row()) is not None:
                 found += 1
             return found
         usage.begin_read()
@@ -100,9 +100,9 @@ class QueryPlan(NamedTuple):
         usage.read(found, 0)
         return found
 
-    async def next(self, walk: IndexScan) -> Document | None:
+    async def next(self, scan: IndexScan) -> Document | None:
         """The next document that passes the filters, None at the end."""
-        while (row := await walk.next_row()) is not None:
+        while (row := await scan.next_row()) is not None:
             document = self.document(row)
             if self.fits(document):
                 return document
@@ -118,12 +118,12 @@ class QueryPlan(NamedTuple):
         return self.mapper.document(table, id, text, self.mapper.ids.encode(table.number, id))
 
     def present(self, document: Document) -> Any:
-        """A document as the application gets it."""
+        """Return a document in the form that the application gets."""
         return self.mapper.present(self.table_name, document)
 
     @property
     def fingerprint(self) -> str:
-        """What tells its cursors from those of another query."""
+        """A hash that ties cursors to this query."""
         fields = () if self.order is None else self.order.fields
         bounds = (cut.key().hex() for cut in self.interval)
         direction = "desc" if self.descending else "asc"

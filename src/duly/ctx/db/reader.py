@@ -41,7 +41,7 @@ class _Reader:
         return mapper.present(table.name, document) if table.name in mapper.schema.with_instances else document
 
     def _located(self, of: Any, id: object) -> tuple[Table | None, int]:
-        """The table and the number of an id, which must be one of the table `of`, if that is given."""
+        """Return the table and the number of an id. If `of` is given, the id must be one of that table."""
         mapper, system = self._mapper, self._system
         return mapper.locate(id, system) if of is UNSET else mapper.locate_in(mapper.name_of(of), id, system)
 
@@ -219,7 +219,7 @@ class DatabaseReader(_Reader):
 
     @property
     def system(self) -> SystemReader:
-        """The same for system tables: `ctx.db.system.query("_scheduled_functions")`."""
+        """A reader of the system tables: `ctx.db.system.query("_scheduled_functions")`."""
         return SystemReader(self._mapper)
 
 

@@ -157,7 +157,7 @@ class DatabaseWriter(DatabaseReader):
         return table, number, cast("str", row)
 
     def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
-        """The application's own fields; the system's may stand beside them if they are unchanged."""
+        """Return the fields without those of the system, which may be present if they are unchanged."""
         if type(fields) is not dict:
             fields = dict(cast("Document", fields)) if isinstance(fields, dict) else to_plain(fields)
         given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
@@ -170,7 +170,7 @@ class DatabaseWriter(DatabaseReader):
         return check_document(cast("object", fields), act)
 
     def _check_is_field(self, table: str, name: str) -> None:
-        """Raise for what is meant as a path: a patch of it would make another field beside the one that is meant."""
+        """Raise for a dotted name that was meant as a path: patching it would create a second field."""
         definition = self._mapper.schema.tables.get(table)
         if definition is None or not declares(definition.document, name):
             outer, _, inner = name.partition(".")
@@ -182,7 +182,7 @@ class DatabaseWriter(DatabaseReader):
 
     def _change(self, table: Table, number: int, row: str, document: Document, act: str) -> None:
         text = self._stored(table.name, document, act)
-        if text != row:  # what changes nothing wakes nobody
+        if text != row:  # an unchanged document notifies no subscription
             self.transaction.write(table, number, row, text)
 
     def _stored(self, table: str, document: Document, act: str) -> str:
@@ -205,7 +205,7 @@ class DatabaseWriter(DatabaseReader):
 
 
 def _of_instance(given: object) -> tuple[type, object]:
-    """The class that stands for its table, and the document."""
+    """Return the class of an instance, which names its table, and the instance as the document."""
     if isinstance(given, type | str | dict) or given is UNSET:
         what = show(cast("object", given)) if isinstance(given, type | str) else "a document without its table"
         raise FunctionError(
@@ -216,7 +216,7 @@ def _of_instance(given: object) -> tuple[type, object]:
 
 
 def _without_table(act: str, last: str, table: Any, id: Any, given: Any) -> tuple[Any, Any, Any]:
-    """What `patch(id, fields)` was called with, whose parameters begin with a table that was left out."""
+    """Shift the arguments of a call without the table, such as `patch(id, fields)`, to their parameters."""
     if table is UNSET:
         id, given = id, given
     elif id is UNSET:
