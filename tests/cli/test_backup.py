@@ -168,7 +168,7 @@ def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_pat
         (tmp_path / "text.db", "got a file that is there already, expected the name of a new one"),
         (tmp_path / "no" / "folder.db", "the backup cannot be written: No such file or directory"),
         (tmp_path, "got a file that is there already, expected the name of a new one"),
-        (Path(f"{file}-wal"), "got a name as of a file beside a store"),
+        (Path(f"{file}-wal"), "got a name that SQLite has for files of a store"),
     ):
         code, said = backup(file, target)
         assert (code, expected in said) == (1, True), said

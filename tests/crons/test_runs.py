@@ -25,7 +25,7 @@ from duly.model import crons as model
 from duly.model.jobs import INTERRUPTED
 from duly.storage.rows import CRONS, JOBS, Job
 from duly.testing import Harness
-from duly.values.value import dumps
+from duly.values.json import dumps
 from tests.crons.app import NOW, Deployed, act, calendar, fail, interval, look, note, seconds
 from tests.support import handlers_in
 

@@ -9,9 +9,9 @@ import pytest
 
 from duly.errors import DulyError, LimitError, SchemaValidationError
 from duly.limits import INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
-from duly.values.annotations import Id, validator_of
-from duly.values.schema import Index, Table, TableDefinition, define_schema, define_table
-from duly.values.validators import v
+from duly.values.schema.annotations import Id, validator_of
+from duly.values.schema.tables import Index, Table, TableDefinition, define_schema, define_table
+from duly.values.schema.v import v
 from tests.values.refusals import STORE, refusal
 
 ANY = define_table(v.any())

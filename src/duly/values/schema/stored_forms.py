@@ -1,4 +1,4 @@
-"""Types that are stored in a plain form and read back: times, durations, UUIDs and decimals as text, enums by value."""
+"""Types with a stored form: times, durations, UUIDs and decimals are stored as text, members of enums by value."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 from duly.errors import QueryError
-from duly.values.checks import Ids, Kinds, Validator, show
+from duly.values.schema.validator import Ids, Kinds, Validator
+from duly.values.text import show
 from duly.values.times import written_time
 
 
 class _Form(NamedTuple):
-    """How one class is written as text, and read."""
+    """How instances of a class are written as text, and read."""
 
     name: str
     example: str
     write: Callable[[Any], str]
     read: Callable[[str], object]
-    """Raises a ValueError for a text that is no such thing."""
+    """Raises a ValueError for other texts."""
 
 
 class FormValidator(Validator):
-    """Accepts instances of a class, and the plain form they are stored in; what comes out is an instance."""
+    """Accepts instances of a class and their stored form. The checked value is an instance."""
 
     __slots__ = ("kind",)
 
@@ -34,21 +35,21 @@ class FormValidator(Validator):
         self.kind = kind
 
     def check(self, value: Any, ids: Ids) -> Any:
-        return value if self.takes(value) else self.read(value)
+        return value if self.is_instance(value) else self.read(value)
 
     def written(self, value: Any) -> Any:
-        return self.write(value) if self.takes(value) else value
+        return self.write(value) if self.is_instance(value) else value
 
-    def takes(self, value: object) -> bool:
-        """Whether it is an instance."""
+    def is_instance(self, value: object) -> bool:
+        """Return whether a value is an instance, as opposed to a stored form."""
         return isinstance(value, self.kind)
 
     def write(self, value: Any) -> Any:
-        """An instance in its plain form."""
+        """Return the stored form of an instance."""
         raise NotImplementedError
 
     def read(self, value: Any) -> Any:
-        """The instance of a plain form, or Mismatch."""
+        """Return the instance of a stored form, or raise Mismatch."""
         raise NotImplementedError
 
     def shaped(self) -> Validator:
@@ -62,7 +63,7 @@ class FormValidator(Validator):
 
 
 class TextFormValidator(FormValidator):
-    """Of a class whose form is a text. A text in another spelling is stored in the same as instances are."""
+    """The validator of a class stored as text. A text in another spelling is stored in the spelling of instances."""
 
     __slots__ = ("_form",)
 
@@ -70,8 +71,8 @@ class TextFormValidator(FormValidator):
         super().__init__(kind)
         self._form = _FORMS[kind]
 
-    def takes(self, value: object) -> bool:
-        # A datetime is a date to Python, but would lose its time as one.
+    def is_instance(self, value: object) -> bool:
+        # In Python a datetime is a date, but stored as a date it would lose its time.
         return isinstance(value, self.kind) and (self.kind is not date or not isinstance(value, datetime))
 
     def write(self, value: Any) -> str:
@@ -96,7 +97,7 @@ class TextFormValidator(FormValidator):
 
 
 class EnumValidator(FormValidator):
-    """Of an enum, whose members are stored by their values. `True` is no number here either."""
+    """The validator of an enum, whose members are stored by value. `True` is not a number here either."""
 
     __slots__ = ("_values",)
 
@@ -137,7 +138,7 @@ class EnumValidator(FormValidator):
 
 
 class _FormShape(Validator):
-    """Hands over the plain form, of an instance as well."""
+    """Converts instances, and stored forms in other spellings, to the stored form."""
 
     __slots__ = ("_form",)
 
@@ -164,7 +165,7 @@ class _FormShape(Validator):
 
 
 def form_of(annotation: object) -> FormValidator | None:
-    """The validator of a class that is stored in a plain form; None of others.
+    """Return the validator of a class with a stored form, None for other classes.
 
     >>> form_of(date).check("2030-01-31", ids)
     datetime.date(2030, 1, 31)
@@ -178,7 +179,7 @@ def form_of(annotation: object) -> FormValidator | None:
 
 
 def has_forms(validator: Validator) -> bool:
-    """Whether it, or a part of it, is stored in a plain form."""
+    """Return whether a validator, or a part of it, is of a class with a stored form."""
     found: list[Validator] = []
 
     def look(part: Validator) -> Validator:
@@ -191,7 +192,7 @@ def has_forms(validator: Validator) -> bool:
 
 
 def check_order(value: object, what: str) -> None:
-    """Raise a QueryError for what is to be compared by `<` and the like, but whose text is in another order.
+    """Raise a QueryError for a value that `<` and the like cannot compare, because its stored text sorts otherwise.
 
     >>> check_order(Decimal("1.20"), "orders.by_price: comparing 'price'")
     Traceback (most recent call last):
@@ -219,7 +220,7 @@ def _literal(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-# The texts are those that models are stored with, so that a class may become a model, or a model a dataclass.
+# The texts are those of pydantic, so that a dataclass can become a model, and a model a dataclass.
 
 
 def _read_datetime(text: str) -> datetime:
@@ -258,7 +259,7 @@ def _read_duration(text: str) -> timedelta:
 
 
 def _read_uuid(text: str) -> UUID:
-    if len(text) != 36:  # of the spellings that Python reads, the one with hyphens
+    if len(text) != 36:  # Python reads more spellings than the one with hyphens
         raise ValueError("no UUID")
     return UUID(text)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from duly.errors import LimitError, ValidationError
 from duly.limits import Limits
-from duly.values.plain import to_plain
-from duly.values.value import UNSET, check_document, check_size, dumps, loads, size
+from duly.values.json import check_document, check_size, dumps, loads, size
+from duly.values.plain import UNSET, to_plain
 
 scalars = (
     st.none()

@@ -1,8 +1,8 @@
 """Index keys: bytes that sort as the values do, and the intervals between them.
 
 The order of values is: missing < None < numbers < False < True < strings < bytes < arrays < objects. Numbers
-compare exactly, ints with floats. A key is the encoding of the indexed fields followed by the document's id, so
-that every key of an index is different and equal values are in the order of creation.
+compare exactly, ints with floats. A key is the encoding of the indexed fields followed by the id of the document. So
+all keys of an index differ, and equal values are in the order of creation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import struct
 from typing import Any, NamedTuple, cast
 
-from duly.values.value import UNSET
+from duly.values.plain import UNSET
 
 _MISSING, _NULL, _NUMBER, _FALSE, _TRUE = b"\x01", b"\x03", b"\x0d", b"\x0e", b"\x0f"
 _STRING, _BYTES, _ARRAY, _OBJECT, _END = b"\x10", b"\x11", b"\x12", b"\x15", b"\x00"
@@ -24,7 +24,7 @@ _pack_id = struct.Struct(">Q").pack
 
 
 def encode(value: object) -> bytes:
-    """One value as bytes that compare as the values do.
+    """Return one value as bytes that compare as the values do.
 
     >>> encode(2) < encode(2.5) < encode(10) < encode(True) < encode("a") < encode("b")
     True
@@ -51,7 +51,7 @@ def _encode_other(value: object) -> bytes:
     if isinstance(value, dict):
         fields = sorted(cast("dict[str, object]", value).items())
         return _OBJECT + b"".join(encode(name) + encode(item) for name, item in fields) + _END
-    # Members of enums are what they are stored as, whatever their str() says.
+    # Members of enums count as their values, whatever their str() is.
     if isinstance(value, str):
         return _STRING + _terminated(str.encode(value))
     if isinstance(value, int | float):
@@ -76,7 +76,7 @@ def _number(value: float) -> bytes:
 
 
 def compare(a: Any, b: Any) -> int:
-    """-1, 0 or 1 as `a` comes before `b`, equals it or comes after it: what comparing their encodings gives.
+    """Return -1, 0 or 1 as `a` comes before `b`, equals it or comes after it. Their encodings compare the same.
 
     >>> compare(1, 1.0), compare(None, False), compare("b", "a")
     (0, -1, 1)
@@ -88,18 +88,18 @@ def compare(a: Any, b: Any) -> int:
         if a > b:
             return 1
         if a == b:
-            return 0  # what is left is NaN
+            return 0  # else one of them is NaN
     first, second = encode(a), encode(b)
     return (first > second) - (first < second)
 
 
 def encode_id(id: int) -> bytes:
-    """A document's id as the last part of a key."""
+    """Return the id of a document as the last part of a key."""
     return _pack_id(id)
 
 
 def field_of(document: dict[str, Any], path: str) -> object:
-    """The field `a.b.c` of a document, UNSET where it or something on the way is missing."""
+    """Return the field `a.b.c` of a document, UNSET if it or an object on its path is missing."""
     value: Any = document
     for name in path.split("."):
         if type(value) is not dict or name not in value:

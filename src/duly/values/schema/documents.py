@@ -1,12 +1,12 @@
-"""Documents that were read, whatever form they have."""
+"""Documents as they were read: type variables for their classes, and their ids."""
 
 from __future__ import annotations
 
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar, cast
 
-from duly.values.annotations import Id
-from duly.values.checks import show
+from duly.values.schema.annotations import Id
+from duly.values.text import show
 
 if TYPE_CHECKING:
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
         def model_dump(self) -> dict[str, Any]: ...
 
 
-# The bound is for type checkers: without it, a dict that is no Order would be taken for a wider M than Order.
+# The bound is for type checkers: without it, they would infer a wider M than Order for a dict that is no Order.
 M = TypeVar("M", bound="_TypedDict | _Dataclass | _Pydantic")
 """A class that describes documents."""
 I = TypeVar("I", bound="_Dataclass | _Pydantic")  # noqa: E741
-"""An instance of such a class, which is no kind of dict."""
+"""A class whose instances are no dicts."""
 D = TypeVar("D")
 
 
 def id_of(document: D) -> Id[D]:
-    """The id of a document that was read: of a dict, or of an instance of the class of its table.
+    """Return the id of a document that was read: a dict, or an instance of the class of its table.
 
         for order in await ctx.db.query(Order).collect():
             await ctx.db.delete(id_of(order))
 
-    TypeError for a document that was not read from the database, and for an instance that has no place for its id:
+    TypeError for a document that was not read from the database, and for an instance without a place for its id:
     a dataclass with slots needs `_id: Id[Order] = field(init=False)`.
     """
     given = cast("object", document)

@@ -1,4 +1,4 @@
-"""Tables and indexes: as an application declares them, and as a store has them."""
+"""Tables and indexes, as an application declares them and as a store has them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any, Final, cast
 from duly.errors import LimitError, SchemaValidationError
 from duly.hints import argument_hint
 from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
-from duly.values.annotations import validator_of
-from duly.values.checks import AnyValidator, Validator
-from duly.values.containers import ObjectValidator, UnionValidator
-from duly.values.models import ModelValidator, stored
-from duly.values.paths import check_path
-from duly.values.validators import Declared, as_validator
+from duly.values.schema.annotations import validator_of
+from duly.values.schema.containers import ObjectValidator, UnionValidator
+from duly.values.schema.field_paths import check_path
+from duly.values.schema.models import ModelValidator, stored
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.v import Declared, as_validator
+from duly.values.schema.validator import Validator
 
 BY_CREATION_TIME: Final = "by_creation_time"
 BY_ID: Final = "by_id"
@@ -30,13 +31,13 @@ _identifier = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{IDENTIFIER_LENGTH_MAX - 1}}
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of a store. Its number tells it from others of the same name."""
+    """An index of a store. Its number distinguishes it from others of the same name."""
 
     name: str
     number: int
     fields: tuple[str, ...]
     ready: bool = True
-    """Whether it has every document. Until then it is being built: writes maintain it, nobody reads it."""
+    """Whether it has every document. Until then it is being built: writes maintain it, queries do not use it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Table:
     name: str
     number: int
     indexes: tuple[Index, ...] = ()
-    """All that writes maintain: those that are being built, too."""
+    """All indexes that writes maintain, including those that are being built."""
     declared: str = ""
-    """The fingerprint of the declaration that all of its documents fit; empty where there is none."""
+    """The fingerprint of the declaration that all documents fit; empty where there is none."""
 
     @property
     def readable(self) -> tuple[Index, ...]:
@@ -69,7 +70,7 @@ _OF_INDEXES: Final[dict[str, str]] = dict.fromkeys(
 
 @dataclass(frozen=True)
 class TableDefinition:
-    """A declared table: what its documents hold and how they are found. Made by `define_table`."""
+    """A declared table: its documents and its indexes. Made by `define_table`."""
 
     document: Validator
     model: type | None = None
@@ -77,10 +78,9 @@ class TableDefinition:
 
     @argument_hint(SchemaValidationError, 'expected .index(name, ["field", …])', _OF_INDEXES)
     def index(self, name: str, fields: list[str]) -> TableDefinition:
-        """The same table with one more index.
+        """Return the same table with one more index.
 
-        `fields` are names of the document, or paths like `"address.city"`; every index ends with the time of
-        creation.
+        `fields` are names of fields, or paths such as `"address.city"`. Every index ends with the time of creation.
 
             define_table({"author": v.string(), "at": v.number()}).index("by_author", ["author", "at"])
         """
@@ -116,17 +116,17 @@ class SchemaDefinition:
 
     @cached_property
     def models(self) -> Mapping[type, str]:
-        """Which class describes the documents of which table, for `Id[Order]`."""
+        """The table of each class that describes documents, for `Id[Order]`."""
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
 
     @cached_property
     def with_instances(self) -> frozenset[str]:
-        """The tables whose class says that documents are instances, or hold some, such as a datetime."""
+        """The tables whose documents are instances of a class, or contain instances, such as a datetime."""
         documents = {name: self.tables[name].document for name in self.models.values()}
         return frozenset(name for name, document in documents.items() if document.shape is not document)
 
     def table_of(self, model: type) -> str | None:
-        """The table whose documents a class describes; also a class from before its module was loaded anew."""
+        """Return the table whose documents a class describes, also for a class from before a reload of its module."""
         return self.models.get(model) or self._places.get(place_of(model))
 
     @cached_property
@@ -136,13 +136,13 @@ class SchemaDefinition:
 
 
 UNDECLARED: Final = SchemaDefinition({})
-"""The schema of an application that has none."""
+"""The schema of an application without one."""
 
 
 def define_table(document: Declared) -> TableDefinition:
-    """Declare what the documents of a table hold, without `_id` and `_creationTime`.
+    """Declare the fields of the documents of a table, without `_id` and `_creationTime`.
 
-    `document` is a dict of validators, a TypedDict, dataclass or pydantic model, a union of such, or `v.any()`.
+    `document` is a dict of validators, a TypedDict, a dataclass, a pydantic model, a union of these, or `v.any()`.
 
         define_table({"text": v.string(), "sent": v.boolean()}).index("by_sent", ["sent"])
     """
@@ -155,11 +155,11 @@ def define_table(document: Declared) -> TableDefinition:
 
 
 def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
-    """Declare the tables of an application, in its module `schema`, as `schema`.
+    """Declare the tables of an application, as `schema` in its module `schema`.
 
         schema = define_schema({"reminders": define_table({"text": v.string()})})
 
-    Tables that are not declared may hold anything.
+    Tables that are not declared may hold any documents.
     """
     if len(tables) > TABLES_MAX:
         raise LimitError(f"got {len(tables):,} tables in a schema, expected at most {TABLES_MAX:,} (TABLES_MAX)")
@@ -179,12 +179,12 @@ def define_schema(tables: Mapping[str, TableDefinition]) -> SchemaDefinition:
 
 
 def _bound(table: TableDefinition, models: Mapping[type, str]) -> Validator:
-    # Part by part: the document itself has no place for the system's fields, which `bind` would give it.
+    # Part by part: `bind` would add the fields of the system to the document itself.
     return table.document.over(lambda part: part.bind(models))
 
 
 def place_of(named: Any) -> Place | None:
-    """Where a class or a function is written, None for one of many that a function has made."""
+    """Return where a class or function is defined, None for one that is defined within a function."""
     return None if "<locals>" in named.__qualname__ else (named.__module__, named.__qualname__)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duly.values.keys import FIRST, LAST, Cut, compare, encode, encode_id, field_of
-from duly.values.value import UNSET
+from duly.values.index_keys import FIRST, LAST, Cut, compare, encode, encode_id, field_of
+from duly.values.plain import UNSET
 
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)

@@ -1,31 +1,27 @@
-"""The validators of values that hold others: arrays, objects, records, and unions."""
+"""The validators of values that hold others (arrays, objects, records), and of unions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
-from duly.values.checks import (
+from duly.values.schema.scalars import (
     AnyValidator,
     FloatValidator,
-    Ids,
     IdValidator,
     IntValidator,
-    Kinds,
     LiteralValidator,
-    Mismatch,
     NumberValidator,
-    Validator,
-    show,
-    step,
 )
+from duly.values.schema.validator import Ids, Kinds, Mismatch, Validator
+from duly.values.text import show, step
 
-_ABSENT: Final = object()
+_MISSING: Final = object()
 _NAMES_MAX: Final = 20
 
 
 class ArrayValidator(Validator):
-    """Accepts lists all of whose elements fit."""
+    """Accepts lists whose elements all fit."""
 
     __slots__ = ("element",)
 
@@ -71,7 +67,7 @@ class ArrayValidator(Validator):
 
 
 class OptionalValidator(Validator):
-    """Marks a field of an object that may be absent, which is not the same as null."""
+    """Marks a field of an object that may be missing, which is not the same as null."""
 
     __slots__ = ("member",)
 
@@ -99,10 +95,10 @@ class OptionalValidator(Validator):
 
 
 class ObjectValidator(Validator):
-    """Accepts dicts with the declared fields. `rest` says what other fields hold; None refuses them.
+    """Accepts dicts with the declared fields. `rest` is the validator of all other fields; None refuses them.
 
-    `name` is what messages call the object, `model` the class it was made from. Where that class describes the
-    documents of a table, the system's fields may stand beside its own.
+    `name` names the object in messages, `model` is the class that it was made from. If that class describes the
+    documents of a table, the fields of the system are allowed too.
     """
 
     __slots__ = ("_plan", "fields", "model", "name", "rest")
@@ -118,7 +114,7 @@ class ObjectValidator(Validator):
         self.rest = rest
         self.name = name
         self.model = model
-        # Laid out for a check that looks nothing up: name, sure type, check, whether it is required.
+        # For a check without look-ups of attributes: name, sure type, check, whether the field is required.
         present = {key: present_field(part) for key, part in fields.items()}
         self._plan = tuple((key, part.sure, part.check, part is fields[key]) for key, part in present.items())
 
@@ -128,8 +124,8 @@ class ObjectValidator(Validator):
             raise self.mismatch(value)
         result, unseen = given, len(given)
         for key, sure, check, is_required in self._plan:
-            item = given.get(key, _ABSENT)
-            if item is _ABSENT:
+            item = given.get(key, _MISSING)
+            if item is _MISSING:
                 if is_required:
                     raise self._missing(key, given)
                 continue
@@ -190,7 +186,7 @@ class ObjectValidator(Validator):
         return ObjectValidator({**bound.fields, **optional}, self.rest, self.name, self.model)
 
     def pick(self, *names: str) -> ObjectValidator:
-        """An object with these fields only.
+        """Return the validator of an object with these fields only.
 
         >>> v.object({"a": v.string(), "b": v.number()}).pick("a") == v.object({"a": v.string()})
         True
@@ -199,27 +195,27 @@ class ObjectValidator(Validator):
         return ObjectValidator({name: self.fields[name] for name in names}, self.rest)
 
     def omit(self, *names: str) -> ObjectValidator:
-        """An object without these fields."""
+        """Return the validator of an object without these fields."""
         self._check_declared("omit", names)
         return ObjectValidator({name: part for name, part in self.fields.items() if name not in names}, self.rest)
 
     def partial(self) -> ObjectValidator:
-        """An object with the same fields, each of which may be absent: what `ctx.db.patch` takes."""
+        """Return the validator of an object with the same fields, all optional: an argument for `ctx.db.patch`."""
         return ObjectValidator(
             {name: OptionalValidator(present_field(part)) for name, part in self.fields.items()}, self.rest
         )
 
     def extend(self, fields: Mapping[str, Validator]) -> ObjectValidator:
-        """An object with more fields; one that it has already is replaced."""
+        """Return the validator of an object with more fields. A field with the name of an existing one replaces it."""
         for name, part in fields.items():
             if not isinstance(part, Validator):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"extend: got {show(part)} for the field {show(name)}, expected a validator")
         return ObjectValidator({**self.fields, **fields}, self.rest)
 
-    def _check_declared(self, act: str, names: tuple[str, ...]) -> None:
+    def _check_declared(self, method: str, names: tuple[str, ...]) -> None:
         for name in names:
             if name not in self.fields:
-                raise TypeError(f"{act}: got the field {show(name)}, which is {self._undeclared(name).problem}")
+                raise TypeError(f"{method}: got the field {show(name)}, which is {self._undeclared(name).problem}")
 
     def kinds(self) -> Kinds:
         return frozenset((dict,))
@@ -232,7 +228,7 @@ class ObjectValidator(Validator):
 
 
 class RecordValidator(Validator):
-    """Accepts dicts whose keys are data: all keys fit one validator, all values another."""
+    """Accepts dicts whose keys are data: one validator for all keys, one for all values."""
 
     __slots__ = ("keys", "values")
 
@@ -268,7 +264,7 @@ class RecordValidator(Validator):
         return {names[key]: item for key, item in changed.items()}
 
     def _check_key(self, key: Any, ids: Ids) -> Any:
-        """The key as it is to be: a text that names a member of an enum is one."""
+        """Return the checked key: the text of a member of an enum becomes the member."""
         if type(key) is self.keys.sure:
             return key
         try:
@@ -293,9 +289,9 @@ class RecordValidator(Validator):
 
 
 class UnionValidator(Validator):
-    """Accepts what one of its members accepts; the first that does decides about conversions.
+    """Accepts what one of its members accepts. The first such member decides about conversions.
 
-    A number that some member takes as it is stays as it is: `int | float` changes none.
+    A number that some member accepts unchanged stays unchanged: `int | float` converts none.
     """
 
     __slots__ = ("members", "_by_kind")
@@ -305,12 +301,13 @@ class UnionValidator(Validator):
         for member in members:
             flat.extend(member.members if isinstance(member, UnionValidator) else (member,))
         self.members: tuple[Validator, ...] = tuple(flat)
-        self._by_kind: dict[type[object], tuple[Validator, ...]] = {kind: self._taking(kind) for kind in _JSON_KINDS}
+        self._by_kind: dict[type, tuple[Validator, ...]] = {kind: self._candidates(kind) for kind in _JSON_KINDS}
 
-    def _taking(self, kind: type) -> tuple[Validator, ...]:
-        taking = [part for part in self.members if (kinds := part.kinds()) is None or kind in kinds]
+    def _candidates(self, kind: type) -> tuple[Validator, ...]:
+        """Return the members that may accept values of a type, those that would convert them last."""
+        accepting = [part for part in self.members if (kinds := part.kinds()) is None or kind in kinds]
         converting = {int: FloatValidator, float: IntValidator}.get(kind, ())
-        return tuple(sorted(taking, key=lambda part: isinstance(part, converting)))
+        return tuple(sorted(accepting, key=lambda part: isinstance(part, converting)))
 
     def check(self, value: object, ids: Ids) -> Any:
         members = self._by_kind.get(type(value), self.members)
@@ -357,12 +354,12 @@ _JSON_KINDS: Final[frozenset[type]] = frozenset((str, int, float, bool, bytes, t
 
 
 def present_field(field: Validator) -> Validator:
-    """What a field holds when it is there."""
+    """Return the validator of the value of a field, without the mark that the field is optional."""
     return field.member if isinstance(field, OptionalValidator) else field
 
 
-def never_absent(validator: Validator, place: str) -> Validator:
-    """The validator, unless it is `v.optional(…)`, which only a field of an object can be."""
+def not_optional(validator: Validator, place: str) -> Validator:
+    """Return the validator. A TypeError if it is `v.optional(…)`, which only a field of an object can be."""
     if isinstance(validator, OptionalValidator):
         raise TypeError(f"{place} cannot be v.optional(…): only a field of an object can be absent")
     return validator
@@ -374,7 +371,7 @@ def _many(element: Validator) -> str:
 
 
 def _changed(given: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
-    """A list or a dict with these items, which is itself if they are its own."""
+    """Return a list or dict with these items: itself if all of them are its own."""
     result = given
     for key, item in pairs:
         if item is not given[key]:

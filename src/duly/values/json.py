@@ -1,9 +1,9 @@
-"""Values: what documents, arguments and results may hold, and their JSON form.
+"""Values, which documents, arguments and results consist of, and their JSON.
 
 A value is None, a bool, a 64-bit int, a float, a str, bytes, a list or a dict with str keys. Ints and floats keep
-their type through storage; instances of their subclasses lose theirs, and tuples are lists. What JSON cannot say is
-written as an object with one field that starts with `$`, which no field of an application may: `{"$bytes": "aGk="}`,
-`{"$float": "nan"}`.
+their type in storage; instances of subclasses become instances of the type itself, and tuples become lists. A value
+that JSON lacks is written as an object with one field that starts with `$`, as no field of an application may:
+`{"$bytes": "aGk="}`, `{"$float": "nan"}`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import orjson
 
 from duly.errors import LimitError, SchemaValidationError, ValidationError
 from duly.limits import DEFAULTS, FIELD_NAME_LENGTH_MAX, Limits
-from duly.values.checks import step
 from duly.values.plain import UNSET as UNSET
 from duly.values.plain import to_plain
+from duly.values.text import step
 
 Document = dict[str, Any]
 
@@ -29,7 +29,7 @@ INT_MAX: Final = (1 << 63) - 1
 
 
 class NotAValueError(ValidationError):
-    """Something is not a value; the path to it is put together while the error travels up."""
+    """Something that is not a value. The path to it grows while the error leaves nested values."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -42,7 +42,7 @@ class NotAValueError(ValidationError):
 
 
 def dumps(value: object, limits: Limits = DEFAULTS) -> str:
-    """Check that `value` is one and write it as JSON.
+    """Return a value as JSON. NotAValueError for anything else.
 
     >>> dumps({"n": 1, "x": 1.0})
     '{"n":1,"x":1.0}'
@@ -55,18 +55,18 @@ def dumps(value: object, limits: Limits = DEFAULTS) -> str:
         pass
     try:  # names may be of subclasses of str
         return orjson.dumps(_escaped(to_plain(value))).decode()
-    except TypeError as error:  # all that is left to refuse is text that is not Unicode
+    except TypeError as error:  # the only cause left is text that is not Unicode
         raise NotAValueError(f"got text with a lone surrogate, expected Unicode text ({error})") from None
 
 
 def loads(text: str) -> Any:
-    """Read what `dumps` wrote."""
+    """Return the value of a text that `dumps` wrote."""
     value = orjson.loads(text)
     return _unescaped(value) if SPECIAL in text and '"$' in text else value
 
 
 def _walk(value: Any, depth: int, limits: Limits) -> bool:
-    """Raise if `value` is not a value; tell whether it holds something that plain JSON cannot say."""
+    """Return whether a value contains anything that plain JSON lacks. NotAValueError for what is no value."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str or value is None or kind is bool:
         return False
@@ -182,7 +182,7 @@ def _too_deep(limits: Limits) -> NotAValueError:
     )
 
 
-# Field names repeat: those seen to be good are remembered, so that a document costs one look-up a field.
+# Field names repeat: valid ones are remembered, so that a field costs one look-up.
 _good_names: set[object] = set()
 _GOOD_NAMES_MAX: Final = 10_000
 
@@ -213,7 +213,7 @@ def _short(value: object) -> str:
 
 
 def _escaped(value: object) -> object:
-    """A plain value with what JSON cannot say in another form, and with names that are no more than str."""
+    """Return a plain value with an object in place of all that JSON lacks, and with names that are exactly str."""
     if isinstance(value, dict):
         return {str.__str__(key): _escaped(item) for key, item in cast("Document", value).items()}
     if isinstance(value, list):
@@ -240,7 +240,7 @@ def _unescaped(value: Any) -> Any:
 
 
 def check_document(value: object, what: str) -> Document:
-    """The dict that is to be stored: a dict, dataclass or model whose fields leave the system's names alone."""
+    """Return a dict, dataclass or model as the dict that is stored. Its fields must not have names of the system."""
     kind = type(value)
     plain = value if kind is dict else to_plain(value)
     if not isinstance(plain, dict):
@@ -256,7 +256,7 @@ def check_document(value: object, what: str) -> Document:
 
 
 def size(text: str) -> int:
-    """The size of a value, as limits count it, from its JSON: the bytes of that, but of bytes as many as they are.
+    """Return the size of a value as limits count it: the length of its JSON in UTF-8, where bytes count unencoded.
 
     >>> size(dumps({"a": "é"})), size(dumps(b"hi"))
     (10, 4)
@@ -266,19 +266,19 @@ def size(text: str) -> int:
 
 
 def _excess(text: str) -> int:
-    """How much longer the JSON of bytes is than if they stood between two quotes as they are."""
+    """Return by how much the JSON of all bytes is longer than the bytes themselves between two quotes."""
     return sum(len(found[0]) - 2 - (3 * len(found[1]) // 4 - len(found[2])) for found in _in_base64.finditer(text))
 
 
 SPECIAL: Final = "$"
-"""What the JSON of bytes has in it, and hardly any other. To look for one character takes next to no time."""
-# Nothing else is written so, for quotes within texts are escaped.
+"""A character that the JSON of bytes contains, and other JSON rarely. To look for one character is fast."""
+# Nothing else matches, because quotes within texts are escaped.
 _in_base64: Final = re.compile(r'\{"\$bytes":"([^"=]*(=*))"\}')
 
 
 def check_size(text: str, limits: Limits, name: str, what: str) -> str:
-    """`text`, if it is not larger than the limit called `name`."""
-    most = getattr(limits, name)
-    if len(text) * 4 > most and size(text) > most:  # a character takes at most 4 bytes
-        raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {most:,} ({name})")
+    """Return `text`. LimitError if it is larger than the limit `name`."""
+    limit = getattr(limits, name)
+    if len(text) * 4 > limit and size(text) > limit:  # a character has at most 4 bytes
+        raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {limit:,} ({name})")
     return text

@@ -1,60 +1,33 @@
-"""`v`, the validators as applications declare them, and everything that belongs to them."""
+"""`v`: the validators as applications write them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from duly.values.annotations import Id, is_model, to_plain, validator_of
-from duly.values.checks import (
-    AnyValidator,
-    FloatValidator,
-    Ids,
-    IdValidator,
-    IntValidator,
-    LiteralValidator,
-    Mismatch,
-    NumberValidator,
-    TypeValidator,
-    Validator,
-    show,
-)
-from duly.values.containers import (
+from duly.values.schema.annotations import is_model, validator_of
+from duly.values.schema.containers import (
     ArrayValidator,
     ObjectValidator,
     OptionalValidator,
     RecordValidator,
     UnionValidator,
-    never_absent,
+    not_optional,
 )
-
-__all__ = [
-    "AnyValidator",
-    "ArrayValidator",
-    "Declared",
-    "FloatValidator",
-    "Id",
-    "IdValidator",
-    "Ids",
-    "IntValidator",
-    "LiteralValidator",
-    "Mismatch",
-    "NumberValidator",
-    "ObjectValidator",
-    "OptionalValidator",
-    "RecordValidator",
-    "TypeValidator",
-    "UnionValidator",
-    "Validator",
-    "Validators",
-    "as_validator",
-    "to_plain",
-    "v",
-    "validator_of",
-]
+from duly.values.schema.scalars import (
+    AnyValidator,
+    FloatValidator,
+    IdValidator,
+    IntValidator,
+    LiteralValidator,
+    NumberValidator,
+    TypeValidator,
+)
+from duly.values.schema.validator import Validator
+from duly.values.text import show
 
 Declared: TypeAlias = "Validator | type | Mapping[str, Declared]"
-"""How a validator may be written: itself, a dict for that of an object, or a class that is a model."""
+"""The ways to write a validator: itself, a dict for an object, or a class that is a model."""
 
 
 class Validators:
@@ -71,15 +44,15 @@ class Validators:
         return TypeValidator(str, "string")
 
     def number(self) -> NumberValidator:
-        """An int or a float, left what it is."""
+        """An int or a float, not converted."""
         return NumberValidator()
 
     def float64(self) -> FloatValidator:
-        """A number, always handed over as float."""
+        """A number, converted to float."""
         return FloatValidator()
 
     def int64(self) -> IntValidator:
-        """A 64-bit int; a float such as 3.0 becomes one."""
+        """A 64-bit int; a float such as 3.0 is converted."""
         return IntValidator()
 
     def boolean(self) -> TypeValidator:
@@ -87,7 +60,7 @@ class Validators:
         return TypeValidator(bool, "boolean")
 
     def null(self) -> TypeValidator:
-        """None, which is not the same as absent."""
+        """None, which is not the same as a missing field."""
         return TypeValidator(type(None), "null")
 
     def bytes(self) -> TypeValidator:
@@ -95,7 +68,7 @@ class Validators:
         return TypeValidator(bytes, "bytes")
 
     def any(self) -> AnyValidator:
-        """Every value."""
+        """Any value."""
         return AnyValidator()
 
     def id(self, table: str) -> IdValidator:
@@ -117,21 +90,21 @@ class Validators:
         return _object(fields)
 
     def record(self, keys: Declared, values: Declared) -> RecordValidator:
-        """A dict with any keys that fit; every value fits."""
+        """A dict with any keys; all keys and all values must fit."""
         return RecordValidator(
             as_validator(keys, "the keys of v.record()"), as_validator(values, "the values of v.record()")
         )
 
     def union(self, *members: Declared) -> UnionValidator:
-        """What any of these accepts."""
+        """A value that one of the members accepts."""
         return UnionValidator(*(as_validator(member, "v.union()") for member in members))
 
     def nullable(self, member: Declared) -> UnionValidator:
-        """What the member accepts, or None."""
+        """A value that the member accepts, or None."""
         return UnionValidator(as_validator(member, "v.nullable()"), self.null())
 
     def optional(self, member: Declared) -> OptionalValidator:
-        """Only as a field of an object: the field may be absent (that is not null)."""
+        """A field of an object that may be missing, which is not the same as null."""
         return OptionalValidator(as_validator(member, "v.optional()"))
 
 
@@ -140,12 +113,12 @@ v: Final = Validators()
 
 
 def as_validator(declared: Declared, place: str = "a declaration") -> Validator:
-    """The validator that was meant; a TypeError that names `place` if none was.
+    """Return the declared validator. A TypeError that names `place` if it is none.
 
     >>> as_validator({"text": v.string()}) == v.object({"text": v.string()})
     True
     """
-    return never_absent(_validator(declared, place), place)
+    return not_optional(_validator(declared, place), place)
 
 
 def _object(fields: Mapping[str, Declared]) -> ObjectValidator:

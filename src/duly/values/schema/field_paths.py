@@ -1,16 +1,17 @@
-"""Which fields the values that fit a validator may have, and what they hold."""
+"""Paths such as `a.b.c` into documents: whether a validator declares them, and what they hold."""
 
 from __future__ import annotations
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import AnyValidator, Validator
-from duly.values.containers import ObjectValidator, RecordValidator, UnionValidator, present_field
-from duly.values.models import ModelValidator
 from duly.values.plain import to_plain
+from duly.values.schema.containers import ObjectValidator, RecordValidator, UnionValidator, present_field
+from duly.values.schema.models import ModelValidator
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.validator import Validator
 
 
 def check_path(document: Validator, path: str, place: str) -> None:
-    """Raise a SchemaValidationError that names `place` if no document that fits can have the field `a.b.c`."""
+    """Raise a SchemaValidationError that names `place` if no valid document can have the field `a.b.c`."""
     parts: list[Validator] = [document]
     for name in path.split("."):
         held = _held_by(parts, name)
@@ -25,7 +26,7 @@ def check_path(document: Validator, path: str, place: str) -> None:
 
 
 def written_at(document: Validator | None, path: str, value: object) -> object:
-    """A value to compare the field `a.b.c` with, in the form in which documents have such a one there.
+    """Return a value that the field `a.b.c` is compared with, in the form that documents store there.
 
     >>> written_at(validator_of(Order), "at", datetime(2030, 1, 31))
     '2030-01-31T00:00:00.000000'
@@ -41,12 +42,12 @@ def _held_by(parts: list[Validator], name: str) -> list[Validator]:
 
 
 def declares(document: Validator, name: str) -> bool:
-    """Whether documents that fit have a field of exactly this name, dots included."""
+    """Return whether valid documents have a field of exactly this name, dots included."""
     return name in _names(document)
 
 
 def _held(validator: Validator, name: str) -> list[Validator]:
-    """What a field may hold, by each of the alternatives; nothing if there is no such field."""
+    """Return the validators of a field, one for each alternative; none if there is no such field."""
     validator = present_field(validator)
     if isinstance(validator, UnionValidator):
         return [part for member in validator.members for part in _held(member, name)]

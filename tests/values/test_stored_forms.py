@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from duly.values.annotations import validator_of
-from duly.values.fingerprints import fingerprint
-from duly.values.forms import has_forms
+from duly.values.schema.annotations import validator_of
+from duly.values.schema.fingerprints import fingerprint
+from duly.values.schema.stored_forms import has_forms
 from tests.values.refusals import STORE, complaint, refusal
 
 

@@ -1,4 +1,4 @@
-"""Dataclasses and pydantic models: their validators (dicts go in, instances come out) and their system fields."""
+"""Dataclasses and pydantic models: their validators, which build instances of dicts, and their system fields."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from contextlib import suppress
 from typing import Any, cast
 
 from duly.errors import SchemaValidationError
-from duly.values.checks import AnyValidator, Ids, Kinds, Mismatch, Validator, show, step
-from duly.values.containers import ObjectValidator, UnionValidator
-from duly.values.forms import TextFormValidator, has_forms
 from duly.values.plain import SYSTEM_FIELDS, fields_of, writers
 from duly.values.pydantic_data import is_pydantic
+from duly.values.schema.containers import ObjectValidator, UnionValidator
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.stored_forms import TextFormValidator, has_forms
+from duly.values.schema.validator import Ids, Kinds, Mismatch, Validator
+from duly.values.text import show, step
 
 
 def stored(validator: Validator) -> Validator:
-    """What a table stores of a class: its fields without `_id` and `_creationTime`, if it declares them.
+    """Return the validator of stored documents: without the fields `_id` and `_creationTime`, if a class declares them.
 
-    SchemaValidationError if its instances could not be made without them.
+    SchemaValidationError if instances of the class cannot be made without them.
     """
     if isinstance(validator, UnionValidator):
         return validator.over(stored)
@@ -33,7 +35,7 @@ def stored(validator: Validator) -> Validator:
 
 
 def _names_in_data(model: Any) -> set[object]:
-    """What a class is made from by name; of pydantic's choices of names, none must be given."""
+    """Return the names that instances are built from. Of several aliases in pydantic, none is required."""
     if is_pydantic(model):
         return {alias for info in model.model_fields.values() if isinstance(alias := info.validation_alias, str)}
     return {field.name for field in dataclasses.fields(model) if field.init}
@@ -49,7 +51,7 @@ def _made_from(name: str, model: type) -> str:
 
 
 def without_system_fields(fields: Any, names: Container[str] = SYSTEM_FIELDS) -> Any:
-    """The same fields without `_id` and `_creationTime`, or those of the two that are in `names`."""
+    """Return the fields without `_id` and `_creationTime`, or without those of them that are in `names`."""
     document = cast("dict[str, Any]", fields)
     if not isinstance(fields, dict) or not any(name in fields for name in SYSTEM_FIELDS):
         return document
@@ -57,24 +59,24 @@ def without_system_fields(fields: Any, names: Container[str] = SYSTEM_FIELDS) ->
 
 
 def with_system_fields(instance: Any, fields: Mapping[str, Any]) -> Any:
-    """The instance, with those of `_id` and `_creationTime` that `fields` holds as attributes."""
+    """Return the instance with `_id` and `_creationTime` as attributes, as far as `fields` has them."""
     for name in SYSTEM_FIELDS:
         if name in fields:
-            with suppress(AttributeError):  # a class with slots that has no place for them
+            with suppress(AttributeError):  # a class with slots, and none for them
                 object.__setattr__(instance, name, fields[name])
     return instance
 
 
 class ModelValidator(Validator):
-    """Accepts dicts that fit the fields of a class, and its instances; what comes out is an instance."""
+    """Accepts instances of a class, and dicts that fit its fields. The checked value is an instance."""
 
     __slots__ = ("fields", "left_to_system", "model")
 
     def __init__(self, model: type, fields: Validator) -> None:
         self.model = model
         self.fields = fields
-        taken = _names_in_data(model)
-        self.left_to_system = tuple(name for name in SYSTEM_FIELDS if name not in taken)
+        own = _names_in_data(model)
+        self.left_to_system = tuple(name for name in SYSTEM_FIELDS if name not in own)
 
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
         fields = change(self.fields)
@@ -95,7 +97,7 @@ class ModelValidator(Validator):
 
 
 class DataclassValidator(ModelValidator):
-    """A `ValueError` of the class, say in `__post_init__`, is a mismatch like any other."""
+    """The validator of a dataclass. A `ValueError` that the class raises, in `__post_init__` say, is a mismatch."""
 
     __slots__ = ()
 
@@ -120,7 +122,7 @@ class DataclassValidator(ModelValidator):
 
 
 class _DataclassShape(ModelValidator):
-    """Hands over the plain value, once the class has found nothing against it."""
+    """Accepts what the class accepts, and returns it as a plain value."""
 
     __slots__ = ("_whole",)
 
@@ -141,7 +143,10 @@ class _DataclassShape(ModelValidator):
 
 
 class LeftToPydantic(AnyValidator):
-    """Of a field that pydantic alone reads, who knows more forms of a time; it is written as other classes have it."""
+    """The validator of a field that only pydantic reads, because it accepts more forms of times.
+
+    Instances are stored in the form that they have in other classes.
+    """
 
     __slots__ = ("_named",)
 
@@ -154,13 +159,13 @@ class LeftToPydantic(AnyValidator):
     def shaped(self) -> Validator:
         named = self._named.members if isinstance(self._named, UnionValidator) else (self._named,)
         forms = [one for one in named if one.kinds() != frozenset((type(None),))]
-        # Beside others, say a str, only pydantic knows what a text is.
-        is_sure = len(forms) == 1 and isinstance(forms[0], TextFormValidator)
-        return _Respelt(forms[0].shape) if is_sure else self
+        # In a union, with str for example, only pydantic knows which member a text belongs to.
+        is_clear = len(forms) == 1 and isinstance(forms[0], TextFormValidator)
+        return _Normalized(forms[0].shape) if is_clear else self
 
 
-class _Respelt(AnyValidator):
-    """Writes what duly can read, too, as instances are written: texts in two spellings would not sort."""
+class _Normalized(AnyValidator):
+    """Converts texts that duly can read to the stored form of instances, because two spellings would not sort."""
 
     __slots__ = ("_form",)
 
@@ -175,7 +180,7 @@ class _Respelt(AnyValidator):
 
 
 class PydanticValidator(ModelValidator):
-    """Checks what duly understands of the fields, by duly's rules; then pydantic checks them by its own."""
+    """The validator of a pydantic model: duly checks the fields that it understands, then pydantic checks all."""
 
     __slots__ = ()
 
@@ -198,7 +203,7 @@ class PydanticValidator(ModelValidator):
 
 
 class _PydanticShape(PydanticValidator):
-    """Hands over the plain value, once pydantic has found nothing against it."""
+    """Accepts what pydantic accepts, and returns it as a plain value."""
 
     __slots__ = ()
 
@@ -212,7 +217,7 @@ class _PydanticShape(PydanticValidator):
 
 
 def _mismatch(error: ValueError) -> Mismatch:
-    """The first of pydantic's findings."""
+    """Return the first error of pydantic as a mismatch."""
     found: Any = getattr(error, "errors", None)
     if found is None:
         return Mismatch(str(error))
@@ -224,7 +229,7 @@ def _mismatch(error: ValueError) -> Mismatch:
 
 
 def parses_itself(model: Any) -> bool:
-    """Whether a pydantic model changes what it is given before it looks at the fields."""
+    """Return whether a pydantic model may change its input before it checks the fields."""
     decorators = model.__pydantic_decorators__
     own = (*decorators.field_validators.values(), *decorators.model_validators.values())
     aliases = (info.validation_alias for info in model.model_fields.values())
@@ -236,7 +241,7 @@ def parses_itself(model: Any) -> bool:
 
 
 def pydantic_keys(model: Any, name: str, info: Any) -> list[str]:
-    """The names under which a model takes one of its fields."""
+    """Return the names under which a model accepts one of its fields."""
     if info.validation_alias is None:
         return [name]
     by_name = any(model.model_config.get(key) for key in ("populate_by_name", "validate_by_name"))

@@ -1,4 +1,4 @@
-"""Fingerprints of validators: whether a declaration is the one that documents were checked against before."""
+"""Fingerprints of validators: they show whether a declaration has changed since documents were checked."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Final, cast
 from warnings import catch_warnings, simplefilter
 from weakref import WeakKeyDictionary
 
-from duly.values.checks import Validator
-from duly.values.models import ModelValidator
 from duly.values.pydantic_data import is_pydantic
-from duly.values.schema import SchemaDefinition
+from duly.values.schema.models import ModelValidator
+from duly.values.schema.tables import SchemaDefinition
+from duly.values.schema.validator import Validator
 
 _DIGEST_BYTES: Final = 16
 
 
 def fingerprint(validator: Validator) -> str:
-    """A text that stays the same from one process to the next, until the declaration changes.
+    """Return a text that is the same in all processes until the declaration changes.
 
-    The source of dataclasses and pydantic models is a part of it, for their own code takes part in the check, and so
-    is what pydantic says of the fields. Code that they use from elsewhere is not.
+    It covers the source of dataclasses and pydantic models, because their code takes part in the check, and the JSON
+    schema of pydantic models. It does not cover code that they import.
 
     >>> fingerprint(v.object({"a": v.string(), "b": v.any()})) == fingerprint(v.object({"b": v.any(), "a": v.string()}))
     True
@@ -32,7 +32,7 @@ def fingerprint(validator: Validator) -> str:
 
 
 def fingerprint_of_schema(schema: SchemaDefinition) -> str:
-    """The same of all tables and their indexes."""
+    """Return the fingerprint of all tables and their indexes."""
     tables = sorted((name, fingerprint(table.document), table.indexes) for name, table in schema.tables.items())
     text = repr([(name, document, sorted(indexes.items())) for name, document, indexes in tables])
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
@@ -50,7 +50,7 @@ def _text(part: object) -> str:
 
 
 _known: Final = WeakKeyDictionary[type[Any], str]()
-"""Of classes whose source was read: Python parses all of a file to find one class in it."""
+"""The source of classes. To find one class, Python parses its whole file."""
 
 
 def _source(kind: type[Any]) -> str:
@@ -58,19 +58,19 @@ def _source(kind: type[Any]) -> str:
     if source is None:
         try:
             source = inspect.getsource(kind)
-        except (OSError, TypeError, SyntaxError):  # made at run time, or its file has changed
+        except (OSError, TypeError, SyntaxError):  # defined at run time, or its file has changed
             source = ""
         _known[kind] = source
     return source
 
 
 def _sources(model: type[Any]) -> Iterator[str]:
-    """The source of a class and of those it inherits from, as far as it can be read."""
+    """Yield the source of a class and of its bases, as far as it can be read."""
     for kind in model.__mro__:
         package = kind.__module__.partition(".")[0]
         if package not in sys.stdlib_module_names and package != "pydantic":
             yield _source(kind)
     if is_pydantic(model):
-        with suppress(Exception), catch_warnings():  # not everything can be said in JSON
+        with suppress(Exception), catch_warnings():  # not every model has a JSON schema
             simplefilter("ignore")
             yield repr(model.model_json_schema())
