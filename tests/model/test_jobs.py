@@ -38,3 +38,34 @@ async def test_the_end_of_an_action_is_recorded_by_the_process_that_runs_it_and_
             assert await commit(database, look) == job
         await commit(database, partial(jobs.end_action, id=id, epoch=EPOCH, error=error))
         assert await commit(database, look) == job._replace(state=ended, epoch=None, error=error, completed_time=NOW)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+async def test_all_actions_of_a_lost_process_fail_however_many_are_looked_at_at_once(
+    store: str, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(jobs, "_RECOVERED_AT_ONCE", 2)
+
+    async def run_one(transaction: Transaction) -> int:
+        return await jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
+
+    async def start(transaction: Transaction, id: int) -> None:
+        job = await transaction.get(JOBS, id)
+        assert isinstance(job, Job)
+        await jobs.start(transaction, job, EPOCH)
+
+    async def state(transaction: Transaction, id: int) -> str:
+        job = await transaction.get(JOBS, id)
+        assert isinstance(job, Job)
+        return job.state
+
+    async with opened(store) as database:
+        ids = [await commit(database, run_one) for _ in range(count)]
+        for id in ids:
+            await commit(database, partial(start, id=id))
+        found, left = list[Job](), jobs.RUNNING
+        while left is not None:
+            lost, left = await commit(database, partial(jobs.recover, is_lost=lambda epoch: epoch == EPOCH, among=left))
+            found += lost
+        assert [job.id for job in found] == ids
+        assert {await commit(database, partial(state, id=id)) for id in ids} == {FAILED}

@@ -60,6 +60,7 @@ from duly.storage.postgres import lock_timeout, migrations
 from duly.storage.postgres.address import parse
 from duly.storage.postgres.connection import _ARRAYS, BlockingConnection
 from duly.storage.postgres.engine import PostgresEngine
+from duly.storage.postgres.replica import Replica
 from duly.storage.requests import Claim, Get, Scan, View
 from duly.storage.rows import JOBS, MUTATION, Job, Write
 from duly.testing import Harness
@@ -318,6 +319,25 @@ def test_what_was_read_and_then_written_by_another_node_is_a_conflict(engine: Po
         engine.commit(changes((NOTES, {1: update(1, 5, 9)}), ids=[1]))
     engine.rollback()
     assert put(engine, 1, 6, 7) == 3
+
+
+def test_a_snapshot_knows_which_version_has_changed_the_tables(engine: PostgresEngine, new_engine: Open) -> None:
+    """So that whoever does not know them yet does not read by those before."""
+    other = new_engine()
+    with_notes(engine, 5)
+    put(engine, 1, 5, 6)
+    with other.snapshot() as view:
+        assert (view.version, view.catalog_version) == (2, 1)
+
+
+def test_documents_in_memory_are_bounded_by_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.storage.postgres.replica.DOCUMENT_CACHE_BYTES_MAX", 10_000)
+    documents = Replica("duly").documents
+    for id in range(100):
+        documents.put(id, "x" * 1_000)
+    kept = [id for id in range(100) if documents.get(id)[0]]
+    assert 1 <= len(kept) <= 9
+    assert kept[-1] == 99
 
 
 def test_a_gap_of_one_version_in_the_log_is_a_conflict(store: str, engine: PostgresEngine, new_engine: Open) -> None:

@@ -62,3 +62,16 @@ def test_what_is_due_is_found_by_its_index_and_never_by_sorting(
             or "USING COVERING INDEX scheduled_functions_due" in plan[0]
         )
     engine.close()
+
+
+def test_a_log_that_has_grown_long_is_brought_into_the_file_and_begun_anew(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duly.storage.sqlite.engine._CHECKPOINT_PAGES", 20)
+    engine.open()
+    for n in range(1, 201):
+        engine.begin()
+        job = Job(n, "a:b", "{}", 1.0, 1.0, "pending", MUTATION)
+        engine.commit(Changeset([(JOBS, {n: Write(None, job)})], n))
+    assert os.path.getsize(f"{engine.path}-wal") < 60 * 4_096
+    engine.close()
