@@ -68,6 +68,35 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 40
 FUNCTION_LINES_MEAN_MAX = 12
 
+# Words that names in the source must not have, and the terms of the field. `docs/architecture.md` has the glossary.
+BANNED_WORDS = {
+    "a program logs, reports, notifies or answers": "tell tells told",
+    "a program receives, or is notified of": "hear hears heard news",
+    "a program requests; a call is submitted": "asked",
+    "claimed, owned, accepted, or already in use": "taken",
+    "once more: again, reload, retry": "anew",
+    "a hint": "lacks",
+    "an argument or return validator": "gives",
+    "the anonymous caller, or no caller": "nobody whoever somebody",
+    "a queue": "lane lanes",
+    "a socket": "door",
+    "an interval tree of key ranges": "spans",
+    "a batch in flight; await commit": "fly flying land landed landing",
+    "a speculation that failed": "overtaken",
+    "a claim cursor": "frontier",
+    "fenced by a newer epoch": "outlived",
+    "the membership changed": "regrouped",
+    "the catalog changed": "reshaped",
+    "untracked": "unnoted",
+    "a lock timeout, or a backoff after conflicts": "patience caution",
+    "a batch result, a batch": "drain drained turn turns",
+    "a random number generator: rng": "chance",
+    "a run record": "account",
+    "soft limits": "quota",
+}
+REASON_OF_WORD = {word: reason for reason, words in BANNED_WORDS.items() for word in words.split()}
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+
 # Places that exist on one machine only. (In pieces, so that this file does not name them either.)
 ELSEWHERE = ("../" + "shared", "/work" + "/", "." + "library")
 
@@ -109,6 +138,11 @@ def test_the_average_function_is_short() -> None:
 
 
 @pytest.mark.slow
+def test_names_are_terms_of_the_field() -> None:
+    accept(banned_words(HOUSE))
+
+
+@pytest.mark.slow  # it asks git which files are committed
 def test_no_committed_file_names_a_place_on_one_machine() -> None:
     accept(mentions_of_elsewhere(committed_files(ROOT)))
 
@@ -140,6 +174,11 @@ def test_all_is_exactly_what_is_public() -> None:
         ("long_files", "server/http.py", "\n" * 450),
         ("long_functions", "app.py", "def long():\n" + "    pass\n" * 50),
         ("long_average", "app.py", "def long():\n" + "    pass\n" * 40),
+        ("banned_words", "app.py", "def _told(): ..."),
+        ("banned_words", "app.py", "class Heard: ..."),
+        ("banned_words", "app.py", "def record(asked): ..."),
+        ("banned_words", "app.py", "self._is_overtaken = True"),
+        ("banned_words", "model/lanes.py", ""),
     ],
 )
 def test_a_broken_rule_is_found(tmp_path: Path, rule: str, file: str, source: str) -> None:
@@ -151,9 +190,17 @@ def test_a_broken_rule_is_found(tmp_path: Path, rule: str, file: str, source: st
     assert re.match(rf"{re.escape(str(house / file))}:\d+: ", complaint)
 
 
-def test_a_circle_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys\nfrom duly.values.ids import Id\n",
+        "if TYPE_CHECKING:\n    from duly.values.ids import Id\n",
+        "def late():\n    from duly.values.ids import Id\n",
+    ],
+)
+def test_a_circle_is_found_whenever_its_imports_run(tmp_path: Path, source: str) -> None:
     house = build_house(tmp_path)
-    (house / "values/keys.py").write_text("import sys\nfrom duly.values.ids import Id\n")
+    (house / "values/keys.py").write_text(source)
 
     [complaint] = circles(house)
 
@@ -165,7 +212,7 @@ def test_a_sound_house_breaks_no_rule(tmp_path: Path) -> None:
     house = build_house(tmp_path)
 
     rules = (rooms_without_a_floor, wrong_imports, circles, sql_outside_storage, trespasses)
-    sizes = (long_files, long_functions, long_average)
+    sizes = (full_rooms, long_files, long_functions, long_average, banned_words)
     assert [] == [complaint for rule in rules + sizes for complaint in rule(house)]
 
 
@@ -199,7 +246,7 @@ def build_house(folder: Path) -> Path:
         "cli/__init__.py": "from duly import App\nfrom duly.server import http",
         "__main__.py": "from duly.cli import main",
         "values/ids.py": "from . import keys\nfrom ..errors import DulyError",
-        "values/keys.py": "if TYPE_CHECKING:\n    from duly.values.ids import Id",
+        "values/keys.py": "if TYPE_CHECKING:\n    from duly.limits import A",
         "storage/sqlite.py": "import apsw\nREAD = 'SELECT value FROM rows'",
         "storage/schema.sql": "CREATE TABLE rows (key BLOB)",
         "model/jobs.py": "'Select one from many.'",
@@ -226,7 +273,7 @@ def rooms_without_a_floor(house: Path) -> Iterator[str]:
 
 
 def wrong_imports(house: Path) -> Iterator[str]:
-    for at, importer, imported, _ in imports_of(house):
+    for at, importer, imported in imports_of(house):
         here, there = room_of(importer), room_of(imported)
         if here in (there, FRONT_DOOR) or here not in FLOOR_OF or there not in FLOOR_OF or not ours(imported):
             continue
@@ -261,7 +308,7 @@ def sql_outside_storage(house: Path) -> Iterator[str]:
 
 
 def trespasses(house: Path) -> Iterator[str]:
-    for at, importer, imported, _ in imports_of(house):
+    for at, importer, imported in imports_of(house):
         owner = OWNER_OF_MODULE.get(imported.partition(".")[0])
         if owner not in (None, room_of(importer)):
             yield f"{at}: only {owner} imports {imported}"
@@ -276,7 +323,7 @@ def trespasses(house: Path) -> Iterator[str]:
 def full_rooms(house: Path) -> Iterator[str]:
     for folder in sorted({path.parent for path in modules_of(house).values()}):
         files = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
-        if len(files) > ROOM_FILES_MAX and folder != house:
+        if len(files) > ROOM_FILES_MAX:
             yield f"{where(files[-1])}: a room of {len(files)} files, expected at most {ROOM_FILES_MAX}: split it by job"
 
 
@@ -299,6 +346,14 @@ def long_average(house: Path) -> Iterator[str]:
     if mean >= FUNCTION_LINES_MEAN_MAX:
         average = f"the average is {mean:.1f}, expected under {FUNCTION_LINES_MEAN_MAX}"
         yield from (f"{at}: {name} has {lines} lines; {average}" for lines, at, name in functions[:5])
+
+
+def banned_words(house: Path) -> Iterator[str]:
+    for module, path in modules_of(house).items():
+        for line, name in {(1, module.rpartition(".")[2]), *names_of(parse(path))}:
+            for word in WORDS.findall(name):
+                if reason := REASON_OF_WORD.get(word.lower()):
+                    yield f"{where(path, line)}: got the name {name}, but {word.lower()!r} is a word of our own: {reason}"
 
 
 def mentions_of_elsewhere(paths: Iterable[Path]) -> Iterator[str]:
@@ -328,19 +383,16 @@ class Import(NamedTuple):
     at: str
     importer: str
     imported: str
-    runs_on_import: bool
-    """False inside functions and under `if TYPE_CHECKING`."""
 
 
 def imports_of(house: Path) -> Iterator[Import]:
     modules = modules_of(house)
     for name, path in modules.items():
         tree = parse(path)
-        eager = set(nodes_run_on_import(tree))
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         for node in ast.walk(tree):
             for imported in imported_by(node, package, modules):
-                yield Import(where(path, node.lineno), name, imported, node in eager)
+                yield Import(where(path, node.lineno), name, imported)
 
 
 def imported_by(node: ast.AST, package: str, modules: Iterable[str]) -> Iterator[str]:
@@ -352,17 +404,6 @@ def imported_by(node: ast.AST, package: str, modules: Iterable[str]) -> Iterator
         yield from (name if name in modules else base for name in inner)
 
 
-def nodes_run_on_import(tree: ast.Module) -> Iterator[ast.AST]:
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            waiting += node.orelse
-        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            waiting += ast.iter_child_nodes(node)
-
-
 def strings_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The strings of a module with their lines: f-strings too, docstrings not."""
     docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -372,6 +413,19 @@ def strings_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, "".join(map(str, parts))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docs:
             yield node.lineno, node.value
+
+
+def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """The names that a module gives: of classes, functions, parameters, variables and attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
 
 
 def functions_of(house: Path) -> Iterator[tuple[int, str, str]]:

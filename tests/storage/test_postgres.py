@@ -63,8 +63,8 @@ from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.requests import Claim, Get, Scan, View
 from duly.storage.rows import JOBS, MUTATION, Job, Write
 from duly.testing import Harness
-from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, Cut, Interval, encode, encode_id
+from duly.values.schema.tables import Index, Table
 from tests.nodes.serializable import connect
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]

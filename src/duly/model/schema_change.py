@@ -30,12 +30,13 @@ from duly.model import crons
 from duly.model.crons import Spec
 from duly.storage.requests import Get, Scan
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.checks import AnyValidator, Mismatch
-from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec
-from duly.values.keys import EVERYTHING, FIRST, Cut, Interval
-from duly.values.schema import Index, SchemaDefinition, Table
-from duly.values.value import loads
+from duly.values.index_keys import EVERYTHING, FIRST, Cut, Interval
+from duly.values.json import loads
+from duly.values.schema.fingerprints import fingerprint, fingerprint_of_schema
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.tables import Index, SchemaDefinition, Table
+from duly.values.schema.validator import Mismatch
 
 _log: Final = log_of("duly.schema")
 
@@ -202,8 +203,8 @@ class SchemaChange:
         for table in _tables(self._batch):
             declared = self._indexes(table.name)
             kept = [index for index in table.indexes if index.ready or declared.get(index.name) == index.fields]
-            there = {(index.name, index.fields) for index in kept}
-            missing = [item for item in declared.items() if item not in there]
+            existing = {(index.name, index.fields) for index in kept}
+            missing = [item for item in declared.items() if item not in existing]
             for number, (name, fields) in enumerate(missing, self._batch.catalog.new_index_number()):
                 kept.append(Index(name, number, fields, ready=False))
             self._batch.put_table(replace(table, indexes=tuple(kept)))

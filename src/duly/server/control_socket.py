@@ -21,7 +21,7 @@ from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
 from duly.storage.sqlite.ownership import owner_of
-from duly.values.value import dumps, loads
+from duly.values.json import dumps, loads
 
 _log: Final = log_of("duly.door")
 _LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # bytes are base64 here: a third longer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.value import UNSET
+from duly.values.index_keys import Cut
+from duly.values.plain import UNSET
 
 
 def first_id(cut: Cut) -> int:

@@ -12,7 +12,7 @@ import orjson
 
 from duly.storage.postgres.connection import BlockingConnection
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _NAME_LENGTH_MAX: Final = 63  # PostgreSQL truncates longer names; the number keeps them unique
 

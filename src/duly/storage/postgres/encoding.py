@@ -13,7 +13,7 @@ from duly.errors import StoreError
 from duly.storage.engine import Changeset, ReadKeys, RemoteCommit
 from duly.storage.postgres.ddl import index_name, table_name
 from duly.storage.rows import JOBS, Job, Write
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 class Groups:

@@ -53,7 +53,7 @@ from duly.storage.postgres.replica import Replica
 from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresSnapshot
 from duly.storage.requests import Claim, Get, ListCompleted, Request, View
 from duly.storage.rows import JOBS, Row
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _CHANGED: Final = "what the batch has read was changed meanwhile"
 

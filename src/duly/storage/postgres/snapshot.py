@@ -36,8 +36,8 @@ from duly.storage.requests import (
 )
 from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Row, make_job
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.schema import Table
+from duly.values.index_keys import Cut
+from duly.values.schema.tables import Table
 
 Fetch = Callable[..., list[Any]]
 """Runs a statement with values and returns its rows."""

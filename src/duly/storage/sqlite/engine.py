@@ -31,7 +31,7 @@ from duly.storage.rows import JOB_FIELDS, JOBS, Write
 from duly.storage.sqlite import opening, ownership
 from duly.storage.sqlite.file import prepare, read_header
 from duly.storage.sqlite.snapshot import JOB_COLUMNS, SqliteSnapshot, index_name, table_name
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _log: Final = log_of("duly.store")
 

@@ -15,7 +15,7 @@ from duly.errors import StoreError
 from duly.storage.engine import Header
 from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import SECRET_BYTES
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 FORMAT: Final = 3
 """The version of the layout. A file of an older one is migrated when it is opened; a newer one is refused."""

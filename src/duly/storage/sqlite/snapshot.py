@@ -27,8 +27,8 @@ from duly.storage.requests import (
 )
 from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Cut
+from duly.values.schema.tables import Index, Table
 
 
 class SqliteSnapshot:
