@@ -153,8 +153,8 @@ class App:
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Start nothing more, let the actions that run end, commit what is queued, close the store.
 
-        Actions that still run after `grace_seconds` are interrupted: that is recorded for scheduled ones, and raised
-        where the others were called. If this is cancelled, they are interrupted at once.
+        Actions that still run after `grace_seconds` are interrupted. A scheduled one is recorded as failed; the caller
+        of another one gets a FunctionError. If this call is cancelled, they are interrupted at once.
 
         If the event loop that opened the app was closed, this frees the store from another one: what ran there counts
         as interrupted.
@@ -204,8 +204,8 @@ class App:
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...
 
-        It ends when the app is closed. A value that changes again before it is awaited is left out. An error of the
-        query is raised here; iterating again waits until its outcome may have changed.
+        It ends when the app is closed. Values that are replaced before the next iteration are left out. An error of the
+        query is raised here; iterating again waits until what the query read has changed.
         """
         self._find(ref, QUERY)  # raises here if it is not a query
         return Subscription(self._opened, ref, args, identity)
@@ -229,9 +229,9 @@ class App:
 
         async def unit(transaction: Transaction) -> Stats:
             now = transaction.now
-            tallied: JobCounts = await ask(CountJobs(now))
-            lag_ms = 0.0 if tallied.oldest_due is None else max(now - tallied.oldest_due, 0.0)
-            return Stats(*tallied, lag_ms, await executor_pause.paused_since(transaction))
+            counts: JobCounts = await ask(CountJobs(now))
+            lag_ms = 0.0 if counts.oldest_due is None else max(now - counts.oldest_due, 0.0)
+            return Stats(*counts, lag_ms, await executor_pause.paused_since(transaction))
 
         return await job_admin.read(self.database, unit)
 
@@ -291,6 +291,7 @@ class App:
 
     @property
     def is_open(self) -> bool:
+        """Whether the app is open: between `async with` and its end."""
         return self._open is not None
 
     @property

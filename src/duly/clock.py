@@ -43,9 +43,9 @@ class SystemClock:
         return self._wall() * 1000 if reading is None else reading[0] + (self._steady() - reading[1]) * 1000
 
     def follow(self, server_ms: float, at: float) -> None:
-        then = self.now() - (self._steady() - at) * 1000
+        expected = self.now() - (self._steady() - at) * 1000
         # A smaller difference may be the time that the answer took.
-        if self._reading is None or abs(server_ms - then) > CLOCK_TOLERANCE_MS:
+        if self._reading is None or abs(server_ms - expected) > CLOCK_TOLERANCE_MS:
             self._reading = server_ms, at
 
     async def sleep_until(self, time_ms: float) -> None:

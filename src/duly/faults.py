@@ -42,8 +42,8 @@ def at(point: str) -> None:
         _armed[point]()
 
 
-def arm(point: str, act: Callable[[], None], passing: int = 1) -> None:
-    """Call `act` at the `passing`-th passage of `point`, and at each one after it."""
+def arm(point: str, action: Callable[[], None], passing: int = 1) -> None:
+    """Call `action` at the `passing`-th passage of `point`, and at each one after it."""
     if point not in POINTS:
         raise ValueError(f"{point!r} is not a fault point; there are {', '.join(POINTS)}")
     left = passing
@@ -52,7 +52,7 @@ def arm(point: str, act: Callable[[], None], passing: int = 1) -> None:
         nonlocal left
         left -= 1
         if left <= 0:
-            act()
+            action()
 
     _armed[point] = count
 

@@ -105,15 +105,19 @@ class Harness:
     # Calls.
 
     async def query(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a query and return its value, as `App.query` does."""
         return await self.app.query(ref, args)
 
     async def mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run a mutation and return its value, as `App.mutation` does. What it schedules waits for `advance`."""
         return await self.app.mutation(ref, args)
 
     async def action(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
+        """Run an action here and now and return its value, as `App.action` does."""
         return await self.app.action(ref, args)
 
     def subscribe(self, ref: Ref[R], args: dict[str, Any] | None = None) -> Subscription[R]:
+        """Return the values of a query, now and whenever they change, as `App.subscribe` does."""
         return self.app.subscribe(ref, args)
 
     def with_identity(self, identity: Identity) -> _IdentityCalls:

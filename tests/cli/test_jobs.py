@@ -24,6 +24,7 @@ from duly.model.job_admin import SEARCHED_MAX
 from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.one_engine
 
@@ -60,7 +61,7 @@ async def ship(ctx: ActionCtx, n: int) -> None:
     await ctx.scheduler.run_after(5 * MINUTE, note, {"n": n})
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 
 @pytest.fixture(autouse=True)
@@ -390,7 +391,7 @@ def test_failed_functions_are_scheduled_anew_by_their_ids_all_or_none(shop: Shop
     lines = shop.duly("retry", first, second).splitlines()
     new = shop.jobs()[3:]
     assert [job["retryOf"] for job in new] == [first, second]
-    assert lines == [f"{id} is scheduled anew as {job['_id']}" for id, job in zip((first, second), new, strict=True)]
+    assert lines == [f"{id} is scheduled again as {job['_id']}" for id, job in zip((first, second), new, strict=True)]
 
 
 def test_a_function_that_is_named_twice_is_scheduled_anew_once(shop: Shop) -> None:
@@ -403,9 +404,9 @@ def test_a_function_that_is_named_twice_is_scheduled_anew_once(shop: Shop) -> No
 def test_what_failed_of_a_function_is_scheduled_anew_once(shop: Shop) -> None:
     ids = shop.schedule(("pay", 0), ("pay", 0), ("pay", 0), ("note", 5), run=True)
     shop.duly("retry", ids[2])
-    question = "2 scheduled functions failed. Schedule them anew? [y/N]: "
+    question = "2 scheduled functions failed. Schedule them again? [y/N]: "
     assert shop.fails("retry", "--function", "app:pay", input="n\n") == f"{question}n\nAborted!\n"
-    assert shop.duly("retry", "--function", "app:pay", input="y\n") == f"{question}y\nscheduled 2 anew\n"
+    assert shop.duly("retry", "--function", "app:pay", input="y\n") == f"{question}y\nscheduled 2 again\n"
     assert [job["args"][0]["n"] for job in shop.jobs()] == [0, 1, 2, 3, 2, 0, 1]
     assert shop.duly("retry", "--function", "app:pay") == "none to retry\n"
 
@@ -418,7 +419,7 @@ def test_what_failed_before_a_time_is_not_scheduled_anew_by_a_filter(shop: Shop)
 
     shop.do(unit)
     args = ("retry", "--yes", "--function", "app:pay", "--failed-after", "2025-01-01T12:10Z")
-    assert shop.duly(*args) == "scheduled 1 anew\n"
+    assert shop.duly(*args) == "scheduled 1 again\n"
     assert [job["args"][0]["n"] for job in shop.jobs()] == [1, 2, 2]
 
 
@@ -427,7 +428,7 @@ def test_the_operator_is_told_that_interrupted_actions_may_have_done_their_work(
     assert shop.states() == ["failed"]
     said = shop.duly("retry", "--function", "app:ship", input="y\n")
     assert said.startswith(
-        "1 scheduled function failed. 1 of them were interrupted and may have done their work. Schedule them anew?"
+        "1 scheduled function failed. 1 of them were interrupted and may have done their work. Schedule them again?"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line. Each module has a group of its commands."""
+"""The command line. Each module has one command or one group of commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duly.cli.commands import Commands
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="duly")  # which is looked up when it is asked for
+@click.version_option(package_name="duly")  # looked up only when it is printed
 def main() -> None:
     """Functions that run when they should, exactly once."""
 

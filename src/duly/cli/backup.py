@@ -1,4 +1,4 @@
-"""`duly backup` and `duly restore`: whole copies of a store in a file."""
+"""`duly backup` and `duly restore`: a complete copy of a store in one file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from duly.storage.sqlite import backup as copies
 def backup(file: str, store: str) -> None:
     """Copy the store into the new FILE, while it runs or not.
 
-    FILE has everything up to one commit, and is a store itself. A plain copy of a store that runs has not: its latest
-    commits are in another file beside it.
+    FILE contains everything up to one commit, and is a store itself. A plain copy of a running store does not: its
+    latest commits are in another file next to it.
     """
     _check_is_file(store, "pg_dump --schema")
     with errors_as_text():
@@ -31,9 +31,9 @@ def backup(file: str, store: str) -> None:
 @click.option("--incomplete", is_flag=True, help="Take a copy of a running store that lacks its log.")
 @options.store
 def restore(file: str, incomplete: bool, store: str) -> None:
-    """Put the backup FILE in the place of the store, which no process may own meanwhile.
+    """Replace the store by the backup FILE. No process may own the store meanwhile.
 
-    What was there is kept beside it. What was pending when the backup was made is pending again.
+    The old files are kept next to it. Functions that were pending when the backup was made are pending again.
     """
     _check_is_file(store, "pg_restore")
     with errors_as_text():

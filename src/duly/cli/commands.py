@@ -1,4 +1,4 @@
-"""A group of commands whose help has all of what each is for."""
+"""A group of commands whose help is not cut off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 
 class Commands(click.Group):
-    """Lists its commands with their whole first sentence, where click would cut it off."""
+    """Lists each command with its whole first sentence, which click would cut off."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]

@@ -1,4 +1,4 @@
-"""Crons as text: a line each, or all there is to know of one; and the runs to come of a schedule."""
+"""Crons as text: a table, or all details of one; and the next runs of a schedule."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from duly.values.ids import IdCodec, creation_time
 from duly.values.json import dumps
 
 UPCOMING: Final = 10
-"""Runs to come that are shown."""
+"""How many of the next runs are printed."""
 
 _COLORS: Final = {"success": "green", "failed": "red", "skipped": "bright_black"}
 _NOTE_LENGTH_MAX: Final = 80
-_CELL_LENGTH_MAX: Final = 48  # so that a line fits a wide terminal, whatever a name is; `show` has all of it
+_CELL_LENGTH_MAX: Final = 48  # so that a line fits a wide terminal; `show` prints all
 _TITLES: Final = ("name", "schedule", "zone", "next run", "last result")
 
 
-class Known(NamedTuple):
-    """A cron, and what there is of it elsewhere."""
+class CronDetails(NamedTuple):
+    """A cron, with its log and its runs."""
 
     id: int
     cron: Cron
     logs: Sequence[Log]
-    """The newest of its history, the last one first."""
+    """The newest rows of its log, newest first."""
     runs: Sequence[Job] = ()
-    """Those that have not ended."""
+    """The runs that have not ended."""
 
 
 def as_json(id: int, cron: Cron, ids: IdCodec) -> str:
-    """The document that `_cron_jobs` shows, in one line."""
+    """Return the document that `_cron_jobs` shows, in one line."""
     return dumps(document_of(cron, _id(id, ids), creation_time(id)), OF_ANY_SIZE)
 
 
@@ -52,12 +52,12 @@ def _id(id: int, ids: IdCodec) -> str:
     return ids.encode(CRONS.number, id)
 
 
-# A line for each.
+# The table.
 
 
-def table(found: Sequence[Known], now: float) -> Iterator[str]:
-    """A line for each, below a line of titles."""
-    rows = [_cells(known, now) for known in found]
+def table(found: Sequence[CronDetails], now: float) -> Iterator[str]:
+    """Yield a line of titles and a line for each cron."""
+    rows = [_cells(entry, now) for entry in found]
     widths = [max(map(len, column)) for column in zip(_TITLES, *rows, strict=True)]
     widths[-1] = 0
     yield click.style(_line(_TITLES, widths), dim=True)
@@ -70,17 +70,17 @@ def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
 
 
 def _schedule_of(cron: Cron) -> Schedule | InvalidScheduleError:
-    """Its schedule, or what is wrong with it here: the machine that runs it may know a zone that this one does not."""
+    """Return the schedule, or its error: the machine that runs it may have a time zone that this one lacks."""
     try:
         return cron_schedule.parse(cron["schedule"])
     except InvalidScheduleError as error:
         return error
 
 
-def _cells(known: Known, now: float) -> tuple[str, ...]:
-    cron, schedule = known.cron, _schedule_of(known.cron)
-    last = f"{_outcome(known.logs[0])}, {relative(known.logs[0]['completedTime'], now)}" if known.logs else "none yet"
-    if known.logs and (why := _why(known.logs[0])):
+def _cells(entry: CronDetails, now: float) -> tuple[str, ...]:
+    cron, schedule = entry.cron, _schedule_of(entry.cron)
+    last = f"{_outcome(entry.logs[0])}, {relative(entry.logs[0]['completedTime'], now)}" if entry.logs else "none yet"
+    if entry.logs and (why := _why(entry.logs[0])):
         last += f"  {why}"
     running = "runs now; " if cron["runs"] else ""
     name, words = _cut(cron["name"], _CELL_LENGTH_MAX), _cut(_words(cron, schedule), _CELL_LENGTH_MAX)
@@ -107,7 +107,7 @@ def _next_run(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float)
 
 
 def _time(time_ms: float, schedule: Schedule | InvalidScheduleError) -> str:
-    """By the clock of the schedule's zone; of an interval in UTC. In the local one where that zone is not known."""
+    """Format a time in the zone of the schedule; UTC for an interval, the local zone if that zone is unknown."""
     zone = None if isinstance(schedule, InvalidScheduleError) else cron_schedule.zone_of(schedule)
     return to_datetime(time_ms).astimezone(zone).isoformat(" ", "seconds")
 
@@ -118,24 +118,24 @@ def _outcome(log: Log) -> str:
 
 
 def _why(log: Log) -> str:
-    """What came of a run, in a line: its error, or what it returned."""
+    """Return the error or the result of a run, in one line."""
     return _cut(str(log["status"].get("error", log.get("result", ""))).partition("\n")[0], _NOTE_LENGTH_MAX)
 
 
-# All of one.
+# The details of one.
 
 
-def whole(known: Known, ids: IdCodec, now: float) -> Iterator[str]:
-    """All there is to know of one: a name and a value on each line, the runs to come, those that were."""
-    for name, lines in _fields(known, ids, now):
+def details(entry: CronDetails, ids: IdCodec, now: float) -> Iterator[str]:
+    """Yield all details: a name and a value on each line, with the next runs and the log."""
+    for name, lines in _fields(entry, ids, now):
         for position, line in enumerate(lines):
             yield click.style(f"{name if position == 0 else '':13}", dim=True) + line
 
 
-def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Iterable[str]]]:
-    cron, schedule = known.cron, _schedule_of(known.cron)
+def _fields(entry: CronDetails, ids: IdCodec, now: float) -> Iterator[tuple[str, Iterable[str]]]:
+    cron, schedule = entry.cron, _schedule_of(entry.cron)
     yield "name", [cron["name"]]
-    yield "id", [_id(known.id, ids)]
+    yield "id", [_id(entry.id, ids)]
     yield "function", [f"{cron['function']} ({cron['lane']})"]
     yield "schedule", [_schedule(cron, schedule)]
     yield "missed", [cron["missed"]]
@@ -143,14 +143,14 @@ def _fields(known: Known, ids: IdCodec, now: float) -> Iterator[tuple[str, Itera
     if cron["jitter"]:
         yield "jitter", [f"up to {cron['jitter']:,.0f} ms"]
     yield "declared", ["in crons.py" if cron["source"] == CODE else "at run time"]
-    yield "created", [f"{local_and_utc(creation_time(known.id))}  {relative(creation_time(known.id), now)}"]
+    yield "created", [f"{local_and_utc(creation_time(entry.id))}  {relative(creation_time(entry.id), now)}"]
     yield "args", orjson.dumps(orjson.loads(cron["args"]), option=orjson.OPT_INDENT_2).decode().split("\n")
-    if known.runs:
-        yield "running", [f"{run.state}, for {local_and_utc(run.scheduled_time)}" for run in known.runs]
+    if entry.runs:
+        yield "running", [f"{run.state}, for {local_and_utc(run.scheduled_time)}" for run in entry.runs]
     if cron["queue"]:
         yield "waiting", [f"{len(cron['queue']):,} of its slots, until what runs has ended"]
     yield "next runs", _next_runs(cron, schedule, now)
-    yield "history", [line for log in known.logs for line in _past(log, schedule, now)] or ["none yet"]
+    yield "history", [line for log in entry.logs for line in _log_lines(log, schedule, now)] or ["none yet"]
 
 
 def _schedule(cron: Cron, schedule: Schedule | InvalidScheduleError) -> str:
@@ -170,16 +170,16 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
         return iter([f"{_next_run(cron, schedule, now)}; those after it are not known here: {schedule}"])
     if cron["nextRunTime"] > now:
         return upcoming(schedule, cron["nextRunTime"], now)
-    passed = due_slots(schedule, cron["nextRunTime"], now)
-    started, waiting = admit(options_of(cron), passed, now, len(cron["runs"]), len(cron["queue"]))
-    slots = "the slot that has passed" if passed.total == 1 else f"the {passed.total:,} slots that have passed"
+    due = due_slots(schedule, cron["nextRunTime"], now)
+    started, waiting = admit(options_of(cron), due, now, len(cron["runs"]), len(cron["queue"]))
+    slots = "the slot that has passed" if due.total == 1 else f"the {due.total:,} slots that have passed"
     count = len(started) + len(waiting)
     first = f"{count} as soon as an application executes, for {slots}" if count else f"none for {slots}"
-    return chain([first], upcoming(schedule, passed.next, now))
+    return chain([first], upcoming(schedule, due.next, now))
 
 
-def _past(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
-    """Of the history: for when it was, how it ended, how long it took, what came of it; below that what it wrote."""
+def _log_lines(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> Iterator[str]:
+    """Yield a row of the log as text: its slot, outcome, duration and result; below that its log lines."""
     kind = log["status"]["kind"]
     time = f"{_time(log['scheduledTime'], schedule)}  {relative(log['scheduledTime'], now):10}"
     outcome = click.style(_outcome(log), fg=_COLORS[kind]) + " " * (10 - len(_outcome(log)))
@@ -189,11 +189,11 @@ def _past(log: Log, schedule: Schedule | InvalidScheduleError, now: float) -> It
         yield f"  {click.style('│', dim=True)} {line}"
 
 
-# Runs to come.
+# The next runs.
 
 
 def upcoming(schedule: Schedule, first: float, now: float) -> Iterator[str]:
-    """The next slots by the clock of the schedule's zone and in UTC, those marked before which that clock was set."""
+    """Yield the next slots in the zone of the schedule and in UTC. A mark says that the clock was set before a slot."""
     for slot in islice(cron_schedule.upcoming(schedule, first, now), UPCOMING):
         yield _slot(slot, now)
 

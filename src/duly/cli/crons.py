@@ -1,4 +1,4 @@
-"""`duly crons`: crons are looked at, paused, resumed and triggered, and expressions are tried out."""
+"""`duly crons`: list, show, pause, resume and trigger crons; preview an expression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from duly.cli import cron_text, options, pause_note
 from duly.cli.commands import Commands
-from duly.cli.cron_text import Known
+from duly.cli.cron_text import CronDetails
 from duly.cli.errors import errors_as_text
 from duly.cli.open_store import open_store
 from duly.cli.times import local_and_utc
@@ -26,16 +26,16 @@ from duly.model.crons import Cron
 from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec
 
-_NAMED_MAX: Final = 12  # where the name of one is unknown
+_NAMED_MAX: Final = 12  # names in the error for an unknown one
 _name: Final = click.argument("name", metavar="NAME")
 
 
 @click.group(cls=Commands)
 def crons() -> None:
-    """Look at crons, pause, resume and trigger them, try out an expression.
+    """List and show crons, pause, resume and trigger them, preview an expression.
 
-    NAME is the name of a cron, or its id. This needs no functions, and runs none. A store in PostgreSQL may be in use
-    meanwhile; a SQLite file has one owner at a time, and while that is another process, these commands say which.
+    NAME is the name of a cron, or its id. These commands need no functions, and run none. A store in PostgreSQL may be
+    in use meanwhile. A SQLite file has one owner at a time: if another process owns it, these commands say which.
     """
 
 
@@ -55,7 +55,7 @@ async def _list(store: str, as_json: bool) -> None:
     async with open_store(store) as database:
         found, paused, now = await job_admin.read(database, _all)
         if as_json:
-            lines = [cron_text.as_json(known.id, known.cron, database.ids) for known in found]
+            lines = [cron_text.as_json(entry.id, entry.cron, database.ids) for entry in found]
             click.echo("[\n" + ",\n".join(lines) + "\n]" if lines else "[]")
             return
         if paused is not None:
@@ -67,9 +67,10 @@ async def _list(store: str, as_json: bool) -> None:
             click.echo(line)
 
 
-async def _all(transaction: Transaction) -> tuple[Sequence[Known], float | None, float]:
+async def _all(transaction: Transaction) -> tuple[Sequence[CronDetails], float | None, float]:
     found = [
-        Known(id, cron, await cron_log.history(transaction, cron, 1)) for id, cron in await model.all_crons(transaction)
+        CronDetails(id, cron, await cron_log.history(transaction, cron, 1))
+        for id, cron in await model.all_crons(transaction)
     ]
     return found, await executor_pause.paused_since(transaction), transaction.now
 
@@ -84,24 +85,24 @@ async def _all(transaction: Transaction) -> tuple[Sequence[Known], float | None,
 )
 @options.store
 def show(name: str, history: int, store: str) -> None:
-    """Show all there is to know of a cron: its fields, its next ten runs, how its last ones ended."""
+    """Show all details of a cron: its fields, its next ten runs, how its last ones ended."""
     with errors_as_text():
         asyncio.run(_show(store, name, history))
 
 
 async def _show(store: str, name: str, history: int) -> None:
     async with open_store(store) as database:
-        known, now = await job_admin.read(database, partial(_one, ids=database.ids, name=name, history=history))
-        for line in cron_text.whole(known, database.ids, now):
+        entry, now = await job_admin.read(database, partial(_one, ids=database.ids, name=name, history=history))
+        for line in cron_text.details(entry, database.ids, now):
             click.echo(line)
         await pause_note.print_if_paused(database)
 
 
-async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[Known, float]:
+async def _one(transaction: Transaction, ids: IdCodec, name: str, history: int) -> tuple[CronDetails, float]:
     id, cron = await _must_find(transaction, ids, name)
     rows = [await transaction.get(JOBS, int(run)) for run in cron["runs"]]
     logs = await cron_log.history(transaction, cron, history) if history else []
-    return Known(id, cron, logs, [row for row in rows if isinstance(row, Job)]), transaction.now
+    return CronDetails(id, cron, logs, [row for row in rows if isinstance(row, Job)]), transaction.now
 
 
 async def _must_find(transaction: Transaction, ids: IdCodec, name: str) -> tuple[int, Cron]:
@@ -121,9 +122,9 @@ async def _must_find(transaction: Transaction, ids: IdCodec, name: str) -> tuple
 @_name
 @options.store
 def pause(name: str, store: str) -> None:
-    """Run a cron no more until `duly crons resume`, also when it is deployed anew. A run that goes on ends as ever."""
+    """Pause a cron until `duly crons resume`, across deploys. A run in progress goes on."""
     with errors_as_text():
-        before, _ = asyncio.run(_act(store, name, model.pause))
+        before, _ = asyncio.run(_apply(store, name, model.pause))
         click.echo(f"{before['name']}: {'it was paused already' if before['paused'] else 'paused'}")
 
 
@@ -131,9 +132,9 @@ def pause(name: str, store: str) -> None:
 @_name
 @options.store
 def resume(name: str, store: str) -> None:
-    """Run a cron again, counted from now: what has passed meanwhile is not made up for."""
+    """Resume a cron from now on: slots that passed during the pause do not run."""
     with errors_as_text():
-        before, cron = asyncio.run(_act(store, name, model.resume, runs=True))
+        before, cron = asyncio.run(_apply(store, name, model.resume, runs=True))
         said = "resumed, and runs next at" if before["paused"] else "it was not paused, and runs next at"
         click.echo(f"{cron['name']}: {said} {local_and_utc(cron['nextRunTime'])}")
 
@@ -142,24 +143,26 @@ def resume(name: str, store: str) -> None:
 @_name
 @options.store
 def trigger(name: str, store: str) -> None:
-    """Run a cron now, paused or not, beside its schedule: its next run stays when it is."""
+    """Run a cron now, paused or not, in addition to its schedule: the time of its next run stays."""
     with errors_as_text():
-        cron, _ = asyncio.run(_act(store, name, model.trigger, runs=True))
+        cron, _ = asyncio.run(_apply(store, name, model.trigger, runs=True))
         click.echo(f"{cron['name']}: triggered; it runs as soon as an application does that executes")
 
 
-async def _act(store: str, name: str, act: model.CronOperation, runs: bool = False) -> tuple[Cron, Cron]:
-    """What the cron was before, and what it is then. If it `runs` then, what keeps it from that is said."""
+async def _apply(store: str, name: str, operation: model.CronOperation, runs: bool = False) -> tuple[Cron, Cron]:
+    """Change a cron. Return its row before and after. If it `runs` then, print if the executor is paused."""
     async with open_store(store) as database:
-        done = await job_admin.commit(database, partial(_acted, ids=database.ids, name=name, act=act))
+        done = await job_admin.commit(database, partial(_change, ids=database.ids, name=name, operation=operation))
         if runs:
             await pause_note.print_if_paused(database)
         return done
 
 
-async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.CronOperation) -> tuple[Cron, Cron]:
+async def _change(
+    transaction: Transaction, ids: IdCodec, name: str, operation: model.CronOperation
+) -> tuple[Cron, Cron]:
     id, before = await _must_find(transaction, ids, name)
-    await act(transaction, id, before)
+    await operation(transaction, id, before)
     return before, await model.load(transaction, id) or before
 
 
@@ -170,9 +173,9 @@ async def _acted(transaction: Transaction, ids: IdCodec, name: str, act: model.C
 @click.argument("expression", metavar="EXPR")
 @click.option("--tz", default=cron_schedule.UTC, show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
 def preview(expression: str, tz: str) -> None:
-    """Say what a cron expression means, and when it would run next, by the clock of a zone.
+    """Print what a cron expression means, and when it would run next, by the clock of a zone.
 
-    Runs are marked before which that clock was set ahead or back. No store is needed.
+    A mark says that the clock was set ahead or back before a run. No store is needed.
     """
     with errors_as_text():
         schedule = cron_schedule.calendar(expression, tz)

@@ -1,4 +1,4 @@
-"""`duly dev`: the functions of a folder run, are loaded anew when a file changes, and each run is printed."""
+"""`duly dev`: run the functions of a folder, reload them when a file changes, print each run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_SIGNALS_HEEDED: Final = 2
-"""How many have an orderly end: who asks a third time wants it at any price."""
+_ORDERLY_MAX: Final = 2
+"""Signals that end the process in order: after the third it exits at once."""
 
 
 @click.command()
@@ -45,9 +45,9 @@ def dev(folder: str, store: str) -> None:
     with `duly run`.
     """
     if not Path(folder).is_dir():
-        there = "which is a file" if Path(folder).is_file() else "which does not exist"
+        problem = "which is a file" if Path(folder).is_file() else "which does not exist"
         raise click.ClickException(
-            f"got the folder {folder!r}, {there} ({Path(folder).absolute()}); name one: duly dev FOLDER"
+            f"got the folder {folder!r}, {problem} ({Path(folder).absolute()}); name one: duly dev FOLDER"
         )
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_dev(folder, store))
@@ -58,24 +58,24 @@ async def _dev(folder: str, store: str) -> None:
     task = asyncio.current_task()
     assert task is not None
     terminal.print_runs()
-    ending = _Ending()
-    ending.then(task.cancel)
+    signals = _SignalHandler()
+    signals.on_next(task.cancel)
     app = App(folder, store, development=True)
-    changes, beside = FileChanges(folder), list[asyncio.Task[None]]()
+    changes, background = FileChanges(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
         while not await _opened(app):
             await changes.next()
-        # At once: what is due starts while others wait for something.
+        # At once: due functions start during the next await.
         click.echo(
             f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.redacted(store)}"
         )
         if not app.runner.registry.functions:
             click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
-        beside.append(asyncio.create_task(_tell_pauses(app, store)))
+        background.append(asyncio.create_task(_print_pauses(app, store)))
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
-            beside.append(asyncio.create_task(_end_without(app, file)))
+            background.append(asyncio.create_task(_exit_when_gone(app, file)))
         async with nullcontext() if is_postgres(store) else control_socket.serve(app, sqlite_path(store)):
             # Not before such a call is answered.
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
@@ -84,31 +84,31 @@ async def _dev(folder: str, store: str) -> None:
                 await _reload(app)
     finally:
         changes.close()
-        await _close(app, ending)
-        for each in beside:
+        await _close(app, signals)
+        for each in background:
             each.cancel()
 
 
-async def _end_without(app: App, file: str) -> None:
-    """End when the file of the store is gone: what is written to a deleted file is lost."""
+async def _exit_when_gone(app: App, file: str) -> None:
+    """Exit when the file of the store is gone: what is written to a deleted file is lost."""
     await app.database.gone
     click.echo(
         f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
         " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",
         err=True,
     )
-    os._exit(1)  # what runs has nowhere to record its end
+    os._exit(1)  # actions that run could not record their end
 
 
-async def _tell_pauses(app: App, store: str) -> None:
-    """Say that nothing starts, and when that changes."""
+async def _print_pauses(app: App, store: str) -> None:
+    """Print when the executor is paused or resumed."""
     how = "duly jobs resume" if is_postgres(store) else "end this, run `duly jobs resume`, and start it again"
     was_paused = False
     while app.is_open:
         try:
             paused = await app.database.read(executor_pause.paused_since)
         except StoreError:
-            continue  # it has waited long, or the app is closed
+            continue  # the store did not answer, or the app is closed
         if paused.value is not None and not was_paused:
             click.echo(click.style(f"nothing starts: it was paused {local_and_utc(paused.value)}; {how}", fg="yellow"))
         elif paused.value is None and was_paused:
@@ -117,75 +117,75 @@ async def _tell_pauses(app: App, store: str) -> None:
         await app.database.watch(paused.reads, paused.version)
 
 
-class _Ending:
-    """What Ctrl-C and SIGTERM do: the first ends this, the second interrupts what runs, the third waits for nothing.
+class _SignalHandler:
+    """Handles Ctrl-C and SIGTERM: the first ends this process, the second interrupts actions, the third exits at once.
 
-    Nor does the second where the first one was not even heard, for an action holds up the event loop.
+    The second exits at once, too, if an action blocks the event loop, so that the first one was not handled.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._acts: list[Callable[[], object]] = []
+        self._actions: list[Callable[[], object]] = []
         self._count = 0
-        self._unheard_since: float | None = None
+        self._pending_since: float | None = None
         for number in _SIGNALS:
-            # Not `loop.add_signal_handler`: that is called when the loop is free again.
-            signal.signal(number, self._signalled)
+            # Not `loop.add_signal_handler`: that is not called while the loop is blocked.
+            signal.signal(number, self._on_signal)
 
-    def then(self, act: Callable[[], object]) -> None:
-        """Do this at the next signal, instead of what was to be done. Those after it do nothing."""
-        self._acts = [act]
+    def on_next(self, action: Callable[[], object]) -> None:
+        """Set what the next signal does. Signals after it do nothing more."""
+        self._actions = [action]
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if self._unheard_since is None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._pending_since is None:
             self._count += 1
-            if self._count > _SIGNALS_HEEDED or self._loop.is_closed():
-                _end_at_once()
-            self._unheard_since = monotonic()
-            self._loop.call_soon_threadsafe(self._hear)
-        elif monotonic() - self._unheard_since > LOOP_BLOCKED_SECONDS:
-            _end_at_once(
+            if self._count > _ORDERLY_MAX or self._loop.is_closed():
+                _exit_at_once()
+            self._pending_since = monotonic()
+            self._loop.call_soon_threadsafe(self._run_action)
+        elif monotonic() - self._pending_since > LOOP_BLOCKED_SECONDS:
+            _exit_at_once(
                 f" in the middle of {application_line(frame)}, which held up the event loop: {BLOCKED_LOOP_ADVICE}"
             )
 
-    def _hear(self) -> None:
-        self._unheard_since = None
-        if self._acts:
-            self._acts.pop()()
+    def _run_action(self) -> None:
+        self._pending_since = None
+        if self._actions:
+            self._actions.pop()()
 
 
-def _end_at_once(why: str = "") -> None:
-    """End as a crash does."""
+def _exit_at_once(why: str = "") -> None:
+    """Exit as a crash does."""
     click.echo(f"ended at once{why}", err=True)
     _exit(1)
 
 
-async def _close(app: App, ending: _Ending) -> None:
+async def _close(app: App, signals: _SignalHandler) -> None:
     if not app.is_open:
         return
     executor, task = app.executor, asyncio.current_task()
     assert task is not None
     if running := executor.running + len(executor.called_actions):
-        ending.then(lambda: (executor.running or executor.called_actions) and task.cancel())
+        signals.on_next(lambda: (executor.running or executor.called_actions) and task.cancel())
         actions, them = ("1 running action", "it") if running == 1 else (f"{running} running actions", "them")
         click.echo(f"waiting up to {GRACE_SECONDS:g} s for {actions}; Ctrl-C again interrupts {them}")
     try:
         await app.close()
     finally:
         if executor.running or not await _have_ended():
-            _end_now()
+            _exit_now()
 
 
 async def _have_ended() -> bool:
-    """Whether all else that runs, such as the calls of `duly run`, ends when it is interrupted."""
+    """Interrupt all other tasks, such as calls of `duly run`. Return whether they have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for other in others:
         other.cancel()
     return not others or not (await asyncio.wait(others, timeout=INTERRUPT_SECONDS))[1]
 
 
-def _end_now() -> None:
-    """End though something ignores its interruption, for which asyncio would wait without end."""
+def _exit_now() -> None:
+    """Exit although a task ignores its interruption: asyncio would wait for it without end."""
     click.echo("stopped")
     _exit(0)
 

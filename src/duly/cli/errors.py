@@ -1,4 +1,4 @@
-"""Errors that are expected, as a line of text."""
+"""Expected errors, printed as a line of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from duly.run.failure import describe
 from duly.server import control_socket
 
 _CLICKS: Final = (click.ClickException, click.Abort, BrokenPipeError)
-"""What click ends a command with itself; the last one is a reader, such as `head`, that has seen enough."""
+"""Errors that click handles itself; BrokenPipeError is from a reader such as `head` that has ended."""
 
 
 class errors_as_text:

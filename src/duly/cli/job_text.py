@@ -1,4 +1,4 @@
-"""Scheduled functions as text: a line each, or all there is to know of one."""
+"""Scheduled functions as text: a table, or all details of one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def id_of(job: Job, ids: IdCodec) -> str:
 
 
 def as_json(job: Job, ids: IdCodec) -> str:
-    """The document that `_scheduled_functions` shows, in one line."""
+    """Return the document that `_scheduled_functions` shows, in one line."""
     retry_of = None if job.retry_of is None else ids.encode(JOBS.number, job.retry_of)
     document = document_of(job, id_of(job, ids), creation_time(job.id), loads(job.args), retry_of)
     return dumps(document, OF_ANY_SIZE)
 
 
 def table(jobs: Sequence[Job], ids: IdCodec, now: float) -> Iterator[str]:
-    """A line for each, below a line of titles."""
+    """Yield a line of titles and a line for each job."""
     width = max((len(job.name) for job in jobs), default=0)
     yield click.style(f"{'id':{_ID_LENGTH}}  {'function':{width}}  {'state':10}  scheduled for", dim=True)
     for job in jobs:
@@ -54,7 +54,7 @@ def _note(job: Job, now: float) -> str:
 
 
 class Relatives(NamedTuple):
-    """Of a scheduled function: each with whether all were searched."""
+    """The relatives of a scheduled function. For children and retries: whether the search was complete."""
 
     parent: Job | None
     children: tuple[list[Job], bool]
@@ -62,8 +62,8 @@ class Relatives(NamedTuple):
     retries: tuple[list[Job], bool]
 
 
-def whole(job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None) -> Iterator[str]:
-    """All there is to know of one, a name and a value on each line."""
+def details(job: Job, relatives: Relatives, ids: IdCodec, now: float, paused: float | None) -> Iterator[str]:
+    """Yield all details of one job, a name and a value on each line."""
     for name, lines in _fields(job, relatives, ids, now, paused):
         for position, line in enumerate(lines):
             yield click.style(f"{name if position == 0 else '':13}", dim=True) + line

@@ -1,4 +1,4 @@
-"""`duly jobs`: scheduled functions are looked at, canceled and scheduled anew, and the executor is paused."""
+"""`duly jobs`: list, show, cancel and retry scheduled functions; pause and resume the executor."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.storage.rows import JOBS, Job
 
 _STATES: Final = {state.lower(): state for state in (PENDING, IN_PROGRESS, SUCCESS, FAILED, CANCELED)}
-_COUNTED_MAX: Final = 100_000  # of more it is only said that they are more
+_COUNTED_MAX: Final = 100_000  # a larger number is printed as "more than"
 
 
 @click.group(cls=Commands)
 def jobs() -> None:
-    """Look at scheduled functions, cancel them, have them run again, pause them all.
+    """List and show scheduled functions, cancel and retry them, pause and resume the executor.
 
-    This needs no functions, and runs none. A store in PostgreSQL may be in use meanwhile; a SQLite file has one owner
-    at a time, and while that is another process, these commands say which.
+    These commands need no functions, and run none. A store in PostgreSQL may be in use meanwhile. A SQLite file has one
+    owner at a time: if another process owns it, these commands say which.
     """
 
 
@@ -80,9 +80,9 @@ def list_(
 ) -> None:
     """List scheduled functions.
 
-    Without --state and --function, those created last come first. Of a state or a function, the order is that of the
-    times for which they are scheduled: what is next comes first if it is pending or in progress, else the latest.
-    --due-before without --state lists those that are pending.
+    Without --state and --function, the newest come first. With one of them, the order is by scheduled time: the
+    earliest first if they are pending or in progress, else the latest first. --due-before without --state lists pending
+    ones.
     """
     state = PENDING if state is None and due_before is not None else state
     selection = Selection(state, function, due_before, descending=state not in (PENDING, IN_PROGRESS))
@@ -95,34 +95,34 @@ async def _list(store: str, selection: Selection, limit: int | None, as_json: bo
         paused, now = await job_admin.read(database, pause_note.pause_and_time)
         if paused is not None and not as_json:
             click.echo(pause_note.note(paused, now), err=True)
-        shown, page, is_more = 0, list[Job](), False
+        printed, page, is_more = 0, list[Job](), False
         wanted = ROWS_AT_ONCE if limit is None else limit + 1
         if as_json:
             click.echo("[", nl=False)
         async with aclosing(job_admin.select_all(database, selection, wanted)) as found:
             async for job in found:
-                if is_more := shown + len(page) == limit:
+                if is_more := printed + len(page) == limit:
                     break
                 page.append(job)
                 if len(page) == ROWS_AT_ONCE:
-                    shown += _print(page, shown, as_json, database, now)
-        shown += _print(page, shown, as_json, database, now)
+                    printed += _print(page, printed, as_json, database, now)
+        printed += _print(page, printed, as_json, database, now)
         if as_json:
-            click.echo("\n]" if shown else "]")
-        elif not shown:
+            click.echo("\n]" if printed else "]")
+        elif not printed:
             click.echo("no scheduled functions", err=True)
         if is_more:
             click.echo(f"… and more: these are the first {limit}; --limit N or --all shows others", err=True)
 
 
-def _print(page: list[Job], shown: int, as_json: bool, database: Database, now: float) -> int:
-    """Print some, of which there are so many before. Returns how many, and takes them off the page."""
+def _print(page: list[Job], printed: int, as_json: bool, database: Database, now: float) -> int:
+    """Print a page after so many printed jobs, and clear it. Return how many."""
     if as_json:
-        for position, job in enumerate(page, shown):
+        for position, job in enumerate(page, printed):
             click.echo(f"{',' if position else ''}\n{job_text.as_json(job, database.ids)}", nl=False)
     elif page:
         title, *lines = job_text.table(page, database.ids, now)
-        click.echo("\n".join(lines if shown else [title, *lines]))
+        click.echo("\n".join(lines if printed else [title, *lines]))
     count = len(page)
     page.clear()
     return count
@@ -136,7 +136,7 @@ def _print(page: list[Job], shown: int, as_json: bool, database: Database, now: 
 @click.option("--json", "as_json", is_flag=True, help="Its document only, as functions see it.")
 @options.store
 def show(id: str, as_json: bool, store: str) -> None:
-    """Show all there is to know of the scheduled function ID, what scheduled it and what it scheduled."""
+    """Show all details of the scheduled function ID, what scheduled it and what it scheduled."""
     with errors_as_text():
         asyncio.run(_show(store, id, as_json))
 
@@ -151,7 +151,7 @@ async def _show(store: str, id: str, as_json: bool) -> None:
         if as_json:
             click.echo(job_text.as_json(job, database.ids))
             return
-        for line in job_text.whole(job, relatives, database.ids, now, paused):
+        for line in job_text.details(job, relatives, database.ids, now, paused):
             click.echo(line)
 
 
@@ -168,7 +168,7 @@ async def _with_relatives(transaction: Transaction, number: int) -> tuple[Job | 
 
 
 def _number(database: Database, id: str) -> int:
-    """The number of an id of a scheduled function."""
+    """Return the number in the id of a scheduled function."""
     decoded = database.ids.decode(id)
     if decoded is None:
         raise InvalidIdError(f"got {id!r:.80}, which is no id of this store, expected that of a scheduled function")
@@ -191,10 +191,10 @@ def _number(database: Database, id: str) -> int:
 def cancel(
     id: str | None, function: str | None, state: str | None, due_before: float | None, yes: bool, store: str
 ) -> None:
-    """Cancel the scheduled function ID, or those that fit all of the options.
+    """Cancel the scheduled function ID, or all that match the options.
 
     A pending one will not run. An action in progress goes on, but its result is dropped, and what it schedules from
-    then on is canceled, too. What is scheduled after the command has begun is left alone.
+    then on is canceled, too. Functions that are scheduled after the command has begun are left alone.
     """
     has_filter = function is not None or state is not None or due_before is not None
     if (id is not None) == has_filter:
@@ -210,7 +210,7 @@ def cancel(
         if not any(counts):
             click.echo("none to cancel")
             return
-        if not yes:  # the store is closed while somebody thinks
+        if not yes:  # the store is closed while the question is open
             click.confirm(f"cancel {_counted(counts, states)}?", abort=True)
         selections = [Selection(one, function, due_before, newest=newest) for one in states]
         canceled = asyncio.run(_cancel(store, selections))
@@ -227,7 +227,7 @@ async def _cancel_one(store: str, id: str) -> None:
 
 
 async def _count(store: str, selections: Sequence[Selection]) -> tuple[list[int], int]:
-    """How many there are of each, up to one more than is counted, and the newest of all functions there are."""
+    """Count each selection, up to one more than is printed. Return also the id of the newest function."""
     async with open_store(store) as database:
         newest = await job_admin.read(database, job_admin.newest)
         return [await job_admin.count(database, one, _COUNTED_MAX + 1) for one in selections], newest
@@ -261,16 +261,16 @@ async def _cancel(store: str, selections: Sequence[Selection]) -> int:
 @_yes
 @options.store
 def retry(ids: tuple[str, ...], function: str | None, failed_after: float | None, yes: bool, store: str) -> None:
-    """Schedule each failed function ID anew, to run now, or all that failed of one function.
+    """Schedule each failed function ID again, to run now; or all failed runs of one function.
 
-    The same function with the same arguments runs once more; its `retryOf` is the failed one, which stays as it is.
-    With --function, those are left out that were scheduled anew before.
+    The same function runs once more with the same arguments. Its `retryOf` is the failed one, which stays as it is.
+    With --function, failed ones that were scheduled again before are left out.
     """
     if bool(ids) == (function is not None) or (ids and failed_after is not None):
         raise click.UsageError("got neither an ID nor --function, or both; expected one of them")
     with errors_as_text():
         if function is None:
-            asyncio.run(_retry_these(store, list(dict.fromkeys(ids))))  # each once, though it is named twice
+            asyncio.run(_retry_these(store, list(dict.fromkeys(ids))))  # without duplicates
             return
         failed = asyncio.run(_failed(store, Selection(FAILED, function, completed_after=failed_after)))
         if not failed:
@@ -279,21 +279,21 @@ def retry(ids: tuple[str, ...], function: str | None, failed_after: float | None
         if not yes:
             interrupted = sum(job.error == model.INTERRUPTED for job in failed)
             warning = f" {interrupted:,} of them were interrupted and may have done their work." if interrupted else ""
-            click.confirm(f"{_functions(len(failed))} failed.{warning} Schedule them anew?", abort=True)
+            click.confirm(f"{_functions(len(failed))} failed.{warning} Schedule them again?", abort=True)
         asyncio.run(_retry(store, [job.id for job in failed]))
-        click.echo(f"scheduled {len(failed):,} anew")
+        click.echo(f"scheduled {len(failed):,} again")
 
 
 async def _retry_these(store: str, ids: Sequence[str]) -> None:
     async with open_store(store) as database:
         numbers = [_number(database, id) for id in ids]
         for id, new in zip(ids, await job_admin.commit(database, partial(_retry_all, ids=numbers)), strict=True):
-            click.echo(f"{id} is scheduled anew as {database.ids.encode(JOBS.number, new)}")
+            click.echo(f"{id} is scheduled again as {database.ids.encode(JOBS.number, new)}")
         await pause_note.print_if_paused(database)
 
 
 async def _retry_all(transaction: Transaction, ids: Sequence[int]) -> list[int]:
-    """All or none, so that the same command can be given again."""
+    """Retry all or none, so that the same command can be repeated after an error."""
     return [await model.retry(transaction, id) for id in ids]
 
 
@@ -316,7 +316,7 @@ async def _retry(store: str, ids: Sequence[int]) -> None:
 @jobs.command()
 @options.store
 def pause(store: str) -> None:
-    """Have no process start a scheduled function until `duly jobs resume`. What runs goes on."""
+    """Start no scheduled function, in any process, until `duly jobs resume`. What runs goes on."""
     with errors_as_text():
         asyncio.run(_pause(store))
 
@@ -334,12 +334,12 @@ async def _pause(store: str) -> None:
 @jobs.command()
 @options.store
 def resume(store: str) -> None:
-    """Have what is due start again, in its order."""
+    """Start scheduled functions again: first those that became due meanwhile, in their order."""
     with errors_as_text():
         asyncio.run(_resume(store))
 
 
 async def _resume(store: str) -> None:
     async with open_store(store) as database:
-        is_news = await job_admin.commit(database, executor_pause.resume)
-        click.echo("resumed: what is due starts" if is_news else "it was not paused")
+        was_paused = await job_admin.commit(database, executor_pause.resume)
+        click.echo("resumed: what is due starts" if was_paused else "it was not paused")

@@ -1,4 +1,4 @@
-"""`duly migrate`."""
+"""`duly migrate`: bring the tables of a store in PostgreSQL to the format of this version."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from duly.storage.postgres.address import is_postgres, parse, require_driver
 
 
 @click.command()
-@click.option("--plan", is_flag=True, help="Only say what would be done.")
-@click.option("--folder", help="Apply the schema and the crons of this folder too, whatever was deployed since.")
+@click.option("--plan", is_flag=True, help="Only print what would be done.")
+@click.option("--folder", help="Apply the schema and the crons of this folder, too, even over a newer version.")
 @options.store
 def migrate(plan: bool, folder: str | None, store: str) -> None:
-    """Bring the tables of duly itself in a PostgreSQL database up to date.
+    """Bring duly's own tables in a PostgreSQL database up to date.
 
-    Every start does so too; this does it beforehand. Nodes of the version before may run meanwhile, and it may be
-    interrupted: nothing is left half done.
+    Every start does so, too; this does it beforehand. Nodes of the previous version may run meanwhile. It may be
+    interrupted: each migration is done completely or not at all.
     """
     if not is_postgres(store):
         raise click.ClickException(f"got the store {store!r}; a file is migrated when it is opened")

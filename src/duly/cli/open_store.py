@@ -1,4 +1,4 @@
-"""A store that must exist, and one without an application: nothing is loaded, applied, recovered or run."""
+"""Open an existing store without an application: nothing is loaded, applied, recovered or run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from duly.storage.postgres.address import is_postgres, parse
 
 @asynccontextmanager
 async def open_store(store: str) -> AsyncGenerator[Database]:
-    """A store that exists, while the context lasts. StoreError, StoreInUseError."""
+    """Open a store that exists, and close it at the end of the context. StoreError, StoreInUseError."""
     engine = engine_of(store, executes=False)
     await check_exists(store)
     try:
@@ -40,7 +40,7 @@ def _in_use(store: str, owner: int | None) -> str:
 
 
 async def check_exists(store: str) -> None:
-    """Raise a StoreError where there is no store, which to open it would make: its address may be mistyped."""
+    """Raise StoreError if there is no store: to open it would create one, and its address may be mistyped."""
     if not await asyncio.to_thread(_exists, store):
         where = "" if is_postgres(store) else f" ({Path(sqlite_path(store)).absolute()})"  # noqa: ASYNC240
         raise StoreError(

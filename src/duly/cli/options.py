@@ -1,4 +1,4 @@
-"""What several commands are told: the folder of the functions, the address of the store."""
+"""Options of several commands: the folder of the functions, the address of the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duly.storage.postgres.address import is_postgres, parse, with_schema
 
 _FILE: Final = "pyproject.toml"
 _DEFAULTS: Final = {"folder": "backend", "store": DEFAULT_STORE}
-"""What [tool.duly] may say, and what holds where it does not."""
+"""The keys that [tool.duly] may have, and their defaults."""
 _KEYS: Final = " and ".join(_DEFAULTS)
 
 
@@ -22,7 +22,7 @@ def _setting(name: str) -> str:
 
 
 def _settings() -> dict[str, str]:
-    """[tool.duly] of ./pyproject.toml; a ClickException says what is wrong with it."""
+    """Return [tool.duly] of ./pyproject.toml. A ClickException says what is wrong with it."""
     try:
         text = Path(_FILE).read_bytes().decode()
     except FileNotFoundError:
@@ -65,7 +65,7 @@ store = click.option(
 
 
 def redacted(store: str) -> str:
-    """An address that may be seen: without its password, with its schema."""
+    """Return an address that may be printed: without its password, with its schema."""
     if not is_postgres(store):
         return store
     address = parse(store)

@@ -1,4 +1,4 @@
-"""That nothing starts, for somebody has paused the executor: said wherever an operator may wonder why."""
+"""The note that the executor is paused, which commands print where an operator may wonder why nothing starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duly.model import executor_pause, job_admin
 
 
 async def pause_and_time(transaction: Transaction) -> tuple[float | None, float]:
-    """Since when it is paused, None where it is not, and the time."""
+    """Return when the executor was paused, None if it is not, and the time."""
     return await executor_pause.paused_since(transaction), transaction.now
 
 
@@ -20,7 +20,7 @@ def note(paused: float, now: float) -> str:
 
 
 async def print_if_paused(database: Database) -> None:
-    """Say so, beside what the command prints."""
+    """Print the note on the standard error, if the executor is paused."""
     paused, now = await job_admin.read(database, pause_and_time)
     if paused is not None:
         click.echo(note(paused, now), err=True)

@@ -1,4 +1,4 @@
-"""`duly run`."""
+"""`duly run`: run a function, in the process that owns the store or in this one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(function: str, args: str, folder: str, store: str) -> None:
     With - for JSON, the arguments are read from the standard input. What the function itself prints goes to the
     standard error.
 
-    While `duly dev` runs on the same store, it is the one that runs the function.
+    While `duly dev` runs on the same store, that process runs the function.
 
     In arguments as in what is printed, bytes are {"$bytes": "aGk="} (base64), and floats that JSON lacks are
     {"$float": "nan"}, "inf" or "-inf".
@@ -45,15 +45,15 @@ def run(function: str, args: str, folder: str, store: str) -> None:
         arguments = _arguments(args)
         try:
             value = control_socket.call(
-                _file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _say_waits
+                _file_of(store), function, encode_arguments(function, arguments, DEFAULTS), _print_waiting
             )
         except control_socket.NotServedError:
-            with redirect_stdout(sys.stderr):  # what the function prints is no part of the JSON
+            with redirect_stdout(sys.stderr):  # what the function prints does not belong to the JSON
                 value = asyncio.run(_run(function, arguments, folder, store))
         click.echo(orjson.dumps(orjson.loads(dumps(value)), option=orjson.OPT_INDENT_2).decode())
 
 
-def _say_waits(owner: int | None) -> None:
+def _print_waiting(owner: int | None) -> None:
     process = "a process" if owner is None else f"process {owner}"
     click.echo(f"waiting for {process}, which owns the store and runs this; Ctrl-C ends only the waiting", err=True)
 
@@ -62,7 +62,7 @@ def _arguments(text: str) -> dict[str, Any]:
     if text == "-":
         text = sys.stdin.read()
     try:
-        # As from every client: a number with an integral value is an int, 3.0 as well as 3.
+        # As for every client: a number with an integral value is an int, so 3.0 is 3.
         value = json.loads(text, parse_float=_number, object_pairs_hook=_object)
     except ValueError as error:
         raise click.BadParameter(f'got {text!r:.99}, expected JSON such as \'{{"items": ["tea"]}}\': {error}') from None
@@ -77,7 +77,7 @@ def _number(text: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    """A dict, or what JSON cannot say, in the form in which results are printed."""
+    """Return a dict, or a value that JSON lacks from the form in which it is printed."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(key for position, (key, _) in enumerate(pairs) if key in dict(pairs[:position]))
@@ -104,7 +104,7 @@ _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float
 
 
 def _file_of(store: str) -> str:
-    """The file that one process owns. NotServedError where the store is not a file: many processes open it."""
+    """Return the file of the store. NotServedError if it is none: a store in PostgreSQL has no owner."""
     if is_postgres(store):
         raise control_socket.NotServedError
     return sqlite_path(store)

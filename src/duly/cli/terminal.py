@@ -1,4 +1,4 @@
-"""Runs and log lines on the terminal, one below the other."""
+"""Prints runs and log records on the terminal, one per line."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _ARGS_LENGTH_MAX: Final = 80
 
 
 def print_runs() -> None:
-    """Print every run, its log lines and its errors from here on."""
+    """From now on, print every run, its log lines and its errors."""
     stdout: TextIO = sys.stdout
     if hasattr(stdout, "reconfigure"):
-        cast("TextIOWrapper", stdout).reconfigure(errors="replace")  # not every terminal knows every sign
+        cast("TextIOWrapper", stdout).reconfigure(errors="replace")  # a terminal may lack a character
     for name in ("duly", APP_LOG, "duly.run"):
         logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("duly").addHandler(_Terminal())
+    logging.getLogger("duly").addHandler(_TerminalHandler())
     logging.getLogger("duly").propagate = False
 
 
-class _Terminal(logging.Handler):
-    """Prints what is logged."""
+class _TerminalHandler(logging.Handler):
+    """Prints log records."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._print(record)
         except OSError:
-            pass  # nobody reads it any more
+            pass  # the terminal is closed
         except Exception:
             self.handleError(record)
 
@@ -48,15 +48,15 @@ class _Terminal(logging.Handler):
             click.echo(f"{time} {_line_of(run)}")
         else:
             level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-            is_told = not record.exc_info or record.name == LOG.logger.name  # in its message, without lines of duly
-            text = record.getMessage() if is_told else self.format(record)
+            is_complete = not record.exc_info or record.name == LOG.logger.name  # the message has the error already
+            text = record.getMessage() if is_complete else self.format(record)
             name = record.name.removeprefix(f"{APP_LOG}.")
             for line in f"{level}{text}".split("\n"):
                 click.echo(f"{time} {click.style('│', dim=True)} {name}: {line}")
 
 
 def _shortened(args: str) -> str:
-    """Arguments, as many as fit a line; nothing where there are none."""
+    """Return as much of the arguments as fits a line; nothing if there are none."""
     if args == "{}":
         return ""
     return args if len(args) <= _ARGS_LENGTH_MAX else f"{args[: _ARGS_LENGTH_MAX - 1]}…"

@@ -1,4 +1,4 @@
-"""Times as an operator reads and writes them: of his own zone, in UTC, and relative to now."""
+"""Times as an operator reads and writes them: in the local zone, in UTC, and relative to now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _duration: Final = re.compile(r"([+-]?)([0-9]+(?:\.[0-9]+)?)\s*(d|h|min|m|s|ms)"
 
 
 def time(text: str) -> float:
-    """`now`, a duration from now on, or a time in ISO 8601, of the local zone where it names none."""
+    """Read `now`, a duration from now, or a time in ISO 8601, in the local zone if it names none."""
     if text == "now":
         return SystemClock().now()
     if duration := _duration.fullmatch(text):
@@ -36,14 +36,14 @@ def local(time_ms: float) -> str:
 
 
 def local_and_utc(time_ms: float) -> str:
-    """To the millisecond, in the local zone and in UTC."""
+    """Return a time in the local zone and in UTC, to the millisecond."""
     here = to_datetime(time_ms).astimezone()
     utc = here.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
     return f"{here.isoformat(' ', 'milliseconds')}  {utc}Z"
 
 
 def relative(time_ms: float, now: float) -> str:
-    """A time relative to now.
+    """Return a time relative to now.
 
     >>> relative(300_000.0, 0.0), relative(0.0, 7_300_000.0), relative(400.0, 0.0)
     ('in 5 min', '2 h ago', 'now')
@@ -56,7 +56,7 @@ def relative(time_ms: float, now: float) -> str:
 
 
 def duration(ms: float) -> str:
-    """A length of time in its largest unit.
+    """Return a length of time in its largest unit.
 
     >>> duration(300_000.0), duration(7_300_000.0), duration(1.5)
     ('5 min', '2 h', '1 ms')

@@ -141,9 +141,9 @@ def document_of(cron: Cron, id: str, creation_time: float) -> dict[str, Any]:
 
 async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
     """Make the crons from code equal to their declarations. A cron that is declared as before keeps its clock."""
-    there = {cron["name"]: (id, cron) for id, cron in await all_crons(transaction)}
+    existing = {cron["name"]: (id, cron) for id, cron in await all_crons(transaction)}
     specs = {spec.name: spec for spec in declared}
-    for name, (id, cron) in there.items():
+    for name, (id, cron) in existing.items():
         spec = specs.get(name)
         if cron["source"] != CODE:
             if spec is not None:
@@ -156,7 +156,7 @@ async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
         else:
             await _declare(transaction, id, cron, spec)
     for spec in declared:
-        if spec.name not in there:
+        if spec.name not in existing:
             first = transaction.now if isinstance(spec.schedule, FixedInterval) else None
             await add(transaction, spec, CODE, first)
 

@@ -86,9 +86,9 @@ class Selection(NamedTuple):
         if self.state is None and self.name is None:
             return [(None, EVERYTHING)]
         values = ((_BY_STATE, self.state), (_BY_NAME, self.name))
-        return [(index, self._part(value)) for index, value in values if value is not None]
+        return [(index, self._interval(value)) for index, value in values if value is not None]
 
-    def _part(self, value: str) -> Interval:
+    def _interval(self, value: str) -> Interval:
         end = Cut((value,), after=True) if self.before is None else Cut((value, self.before), after=False)
         return Interval(Cut((value,), after=False), end)
 
@@ -107,11 +107,11 @@ async def select_some(
     found: dict[int, Job] = {}
     positions: list[Position] = []
     ended = False
-    for index, part in selection.index_ranges():
+    for index, interval in selection.index_ranges():
         if after is not None:
-            values = () if index is None else (*part.lower.values, after[0])
-            part = interval_after(part, selection.descending, values, after[1])
-        read = await _rows(transaction, index, part, selection.descending, rows)
+            values = () if index is None else (*interval.lower.values, after[0])
+            interval = interval_after(interval, selection.descending, values, after[1])
+        read = await _rows(transaction, index, interval, selection.descending, rows)
         found.update((job.id, job) for job in read if selection.fits(job))
         positions += map(selection.position, read[-1:])
         ended = ended or len(read) < rows
@@ -120,9 +120,9 @@ async def select_some(
 
 
 async def _rows(
-    transaction: Transaction, index: Index | None, part: Interval, descending: bool, rows: int
+    transaction: Transaction, index: Index | None, interval: Interval, descending: bool, rows: int
 ) -> list[Job]:
-    found = await transaction.scan_untracked(Scan(JOBS, index, part, descending, rows))
+    found = await transaction.scan_untracked(Scan(JOBS, index, interval, descending, rows))
     return [cast("Job", row) for _, row in found]
 
 
@@ -200,9 +200,9 @@ async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]
     began = ended if job.queue == MUTATION else job.scheduled_time
     late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have run on
     first, last = max((tick_of(began) << NODE_BITS) - 1, job.id), tick_of(ended + late) << NODE_BITS
-    part = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
+    interval = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
     found, complete = await _search(
-        transaction, None, part, job.queue != MUTATION, lambda other: other.parent == job.id
+        transaction, None, interval, job.queue != MUTATION, lambda other: other.parent == job.id
     )
     return sorted(found), complete
 
@@ -211,18 +211,18 @@ async def retries(transaction: Transaction, job: Job) -> tuple[list[Job], bool]:
     """Return the retries of a failed function, and whether the search was complete."""
     if job.state != FAILED:
         return [], True
-    part = Interval(Cut((job.name, job.completed_time), after=False), Cut((job.name, transaction.now), after=True))
-    return await _search(transaction, _BY_NAME, part, False, lambda other: other.retry_of == job.id)
+    interval = Interval(Cut((job.name, job.completed_time), after=False), Cut((job.name, transaction.now), after=True))
+    return await _search(transaction, _BY_NAME, interval, False, lambda other: other.retry_of == job.id)
 
 
 async def _search(
-    transaction: Transaction, index: Index | None, part: Interval, descending: bool, fits: Callable[[Job], bool]
+    transaction: Transaction, index: Index | None, interval: Interval, descending: bool, fits: Callable[[Job], bool]
 ) -> tuple[list[Job], bool]:
     found: list[Job] = []
     for _ in range(0, SEARCHED_MAX, ROWS_AT_ONCE):
-        read = await _rows(transaction, index, part, descending, ROWS_AT_ONCE)
+        read = await _rows(transaction, index, interval, descending, ROWS_AT_ONCE)
         found += filter(fits, read)
         if len(read) < ROWS_AT_ONCE:
             return found, True
-        part = interval_after(part, descending, values_in(index, read[-1]), read[-1].id)
+        interval = interval_after(interval, descending, values_in(index, read[-1]), read[-1].id)
     return found, False

@@ -203,8 +203,8 @@ class SchemaChange:
         for table in _tables(self._batch):
             declared = self._indexes(table.name)
             kept = [index for index in table.indexes if index.ready or declared.get(index.name) == index.fields]
-            there = {(index.name, index.fields) for index in kept}
-            missing = [item for item in declared.items() if item not in there]
+            existing = {(index.name, index.fields) for index in kept}
+            missing = [item for item in declared.items() if item not in existing]
             for number, (name, fields) in enumerate(missing, self._batch.catalog.new_index_number()):
                 kept.append(Index(name, number, fields, ready=False))
             self._batch.put_table(replace(table, indexes=tuple(kept)))

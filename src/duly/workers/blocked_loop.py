@@ -36,21 +36,21 @@ class BlockedLoopDetector:
 
     def _serve(self) -> None:
         while not self._closed.wait(_PAUSE_SECONDS):
-            called, since = threading.Event(), monotonic()
+            responded, since = threading.Event(), monotonic()
             try:
-                self._loop.call_soon_threadsafe(called.set)
+                self._loop.call_soon_threadsafe(responded.set)
             except RuntimeError:  # the loop was closed without closing the app
                 return
             # Several short waits: after a pause of the whole process, the loop still gets some of them.
-            is_free = any(called.wait(LOOP_BLOCKED_SECONDS / _WAITS) for _ in range(_WAITS))
+            is_free = any(responded.wait(LOOP_BLOCKED_SECONDS / _WAITS) for _ in range(_WAITS))
             if not is_free and self._loop.is_running() and not self._closed.is_set():
-                self._log_block(called, since)
+                self._log_block(responded, since)
 
-    def _log_block(self, called: threading.Event, since: float) -> None:
+    def _log_block(self, responded: threading.Event, since: float) -> None:
         line = line_in_thread(self._loop_thread)  # "" if duly itself or the machine is slow
         if line:
             _log.warning("%s holds up the event loop: calls and other actions wait; %s", line, BLOCKED_LOOP_ADVICE)
-        while not called.wait(_PAUSE_SECONDS):
+        while not responded.wait(_PAUSE_SECONDS):
             if self._closed.is_set():
                 return
         if line:

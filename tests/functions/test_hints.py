@@ -1,4 +1,4 @@
-"""What newcomers try first, and what they are told."""
+"""Hints: an error at what is tried first says what to write instead."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ async def test_a_mutation_that_sleeps_is_told_at_which_line() -> None:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, "app:sleeps"))
         await t.run_until_idle()
         [job] = await t.jobs()
-        assert "at sleeps (test_newcomers.py:" in job["state"]["error"]
+        assert "at sleeps (test_hints.py:" in job["state"]["error"]
 
 
 async def test_a_handler_that_is_stuck_is_not_run_a_second_time_in_development() -> None:

@@ -1,4 +1,4 @@
-"""What is easily forgotten is said, instead of being silently wrong."""
+"""A forgotten await, a misspelled function or index is an error, not silently wrong."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from duly import (
     query,
 )
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -91,7 +92,7 @@ async def all_orders(ctx: QueryCtx) -> list[Order]:
 
 
 APP: dict[str, Any] = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")}),
+    "app": SimpleNamespace(**handlers_in(globals())),
     "schema": define_schema({"orders": define_table(Order)}),
 }
 
@@ -174,7 +175,7 @@ async def test_in_development_whatever_is_not_awaited_is_an_error_each_time(name
     async with Harness(source, development=True) as t:
         for _ in range(2):
             with pytest.raises(
-                FunctionError, match=rf"which did nothing: {call}\(\) at test_forgotten.py:\d+; expected"
+                FunctionError, match=rf"which did nothing: {call}\(\) at test_forgotten_await.py:\d+; expected"
             ):
                 await t.mutation(f"app:{name}")
         assert await t.query("app:all_orders") == []
@@ -236,5 +237,7 @@ async def test_the_line_that_is_named_for_a_forgotten_await_is_that_of_the_call(
 ) -> None:
     line = function.handler.__code__.co_firstlineno + offset  # counted from the decorator
     async with Harness({"app": SimpleNamespace(function=function)}, development=True) as t:
-        with pytest.raises(FunctionError, match=re.escape(f"nothing: {call}() at test_forgotten.py:{line}; expected")):
+        with pytest.raises(
+            FunctionError, match=re.escape(f"nothing: {call}() at test_forgotten_await.py:{line}; expected")
+        ):
             await t.mutation(function)

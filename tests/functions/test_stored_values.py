@@ -1,4 +1,4 @@
-"""What surprises people who come from other databases, one test each."""
+"""Values, fields and ids of documents at their edges: what is stored, refused, compared and found."""
 
 from __future__ import annotations
 

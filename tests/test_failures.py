@@ -1,13 +1,10 @@
-"""What goes wrong in one place stays there: odd errors, full disks, reloads, timeouts, closing at the wrong moment."""
+"""Failures stay where they are: odd errors, full disks, timeouts, closing at the wrong moment."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import time
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,23 +16,18 @@ from duly import (
     ActionCtx,
     App,
     FunctionError,
-    InvalidScheduleError,
     MutationCtx,
     QueryCtx,
-    QueryError,
     StoreError,
     SyncActionCtx,
     action,
-    define_schema,
-    define_table,
     internal_action,
     mutation,
     query,
-    v,
 )
-from duly.declare.registry import Registry
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
+from tests.support import handlers_in, until
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -150,17 +142,12 @@ async def about_the_fair(ctx: MutationCtx) -> None:
     raise RuntimeError("the event loop of the fair is closed")
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 MODULES = {"app": APP}
 
 
 def writer(app: App) -> apsw.Connection:
     return app.database._engine._writer  # pyright: ignore
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 async def wait_for_states(app: App, wanted: list[str]) -> None:
@@ -299,154 +286,9 @@ async def test_the_handlers_own_error_is_not_mistaken_for_asyncios() -> None:
             await t.mutation(about_the_fair)
 
 
-# Reloading.
-
-
-def schema(*indexes: tuple[str, list[str]]) -> Any:
-    table = define_table(v.any())
-    for name, fields in indexes:
-        table = table.index(name, fields)
-    return define_schema({"rows": table})
-
-
-BOTH = schema(("by_n", ["n"]), ("by_m", ["m"]))
-ONE = schema(("by_m", ["m"]))
-SWAPPED = schema(("by_n", ["m"]), ("by_m", ["m", "n"]))
-
-
-@query
-async def ordered(ctx: QueryCtx) -> list[int]:
-    return [row["n"] for row in await ctx.db.query("rows").with_index("by_n").collect()]
-
-
-@query
-async def with_m(ctx: QueryCtx, m: int) -> list[int]:
-    found = ctx.db.query("rows").with_index("by_m", lambda q: q.eq("m", m))
-    return [row["n"] for row in await found.collect()]
-
-
-async def reload(app: App, modules: dict[str, Any]) -> None:
-    app._source = modules  # pyright: ignore[reportPrivateUsage]
-    await app.reload()
-
-
-LIVE = SimpleNamespace(put=put, slow=slow, ordered=ordered, with_m=with_m, rows=rows)
-
-
-async def test_a_write_in_the_batch_of_a_reload_is_indexed_rightly(store: str) -> None:
-    async with App({"app": LIVE, "schema": BOTH}, store) as app:
-        calls = [app.mutation(slow), app.mutation(put, {"n": 1})]
-        app._source = {"app": LIVE, "schema": ONE}  # pyright: ignore[reportPrivateUsage]
-        await asyncio.gather(*calls, app.reload(), app.mutation(put, {"n": 2}))
-        assert await app.query(with_m, {"m": -1}) == [1]
-        assert await app.query(with_m, {"m": -2}) == [2]
-
-
-async def test_a_subscription_lives_through_a_reload_that_changes_its_index(store: str) -> None:
-    async with App({"app": LIVE, "schema": BOTH}, store) as app:
-        values = app.subscribe(ordered)
-        assert await anext(values) == []
-        await app.mutation(put, {"n": 1})
-        await app.mutation(put, {"n": 2})
-        assert await anext(values) == [1, 2]
-        await reload(app, {"app": LIVE, "schema": SWAPPED})
-        assert await asyncio.wait_for(anext(values), 30) == [2, 1]
-        await app.mutation(put, {"n": 3})
-        assert await asyncio.wait_for(anext(values), 30) == [3, 2, 1]
-
-
-async def test_a_mutation_returns_though_a_subscriptions_index_is_gone(store: str) -> None:
-    async with App({"app": LIVE, "schema": BOTH}, store) as app:
-        values = app.subscribe(ordered)
-        assert await anext(values) == []
-        await reload(app, {"app": LIVE, "schema": ONE})
-        await asyncio.wait_for(app.mutation(put, {"n": 1}), 30)
-        with pytest.raises(QueryError, match="got the index 'by_n', expected one of"):
-            await asyncio.wait_for(anext(values), 30)
-
-
-async def test_a_schema_that_cannot_be_applied_changes_nothing(store: str) -> None:
-    async with App({"app": LIVE, "schema": ONE}, store) as app:
-        await app.mutation(put, {"n": 1})
-        engine = app.database._engine
-        fill_index = engine.fill_index
-
-        def refuse(index: Any, keys: Any) -> None:
-            raise StoreError("disk full")
-
-        engine.fill_index = refuse
-        with pytest.raises(StoreError, match="disk full"):
-            await reload(app, {"app": LIVE, "schema": BOTH})
-        engine.fill_index = fill_index
-        assert [index.name for index in app.database.catalog.tables["rows"].indexes] == ["by_m"]
-        await app.mutation(put, {"n": 2})
-        await reload(app, {"app": LIVE, "schema": BOTH})
-        assert await app.query(ordered) == [1, 2]
-
-
-# Subscriptions.
-
-
-async def test_giving_up_on_a_value_leaves_the_subscription_whole() -> None:
-    async with Harness(MODULES) as t:
-        values = t.subscribe(rows)
-        assert await anext(values) == []
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(anext(values), 0.01)
-        await t.mutation(put, {"n": 1})
-        assert await asyncio.wait_for(anext(values), 30) == [1]
-
-
-async def test_subscriptions_that_are_left_are_forgotten() -> None:
-    async with Harness(MODULES) as t:
-        for _ in range(100):
-            async for _ in t.subscribe(rows):
-                break
-        gc.collect()
-        await asyncio.sleep(0)
-        assert t.app.database.commit_log._watchers.ranges == {}  # pyright: ignore[reportPrivateUsage]
-
-
-# What is no time, no value, no end.
-
-
 @mutation
 async def again(ctx: MutationCtx) -> None:
     await ctx.scheduler.run_after(0, "app:again")
-
-
-async def test_advance_tells_of_functions_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.testing.HARNESS_ROUNDS_MAX", 50)
-    async with Harness({"app": SimpleNamespace(again=again)}) as t:
-        await t.mutation(again)
-        with pytest.raises(Exception, match="does a function schedule itself with no delay"):
-            await t.advance(timedelta(days=1))
-
-
-@pytest.mark.parametrize("value", [{1}, timedelta(1), "\ud800", 2**64, [object()]])
-async def test_only_values_can_be_compared(value: Any) -> None:
-    async with Harness(MODULES) as t:
-        with pytest.raises(QueryError, match="comparing '_creationTime'"):
-            await t.transaction(
-                lambda ctx: (
-                    ctx.db.query("rows").with_index("by_creation_time", lambda q: q.gt("_creationTime", value)).first()
-                )
-            )
-
-
-async def test_the_executors_own_order_is_no_index() -> None:
-    async with Harness(MODULES) as t:
-        with pytest.raises(QueryError, match="got the index 'by_due', expected one of by_creation_time, by_state"):
-            await t.transaction(lambda ctx: ctx.db.system.query("_scheduled_functions").with_index("by_due").first())
-
-
-@pytest.mark.parametrize("number", [10**400, -(10**400)])
-async def test_a_time_that_no_float_holds_is_refused(number: int) -> None:
-    async with Harness(MODULES) as t:
-        with pytest.raises(InvalidScheduleError):
-            await t.transaction(lambda ctx: ctx.scheduler.run_after(number, put))
-        with pytest.raises(InvalidScheduleError):
-            await t.transaction(lambda ctx: ctx.scheduler.run_at(number, put))
 
 
 @only_on_sqlite
@@ -454,8 +296,3 @@ async def test_a_file_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="the file cannot be made"):
         await App({}, f"sqlite:///{tmp_path}/file/app.db").__aenter__()
-
-
-def test_reference_look_ups_survive_what_cannot_be_hashed() -> None:
-    with pytest.raises(Exception, match=r"got \{\} \(dict\), expected a function"):
-        Registry({}).find({})  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""The walks of a call through the house: what one commit holds, and what a crash leaves."""
+"""What one commit holds, and what a crash leaves: calls, scheduled functions, subscriptions."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from duly import (
 )
 from duly.database.committer import Phase
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -102,7 +103,7 @@ async def states(ctx: QueryCtx) -> list[str]:
     return [job["state"]["kind"] for job in await ctx.db.system.query("_scheduled_functions").collect()]
 
 
-SHOP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+SHOP = SimpleNamespace(**handlers_in(globals()))
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ async def test_a_mutation_that_raises_leaves_only_its_error(t: Harness) -> None:
         assert job["state"]["kind"] == "failed"
         first, second = job["state"]["error"].split("\n")
         assert first == "ValueError: no tea left"
-        assert second.startswith("  at fail_after_writing (test_walks.py:")
+        assert second.startswith("  at fail_after_writing (test_commits_and_crashes.py:")
         assert job["completedTime"] == 1_893_456_000_000.0
         assert await t.query(notes) == []
 
