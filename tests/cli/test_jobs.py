@@ -494,7 +494,7 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
             return await asyncio.to_thread(shop.fails, "list")
 
     said = asyncio.run(scenario())
-    assert f"is owned by process {os.getpid()}, and this needs it while nobody owns it" in said
+    assert f"is owned by process {os.getpid()}, and this command needs a file that no process owns" in said
     assert "app.pause()" in said
 
 

@@ -650,7 +650,7 @@ async def test_there_must_be_one_of_that_id_or_name(act: str, function: str) -> 
         gone = await do(d, register())
         await do(d, lambda ctx: crons.delete(ctx, gone))
         for wrong in (gone, "nobody", cast("str", None)):
-            with pytest.raises(InvalidScheduleError, match="expected the id or the name of one there is"):
+            with pytest.raises(InvalidScheduleError, match="expected the id or the name of an existing cron"):
                 await do(d, lambda ctx, wrong=wrong: getattr(crons, act)(ctx, wrong), function)
 
 
@@ -761,7 +761,7 @@ async def test_what_no_cron_can_be_called_is_not_found_and_harms_nobody_else(nam
         async def look_up(ctx: MutationCtx) -> None:
             assert await crons.get(ctx, name) is None
             for act in (crons.pause, crons.resume, crons.delete, crons.update):
-                with pytest.raises(InvalidScheduleError, match="expected the id or the name of one there is"):
+                with pytest.raises(InvalidScheduleError, match="expected the id or the name of an existing cron"):
                     await act(ctx, name)
             await note.handler(ctx, "looked")
 

@@ -115,7 +115,7 @@ class Executor:
         now, latest = self._runner.clock.now(), self._latest
         if self._is_set_back:
             await self._runner.commit(crons.clamp_all)
-            _log.warning("the clock was set back by %.0f s: crons were set right by it", (latest - now) / 1000)
+            _log.warning("the clock was set back by %.0f s: crons were moved back with it", (latest - now) / 1000)
             latest = now
         self._latest = max(latest, now)
 
