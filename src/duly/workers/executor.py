@@ -11,7 +11,7 @@ Two threads work here:
 
 The committer may call the latter again for the same batch, after a conflict. The event loop waits meanwhile. So what
 both threads see is `_claim_size` and `_actions`, which the committer's thread only reads; `attempted`, the list of one
-batch, which the event loop reads after that batch has failed; and `_latest`, which both of them only let grow.
+batch, which the event loop reads after that batch has failed; and `_latest`, which the committer's thread only raises.
 """
 
 from __future__ import annotations
