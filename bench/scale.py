@@ -16,7 +16,7 @@ from bench import stores as files
 from bench.report import lined_up
 from duly import App, Id, Limits, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
 from duly.ctx.db.query import Query
-from duly.values.keys import encode
+from duly.values.index_keys import encode
 
 SMALL = 10_000
 LARGE = 1_000_000

@@ -29,6 +29,7 @@ from duly import (
 )
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -76,7 +77,7 @@ async def running(ctx: QueryCtx) -> int:
     return len(await jobs.with_index("by_state_scheduled_time", lambda q: q.eq("state.kind", "inProgress")).collect())
 
 
-MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
+MODULES = {"app": SimpleNamespace(**handlers_in(globals()))}
 
 
 async def test_what_is_scheduled_runs_by_itself(store: str) -> None:

@@ -157,6 +157,12 @@ def test_the_numbers_that_a_page_names_are_there(page: str) -> None:
         assert hasattr(limits, name) or name in NO_LIMITS, f"{page}: {name}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
+def test_the_files_that_a_page_names_are_there(page: str) -> None:
+    for path in re.findall(r"`((?:src|tests|examples|bench)/[\w/.]+\.\w+)`", read(page)):
+        assert (ROOT / path).exists(), f"{page}: {path}"
+
+
 def test_the_index_and_the_menu_have_all_pages_of_tasks() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in TASKS:

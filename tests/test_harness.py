@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from duly import ActionCtx, DulyError, MutationCtx, cron_jobs, internal_action, internal_mutation, mutation
+from duly import (
+    ActionCtx,
+    DulyError,
+    MutationCtx,
+    cron_jobs,
+    internal_action,
+    internal_mutation,
+    mutation,
+)
 from duly.testing import Harness
 from tests import postgres
 from tests.conftest import skip_without_postgres
@@ -157,3 +165,11 @@ async def test_an_action_that_a_crash_interrupts_is_told_of_once(store: str, cap
         assert [job["state"]["kind"] for job in await t.jobs()] == ["failed"]
     told = [(record.name, record.getMessage()[:15]) for record in caplog.records]
     assert told == [("duly.run", "action app:last")]
+
+
+async def test_advance_tells_of_functions_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.testing.HARNESS_ROUNDS_MAX", 50)
+    async with Harness(TIME) as t:
+        await t.transaction(lambda ctx: ctx.scheduler.run_after(0, again))
+        with pytest.raises(Exception, match="does a function schedule itself with no delay"):
+            await t.advance(timedelta(days=1))

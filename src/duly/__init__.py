@@ -35,11 +35,11 @@ from duly.errors import (
     ValidationError,
 )
 from duly.limits import Limits
-from duly.values.annotations import Id
-from duly.values.documents import id_of
-from duly.values.schema import define_schema, define_table
-from duly.values.validators import v
-from duly.values.value import UNSET
+from duly.values.plain import UNSET
+from duly.values.schema.annotations import Id
+from duly.values.schema.documents import id_of
+from duly.values.schema.tables import define_schema, define_table
+from duly.values.schema.v import v
 
 __all__ = [
     "UNSET",

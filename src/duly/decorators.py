@@ -10,7 +10,7 @@ from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
 from duly.ctx.sync_context import SyncActionCtx
 from duly.declare.function import ACTION, MUTATION, QUERY, AsyncFunction, BlockingFunction, Fields, Function, R
 from duly.hints import decorator_keyword_hint
-from duly.values.validators import Declared
+from duly.values.schema.v import Declared
 
 P = ParamSpec("P")
 C = TypeVar("C")

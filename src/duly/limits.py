@@ -1,7 +1,7 @@
 """Every limit of duly: its name, its number and its reason. Errors name the limit they enforce.
 
 `Limits` has those that an application may set: `App("backend", limits=Limits(documents_read_max=100_000))`. Sizes in
-bytes are sizes of the JSON of values, except that each byte of `bytes` counts as one: `size` in values/value.py. Unless
+bytes are sizes of the JSON of values, except that each byte of `bytes` counts as one: `size` in values/json.py. Unless
 a reason is given, the number is that of the Convex documentation: an application that runs there runs here.
 """
 

@@ -168,7 +168,7 @@ def test_what_is_no_backup_is_refused_and_nothing_is_touched(file: Path, tmp_pat
         (tmp_path / "text.db", "got a file that is there already, expected the name of a new one"),
         (tmp_path / "no" / "folder.db", "the backup cannot be written: No such file or directory"),
         (tmp_path, "got a file that is there already, expected the name of a new one"),
-        (Path(f"{file}-wal"), "got a name as of a file beside a store"),
+        (Path(f"{file}-wal"), "got a name that SQLite has for files of a store"),
     ):
         code, said = backup(file, target)
         assert (code, expected in said) == (1, True), said
@@ -205,7 +205,7 @@ def test_a_restore_that_is_killed_leaves_the_store_and_its_log(file: Path, tmp_p
         assert backup(file, tmp_path / "backup.db")[0] == 0
         assert running.ask("add new") == "None"
     program = (
-        "import os; from duly.storage import backup\n"
+        "import os; from duly.storage.sqlite import backup\n"
         "os.replace = lambda *_: os._exit(9)\n"
         f"backup.restore({str(tmp_path / 'backup.db')!r}, {str(file)!r})"
     )
@@ -251,7 +251,7 @@ def test_a_backup_that_was_killed_leaves_no_file_of_its_name(file: Path, tmp_pat
         assert running.says() == "open"
         assert running.ask("add tea") == "None"
     program = (
-        "import os; from duly.storage import backup\n"
+        "import os; from duly.storage.sqlite import backup\n"
         "os.link = lambda *_: os._exit(9)\n"
         f"backup.backup({str(file)!r}, {str(tmp_path / 'backup.db')!r})"
     )

@@ -24,6 +24,7 @@ from duly.model import crons as model
 from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.one_engine
 
@@ -61,7 +62,7 @@ async def noted(ctx: QueryCtx) -> list[str]:
     return [note["text"] for note in await ctx.db.query("notes").collect()]
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 DECLARED = cron_jobs()
 DECLARED.interval("clear presence", {"minutes": 30}, "app:note")

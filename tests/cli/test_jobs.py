@@ -24,6 +24,7 @@ from duly.model.job_admin import SEARCHED_MAX
 from duly.storage.rows import JOBS, Job
 from duly.testing import Harness
 from tests.conftest import only_on_sqlite
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.one_engine
 
@@ -60,7 +61,7 @@ async def ship(ctx: ActionCtx, n: int) -> None:
     await ctx.scheduler.run_after(5 * MINUTE, note, {"n": n})
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 
 @pytest.fixture(autouse=True)

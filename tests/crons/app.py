@@ -10,6 +10,7 @@ from typing import Any
 from duly import ActionCtx, MutationCtx, QueryCtx, cron_jobs, internal_action, internal_mutation, mutation, query
 from duly.declare.cron_jobs import CronJobs
 from duly.testing import Harness
+from tests.support import handlers_in
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 """A Tuesday."""
@@ -96,11 +97,7 @@ async def log_rows(ctx: QueryCtx) -> list[dict[str, Any]]:
     return await ctx.db.system.query("_cron_job_logs").collect()
 
 
-def functions_of(module: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in module.items() if hasattr(value, "handler")}
-
-
-OWN = functions_of(globals())
+OWN = handlers_in(globals())
 
 
 class Deployed:
@@ -108,7 +105,7 @@ class Deployed:
 
     def __init__(self, declared: CronJobs | None = None, module: dict[str, Any] | None = None) -> None:
         gates.clear()
-        self.functions = SimpleNamespace(**{**OWN, **functions_of(module or {})})
+        self.functions = SimpleNamespace(**{**OWN, **handlers_in(module or {})})
         self.modules: dict[str, Any] = {"app": self.functions, "crons": declared or cron_jobs()}
         self.t = Harness(self.modules, start=START)
 

@@ -16,7 +16,8 @@ from duly.clock import SystemClock
 from duly.declare.cron_jobs import CronJobs
 from duly.model import jobs
 from duly.storage.rows import CRONS
-from tests.crons.app import OWN, Deployed, calendar, functions_of, interval, seconds
+from tests.crons.app import OWN, Deployed, calendar, interval, seconds
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -156,7 +157,7 @@ async def created(ctx: QueryCtx) -> list[float]:
     return [row["_creationTime"] for row in await ctx.db.query("rows").collect()]
 
 
-APP = {**OWN, **functions_of({"put": put, "created": created})}
+APP = {**OWN, **handlers_in({"put": put, "created": created})}
 
 
 async def until(app: App, ref: str, true: Callable[[Any], bool]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from duly import ActionCtx, MutationCtx, QueryCtx, cron_jobs, internal_action, internal_mutation, query
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -63,7 +64,7 @@ async def logs(ctx: QueryCtx) -> list[dict[str, Any]]:
     return await ctx.db.system.query("_cron_job_logs").collect()
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 
 @pytest.fixture(autouse=True)

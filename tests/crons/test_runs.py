@@ -25,8 +25,9 @@ from duly.model import crons as model
 from duly.model.jobs import INTERRUPTED
 from duly.storage.rows import CRONS, JOBS, Job
 from duly.testing import Harness
-from duly.values.value import dumps
-from tests.crons.app import NOW, Deployed, act, calendar, fail, functions_of, interval, look, note, seconds
+from duly.values.json import dumps
+from tests.crons.app import NOW, Deployed, act, calendar, fail, interval, look, note, seconds
+from tests.support import handlers_in
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -109,7 +110,7 @@ async def jobs_page(ctx: QueryCtx, cursor: str | None) -> Any:
 
 
 def deployed(declared: Any = None) -> Deployed:
-    return Deployed(declared, functions_of(globals()))
+    return Deployed(declared, handlers_in(globals()))
 
 
 # As whom, and where.

@@ -29,7 +29,8 @@ from duly import (
 )
 from duly.limits import Limits
 from duly.testing import Harness
-from tests.crons.app import NOW, Deployed, Gate, calendar, functions_of, interval, note, seconds
+from tests.crons.app import NOW, Deployed, Gate, calendar, interval, note, seconds
+from tests.support import handlers_in
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -79,7 +80,7 @@ async def reads(ctx: QueryCtx) -> Any:
 
 def deployed(declared: Any = None) -> Deployed:
     steps.clear()
-    return Deployed(declared, functions_of(globals()))
+    return Deployed(declared, handlers_in(globals()))
 
 
 async def do(d: Deployed, what: Steps, function: str = "app:does") -> Any:
@@ -781,7 +782,7 @@ async def test_what_is_no_name_is_refused(name: Any) -> None:
 @pytest.mark.parametrize(("length", "most"), [(1, 10), (300, 3)])
 async def test_a_mutation_registers_as_many_as_it_may_schedule(length: int, most: int) -> None:
     limits = Limits(scheduled_functions_max=10, scheduled_arguments_bytes_max=1_000)
-    async with Harness({"app": SimpleNamespace(**functions_of(globals()))}, limits=limits) as t:
+    async with Harness({"app": SimpleNamespace(**handlers_in(globals()))}, limits=limits) as t:
 
         async def register_all(ctx: MutationCtx) -> None:
             for _ in range(most + len(await crons.list(ctx))):
@@ -799,7 +800,7 @@ async def test_arguments_that_fit_a_scheduled_function_fit_a_cron() -> None:
     deep: Any = "x"
     for _ in range(63):
         deep = [deep]
-    modules = {"app": SimpleNamespace(**functions_of(globals()))}
+    modules = {"app": SimpleNamespace(**handlers_in(globals()))}
     async with Harness(modules, limits=Limits(value_depth_max=64)) as t:
         steps.append(lambda ctx: ctx.scheduler.run_after(0, anything, {"value": deep}))
         await t.mutation("app:does")

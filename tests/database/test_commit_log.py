@@ -13,8 +13,8 @@ from duly.database.indexes.row_keys import keys_of
 from duly.database.read_set import ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.rows import JOBS, Job, Write
-from duly.values.keys import Cut, encode, encode_id
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.index_keys import Cut, encode, encode_id
+from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
 NOTES = Table("notes", 100, (Index("by_n", 100, ("n",)),))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from duly.database.indexes.interval_tree import IntervalTree
 from duly.database.indexes.key_range import KeyRange
-from duly.values.keys import encode
+from duly.values.index_keys import encode
 
 
 def between(lower: bytes, upper: bytes) -> KeyRange:

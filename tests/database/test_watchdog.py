@@ -34,6 +34,7 @@ from duly.storage.requests import Get
 from duly.storage.rows import JOBS
 from duly.testing import Harness
 from tests.model.soundness import complaints
+from tests.support import handlers_in
 
 SECONDS = 0.15
 PATIENT = Limits(
@@ -193,7 +194,7 @@ async def schedules(ctx: MutationCtx, names: list[str]) -> None:
         await ctx.scheduler.run_after(0, f"app:{name}", {"n": 1} if name == "put" else None)
 
 
-APP = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
+APP = {"app": SimpleNamespace(**handlers_in(globals()))}
 
 STUCK = [
     "writes_and_loops",
@@ -765,7 +766,7 @@ async def pending(ctx: QueryCtx) -> int:
 
 
 STORM = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")}),
+    "app": SimpleNamespace(**handlers_in(globals())),
     "schema": define_schema(
         {"counters": define_table({"key": v.string(), "value": v.int64()}).index("by_key", ["key"])}
     ),

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from duly import App, Id, MutationCtx, QueryCtx, define_schema, define_table, mutation, query, v
+from tests.support import handlers_in
 
 SEED = 20
 CALLERS = 48
@@ -117,7 +118,7 @@ SCHEMA = define_schema(
         "appends": define_table({"number": v.int64(), "to": v.array(v.string()), "seen": v.any()}),
     }
 )
-FUNCTIONS = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+FUNCTIONS = SimpleNamespace(**handlers_in(globals()))
 SOURCE = {"app": FUNCTIONS, "schema": SCHEMA}
 
 

@@ -36,6 +36,7 @@ from duly import (
     v,
 )
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -118,7 +119,7 @@ async def acts(ctx: ActionCtx) -> None: ...
 
 
 APP = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")}),
+    "app": SimpleNamespace(**handlers_in(globals())),
     "schema": define_schema({"tagged": define_table({"tag": v.string()}).index("by_tag", ["tag"])}),
 }
 

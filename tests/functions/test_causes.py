@@ -16,6 +16,7 @@ from duly.ctx.sync_context import SyncActionCtx
 from duly.limits import ERROR_TEXT_LENGTH_MAX
 from duly.run.failure import describe
 from duly.testing import Harness
+from tests.support import handlers_in
 
 
 def price_of(item: str) -> int:
@@ -255,6 +256,4 @@ def test_a_text_of_very_many_causes_is_never_too_long() -> None:
     assert len(describe(ExceptionGroup("all", groups), 50)) <= 50
 
 
-APP: dict[str, Any] = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
-}
+APP: dict[str, Any] = {"app": SimpleNamespace(**handlers_in(globals()))}

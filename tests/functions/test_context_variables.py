@@ -13,6 +13,7 @@ import pytest
 from duly import ActionCtx, App, MutationCtx, QueryCtx, action, mutation, query
 from duly.ctx.sync_context import SyncActionCtx
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -131,6 +132,4 @@ async def test_lines_of_the_log_are_written_in_the_caller_s_context(caplog: pyte
     assert told == [("duly.app.app:write", "ada"), ("duly.run", "ada"), ("duly.run", "ada")]
 
 
-APP: dict[str, Any] = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
-}
+APP: dict[str, Any] = {"app": SimpleNamespace(**handlers_in(globals()))}

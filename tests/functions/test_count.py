@@ -11,7 +11,7 @@ import pytest
 from duly import UNSET, LimitError, Limits, MutationCtx, QueryCtx, QueryError, define_schema, define_table, query, v
 from duly.ctx.db.query import Query
 from duly.testing import Harness
-from duly.values import value
+from duly.values import json
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -120,7 +120,7 @@ async def test_no_document_is_decoded_for_a_count_without_a_filter(monkeypatch: 
 
         def loads(text: Any) -> Any:
             decoded.append(text)
-            return value.loads(text)
+            return json.loads(text)
 
         for module in ("duly.ctx.db.document_mapper", "duly.database.indexes.row_keys"):
             monkeypatch.setattr(f"{module}.loads", loads)

@@ -25,6 +25,7 @@ from duly import (
 )
 from duly.ctx.sync_context import SyncActionCtx
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -480,6 +481,4 @@ async def test_an_async_ctx_is_refused_in_another_event_loop_and_nothing_is_done
         assert await t.jobs() == []
 
 
-APP: dict[str, Any] = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
-}
+APP: dict[str, Any] = {"app": SimpleNamespace(**handlers_in(globals()))}

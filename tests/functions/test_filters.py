@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from duly.ctx.db.filters import Expression, Filters, predicate
 from duly.errors import LimitError, QueryError
 from duly.limits import FILTER_OPERATORS_MAX
-from duly.values.checks import show
-from duly.values.value import INT_MAX, INT_MIN, UNSET
+from duly.values.json import INT_MAX, INT_MIN
+from duly.values.plain import UNSET
+from duly.values.text import show
 
 Build = Callable[[Filters], Any]
 

@@ -331,8 +331,8 @@ async def test_times_are_stored_as_text_and_read_back_as_what_the_class_names() 
 async def _stored(ctx: MutationCtx, table: str) -> list[Any]:
     """What the store has, which indexes and filters see."""
     from duly.database.index_scan import IndexScan
-    from duly.values.keys import EVERYTHING
-    from duly.values.value import loads
+    from duly.values.index_keys import EVERYTHING
+    from duly.values.json import loads
 
     found = ctx.transaction.catalog.tables[table]
     return [loads(str(row)) for _, row in await IndexScan(ctx.transaction, found, None, EVERYTHING, False, 8).rows(8)]

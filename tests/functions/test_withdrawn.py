@@ -13,6 +13,7 @@ import pytest
 
 from duly import ActionCtx, App, Limits, MutationCtx, QueryCtx, action, crons, mutation, query
 from duly.testing import Harness
+from tests.support import handlers_in
 
 door = threading.Event()
 """Holds up the calls of `hold`, and with them all that are queued behind it."""
@@ -155,6 +156,4 @@ async def test_the_end_of_an_action_is_recorded_also_where_it_is_interrupted_mea
         assert await app.query(states) == ["success"]
 
 
-APP: dict[str, Any] = {
-    "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
-}
+APP: dict[str, Any] = {"app": SimpleNamespace(**handlers_in(globals()))}

@@ -12,7 +12,7 @@ import apsw
 import orjson
 
 from duly.storage.postgres.address import parse
-from duly.values.keys import encode, encode_id, field_of
+from duly.values.index_keys import encode, encode_id, field_of
 
 T = TypeVar("T")
 Ask = Callable[[str], list[tuple[Any, ...]]]

@@ -118,8 +118,8 @@ async def test_a_batch_that_holds_the_lock_runs_all_that_is_due_unless_a_call_wa
     held = threading.Event()
     async with App(NOTHING, store_of("postgres"), executor=False) as app:
         await app.mutation("app:schedule_nothing")
-        monkeypatch.setattr(app.executor, "_batches_more", 4)
-        monkeypatch.setattr(app.executor, "_claimed_max", COUNT)
+        monkeypatch.setattr(app.executor._claim_size, "_follow_ups", 4)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(app.executor._claim_size, "limit", COUNT)  # pyright: ignore[reportPrivateUsage]
         app.database._committer._backoff.on_conflict()  # pyright: ignore[reportPrivateUsage]
 
         holding = app.database.commit(lambda batch: held.wait(60.0), is_awaited=False)  # until all of this is queued
@@ -172,8 +172,8 @@ async def test_functions_that_are_left_to_later_batches_are_claimed_anew_after_a
                 asyncio.run_coroutine_threadsafe(meddling, loop).result(20)
 
         faults.arm("job.ran", meddle)
-        monkeypatch.setattr(app.executor, "_batches_more", 4)
-        monkeypatch.setattr(app.executor, "_claimed_max", 5)
+        monkeypatch.setattr(app.executor._claim_size, "_follow_ups", 4)  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(app.executor._claim_size, "limit", 5)  # pyright: ignore[reportPrivateUsage]
         try:
             async with asyncio.timeout(20):
                 while (await app.executor.run_batch()).ran:

@@ -29,6 +29,7 @@ from duly.limits import Limits
 from duly.storage.engine import PeerUpdate
 from tests import postgres
 from tests.model.soundness import look
+from tests.support import until
 
 pytestmark = pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))
 
@@ -71,12 +72,6 @@ SCHEMA = define_schema({"notes": define_table({"n": v.int64()})})
 def source(**more: Any) -> dict[str, Any]:
     functions = {"add": add, "notes": notes, "schedule": schedule, "cancel": cancel, "state": state}
     return {"app": SimpleNamespace(**functions, **more), "schema": SCHEMA}
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_function_that_another_node_cancels_as_it_is_claimed_does_not_run(store: str) -> None:

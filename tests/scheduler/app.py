@@ -25,6 +25,7 @@ from duly import (
     v,
 )
 from duly.testing import Harness
+from tests.support import handlers_in
 
 NOW = 1_893_456_000_000.0
 """2030-01-01, when a harness begins."""
@@ -110,5 +111,5 @@ async def told(t: Harness, caller: str, act: Call) -> str:
 def modules(more: Mapping[str, object]) -> dict[str, Any]:
     """The functions here and those among `more`, as one application."""
     noted.clear()
-    functions = {name: value for name, value in {**globals(), **more}.items() if hasattr(value, "handler")}
+    functions = handlers_in({**globals(), **more})
     return {"app": SimpleNamespace(**functions), "admin/users": SimpleNamespace(ban=note), "schema": SCHEMA}

@@ -37,6 +37,7 @@ from duly.declare.function import MUTATION
 from duly.limits import BATCH_SECONDS_MAX
 from duly.testing import Harness
 from tests.scheduler.held import Held
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -131,7 +132,7 @@ SCHEMA = define_schema({"marks": define_table({"by": v.string()}), "others": def
 
 def modules() -> dict[str, Any]:
     return {
-        "app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")}),
+        "app": SimpleNamespace(**handlers_in(globals())),
         "schema": SCHEMA,
     }
 

@@ -29,6 +29,7 @@ from duly import (
 from duly.limits import ERROR_TEXT_LENGTH_MAX
 from duly.model import jobs
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -139,7 +140,7 @@ async def schedule(ctx: MutationCtx, name: str, args: Any) -> None:
     await ctx.scheduler.run_after(0, f"app:{name}", args)
 
 
-MODULES = {"app": SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})}
+MODULES = {"app": SimpleNamespace(**handlers_in(globals()))}
 
 
 @pytest.mark.one_engine

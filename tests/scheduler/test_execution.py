@@ -32,6 +32,7 @@ from duly import (
 from duly.limits import ERROR_TEXT_LENGTH_MAX
 from duly.testing import Harness
 from tests.scheduler.held import Held
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -179,7 +180,7 @@ SCHEMA = define_schema({"notes": define_table({"text": v.string()})})
 
 
 def modules() -> dict[str, Any]:
-    functions = {name: value for name, value in globals().items() if hasattr(value, "handler")}
+    functions = handlers_in(globals())
     return {"shop/app": SimpleNamespace(**functions), "schema": SCHEMA}
 
 

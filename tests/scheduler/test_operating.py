@@ -24,6 +24,7 @@ from duly import (
 )
 from duly.app import Stats
 from duly.testing import Harness
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -66,7 +67,7 @@ async def executor(ctx: QueryCtx) -> list[float]:
     return [row["pausedTime"] for row in await ctx.db.system.query("_executor").collect()]
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 MODULES = {"app": APP}
 
 

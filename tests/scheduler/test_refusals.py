@@ -28,6 +28,7 @@ from duly.model import jobs
 from duly.storage.requests import Claimed, View
 from duly.testing import Harness
 from tests.model.soundness import look
+from tests.support import handlers_in
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 ran: list[str] = []
@@ -64,7 +65,7 @@ async def texts(ctx: QueryCtx) -> list[str]:
     return [note["text"] for note in await ctx.db.query("notes").collect()]
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 SQLITE = """
 CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN {condition}

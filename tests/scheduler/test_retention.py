@@ -14,6 +14,7 @@ from duly.clock import ManualClock
 from duly.limits import SWEPT_AT_ONCE
 from duly.testing import Harness
 from duly.workers.sweeper import Sweeper
+from tests.support import handlers_in
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -46,7 +47,7 @@ async def count(ctx: QueryCtx) -> int:
     return len(await ctx.db.system.query("_scheduled_functions").collect())
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +26,7 @@ from duly import (
     mutation,
     query,
 )
+from tests.support import handlers_in, until
 
 gates: list[asyncio.Event] = []
 """The last one holds up actions."""
@@ -94,7 +94,7 @@ async def errors(ctx: QueryCtx) -> list[str]:
     return [job["state"]["error"] for job in jobs if "error" in job["state"]]
 
 
-APP = SimpleNamespace(**{name: value for name, value in globals().items() if hasattr(value, "handler")})
+APP = SimpleNamespace(**handlers_in(globals()))
 MODULES = {"app": APP}
 
 
@@ -102,11 +102,6 @@ MODULES = {"app": APP}
 def closed_gates() -> None:
     gates.append(asyncio.Event())
     doors.append(threading.Event())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 async def running(store: str, *names: str) -> App:

@@ -14,8 +14,8 @@ from duly.errors import StoreError
 from duly.storage.engine import Changeset, Engine
 from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Scan
 from duly.storage.rows import ACTION, JOBS, MUTATION, SYSTEM_TABLES, Job, Write
-from duly.values.keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
+from duly.values.schema.tables import Index, Table
 from tests.conftest import ENGINES
 
 BY_N = Index("by_n", 100, ("n",))

@@ -280,7 +280,7 @@ def test_a_log_whose_file_is_gone_is_not_thrown_away(file: Path) -> None:
     file.rename(file.with_name("moved.db"))
     for _ in range(2):
         with owner(file) as opened:
-            assert "beside it is the log of a store that was there before" in opened.says()
+            assert "next to it is the log of a store that was there before" in opened.says()
     file.unlink()
     file.with_name("moved.db").rename(file)
     with owner(file) as opened:
@@ -357,7 +357,7 @@ def test_an_sqlite_database_of_something_else_is_said_to_be_one(file: Path) -> N
         ("sqlite:///app\ud800.db", "a path without NUL and other characters"),
         ("sqlite:///data/", "expected a file, not a folder"),
         ("sqlite:///file:app.db", "it is no URI"),
-        ("sqlite:///app.db-wal", "files named so belong to the store beside them"),
+        ("sqlite:///app.db-wal", "such files belong to the store next to them"),
         ("sqlite:///:memory:", "in tests, use Harness"),
         ("sqlite:///:memory:?cache=shared", "in tests, use Harness"),
         ("sqlite://app.db", "expected sqlite:///relative/path.db"),

@@ -63,8 +63,8 @@ from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.requests import Claim, Get, Scan, View
 from duly.storage.rows import JOBS, MUTATION, Job, Write
 from duly.testing import Harness
-from duly.values.keys import EVERYTHING, Cut, Interval, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, Cut, Interval, encode, encode_id
+from duly.values.schema.tables import Index, Table
 from tests.nodes.serializable import connect
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
@@ -688,8 +688,8 @@ def test_an_address_that_leads_nowhere_is_an_error_without_its_password(address:
         ("postgresql://ada@tenant:pass@db/shop", "got an address with more than one @"),
         ("postgresql://ada:p@ss@db/shop?schema=x", "got an address with more than one @"),
         ("postgresql://ada:pa?ss@db/shop", r"got an address that cannot be read, expected .* \? .* %3F"),
-        ("postgresql://ada:pa#ss@db/shop", "got an address whose parts cannot be told apart, expected .* # .* %23"),
-        ("postgresql://ada:pa/ss@db/shop", "got an address whose parts cannot be told apart, expected .* / .* %2F"),
+        ("postgresql://ada:pa#ss@db/shop", "got an address with ambiguous parts, expected .* # .* %23"),
+        ("postgresql://ada:pa/ss@db/shop", "got an address with ambiguous parts, expected .* / .* %2F"),
         ("postgresql://ada:pa[ss@db/shop", r"got an address that cannot be read, expected .* \[ .* %5B"),
         ("postgresql://ada:pass@db/shop\n", "postgresql://db/shop: got an address with a line break"),
         ("postgresql://ada:pa\tss@db/shop", "postgresql://db/shop: got an address with .* control character"),

@@ -14,8 +14,8 @@ from duly.storage.requests import Get, Scan
 from duly.storage.rows import SYSTEM_TABLES
 from duly.storage.sqlite import file
 from duly.storage.sqlite.engine import SqliteEngine
-from duly.values.keys import EVERYTHING, encode, encode_id
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, encode, encode_id
+from duly.values.schema.tables import Index, Table
 
 FORMAT_1 = """
 CREATE TABLE duly_store (format INTEGER NOT NULL, secret BLOB NOT NULL, version INTEGER NOT NULL,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from duly.values.validators import Mismatch, Validator
+from duly.values.schema.validator import Mismatch, Validator
 
 
 class Store:

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Generic, Literal, NewType, NotRequired, Optio
 import pytest
 import typing_extensions
 
-from duly.values.annotations import Id, validator_of
-from duly.values.validators import IdValidator, Mismatch, Validator, v
+from duly.values.schema.annotations import Id, validator_of
+from duly.values.schema.scalars import IdValidator
+from duly.values.schema.v import v
+from duly.values.schema.validator import Mismatch, Validator
 from tests.values.refusals import STORE, complaint, refusal
 
 # ---- types
@@ -77,7 +79,9 @@ def test_an_annotation_stands_for_a_validator(annotation: object, validator: Val
 def test_another_annotation_is_a_type_error_that_says_what_is_understood(
     annotation: object, name: str, instead: str
 ) -> None:
-    text = complaint(validator_of, annotation).replace(f"{__name__}.", "").replace("duly.values.annotations.", "")
+    text = (
+        complaint(validator_of, annotation).replace(f"{__name__}.", "").replace("duly.values.schema.annotations.", "")
+    )
     assert text == (
         f"got the annotation {name}, expected str, int, float, bool, bytes, None, Any, list[T], dict[str, T],"
         " X | None, Literal[…], Id, Id[Model], datetime, date, time, timedelta, UUID, Decimal, an Enum, a TypedDict,"

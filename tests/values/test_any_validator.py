@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duly.values.validators import Mismatch, Validator, v
+from duly.values.schema.v import v
+from duly.values.schema.validator import Mismatch, Validator
 from tests.values.refusals import STORE
 
 

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 import pytest
 
-from duly.values.annotations import validator_of
-from duly.values.containers import ObjectValidator
-from duly.values.validators import v
+from duly.values.schema.annotations import validator_of
+from duly.values.schema.containers import ObjectValidator
+from duly.values.schema.v import v
 from tests.values.refusals import STORE, complaint, refusal
 
 ORDER = v.object({"items": v.array(v.string()), "status": v.string(), "note": v.optional(v.string())})

@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 import pydantic
 import pytest
 
-from duly.values.annotations import Id
-from duly.values.fingerprints import fingerprint
-from duly.values.schema import define_schema, define_table
-from duly.values.validators import v, validator_of
+from duly.values.schema.annotations import Id, validator_of
+from duly.values.schema.fingerprints import fingerprint
+from duly.values.schema.tables import define_schema, define_table
+from duly.values.schema.v import v
 
 DECLARATIONS: list[Any] = [
     {},
@@ -55,7 +55,7 @@ def test_the_order_of_fields_makes_no_difference() -> None:
 @pytest.mark.slow
 def test_it_is_the_same_in_every_process() -> None:
     code = (
-        "from duly import v, define_table; from duly.values.fingerprints import fingerprint\n"
+        "from duly import v, define_table; from duly.values.schema.fingerprints import fingerprint\n"
         "fields = {f'f{n}': v.optional(v.union(v.literal(n), v.null())) for n in range(50)}\n"
         "print(fingerprint(define_table(fields).document))"
     )

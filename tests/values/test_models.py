@@ -16,8 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from duly.values.annotations import Id, validator_of
-from duly.values.validators import Mismatch, to_plain, v
+from duly.values.plain import to_plain
+from duly.values.schema.annotations import Id, validator_of
+from duly.values.schema.v import v
+from duly.values.schema.validator import Mismatch
 from tests.values.refusals import STORE, refusal
 
 

@@ -5,10 +5,12 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal, Optional, Required, TypedDict, Unpack
 
-from duly.values.annotations import Id, arguments_of, check_handler_accepts, returns_of, validator_of
-from duly.values.containers import OptionalValidator
-from duly.values.validators import IdValidator, v
-from duly.values.value import UNSET
+from duly.values.plain import UNSET
+from duly.values.schema.annotations import Id, validator_of
+from duly.values.schema.containers import OptionalValidator
+from duly.values.schema.scalars import IdValidator
+from duly.values.schema.signatures import arguments_of, check_handler_accepts, returns_of
+from duly.values.schema.v import v
 from tests.values.refusals import STORE, complaint, refusal
 
 

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from duly.errors import ValidationError
-from duly.values.validators import Id, Mismatch, Validator, as_validator, to_plain, v
+from duly.values.plain import to_plain
+from duly.values.schema.annotations import Id
+from duly.values.schema.v import as_validator, v
+from duly.values.schema.validator import Mismatch, Validator
 from tests.values.refusals import STORE, Store, refusal
 
 # ---- single values

@@ -21,7 +21,7 @@ from duly.model.cron_schedule import FixedInterval, Schedule, Slot
 from duly.model.crons import CODE, Cron, document_of, options_of
 from duly.storage.rows import CRONS, Job
 from duly.values.ids import IdCodec, creation_time
-from duly.values.value import dumps
+from duly.values.json import dumps
 
 UPCOMING: Final = 10
 """How many of the next runs are printed."""

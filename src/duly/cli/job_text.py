@@ -16,7 +16,7 @@ from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.model.jobs import document_of
 from duly.storage.rows import JOBS, Job
 from duly.values.ids import IdCodec, creation_time
-from duly.values.value import dumps, loads
+from duly.values.json import dumps, loads
 
 _COLORS: Final = {PENDING: "yellow", IN_PROGRESS: "cyan", SUCCESS: "green", FAILED: "red", CANCELED: "bright_black"}
 _ID_LENGTH: Final = 32

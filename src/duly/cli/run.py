@@ -22,7 +22,7 @@ from duly.limits import DEFAULTS
 from duly.server import control_socket
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
-from duly.values.value import dumps
+from duly.values.json import dumps
 
 
 @click.command()

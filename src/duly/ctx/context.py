@@ -23,7 +23,7 @@ from duly.declare.function import ACTION, MUTATION, QUERY, R
 from duly.declare.references import Ref
 from duly.errors import FunctionError
 from duly.hints import argument_hint, name_hint
-from duly.values.annotations import Id
+from duly.values.schema.annotations import Id
 
 A = TypeVar("A")
 B = TypeVar("B")

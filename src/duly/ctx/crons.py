@@ -32,7 +32,7 @@ from duly.model import cron_schedule
 from duly.model import crons as model
 from duly.storage.rows import CRONS
 from duly.values.ids import creation_time
-from duly.values.value import size
+from duly.values.json import size
 
 T = TypeVar("T")
 C = TypeVar("C")

@@ -16,10 +16,10 @@ from duly.errors import ArgumentValidationError, InvalidIdError, InvalidSchedule
 from duly.hints import scheduler_name_hints
 from duly.model import jobs
 from duly.storage.rows import JOBS
-from duly.values.annotations import Id
-from duly.values.checks import Ids
 from duly.values.ids import hint_of
-from duly.values.value import check_size, size
+from duly.values.json import check_size, size
+from duly.values.schema.annotations import Id
+from duly.values.schema.validator import Ids
 
 
 @scheduler_name_hints

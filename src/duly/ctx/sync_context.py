@@ -15,7 +15,7 @@ from duly.declare.function import R
 from duly.declare.references import Ref
 from duly.errors import FunctionError
 from duly.hints import argument_hint, name_hint, scheduler_name_hints
-from duly.values.annotations import Id
+from duly.values.schema.annotations import Id
 
 
 @scheduler_name_hints

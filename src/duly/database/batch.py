@@ -23,7 +23,7 @@ from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import Changeset, ReadKeys
 from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
 from duly.storage.rows import JOBS, Job, Row, Write
-from duly.values.schema import Index, SchemaDefinition, Table
+from duly.values.schema.tables import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
 
@@ -60,10 +60,8 @@ class Batch:
         self._engine = environment.engine
         self._shared = environment.engine.shared
         self._view = view
-        self._codec = environment.codec
-        self._ids = environment.ids
-        self._limits = environment.limits
-        self._random = environment.random
+        self._codec, self._ids = environment.codec, environment.ids
+        self._limits, self._random = environment.limits, environment.random
         self._attempts = 0
         self._watched = environment.watchdog.current_thread()
         self._reads = reads

@@ -9,8 +9,8 @@ from duly.limits import CATALOGS_MAX, TABLES_MAX
 from duly.storage.conflicts import Conflict
 from duly.storage.requests import View
 from duly.storage.rows import SYSTEM_TABLES, USER_NUMBER_MIN
-from duly.values.fingerprints import fingerprint
-from duly.values.schema import UNDECLARED, SchemaDefinition, Table
+from duly.values.schema.fingerprints import fingerprint
+from duly.values.schema.tables import UNDECLARED, SchemaDefinition, Table
 
 
 class Catalog:

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 from duly.database.indexes.row_keys import DUE, key_in
 from duly.storage.engine import RemoteCommit
 from duly.storage.rows import JOBS, Job, Row, Write
-from duly.values.keys import encode, encode_id
-from duly.values.schema import BY_CREATION_TIME, Index, Table
+from duly.values.index_keys import encode, encode_id
+from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
 
 class TableChange(Protocol):

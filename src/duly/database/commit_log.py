@@ -10,7 +10,7 @@ from duly.database.indexes.interval_tree import IntervalTree
 from duly.database.read_set import ReadSet
 from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.rows import Row
-from duly.values.schema import Table
+from duly.values.schema.tables import Table
 
 Watch = asyncio.Future[None]
 

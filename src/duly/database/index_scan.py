@@ -14,9 +14,9 @@ from duly.database.transaction import Transaction
 from duly.limits import SCAN_ROWS_MAX
 from duly.storage.requests import Scan
 from duly.storage.rows import JOBS, Job, Row
-from duly.values.keys import Cut, Interval
-from duly.values.schema import Index, Table
-from duly.values.value import size
+from duly.values.index_keys import Cut, Interval
+from duly.values.json import size
+from duly.values.schema.tables import Index, Table
 
 FoundRow = tuple[int, Row]
 

@@ -23,7 +23,7 @@ from duly.errors import FunctionError
 from duly.storage.requests import Count, Get, GetMany, Request, Scan
 from duly.storage.rows import JOBS, Row, Write
 from duly.values.ids import IdSource
-from duly.values.schema import Table
+from duly.values.schema.tables import Table
 
 _NEVER: Final = math.inf
 _NO_WRITES: Final[dict[int, Write]] = {}

@@ -7,7 +7,7 @@ from typing import Final
 from duly.errors import LimitError
 from duly.limits import WARNING_SHARE, Limits
 from duly.storage.rows import Row
-from duly.values.value import SPECIAL, size
+from duly.values.json import SPECIAL, size
 
 _ADVICE: Final = {
     "reads_max": ("calls of get and queries", "read several documents with one query"),

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from duly.values.annotations import check_handler_accepts
-from duly.values.calls import CtxValidator, names_of_ctx
-from duly.values.checks import AnyValidator, Validator
-from duly.values.containers import ObjectValidator, OptionalValidator, RecordValidator, UnionValidator
-from duly.values.models import DataclassValidator, PydanticValidator
+from duly.values.schema.containers import ObjectValidator, OptionalValidator, RecordValidator, UnionValidator
+from duly.values.schema.models import DataclassValidator, PydanticValidator
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.signatures import CtxValidator, check_handler_accepts, names_of_ctx
+from duly.values.schema.validator import Validator
 
 
 def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Validator:

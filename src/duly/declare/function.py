@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from duly.declare.arguments import declared_arguments
 from duly.hints import name_hint
-from duly.values.annotations import arguments_of, ctx_of, returns_of
-from duly.values.checks import Validator
-from duly.values.validators import Declared, as_validator
+from duly.values.schema.signatures import arguments_of, ctx_of, returns_of
+from duly.values.schema.v import Declared, as_validator
+from duly.values.schema.validator import Validator
 
 P = ParamSpec("P")
 if TYPE_CHECKING:

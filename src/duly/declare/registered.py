@@ -9,11 +9,12 @@ from typing import Any, Final, cast
 from duly.declare.function import ACTION, Function
 from duly.errors import ArgumentValidationError, FunctionError, ReturnsValidationError
 from duly.limits import OF_ANY_SIZE, Limits
-from duly.values.checks import Ids, IdValidator, Mismatch, TypeValidator, Validator
-from duly.values.forms import has_forms
+from duly.values.json import NotAValueError, check_size, dumps, loads
 from duly.values.plain import to_plain
 from duly.values.pydantic_data import without_hidden
-from duly.values.value import NotAValueError, check_size, dumps, loads
+from duly.values.schema.scalars import IdValidator, TypeValidator
+from duly.values.schema.stored_forms import has_forms
+from duly.values.schema.validator import Ids, Mismatch, Validator
 
 
 class RegisteredFunction:

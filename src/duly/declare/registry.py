@@ -17,10 +17,10 @@ from duly.errors import DulyError, FunctionNotFoundError, LoadError
 from duly.limits import DEFAULTS, Limits
 from duly.logs import log_of
 from duly.model.crons import Spec
-from duly.values.checks import Ids
-from duly.values.fingerprints import fingerprint_of_schema
-from duly.values.schema import Place, SchemaDefinition, define_schema, place_of
-from duly.values.value import loads
+from duly.values.json import loads
+from duly.values.schema.fingerprints import fingerprint_of_schema
+from duly.values.schema.tables import Place, SchemaDefinition, define_schema, place_of
+from duly.values.schema.validator import Ids
 
 _log: Final = log_of("duly.run")
 

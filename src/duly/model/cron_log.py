@@ -11,8 +11,8 @@ from duly.model.job_state import PENDING
 from duly.storage.requests import Scan
 from duly.storage.rows import CRON_LOGS, Job, Row
 from duly.values.ids import creation_time
-from duly.values.keys import Cut, Interval
-from duly.values.value import dumps, loads
+from duly.values.index_keys import Cut, Interval
+from duly.values.json import dumps, loads
 
 SKIPPED: Final = "skipped"
 Cron = dict[str, Any]

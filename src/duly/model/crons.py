@@ -28,8 +28,8 @@ from duly.model.job_state import FAILED, NOTHING, PENDING, POSTPONE, SCHEDULE, a
 from duly.storage.requests import Scan
 from duly.storage.rows import CRONS, JOBS, MUTATION, Job
 from duly.values.ids import IdCodec
-from duly.values.keys import EVERYTHING, Cut, Interval
-from duly.values.value import dumps, loads
+from duly.values.index_keys import EVERYTHING, Cut, Interval
+from duly.values.json import dumps, loads
 
 CLOCK: Final = "_cron"
 """The name of the scheduled function that is the clock of a cron; no function of an application has this name."""

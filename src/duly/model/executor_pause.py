@@ -12,7 +12,7 @@ from duly import faults
 from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction
 from duly.storage.rows import EXECUTOR
-from duly.values.value import dumps, loads
+from duly.values.json import dumps, loads
 
 _ID: Final = 1  # no other row has this id: ids begin with the time
 

@@ -22,8 +22,8 @@ from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS
 from duly.storage.requests import Scan
 from duly.storage.rows import JOBS, MUTATION, Job
 from duly.values.ids import NODE_BITS, tick_of
-from duly.values.keys import EVERYTHING, Cut, Interval
-from duly.values.schema import Index
+from duly.values.index_keys import EVERYTHING, Cut, Interval
+from duly.values.schema.tables import Index
 
 T = TypeVar("T")
 

@@ -35,7 +35,7 @@ from duly.model.job_state import (
 )
 from duly.storage.requests import Claim, Claimed, ListCompleted, Scan
 from duly.storage.rows import JOBS, Job, Row, make_job
-from duly.values.keys import Cut, Interval, encode
+from duly.values.index_keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
     "interrupted: the process that ran this action ended before the action did. It may have done all, some or"

@@ -30,12 +30,13 @@ from duly.model import crons
 from duly.model.crons import Spec
 from duly.storage.requests import Get, Scan
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.checks import AnyValidator, Mismatch
-from duly.values.fingerprints import fingerprint, fingerprint_of_schema
 from duly.values.ids import IdCodec
-from duly.values.keys import EVERYTHING, FIRST, Cut, Interval
-from duly.values.schema import Index, SchemaDefinition, Table
-from duly.values.value import loads
+from duly.values.index_keys import EVERYTHING, FIRST, Cut, Interval
+from duly.values.json import loads
+from duly.values.schema.fingerprints import fingerprint, fingerprint_of_schema
+from duly.values.schema.scalars import AnyValidator
+from duly.values.schema.tables import Index, SchemaDefinition, Table
+from duly.values.schema.validator import Mismatch
 
 _log: Final = log_of("duly.schema")
 

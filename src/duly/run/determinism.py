@@ -22,8 +22,8 @@ from duly.database.transaction import Transaction
 from duly.errors import FunctionError, LimitError
 from duly.logs import log_of
 from duly.storage.rows import CRON_LOGS, Job, Row
-from duly.values.checks import show
-from duly.values.value import loads
+from duly.values.json import loads
+from duly.values.text import show
 
 T = TypeVar("T")
 Unit = Callable[..., Coroutine[Any, Any, T]]

@@ -15,7 +15,8 @@ from duly.database.driver.application_lines import is_application
 from duly.database.driver.watchdog import Interruption
 from duly.errors import AppError
 from duly.limits import OF_ANY_SIZE
-from duly.values.value import UNSET, NotAValueError, dumps, loads
+from duly.values.json import NotAValueError, dumps, loads
+from duly.values.plain import UNSET
 
 _DULY: Final = str(Path(__file__).parent.parent) + os.sep
 _FRAMES_MAX: Final = 8

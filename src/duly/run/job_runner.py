@@ -28,7 +28,7 @@ from duly.run.failure import describe
 from duly.run.run_log import LOG
 from duly.run.runner import Runner
 from duly.storage.rows import JOBS, Job
-from duly.values.value import dumps, loads
+from duly.values.json import dumps, loads
 
 T = TypeVar("T")
 

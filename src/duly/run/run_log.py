@@ -13,9 +13,9 @@ from duly.limits import OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
 from duly.storage.rows import JOBS, Job
-from duly.values.checks import show
 from duly.values.ids import IdCodec
-from duly.values.value import NotAValueError, dumps
+from duly.values.json import NotAValueError, dumps
+from duly.values.text import show
 
 LOG: Final = log_of("duly.run")
 """One record for each run, with its Run as `record.run`: at ERROR for a scheduled function that failed, else at INFO.

@@ -1,7 +1,8 @@
-"""A door for other processes of this user: `duly run` calls functions through it while `duly dev` owns the store.
+"""The control socket: `duly run` calls functions through it while `duly dev` owns the store.
 
-A Unix socket beside the store. One line of JSON asks, `{"function": …, "args": {…}}`, one line answers,
-`{"value": …}` or `{"error": …}`. Whoever may write the store's folder is trusted, as the command line is.
+It is a Unix socket next to the store. A request is one line of JSON, `{"function": …, "args": {…}}`; the answer is one
+line, `{"value": …}` or `{"error": …}`. A user who may write to the folder of the store is trusted, as on the command
+line. Stores have called the socket `<path>-door` since before it had this name, and so does the logger.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
 from duly.storage.sqlite.ownership import owner_of
-from duly.values.value import dumps, loads
+from duly.values.json import dumps, loads
 
 _log: Final = log_of("duly.door")
-_LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # in a line, bytes take a third more than they count
+_LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # bytes are base64 here: a third longer
 
 
 @asynccontextmanager
 async def serve(app: App, store: str) -> AsyncGenerator[None]:
-    """Answer calls for an app while the context lasts."""
+    """Answer calls of an app's functions while the context lasts."""
     path = _socket_path(store)
     with suppress(FileNotFoundError):
-        os.unlink(path)  # the store's lock says that nobody else is behind it
+        os.unlink(path)  # no other process serves it: this one has the lock of the store
     try:
         server = await asyncio.start_unix_server(lambda r, w: _serve_connection(app, r, w), path, limit=_LINE_BYTES_MAX)
     except OSError as error:
-        _log.warning("%s: there is no door for `duly run` here: %s", path, error)
+        _log.warning("%s: there is no control socket for `duly run`: %s", path, error)
         yield
         return
     os.chmod(path, 0o600)
@@ -48,9 +49,9 @@ async def serve(app: App, store: str) -> AsyncGenerator[None]:
 
 
 def _socket_path(store_path: str) -> str:
-    """The path of the door of the store in a file."""
+    """Return the path of the control socket of a store."""
     path = f"{os.path.realpath(store_path)}-door"
-    # A socket's path has about 100 characters: beyond, the one from here may be shorter.
+    # A path of a socket has at most about 100 characters. The relative one may be shorter.
     return min(path, os.path.relpath(path), key=len)
 
 
@@ -60,23 +61,23 @@ async def _serve_connection(app: App, reader: asyncio.StreamReader, writer: asyn
             writer.write((await _answer(app, line)).encode() + b"\n")
             await writer.drain()
     except (ConnectionError, ValueError, asyncio.CancelledError):
-        pass  # the caller left, or sent a line without end, or this process ends: asyncio would print a traceback
+        pass  # the caller closed it or sent a line without end, or this process ends: asyncio would print a traceback
     finally:
         writer.close()
 
 
 async def _answer(app: App, line: bytes) -> str:
     try:
-        asked = loads(line.decode())
-        _check_known(app, asked["function"])
-        # Put together by hand: inside another object, the deepest of values would be too deep.
-        return f'{{"value":{dumps(await app.run(asked["function"], asked["args"]), OF_ANY_SIZE)}}}'
+        request = loads(line.decode())
+        _check_known(app, request["function"])
+        # The object is not built by `dumps`: one level deeper, the deepest of values would exceed the limit.
+        return f'{{"value":{dumps(await app.run(request["function"], request["args"]), OF_ANY_SIZE)}}}'
     except Exception as error:
         return dumps({"error": describe(error).encode("utf-8", "replace").decode()})
 
 
 def _check_known(app: App, function: str) -> None:
-    """What is refused otherwise is a run, which is logged: the owner learns of this one, too."""
+    """Log a call of an unknown function. Every other refused call is a run, and runs are logged anyway."""
     try:
         app.runner.registry.find(function)
     except FunctionNotFoundError as error:
@@ -85,20 +86,20 @@ def _check_known(app: App, function: str) -> None:
 
 
 class RemoteError(DulyError):
-    """A call through the door failed; the message is the owner's."""
+    """A call through the socket failed. The message is that of the owner."""
 
 
 class NotServedError(DulyError):
-    """There is no app behind the door; nothing was asked."""
+    """No app serves the socket. The function was not called."""
 
 
-def call(store: str, function: str, args: str, waits: Callable[[int | None], None]) -> Any:
+def call(store: str, function: str, args: str, on_wait: Callable[[int | None], None]) -> Any:
     """Call a function of the app that owns a store, with arguments in JSON.
 
-    `waits` is called with the process id of the owner, in another thread, when there is no answer for a while.
-    NotServedError: nothing was asked. RemoteError: it failed, or nobody knows how it ended.
+    `on_wait` is called with the process id of the owner, in another thread, if there is no answer for a while. Raises
+    NotServedError if the function was not called; RemoteError if it failed, or if its outcome is unknown.
     """
-    timer = threading.Timer(CALL_NOTICE_SECONDS, lambda: waits(owner_of(os.path.realpath(store))))
+    timer = threading.Timer(CALL_NOTICE_SECONDS, lambda: on_wait(owner_of(os.path.realpath(store))))
     timer.daemon = True
     timer.start()
     try:
@@ -130,5 +131,5 @@ def _line(connection: socket.socket) -> str:
     with connection.makefile("rb") as file:
         line = file.readline()
     if not line:
-        raise ConnectionError("the owner of the store closed the door")
+        raise ConnectionError("the owner of the store closed the control socket")
     return line.decode()

@@ -29,7 +29,7 @@ from typing import NamedTuple, Protocol
 
 from duly.storage.requests import View
 from duly.storage.rows import Write
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 class ReadKeys(NamedTuple):

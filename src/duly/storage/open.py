@@ -1,4 +1,4 @@
-"""From the address of a store to its engine."""
+"""The engine for the address of a store."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from duly.storage.sqlite.ownership import COMPANION_SUFFIXES
 
 
 def engine_of(store: str, limits: Limits = DEFAULTS, executes: bool = True) -> Engine:
-    """The storage engine of a store's address."""
+    """Return the storage engine for an address. Raises StoreError if the address is malformed."""
     if not isinstance(store, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise StoreError(f"got the store {store!r:.80} ({type(store).__name__}), expected {_STORES}")
     if is_postgres(store):
         require_driver()
-        from duly.storage.postgres.engine import PostgresEngine  # it needs more than duly does
+        from duly.storage.postgres.engine import PostgresEngine  # it needs asyncpg, an extra
 
         return PostgresEngine(parse(store), limits, executes)
     return SqliteEngine(sqlite_path(store))
 
 
 def sqlite_path(store: str) -> str:
-    """The file of a `sqlite:///` address."""
+    """Return the file of a `sqlite:///` address."""
     prefix = "sqlite:///"
     path = store.removeprefix(prefix)
     if not store.startswith(prefix) or not path:
@@ -46,10 +46,13 @@ _MISTAKES: Final = tuple(
         (r"[?#]", "expected a path alone: it takes no options, and the name of a store has no ? or #"),
         (r"[\0\ud800-\udfff]", "expected a path without NUL and other characters that no file name has"),
         ("/$", "expected a file, not a folder: name one in it, such as sqlite:///data/app.db"),
-        (f"({'|'.join(COMPANION_SUFFIXES)})$", "expected a store: files named so belong to the store beside them"),
+        (
+            f"({'|'.join(COMPANION_SUFFIXES)})$",
+            "expected a store: such files belong to the store next to them",
+        ),
     )
 )
-"""What looks like a path and would make an odd file, or none."""
+"""Mistakes that look like a path and would make an unexpected file, or none."""
 _STORES: Final = (
     "sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user:password@host:port/database"
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from duly.storage.rows import Job
-from duly.values.keys import Interval
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Interval
+from duly.values.schema.tables import Index, Table
 
 
 class Get(NamedTuple):

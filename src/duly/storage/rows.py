@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 MUTATION: Final = "mutation"
 ACTION: Final = "action"

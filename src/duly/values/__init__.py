@@ -1,1 +1,1 @@
-"""Plain data: values, index keys, ids, validators and schemas. No I/O, no time."""
+"""Plain data: values and their JSON, index keys, ids; in `schema`, what values must look like. No I/O, no clock."""

@@ -4,8 +4,8 @@ An id is a tick of 1/4096 ms since 2020 (53 bits, until 2089) and the number of 
 A document's `_creationTime` is the time of its tick. When ticks run out, or a clock stands still or goes back,
 the next tick is borrowed from the future.
 
-As a string an id is 32 hexadecimal digits: the table's number, the id, and a tag that only the holder of the
-store's secret can compute, so that an id that somebody made up is not an id.
+As a string an id is 32 hexadecimal digits: the number of the table, the id, and a tag that only the holder of the
+secret of the store can compute. So an invented id is refused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ TICKS_PER_MS: Final = 4096
 NODE_BITS: Final = 10
 ID_MAX: Final = (1 << 63) - 1
 END_MS: Final = EPOCH_MS + (ID_MAX >> NODE_BITS) // TICKS_PER_MS
-"""The last time that ids can tell, in milliseconds since 1970: in 2089."""
+"""The last time that an id can hold, in milliseconds since 1970: in 2089."""
 SECRET_BYTES: Final = 32
 WRITTEN_MS: Final = 1_796_083_200_000
-"""When this was written, in milliseconds since 1970 (2026-12-01): a clock that shows less is not right yet."""
+"""When this was written, in milliseconds since 1970 (2026-12-01): a clock that shows less is wrong."""
 
 TAG_BYTES: Final = 6
 _STRING_LENGTH: Final = 2 * (2 + 8 + TAG_BYTES)
@@ -36,7 +36,7 @@ _head = struct.Struct(">HQ")
 
 
 def hint_of(text: object) -> str:
-    """What a message adds about what is no id of a store: that it has the form of one, if so.
+    """Return an addition to messages for a text that has the form of an id, but is no id of this store.
 
     >>> hint_of("0064" * 8)
     ', which is no id of this store (of another one?)'
@@ -46,7 +46,7 @@ def hint_of(text: object) -> str:
 
 
 class IdSource:
-    """Makes the ids of one node, each larger than all before."""
+    """Makes the ids of one node, each larger than all earlier ones."""
 
     __slots__ = ("_known_ms", "_now_ms", "_now_tick", "last", "node")
 
@@ -57,24 +57,25 @@ class IdSource:
         self._known_ms = 0.0
 
     def check(self, now_ms: float) -> None:
-        """StoreError where a clock that shows this cannot be right. Nothing is made by it, which would stay for ever.
+        """Raise StoreError if the clock must be wrong: ids and times made by it would stay in the store for ever.
 
-        It can tell by what the store knows of: the last id, and the times that were right before. One that is new
-        knows nothing, and takes any time that ids can tell.
+        The measure is what the store knows: its last id, and the times that were accepted before. A new store knows
+        nothing and accepts every time that an id can hold.
         """
-        most, why = float(END_MS), "where ids end"
+        latest, why = float(END_MS), "where ids end"
         if self.last or self._known_ms:
             known = max(self._known_ms, creation_time(self.last), WRITTEN_MS)
-            if known + CLOCK_AHEAD_MS_MAX < most:
-                most, why = known + CLOCK_AHEAD_MS_MAX, "ten years after the last that is known (CLOCK_AHEAD_MS_MAX)"
-        if not now_ms <= most:
+            if known + CLOCK_AHEAD_MS_MAX < latest:
+                latest, why = known + CLOCK_AHEAD_MS_MAX, "ten years after the last that is known (CLOCK_AHEAD_MS_MAX)"
+        if not now_ms <= latest:
             raise StoreError(
-                f"got a clock that shows {_shown(now_ms)}, expected at most {_shown(most)}, {why}; nothing is stored"
+                f"got a clock that shows {_date(now_ms)}, expected at most {_date(latest)}, {why}; nothing is stored"
                 " until it is set right"
             )
         self._known_ms = max(self._known_ms, now_ms)
 
     def next(self, now_ms: float) -> int:
+        """Return a new id."""
         if now_ms != self._now_ms:
             self._now_ms, self._now_tick = now_ms, tick_of(now_ms)
         tick = max(self._now_tick, (self.last >> NODE_BITS) + 1)
@@ -85,12 +86,12 @@ class IdSource:
         return id
 
     def copy(self) -> IdSource:
-        """Another one that will make the same ids."""
+        """Return a source that makes the same ids."""
         return IdSource(self.node, self.last)
 
 
-def _shown(time_ms: float) -> str:
-    """A time of a message, which may lie beyond all dates."""
+def _date(time_ms: float) -> str:
+    """Return a time as text for a message. It may be later than all dates of Python."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).isoformat(" ", "seconds")
     except (OverflowError, ValueError):
@@ -98,32 +99,32 @@ def _shown(time_ms: float) -> str:
 
 
 def tick_of(time_ms: float) -> int:
-    """The tick at or before a time; never below 0."""
+    """Return the tick at or before a time, at least 0."""
     return int((time_ms - EPOCH_MS) * TICKS_PER_MS) if time_ms > EPOCH_MS else 0
 
 
 def creation_time(id: int) -> float:
-    """When the id was made, in milliseconds since 1970."""
+    """Return when an id was made, in milliseconds since 1970."""
     return EPOCH_MS + (id >> NODE_BITS) / TICKS_PER_MS
 
 
 class IdCodec:
-    """Turns ids into strings and back, with the secret of one store."""
+    """Converts ids to strings and back, with the secret of one store."""
 
     def __init__(self, secret: bytes) -> None:
         self._tag = hashlib.blake2b(key=secret, digest_size=TAG_BYTES)
         self._secret = secret
-        # An id that was made or read is looked at again at once: returned, validated, fetched, patched.
+        # An id that was made or read is usually used again at once: returned, validated, fetched, patched.
         self._known: dict[str, tuple[int, int]] = {}
 
     def encode(self, table: int, id: int) -> str:
-        """The string of an id of the table with that number."""
+        """Return the string of an id of the table with that number."""
         text = self._text(table, id)
         self._know(text, (table, id))
         return text
 
     def decode(self, text: object) -> tuple[int, int] | None:
-        """The table's number and the id, or None if `text` is not an id of this store."""
+        """Return the number of the table and the id, or None if `text` is no id of this store."""
         if not isinstance(text, str) or len(text) != _STRING_LENGTH:
             return None
         known = self._known.get(text)
@@ -134,7 +135,7 @@ class IdCodec:
         return known
 
     def sign(self, text: bytes) -> bytes:
-        """A tag of any text that only the holder of the secret can compute."""
+        """Return a tag of any text that only the holder of the secret can compute."""
         return hashlib.blake2b(text, key=self._secret, digest_size=TAG_BYTES, person=b"sign").digest()
 
     def _know(self, text: str, decoded: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""What is handed over as plain values: instances as dicts, tuples as lists, subclasses as the types themselves."""
+"""Plain values: instances as dicts, tuples as lists, instances of subclasses as those of the type itself."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class Unset:
 
 
 UNSET: Final = Unset()
-"""The absence of a field: `patch(id, {"note": UNSET})` removes it, `q.eq("note", UNSET)` finds documents without it.
+"""A missing field: `patch(id, {"note": UNSET})` removes it, `q.eq("note", UNSET)` finds documents without it.
 
 A field that is UNSET in what is stored, sent or returned is left out."""
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclass instances and pydantic models, nested ones too, as dicts; the value itself if it has none.
+    """Return a value with all dataclass instances and pydantic models as dicts; itself if there is nothing to change.
 
-    The result is what the class can be built from again: fields that a class computes are left out, pydantic's are
-    there under the names it takes them by, and excluded ones are there. Tuples become lists, instances of subclasses
-    of str, int, float, bytes, list and dict those of the type itself, and fields that are UNSET are left out.
+    A class can be built from its dict again: fields that it computes are left out, those of pydantic are under the
+    names that it accepts, excluded ones included. Tuples become lists, instances of subclasses of str, int, float,
+    bytes, list and dict become those of the type itself, and fields that are UNSET are left out.
 
     >>> to_plain([Order(items=["tea"])])
     [{'items': ['tea']}]
@@ -62,7 +62,7 @@ def _to_plain(value: object, depth: int) -> Any:
 
 
 def _with_system_fields(instance: object, fields: Any) -> Any:
-    """The fields, and those of the system that an instance bears when it was read from the database."""
+    """Return the fields with those of the system, which an instance has if it was read from the database."""
     if not getattr(instance, "_id", None):
         return fields
     for name in SYSTEM_FIELDS:
@@ -72,7 +72,7 @@ def _with_system_fields(instance: object, fields: Any) -> Any:
 
 
 writers: Final = WeakKeyDictionary[type, Callable[[Any], Any]]()
-"""What writes the plain fields of a dataclass in which some are stored in another form, once an annotation names it."""
+"""Converters of the plain fields of dataclasses to their stored forms, for classes that an annotation has named."""
 
 
 def _plain_fields(given: dict[Any, Any], depth: int) -> dict[Any, Any]:
@@ -104,7 +104,7 @@ def _plain_elements(given: list[Any] | tuple[Any, ...], depth: int) -> list[Any]
 
 
 def _plain_leaf(value: Any) -> Any:
-    """What an instance of a subclass is as one of the type: members of enums, whatever their str() says, too."""
+    """Return an instance of a subclass as one of the type itself: also a member of an enum, whatever its str() is."""
     for kind, plain in _TYPES:
         if isinstance(value, kind):
             return plain(value)
@@ -120,5 +120,5 @@ _TYPES: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
 
 
 def fields_of(instance: Any) -> dict[str, Any]:
-    """The fields a dataclass instance can be built from again; nested instances stay what they are."""
+    """Return the fields that a dataclass instance can be built from again. Nested instances stay instances."""
     return {field.name: getattr(instance, field.name) for field in dataclasses.fields(instance) if field.init}

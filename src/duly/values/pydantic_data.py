@@ -1,4 +1,4 @@
-"""Pydantic models as data: what a class can be built from again, under the names it takes."""
+"""Pydantic models as data: the fields that a model can be built from again, under the names that it accepts."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from duly.values.times import written_time
 
 _LEAVES: Final = frozenset((str, int, float, bool, bytes, type(None)))
 _IN_JSON: Final = (date, time, timedelta, Decimal, UUID, Enum)
-"""What pydantic writes as JSON and reads back as the same. Not all is: of a SecretStr it would write asterisks."""
+"""Types that pydantic writes as JSON and reads back as equal. Others are not: a SecretStr would become asterisks."""
 _Field: TypeAlias = tuple[str, str, str, bool, bool]
-"""Its name, those it is dumped and taken under, whether it may be excluded, whether it takes anything."""
+"""Its name, its names in dumps and in input, whether it may be excluded, whether it accepts any value."""
 
 _known: Final = WeakKeyDictionary[type[Any], list[_Field]]()
-"""The fields of classes of which there were instances, so that they will not change."""
+"""The fields of classes that have had instances, and so do not change any more."""
 
 
 def is_pydantic(kind: type) -> bool:
-    """Whether a class is a pydantic model, told by what it can do: duly never imports pydantic."""
+    """Return whether a class is a pydantic model, by its attributes: duly never imports pydantic."""
     return hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate")
 
 
 def data_of(instance: Any) -> Any:
-    """What the class of a model can be built from again.
+    """Return the data that the class of a model can be built from again.
 
     >>> class Order(BaseModel):
     ...     at: datetime = Field(validation_alias="placedAt", serialization_alias="At", exclude=True)
     >>> data_of(Order(placedAt=datetime(2030, 1, 1)))
     {'placedAt': '2030-01-01T00:00:00.000000'}
     """
-    # Pydantic's own serializers count, so its result is taken and set right: beside each value goes its form in it.
+    # The serializers of the model count, so its dump is used and corrected. Each value is compared with its form there.
     return _data(instance, instance.model_dump(by_alias=True, round_trip=True, warnings=False))
 
 
@@ -66,19 +66,19 @@ def _data_of_model(instance: Any, dumped: Any) -> Any:
     left = dict(cast("dict[str, Any]", dumped))
     result: dict[str, Any] = {}
     values: dict[str, Any] = instance.__dict__
-    for name, shown_as, taken_as, is_hidden, is_open in _fields(model):
-        if shown_as in left:
-            form = left.pop(shown_as)
+    for name, dumped_as, input_as, is_hidden, is_open in _fields(model):
+        if dumped_as in left:
+            form = left.pop(dumped_as)
             if type(form) in _LEAVES:
-                result[taken_as] = form
+                result[input_as] = form
                 continue
         elif is_hidden:
             form = values.get(name)
-        else:  # one of a subclass, in a field of its base
+        else:  # a field of a subclass, where the declared type is its base
             continue
         value = values.get(name)
-        # Nothing says of a text in such a field that it was something else before: that is refused, not changed.
-        result[taken_as] = form if is_open and not _is_model(value) else _data(value, form)
+        # A text in a field of type Any would not be read back as what it was: such values are refused, not converted.
+        result[input_as] = form if is_open and not _is_model(value) else _data(value, form)
     return result | left if left else result
 
 
@@ -107,15 +107,15 @@ def _is_root(instance: object) -> bool:
 
 
 def _pairs(value: Any, parts: list[Any]) -> Iterable[tuple[Any, Any]]:
-    """The elements of a list beside what was made of them; beside themselves if the list was made of something else."""
+    """Yield the elements of a list with their forms in the dump, or the forms twice if the list has another origin."""
     given = cast("list[Any]", value) if isinstance(value, list | tuple) else parts
     return zip(given if len(given) == len(parts) else parts, parts, strict=True)
 
 
-def _part(value: Any, key: Any, instead: Any) -> Any:
+def _part(value: Any, key: Any, default: Any) -> Any:
     if isinstance(value, dict):
-        return cast("dict[object, Any]", value).get(key, instead)
-    return getattr(value, key, instead) if dataclasses.is_dataclass(value) else instead
+        return cast("dict[object, Any]", value).get(key, default)
+    return getattr(value, key, default) if dataclasses.is_dataclass(value) else default
 
 
 def _in_json(leaf: Any) -> Any:
@@ -130,7 +130,7 @@ def _in_json(leaf: Any) -> Any:
 
 
 def _in_order(parts: list[Any]) -> list[Any]:
-    """A set as a list that is the same in each process, for a document that did not change is not written."""
+    """Return a set as a list in the same order in all processes, because unchanged documents are not written."""
     try:
         return sorted(parts)
     except TypeError:
@@ -138,7 +138,7 @@ def _in_order(parts: list[Any]) -> list[Any]:
 
 
 def input_name(name: str, info: Any) -> str:
-    """The name under which a model takes one of its fields, the first that is not the system's if there are some."""
+    """Return the name under which a model accepts a field: of several, the first that is not of the system."""
     alias = info.validation_alias
     if isinstance(alias, str):
         return alias
@@ -148,7 +148,7 @@ def input_name(name: str, info: Any) -> str:
 
 
 def without_hidden(value: Any, plain: Any, depth: int = 0) -> Any:
-    """`plain`, which was made of `value`, without the fields that pydantic is told to exclude: callers never see them.
+    """Return `plain`, which was made from `value`, without the fields that a model excludes: callers never see them.
 
     >>> without_hidden([User(name="Ada", password="x")], [{"name": "Ada", "password": "x"}])
     [{'name': 'Ada'}]

@@ -1,4 +1,4 @@
-"""Datetimes and times as text: always with six digits of fraction, so that texts of one zone sort as their times do."""
+"""Datetimes and times as text, always with six digits of fraction: texts of one zone sort as their times do."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, cast
 
 
 def written_time(value: datetime | time) -> str:
-    """A datetime or time as ISO text, with `Z` for UTC.
+    """Return a datetime or time as ISO text, with `Z` for UTC.
 
     >>> written_time(datetime(2030, 1, 31, 9, tzinfo=UTC))
     '2030-01-31T09:00:00.000000Z'
     """
-    kind: Any = datetime if isinstance(value, datetime) else time  # of a subclass, too
+    kind: Any = datetime if isinstance(value, datetime) else time  # also for an instance of a subclass
     text = cast("str", kind.isoformat(value, timespec="microseconds"))
     return f"{text[:-6]}Z" if text.endswith("+00:00") else text

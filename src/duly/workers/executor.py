@@ -34,7 +34,7 @@ from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
 from duly.storage.rows import Job
-from duly.values.keys import Interval
+from duly.values.index_keys import Interval
 from duly.workers.claim_size import ClaimSize
 from duly.workers.running_actions import RunningActions
 

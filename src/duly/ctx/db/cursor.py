@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 from duly.errors import AppError
 from duly.limits import OF_ANY_SIZE
 from duly.values.ids import TAG_BYTES, IdCodec
-from duly.values.value import UNSET, dumps, loads
+from duly.values.json import dumps, loads
+from duly.values.plain import UNSET
 
 _FINGERPRINT_BYTES: Final = 8
 

@@ -10,12 +10,12 @@ from duly.errors import InvalidIdError, QueryError, SchemaValidationError
 from duly.model import crons
 from duly.model.jobs import document_of
 from duly.storage.rows import CRONS, SYSTEM_TABLES, Job, Row
-from duly.values.checks import Mismatch
 from duly.values.ids import IdCodec, creation_time, hint_of
-from duly.values.models import with_system_fields, without_system_fields
+from duly.values.json import Document, loads
 from duly.values.plain import SYSTEM_FIELDS
-from duly.values.schema import Table
-from duly.values.value import Document, loads
+from duly.values.schema.models import with_system_fields, without_system_fields
+from duly.values.schema.tables import Table
+from duly.values.schema.validator import Mismatch
 
 
 class DocumentMapper:

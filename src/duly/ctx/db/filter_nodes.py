@@ -15,11 +15,13 @@ import orjson
 
 from duly.errors import LimitError, QueryError
 from duly.limits import FILTER_OPERATORS_MAX, OF_ANY_SIZE
-from duly.values.checks import Validator, show
-from duly.values.forms import check_order
-from duly.values.keys import compare, field_of
-from duly.values.paths import written_at
-from duly.values.value import INT_MAX, INT_MIN, UNSET, Document, NotAValueError, dumps, loads
+from duly.values.index_keys import compare, field_of
+from duly.values.json import INT_MAX, INT_MIN, Document, NotAValueError, dumps, loads
+from duly.values.plain import UNSET
+from duly.values.schema.field_paths import written_at
+from duly.values.schema.stored_forms import check_order
+from duly.values.schema.validator import Validator
+from duly.values.text import show
 
 Evaluate: TypeAlias = Callable[[Document], Any]
 """A compiled expression."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from duly.ctx.db import filter_nodes as nodes
 from duly.errors import QueryError
-from duly.values.checks import Validator, show
-from duly.values.value import Document
+from duly.values.json import Document
+from duly.values.schema.validator import Validator
+from duly.values.text import show
 
 
 @dataclass(frozen=True, slots=True)

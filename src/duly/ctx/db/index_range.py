@@ -9,12 +9,13 @@ from typing import Final
 from duly.errors import QueryError
 from duly.hints import name_hint
 from duly.limits import OF_ANY_SIZE
-from duly.values.checks import Validator
-from duly.values.forms import check_order
 from duly.values.ids import EPOCH_MS, ID_MAX, NODE_BITS, TICKS_PER_MS
-from duly.values.keys import Cut, Interval
-from duly.values.paths import written_at
-from duly.values.value import UNSET, NotAValueError, dumps, loads
+from duly.values.index_keys import Cut, Interval
+from duly.values.json import NotAValueError, dumps, loads
+from duly.values.plain import UNSET
+from duly.values.schema.field_paths import written_at
+from duly.values.schema.stored_forms import check_order
+from duly.values.schema.validator import Validator
 
 CREATION_TIME: Final = "_creationTime"
 """The field that follows the declared ones in every index."""

@@ -11,8 +11,8 @@ from duly.database.index_scan import FoundRow, IndexScan, interval_after, interv
 from duly.database.indexes.row_keys import values_in
 from duly.errors import QueryError
 from duly.limits import Limits
-from duly.values.keys import Interval
-from duly.values.value import Document
+from duly.values.index_keys import Interval
+from duly.values.json import Document
 
 M = TypeVar("M")
 

@@ -13,8 +13,8 @@ from duly.database.index_scan import IndexScan
 from duly.errors import LimitError, QueryError
 from duly.hints import argument_hint, name_hint
 from duly.limits import FILTER_OPERATORS_MAX
-from duly.values.checks import show
-from duly.values.schema import BY_ID
+from duly.values.schema.tables import BY_ID
+from duly.values.text import show
 
 M = TypeVar("M")
 

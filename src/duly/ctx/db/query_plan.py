@@ -13,11 +13,11 @@ from duly.database.indexes.row_keys import index_named
 from duly.errors import QueryError
 from duly.storage.requests import Count
 from duly.storage.rows import JOBS, SYSTEM_TABLES
-from duly.values.checks import Validator
 from duly.values.ids import ID_MAX
-from duly.values.keys import EVERYTHING, Interval
-from duly.values.schema import BY_CREATION_TIME, BY_ID, Index, Table
-from duly.values.value import Document
+from duly.values.index_keys import EVERYTHING, Interval
+from duly.values.json import Document
+from duly.values.schema.tables import BY_CREATION_TIME, BY_ID, Index, Table
+from duly.values.schema.validator import Validator
 
 _ROWS_AHEAD: Final = 8  # of a reader that may stop at any row; each further read gets twice as many
 _COUNTED_MAX: Final = 1 << 31  # where there is no limit

@@ -11,11 +11,12 @@ from duly.ctx.db.query_plan import QueryPlan
 from duly.errors import InvalidIdError, QueryError
 from duly.hints import name_hint
 from duly.storage.rows import JOBS, SYSTEM_TABLES, Row
-from duly.values.annotations import Id
-from duly.values.checks import show
-from duly.values.documents import D, M
-from duly.values.schema import Table
-from duly.values.value import UNSET, Document, size
+from duly.values.json import Document, size
+from duly.values.plain import UNSET
+from duly.values.schema.annotations import Id
+from duly.values.schema.documents import D, M
+from duly.values.schema.tables import Table
+from duly.values.text import show
 
 _WRITES: Final = ("insert", "patch", "replace", "delete")
 

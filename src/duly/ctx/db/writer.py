@@ -11,14 +11,15 @@ from duly.database.driver.unawaited import must_be_awaited
 from duly.errors import DocumentNotFoundError, FunctionError, SchemaValidationError
 from duly.hints import name_hint
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.annotations import Id
-from duly.values.checks import Mismatch, show
-from duly.values.documents import D, I, M
 from duly.values.ids import creation_time
-from duly.values.paths import declares
-from duly.values.plain import to_plain
-from duly.values.schema import Table, check_table_name
-from duly.values.value import UNSET, Document, NotAValueError, check_document, check_size, dumps, loads, size
+from duly.values.json import Document, NotAValueError, check_document, check_size, dumps, loads, size
+from duly.values.plain import UNSET, to_plain
+from duly.values.schema.annotations import Id
+from duly.values.schema.documents import D, I, M
+from duly.values.schema.field_paths import declares
+from duly.values.schema.tables import Table, check_table_name
+from duly.values.schema.validator import Mismatch
+from duly.values.text import show
 
 
 @name_hint(

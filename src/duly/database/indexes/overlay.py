@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from duly.database.indexes.row_keys import index_name, key_in
 from duly.storage.requests import Scan
 from duly.storage.rows import Row, Write
-from duly.values.keys import Interval
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Interval
+from duly.values.schema.tables import Index, Table
 
 
 class IndexOverlay:

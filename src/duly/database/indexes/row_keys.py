@@ -7,9 +7,9 @@ from typing import Final, cast
 from duly.errors import LimitError
 from duly.limits import INDEX_KEY_BYTES_MAX
 from duly.storage.rows import JOBS, Job, Row
-from duly.values.keys import encode, encode_id, field_of
-from duly.values.schema import BY_CREATION_TIME, Index, Table
-from duly.values.value import loads
+from duly.values.index_keys import encode, encode_id, field_of
+from duly.values.json import loads
+from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
 _JOB_FIELDS: Final = {"state.kind": "state", "scheduledTime": "scheduled_time", "name": "name", "due": "due"}
 

@@ -106,7 +106,7 @@ def _parts(store: str) -> tuple[SplitResult, dict[str, str]]:
         raise _wrong(store, "an address with more than one @", f"one, before the host; {_ESCAPED}")
     if "@" in parts.path or parts.fragment or not all(map(_has_port, hosts.split(","))):
         wanted = f"host:port with a port below 65,536, and {_ESCAPED}"
-        raise _wrong(store, "an address whose parts cannot be told apart", wanted)
+        raise _wrong(store, "an address with ambiguous parts", wanted)
     return parts, options
 
 

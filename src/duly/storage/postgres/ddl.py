@@ -10,10 +10,19 @@ from typing import Final
 
 import orjson
 
-from duly.storage.postgres import names
 from duly.storage.postgres.connection import BlockingConnection
 from duly.storage.rows import SYSTEM_TABLES
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
+
+_NAME_LENGTH_MAX: Final = 63  # PostgreSQL truncates longer names; the number keeps them unique
+
+
+def table_name(table: Table) -> str:
+    return f"t{table.number}_{table.name}"[:_NAME_LENGTH_MAX]
+
+
+def index_name(index: Index) -> str:
+    return f"i{index.number}_{index.name}"[:_NAME_LENGTH_MAX]
 
 
 def read(connection: BlockingConnection, schema: str) -> tuple[Table, ...]:
@@ -31,7 +40,7 @@ def read(connection: BlockingConnection, schema: str) -> tuple[Table, ...]:
 
 
 def create(connection: BlockingConnection, schema: str, table: Table) -> None:
-    connection.execute(_CREATE_TABLE.format(schema=schema, table=names.of_table(table)))
+    connection.execute(_CREATE_TABLE.format(schema=schema, table=table_name(table)))
     connection.fetch(_INSERT_TABLE.format(schema=schema), table.number, table.name, table.declared)
 
 
@@ -40,14 +49,14 @@ def declare(connection: BlockingConnection, schema: str, table: Table) -> None:
 
 
 def create_index(connection: BlockingConnection, schema: str, table: Table, index: Index) -> None:
-    connection.execute(_CREATE_INDEX.format(schema=schema, index=names.of_index(index)))
+    connection.execute(_CREATE_INDEX.format(schema=schema, index=index_name(index)))
     fields = orjson.dumps(index.fields).decode()
     connection.fetch(_INSERT_INDEX.format(schema=schema), index.number, table.number, index.name, fields, index.ready)
 
 
 def fill_index(connection: BlockingConnection, schema: str, index: Index, keys: Iterable[tuple[bytes, int]]) -> None:
     pairs = list(keys)
-    sql = _FILL_INDEX.format(schema=schema, index=names.of_index(index))
+    sql = _FILL_INDEX.format(schema=schema, index=index_name(index))
     connection.fetch(sql, [key for key, _ in pairs], [id for _, id in pairs])
 
 
@@ -56,7 +65,7 @@ def finish_index(connection: BlockingConnection, schema: str, index: Index) -> N
 
 
 def drop_index(connection: BlockingConnection, schema: str, index: Index) -> None:
-    connection.execute(_DROP_INDEX.format(schema=schema, index=names.of_index(index)))
+    connection.execute(_DROP_INDEX.format(schema=schema, index=index_name(index)))
     connection.fetch(_DELETE_INDEX.format(schema=schema), index.number)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from duly.errors import StoreError
 from duly.storage.engine import Changeset, ReadKeys, RemoteCommit
-from duly.storage.postgres import names
+from duly.storage.postgres.ddl import index_name, table_name
 from duly.storage.rows import JOBS, Job, Write
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 
 class Groups:
@@ -79,7 +79,7 @@ def _add_documents(rows: Groups, table: Table, writes: Mapping[int, Write]) -> N
     updated = [(id, write.new) for id, write in writes.items() if write.old is not None and write.new is not None]
     deleted = [(id, "") for id, write in writes.items() if write.new is None]
     for act, pairs in (("i", inserted), ("u", updated), ("d", deleted)):
-        rows.add(table.number, names.of_table(table), act, [id for id, _ in pairs], [row for _, row in pairs])
+        rows.add(table.number, table_name(table), act, [id for id, _ in pairs], [row for _, row in pairs])
 
 
 def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Write]) -> None:
@@ -95,8 +95,8 @@ def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Wr
             if new is not None:
                 added.append(new)
                 ids.append(id)
-    keys.add(index.number, names.of_index(index), "d", removed, [0] * len(removed))
-    keys.add(index.number, names.of_index(index), "i", added, ids)
+    keys.add(index.number, index_name(index), "d", removed, [0] * len(removed))
+    keys.add(index.number, index_name(index), "i", added, ids)
 
 
 def _check_new_job(row: object) -> Job:

@@ -41,7 +41,7 @@ from duly.errors import StoreError
 from duly.limits import ANSWER_SECONDS, CONNECT_SECONDS, DEFAULTS, Limits
 from duly.storage.conflicts import Conflict, NotExclusive, SpeculationFailed
 from duly.storage.engine import Changeset, Header, PeerUpdate, ReadKeys, RemoteCommit
-from duly.storage.postgres import ddl, migrations, names
+from duly.storage.postgres import ddl, migrations
 from duly.storage.postgres.address import Address
 from duly.storage.postgres.commit_client import CONFLICT, FENCED, CommitClient
 from duly.storage.postgres.connection import BlockingConnection
@@ -53,7 +53,7 @@ from duly.storage.postgres.replica import Replica
 from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresSnapshot
 from duly.storage.requests import Claim, Get, ListCompleted, Request, View
 from duly.storage.rows import JOBS, Row
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _CHANGED: Final = "what the batch has read was changed meanwhile"
 
@@ -209,7 +209,7 @@ class PostgresEngine:
         unknown = [id for id in ids if not self._documents.get(id)[0]]
         if len(unknown) > 1:  # a single one is read when it is needed
             self._open_snapshot()
-            sql = f'SELECT id, document FROM {self._schema}."{names.of_table(table)}" WHERE id = ANY ($1)'
+            sql = f'SELECT id, document FROM {self._schema}."{ddl.table_name(table)}" WHERE id = ANY ($1)'
             rows = dict(self._idle_connection.fetch(sql, unknown))
             for id in unknown:
                 self._documents.put(id, rows.get(id))

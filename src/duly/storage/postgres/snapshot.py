@@ -21,7 +21,7 @@ from asyncpg import UndefinedTableError  # type: ignore[import-not-found, import
 from duly.errors import StoreError
 from duly.storage.conflicts import Conflict
 from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.postgres import names
+from duly.storage.postgres.ddl import index_name, table_name
 from duly.storage.requests import (
     Claim,
     Claimed,
@@ -36,8 +36,8 @@ from duly.storage.requests import (
 )
 from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Row, make_job
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.schema import Table
+from duly.values.index_keys import Cut
+from duly.values.schema.tables import Table
 
 Fetch = Callable[..., list[Any]]
 """Runs a statement with values and returns its rows."""
@@ -110,7 +110,7 @@ class PostgresSnapshot:
         if table is JOBS:
             rows = self._fetch(_GET_JOB.format(schema=self._schema), id)
             return make_job(rows[0]) if rows else None
-        rows = self._fetch(_get_document(self._schema, names.of_table(table)), id)
+        rows = self._fetch(_get_document(self._schema, table_name(table)), id)
         return rows[0][0] if rows else None
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
@@ -126,22 +126,22 @@ class PostgresSnapshot:
             bounds = (min(first_id(interval.lower), ID_MAX), first_id(interval.upper) - 1)
         sql = sql.format(
             schema=self._schema,
-            table=names.of_table(table),
-            index=names.of_index(index) if index is not None else "",
+            table=table_name(table),
+            index=index_name(index) if index is not None else "",
             direction=direction,
         )
         return [(id, row) for id, row in self._fetch(sql, *bounds, limit)]
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
-        return dict(self._fetch(_GET_MANY.format(schema=self._schema, table=names.of_table(table)), ids))
+        return dict(self._fetch(_GET_MANY.format(schema=self._schema, table=table_name(table)), ids))
 
     def _count(self, request: Count) -> int:
         table, index, (lower, upper), limit = request
         if index is not None:
-            sql, name = _COUNT_INDEX, names.of_index(index)
+            sql, name = _COUNT_INDEX, index_name(index)
             bounds: tuple[object, ...] = (lower.key(), upper.key())
         else:
-            sql, name = _COUNT_TABLE, names.of_table(table)
+            sql, name = _COUNT_TABLE, table_name(table)
             bounds = (min(first_id(lower), ID_MAX), first_id(upper) - 1)
         counted: int = self._fetch(sql.format(schema=self._schema, table=name), *bounds, limit)[0][0]
         return counted

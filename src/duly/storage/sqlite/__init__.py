@@ -1,1 +1,1 @@
-"""The store in one SQLite file, with one owner process."""
+"""The store in one SQLite file, which one process owns."""

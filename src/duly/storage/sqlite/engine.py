@@ -1,8 +1,8 @@
-"""The store in one SQLite file, with one owner process.
+"""The store in one SQLite file, which one process owns.
 
-Each table of the application is one SQL table (id, document), each of its indexes one SQL table of keys; both
-bear a number, for SQLite knows no upper and lower case in names. Scheduled functions are rows with columns, so
-that SQLite sorts them itself. WAL and `synchronous=FULL`: what is committed survives a power cut.
+Each table of the application is one SQL table (id, document), and each of its indexes is one SQL table of keys. Their
+names contain a number, because names in SQLite are case-insensitive. Jobs are rows with columns, so that SQLite sorts
+them itself. With WAL and `synchronous=FULL`, commits survive a power cut.
 """
 
 # The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
@@ -31,20 +31,20 @@ from duly.storage.rows import JOB_FIELDS, JOBS, Write
 from duly.storage.sqlite import opening, ownership
 from duly.storage.sqlite.file import prepare, read_header
 from duly.storage.sqlite.snapshot import JOB_COLUMNS, SqliteSnapshot, index_name, table_name
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 _log: Final = log_of("duly.store")
 
-_WRITER_CACHE_KIB: Final = 65_536  # it stays, for nobody else writes
+_WRITER_CACHE_KIB: Final = 65_536  # the cache stays valid, because no other process writes
 _READER_CACHE_KIB: Final = 4_096
-# Each commit empties a reader's cache, at 0.2 µs a page: 3 ms for 64 MiB, while a page that is read anew costs 2 µs. A
-# small one holds the inner pages of large tables, and is read into again and again instead of allocated and freed.
-_CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer one makes reads slower and gains nothing
-_BUSY_MS: Final = 5_000  # a shell or a backup may hold the file for a moment
+# Each commit empties the cache of a reader, at 0.2 µs a page: 3 ms for 64 MiB. To read a page again costs 2 µs. A small
+# cache holds the inner pages of large tables, and its memory is reused instead of allocated and freed.
+_CHECKPOINT_PAGES: Final = 2_000  # about 8 MB of log; a longer log makes reads slower and gains nothing
+_BUSY_MS: Final = 5_000  # a shell or a backup may lock the file for a moment
 
 
 class SqliteEngine:
-    """An `Engine` over the SQLite file at `path`, which is created where there is none."""
+    """An `Engine` over the SQLite file at `path`. The file is created if there is none."""
 
     shared = None
     epoch = 0
@@ -58,7 +58,7 @@ class SqliteEngine:
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
-        """What has become of the file, once that was noticed."""
+        """Why nothing can be stored any more, once that was noticed: the file was deleted, for example."""
         self._opening = 0
         self._log_pages = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
@@ -66,33 +66,23 @@ class SqliteEngine:
     # Opening and closing.
 
     def open(self) -> Header:
-        folder = Path(self.path).parent
+        self._owned = owned = self._acquire()
         try:
-            folder.mkdir(exist_ok=True)  # this one, such as .duly: a longer path of none that exist is mistyped
-            self._owned = owned = ownership.take(self.path)
-        except OSError as error:
-            reason = error.strerror
-            if not folder.is_dir():
-                there = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
-                reason = f"{there}, nor one to make it in" if not folder.parent.is_dir() else f"{there}: {reason}"
-            act = "opened for writing" if os.path.exists(self.path) else "made"
-            raise StoreError(f"{self.path}: the file cannot be {act}: {reason}") from error
-        try:
-            head = owned.head()
-            opening.check_file(self.path, head)
+            header = owned.header()
+            opening.check_file(self.path, header)
             self._gone, self._log_pages, self._checkpoint_at = None, 0, _CHECKPOINT_PAGES
             self._writer = writer = self._connect(_WRITER_CACHE_KIB)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            opening.check_log(self.path, head, writer)
+            opening.check_log(self.path, header, writer)
             prepare(writer, self.path)
             _use_log(writer)
             writer.set_wal_hook(self._note_log)
-            self._opening = opening.begin(head, writer)
-            header, self.epoch = read_header(writer)
+            self._opening = opening.begin(header, writer)
+            store, self.epoch = read_header(writer)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             owned.watch(self._opening)
-            owned.keep_log(True)
-            return header
+            owned.protect_log(True)
+            return store
         except apsw.Error as error:
             self.close()
             raise StoreError(f"{self.path}: SQLite cannot open it: {error}{self._not_writable()}") from error
@@ -100,19 +90,32 @@ class SqliteEngine:
             self.close()
             raise
 
+    def _acquire(self) -> ownership.Ownership:
+        folder = Path(self.path).parent
+        try:
+            folder.mkdir(exist_ok=True)  # only this one, such as .duly: missing parents are a typing error
+            return ownership.acquire(self.path)
+        except OSError as error:
+            reason = error.strerror
+            if not folder.is_dir():
+                there = f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}"
+                reason = f"{there}, nor one to make it in" if not folder.parent.is_dir() else f"{there}: {reason}"
+            act = "opened for writing" if os.path.exists(self.path) else "made"
+            raise StoreError(f"{self.path}: the file cannot be {act}: {reason}") from error
+
     def _not_writable(self) -> str:
-        """Which of the files SQLite may not write to, for it blames the first one for all of them."""
+        """Return a text that names the files which SQLite may not write: its own error always names the first one."""
         files = [f"{self.path}{ending}" for ending in ("", "-wal", "-shm")]
         refused = [file for file in files if os.path.exists(file) and not os.access(file, os.R_OK | os.W_OK)]
         return f"; this process may not read and write {', '.join(refused)}" if refused else ""
 
     def close(self) -> None:
         owned, self._owned = self._owned, None
-        if owned is not None and not owned.is_mine:  # a forked child has it from its parent, who goes on with it
+        if owned is not None and not owned.is_held:  # a forked child has it from its parent, which still uses it
             _inherited.extend(self._opened)
         else:
             if owned is not None:
-                owned.keep_log(False)
+                owned.protect_log(False)
             for connection in self._opened:
                 connection.close(force=True)
         self._opened.clear()
@@ -122,7 +125,8 @@ class SqliteEngine:
             owned.release()
 
     def _connect(self, cache_kib: int) -> apsw.Connection:
-        connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)  # it was made when it was locked
+        # No flag to create the file: that was done when it was locked.
+        connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE)
         self._opened.append(connection)
         connection.set_busy_timeout(_BUSY_MS)
         for pragma in ("synchronous=FULL", f"cache_size=-{cache_kib}"):
@@ -134,10 +138,10 @@ class SqliteEngine:
             self._owned.announce_closing(seconds)
 
     def check_present(self) -> None:
-        if self._gone is None and self._owned is not None and (loss := self._owned.loss()):
+        if self._gone is None and self._owned is not None and (loss := self._owned.find_loss()):
             self._gone = loss
             if self._writer is not None and not self._owned.is_complete:
-                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # another file is there by now
+                self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # another file has its path by now
             _log.error("%s while the store was open: nothing more is stored, and nothing more runs", loss)
         if self._gone is not None:
             raise StoreGoneError(
@@ -157,7 +161,7 @@ class SqliteEngine:
             finally:
                 connection.execute("COMMIT")
         except apsw.Error as error:
-            self.check_present()  # which says more
+            self.check_present()  # its error says more
             raise StoreError(f"{self.path}: SQLite refused a read: {error}") from error
 
     def _reader(self) -> apsw.Connection:
@@ -174,12 +178,12 @@ class SqliteEngine:
 
     # Writing.
 
-    def begin(self, exclusive: bool = False) -> View:  # they all are
-        if self._gone is not None:  # else the commit looks: what writes nothing loses nothing
+    def begin(self, exclusive: bool = False) -> View:  # every batch is
+        if self._gone is not None:  # otherwise the commit checks: a batch that writes nothing loses nothing
             self.check_present()
         self._run(_BEGIN)
         self._view = SqliteSnapshot(self._connection)
-        if self._view.epoch != self.epoch:  # by a process that no lock has kept out, such as on another machine
+        if self._view.epoch != self.epoch:  # by a process that the lock did not keep out, such as on another machine
             self._gone = f"another process has opened {self.path}"
             self.check_present()
         return self._view
@@ -216,13 +220,13 @@ class SqliteEngine:
                     self._write_index(index, position, writes)
         version = self._view.version + 1
         self._run(_SET_VERSION, (version, changes.last_id))
-        is_log_long = self._log_pages >= self._checkpoint_at
-        if is_log_long:
-            opening.write(self._connection, self._opening, needs_log=True)
+        is_checkpoint_due = self._log_pages >= self._checkpoint_at
+        if is_checkpoint_due:
+            opening.write_number(self._connection, self._opening, needs_log=True)
         faults.at("commit.flushed")
         self._run("COMMIT")
         self.check_present()
-        if is_log_long:
+        if is_checkpoint_due:
             self._checkpoint()
         return version
 
@@ -231,21 +235,21 @@ class SqliteEngine:
         return apsw.SQLITE_OK
 
     def _checkpoint(self) -> None:
-        """What fails here is tried again: the commit before it is durable."""
+        """Copy the log into the file. If this fails, the next commit tries again: its own commit is durable."""
         with suppress(apsw.Error):
-            is_whole = opening.checkpoint(self._connection)
-            self._checkpoint_at = _CHECKPOINT_PAGES if is_whole else self._log_pages + _CHECKPOINT_PAGES
-            opening.write(self._connection, self._opening)
+            is_complete = opening.checkpoint(self._connection)
+            self._checkpoint_at = _CHECKPOINT_PAGES if is_complete else self._log_pages + _CHECKPOINT_PAGES
+            opening.write_number(self._connection, self._opening)
 
     def _write_jobs(self, writes: Mapping[int, Write]) -> None:
         inserted: list[Any] = []
-        # Most jobs of a batch end alike: those that do are one statement.
+        # Most jobs of a batch end with the same columns: those are updated by one statement.
         updated: defaultdict[tuple[Any, ...], array[int]] = defaultdict(lambda: array("q"))
         deleted = array("q")
         for id, write in writes.items():
             job: Any = write.new
             if job is None:
-                if write.old is not None:  # else it came and went in this batch
+                if write.old is not None:  # otherwise this batch has both inserted and deleted it
                     deleted.append(id)
             elif write.old is None:
                 inserted.append(job)
@@ -290,7 +294,7 @@ class SqliteEngine:
 
     def rollback(self) -> None:
         if self._writer is not None and self._writer.in_transaction:
-            with suppress(apsw.Error):  # SQLite has rolled back by itself
+            with suppress(apsw.Error):  # SQLite may have rolled back already
                 self._writer.execute("ROLLBACK")
 
     def is_lost(self, epoch: int) -> bool:
@@ -317,11 +321,11 @@ class SqliteEngine:
 
 
 _inherited: Final[list[apsw.Connection]] = []
-"""What a forked child got from its parent: to close them is the parent's affair."""
+"""The connections that a forked child has from its parent. They are kept open: closing them would drop its locks."""
 
 
 def _use_log(connection: apsw.Connection) -> None:
-    """Keep commits in a log, that readers see a snapshot beside; the writer says when it is brought into the file."""
+    """Write commits to a log, so that readers keep their snapshot. The engine decides when to checkpoint."""
     for pragma in ("journal_mode=WAL", "wal_autocheckpoint=0"):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -1,4 +1,4 @@
-"""The file of a store: its layout, and what it says of itself when it is opened."""
+"""The layout of the file of a store, its migrations, and its header when it is opened."""
 
 # The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -15,14 +15,14 @@ from duly.errors import StoreError
 from duly.storage.engine import Header
 from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import SECRET_BYTES
-from duly.values.schema import Index, Table
+from duly.values.schema.tables import Index, Table
 
 FORMAT: Final = 3
-"""The layout of the file. An older one is migrated when it is opened, a newer one is not opened."""
+"""The version of the layout. A file of an older one is migrated when it is opened; a newer one is refused."""
 
 
 def prepare(writer: apsw.Connection, path: str) -> None:
-    """Make a new file a store, and a store of an older format one of this format."""
+    """Create the tables in a new file, or migrate an older store to this format."""
     tables = {name for (name,) in writer.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if not tables:
         with writer:
@@ -45,7 +45,7 @@ def _migrate(writer: apsw.Connection, path: str) -> None:
 
 
 def read_header(writer: apsw.Connection) -> tuple[Header, int]:
-    """What the store says of itself, and how often it has been opened, this time included."""
+    """Return the header of the store, and its epoch: how often it was opened, including this time."""
     writer.execute(_NEXT_EPOCH)
     store: Any = writer.execute(_GET_STORE).fetchone()
     indexes: dict[int, list[Index]] = {}
@@ -83,7 +83,7 @@ CREATE TABLE scheduled_functions (
     attempts INTEGER NOT NULL DEFAULT 0,
     retry_of INTEGER,
     cron INTEGER,
-    -- Each state has its own columns, and no others. One CASE: separate checks double the cost of an insert.
+    -- Each state has its own columns and no others. One CASE, because separate checks double the cost of an insert.
     CHECK (CASE state
         WHEN 'pending' THEN due IS NOT NULL AND epoch IS NULL AND error IS NULL AND completed_time IS NULL
         WHEN 'inProgress' THEN due IS NULL AND epoch IS NOT NULL AND error IS NULL AND completed_time IS NULL
@@ -109,7 +109,7 @@ _GET_TABLES: Final = "SELECT number, name, declared FROM duly_tables ORDER BY nu
 _GET_INDEXES: Final = "SELECT number, table_number, name, fields, ready FROM duly_indexes ORDER BY number"
 
 _MIGRATIONS: Final = {
-    # 2: tables know what they are declared to hold, and an index may be built beside another one of its name.
+    # 2: tables have declarations, and an index may be built while another one of its name exists.
     1: """
 ALTER TABLE duly_tables ADD COLUMN declared TEXT NOT NULL DEFAULT '';
 ALTER TABLE duly_indexes RENAME TO duly_indexes_1;
@@ -118,7 +118,7 @@ CREATE TABLE duly_indexes (number INTEGER PRIMARY KEY, table_number INTEGER NOT 
 INSERT INTO duly_indexes SELECT number, table_number, name, fields, 1 FROM duly_indexes_1;
 DROP TABLE duly_indexes_1;
 """,
-    # 3: the executor can be paused, what has completed is swept, a failed function is run again; crons.
+    # 3: the pause of executors, the sweeper, retries of failed jobs, and crons.
     2: """
 ALTER TABLE scheduled_functions ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE scheduled_functions ADD COLUMN retry_of INTEGER;
@@ -131,5 +131,5 @@ CREATE TABLE t4__cron_job_logs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) 
 CREATE TABLE i5_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
 }
-"""What makes a store of each older format one of the next."""
+"""By format: the statements that turn a store of this format into one of the next."""
 _SET_FORMAT: Final = "UPDATE duly_store SET format = ?"

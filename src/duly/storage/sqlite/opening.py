@@ -1,14 +1,14 @@
-"""Whether a file of a store and the log beside it belong together, and the number of each opening that tells.
+"""Checks that a file and its write-ahead log belong together, by the number of the opening that both contain.
 
-SQLite keeps the latest commits in `<path>-wal` until a checkpoint brings them into the file. A copy of the file alone
-lacks them; a log that was left beside another file would be played over it. Neither does SQLite notice. So each opening
-writes its number into the head of the file, by a checkpoint, before anybody works with the store:
+SQLite keeps the latest commits in the log, `<path>-wal`, until a checkpoint copies them into the file. A copy of the
+file alone lacks them; a log next to another file would be replayed over it. SQLite notices neither. So each opening
+writes its number into the header of the file, by a checkpoint, before the store is used:
 
     the file itself says        number 7, needs its log      a copy of it alone is refused
-    the log says                number 7, whole              what reads both, as a backup does, is complete
-    after an orderly close      number 7, whole              there is no log any more
+    the log says                number 7, complete           a reader of both, such as a backup, has everything
+    after an orderly close      number 7, complete           there is no log any more
 
-Each longer checkpoint repeats these two lines, so that the file says that it needs its log as long as there is one.
+Each longer checkpoint repeats the first two lines, so the file says that it needs its log as long as there is one.
 """
 
 # The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
@@ -24,41 +24,41 @@ from urllib.parse import quote
 import apsw
 
 from duly.errors import StoreError
-from duly.storage.sqlite.ownership import APPLICATION_ID, LOG_BEGINS, Head
+from duly.storage.sqlite.file_header import APPLICATION_ID, LOG_MAGIC, FileHeader
 
 _NUMBER_MAX: Final = 2**30 - 1
-"""The head of a file has room for twice that, and one more."""
+"""The user_version of a file holds twice this number, and one bit more."""
 
 
-def check_file(path: str, head: Head) -> None:
-    """Raise StoreError for a file without its log, or a log without its file. Before SQLite opens them."""
+def check_file(path: str, header: FileHeader) -> None:
+    """Raise StoreError for a file without its log, or a log without its file. Called before SQLite opens them."""
     log_size = _size(f"{path}-wal")
-    if (log_size is None and head.is_bare) or (head.needs_log and not _is_log(f"{path}-wal")):
+    if (log_size is None and header.is_bare) or (header.needs_log and not _is_log(f"{path}-wal")):
         raise StoreError(
             f"{path} is a copy of a store that was running, without its log, which has the latest of what it"
             " held. Use the backup that `duly backup` made, or copy the file while nothing runs; `duly restore"
             " --incomplete` takes what this copy has"
         )
-    if log_size and not head.size:
+    if log_size and not header.size:
         raise StoreError(
-            f"{path} is empty or new, and {path}-wal beside it is the log of a store that was there before:"
-            " with it, its file would be lost for good. Put the file back; or delete that log to begin anew"
+            f"{path} is empty or new, and {path}-wal next to it is the log of a store that was there before:"
+            " with it, its file would be lost for good. Put the file back; or delete that log to start again"
         )
 
 
-def check_log(path: str, head: Head, connection: apsw.Connection) -> None:
-    """Raise StoreError if the log is that of another file. The connection must not bring it into this one."""
+def check_log(path: str, header: FileHeader, connection: apsw.Connection) -> None:
+    """Raise StoreError if the log belongs to another file. The connection must not checkpoint."""
     if not _size(f"{path}-wal"):
         return
     try:
         seen = _opening(connection)
-        if seen == head.opening:
+        if seen == header.opening:
             return
-        follows = head.opening == 0 or seen == _after(head.opening)
+        follows = header.opening == 0 or seen == _next_number(header.opening)
         if follows and _store_version(connection) == _store_version_without_log(path):
-            return  # the opening itself was interrupted, and the log has nothing but that
+            return  # the opening itself was interrupted, and the log has no other change
     except apsw.Error:
-        pass  # pages of another file make no database with those of this one
+        pass  # pages of another file do not make a database with those of this one
     raise StoreError(
         f"{path}-wal is the log of another file than {path}, such as of the one that a backup was copied"
         " over: with it, the backup would be undone. If the file is the one you want, delete the log and"
@@ -66,19 +66,19 @@ def check_log(path: str, head: Head, connection: apsw.Connection) -> None:
     )
 
 
-def begin(head: Head, writer: apsw.Connection) -> int:
-    """Write the number of a new opening into the file. Returns it; that of before where somebody reads just now."""
-    number = _after(head.opening) if head.opening else _any_number()
+def begin(header: FileHeader, writer: apsw.Connection) -> int:
+    """Write the number of a new opening into the file. Return it; the old one if another process is reading now."""
+    number = _next_number(header.opening) if header.opening else _random_number()
     writer.execute(_SET_APPLICATION)
-    write(writer, number, needs_log=True)
+    write_number(writer, number, needs_log=True)
     if not checkpoint(writer):
-        number = head.opening
-    write(writer, number)
+        number = header.opening
+    write_number(writer, number)
     return number
 
 
 def checkpoint(writer: apsw.Connection) -> bool:
-    """Bring the log into the file, as far as nobody reads what was there before. Whether that was all of it."""
+    """Copy the log into the file, except pages that readers still need. Return whether that was all of it."""
     pages, done = writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     return pages == done
 
@@ -86,19 +86,19 @@ def checkpoint(writer: apsw.Connection) -> bool:
 def mark_as_new_file(connection: apsw.Connection) -> None:
     """Give a copy a number of its own, which no log has."""
     connection.execute(_SET_APPLICATION)
-    write(connection, _any_number())
+    write_number(connection, _random_number())
 
 
-def write(connection: apsw.Connection, number: int, needs_log: bool = False) -> None:
-    """Have the file say the number of an opening, and whether it lacks what its log holds."""
+def write_number(connection: apsw.Connection, number: int, needs_log: bool = False) -> None:
+    """Write the number of an opening, and whether the file needs its log."""
     connection.execute(_SET_VERSION.format(version=2 * number + needs_log))
 
 
-def _any_number() -> int:
+def _random_number() -> int:
     return secrets.randbelow(_NUMBER_MAX) + 1
 
 
-def _after(number: int) -> int:
+def _next_number(number: int) -> int:
     return number % _NUMBER_MAX + 1
 
 
@@ -122,10 +122,10 @@ def _store_version_without_log(path: str) -> object:
 
 
 def _is_log(path: str) -> bool:
-    """Whether a file begins as a log does: one that was emptied or overwritten lacks what the store needs of it."""
+    """Return whether a file begins like a log. One that was emptied or overwritten has lost the latest commits."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) in LOG_BEGINS
+            return file.read(4) in LOG_MAGIC
     except OSError:
         return False
 

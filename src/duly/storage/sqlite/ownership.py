@@ -1,12 +1,13 @@
-"""Who owns the file of a store: one process at a time, by a lock on the file itself.
+"""The lock on the file of a store: one process owns it at a time.
 
-Whoever removes the lock removes the store, and that is noticed. The lock belongs to an opening of the file, which a
-forked child inherits: each child drops it at once, so that nobody holds it but the process that has taken it. A second
-file, `<path>-owner`, is only for telling who that is: a lock of the other kind, which no child inherits, lets the
-system name its holder. If it is removed, nothing is lost but the name.
+The lock is on the file itself, so it cannot be removed without the store, and a removed store is noticed
+(`Ownership.find_loss`). The lock belongs to the open file, which a forked child inherits: each child closes it at once,
+so that only the process that acquired the lock holds it. A second file, `<path>-owner`, serves to name the owner: it
+has a lock of the other kind, which no child inherits, and of which the system names the holder. If this file is
+removed, only the name is lost.
 
-SQLite locks bytes of the same file. Closing it while SQLite has it open would drop those locks, so it is closed last,
-and not even opened where this process owns it already.
+SQLite locks bytes of the same file. Closing a file drops all locks that the process has on it, also those of SQLite. So
+this file is closed last, and is not even opened if this process owns it already.
 """
 
 from __future__ import annotations
@@ -18,33 +19,34 @@ import struct
 import sys
 import threading
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 from duly.errors import StoreError, StoreInUseError
 from duly.logs import log_of
+from duly.storage.sqlite.file_header import LOG_MAGIC, SQLITE_MAGIC, FileHeader
 
 _log: Final = log_of("duly.store")
 
 COMPANION_SUFFIXES: Final = ("-wal", "-shm", "-journal", "-owner", "-door")
-"""The endings of the files that lie beside a store, and are none themselves."""
+"""The suffixes of files that belong to a store: they are no stores themselves. `-door` is the control socket."""
 _LOCKED_BYTE: Final = 0x4000_0000 + 1_024
-"""Behind the bytes that SQLite locks, on the page that it keeps free for its own locks: it reads nothing there."""
+"""After the bytes that SQLite locks, on the page that it reserves for locks: it stores nothing there."""
 _READERS: Final = 0x4000_0000 + 2
 _READERS_BYTES: Final = 510
-"""What each that has the file open by SQLite has a shared lock on, and the last one an exclusive one."""
+"""A process that has the file open in SQLite has a shared lock on these bytes; the last one takes an exclusive lock."""
 _LOCK: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
-"""The lock of an opening, which stays when the process closes the file elsewhere; else that of the process."""
+"""The lock of an open file, which stays when the process closes the file elsewhere. If missing: that of a process."""
 _TRIES_MAX: Final = 100
-"""How often a file may be replaced between its opening and its locking: a restored backup is, once."""
+"""How often a file may be replaced between its opening and its locking. Restoring a backup does this once."""
 
 _guard: Final = threading.Lock()
-"""No process is forked while a lock is taken, else the child would keep it."""
+"""Held while a lock is acquired, and while a process is forked: otherwise the child would keep the lock."""
 _held: Final[dict[tuple[int, int], Ownership]] = {}
-"""What this process owns, by device and inode."""
+"""The files that this process owns, by device and inode."""
 
 
 class Ownership:
-    """The one file that its process may write to, and what is known of it."""
+    """A file that this process owns, and the means to notice that the file is lost."""
 
     def __init__(self, path: str, file: int, identity: tuple[int, int]) -> None:
         self.path = path
@@ -55,38 +57,39 @@ class Ownership:
         self._log: int | None = None
         self._changed_ns = 0
         self._opening = 0
-        self._told = _told_by(path)
+        self._owner_file = _open_owner_file(path)
         self.closing_seconds: float | None = None
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this process is the one that has taken it, and has not released it."""
+    def is_held(self) -> bool:
+        """Whether this process has acquired it and not released it. False in a forked child."""
         return _held.get(self._identity) is self
 
-    def head(self) -> Head:
-        """What the file says, without its log."""
-        return Head.read(self._file)
+    def header(self) -> FileHeader:
+        """Return what the file says, without its log."""
+        return FileHeader.read(self._file)
 
     def watch(self, opening: int) -> None:
-        """From now on the file, its log and the number of its opening are to stay what they are."""
+        """Watch from now on that the file, its log and the number of its opening stay the same."""
         self._log = os.open(self.log_path, os.O_RDONLY | os.O_CLOEXEC)
         self._log_identity = _identity(os.fstat(self._log))
         self._opening, self._changed_ns = opening, 0
 
-    def keep_log(self, kept: bool) -> None:
-        """Whether no other program may take itself for the last one that has the file open, and delete its log.
+    def protect_log(self, is_protected: bool) -> None:
+        """Set whether another program must not take itself for the last one that has the file open.
 
-        SQLite's own lock, which tells that, is lost as soon as anybody in this process reads the file and closes it.
+        The last one deletes the log when it closes. SQLite's own lock against that is lost as soon as anything in this
+        process reads the file and closes it.
         """
         if _LOCK != fcntl.F_SETLK:
             with suppress(OSError):
-                kind = fcntl.F_RDLCK if kept else fcntl.F_UNLCK
+                kind = fcntl.F_RDLCK if is_protected else fcntl.F_UNLCK
                 fcntl.fcntl(self._file, _LOCK, _request(kind, _READERS, _READERS_BYTES))
 
-    def loss(self) -> str | None:
-        """What has become of the file so that nothing written to it is kept; None if it is there as it should be."""
-        try:  # after each commit: two looks at the disk, and hardly a call more
-            found = os.lstat(self.path)  # which was no link when it was opened
+    def find_loss(self) -> str | None:
+        """Return why nothing that is written to the file will be kept; None if the file is as it should be."""
+        try:  # after each commit: two calls of lstat, and few others
+            found = os.lstat(self.path)  # it was no link when it was opened
         except OSError:
             return f"{self.path} was deleted or moved"
         if (found.st_dev, found.st_ino) != self._identity:
@@ -99,95 +102,59 @@ class Ownership:
             return f"{self.log_path}, which holds the latest commits of the store, was replaced by another file"
         if not self._has_log:
             return f"{self.log_path}, which holds the latest commits of the store, was emptied"
-        if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by somebody who has copied a file over it
+        if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by a program that has copied a file over it
             self._changed_ns = found.st_mtime_ns
-            head = self.head()
-            if head.opening != self._opening or head.is_cut:
+            header = self.header()
+            if header.opening != self._opening or header.is_truncated:
                 return f"{self.path} was overwritten with another file"
         return None
 
     @property
     def _has_log(self) -> bool:
-        """Whether the log that was opened holds what the file lacks, if it does: others may have brought it into it."""
+        """Whether the log that was opened is still there, if the file needs it. Another program may have emptied it."""
         assert self._log is not None
-        return os.pread(self._log, 4, 0) in LOG_BEGINS or not self.head().needs_log
+        return os.pread(self._log, 4, 0) in LOG_MAGIC or not self.header().needs_log
 
     @property
     def is_complete(self) -> bool:
-        """Whether SQLite may bring the log that it has open into the file at the path."""
-        is_there = _identity_of(self.path) == self._identity and self.head().opening == self._opening
-        return is_there and self._has_log
+        """Whether SQLite may copy the log that it has open into the file at the path."""
+        is_same = _identity_of(self.path) == self._identity and self.header().opening == self._opening
+        return is_same and self._has_log
 
     def announce_closing(self, seconds: float) -> None:
-        """Let those who wait for the file know that it will be free after so many seconds at most."""
+        """Let processes that wait for the file know that it is released within so many seconds."""
         self.closing_seconds = seconds
-        if self._told is not None:
+        if self._owner_file is not None:
             with suppress(OSError):
-                os.pwrite(self._told, f"closing {seconds:.1f}\n".encode(), len(_pid_line()))
+                os.pwrite(self._owner_file, f"closing {seconds:.1f}\n".encode(), len(_pid_line()))
 
     def release(self) -> None:
-        """Let others have the file. After SQLite has closed it."""
+        """Release the file. Only after SQLite has closed it."""
         with _guard:
-            if self.is_mine:
+            if self.is_held:
                 del _held[self._identity]
                 self._close()
 
     def _close(self) -> None:
-        if self._told is not None:
+        if self._owner_file is not None:
             with suppress(OSError):
-                os.ftruncate(self._told, 0)
-            os.close(self._told)
-        # Not by closing it alone: a child that was forked just now may not have dropped it yet.
+                os.ftruncate(self._owner_file, 0)
+            os.close(self._owner_file)
+        # Closing the file is not enough: a child that was forked just now may not have closed its copy yet.
         fcntl.fcntl(self._file, _LOCK, _request(fcntl.F_UNLCK, _LOCKED_BYTE))
         os.close(self._file)
         if self._log is not None:
             os.close(self._log)
 
-    def forget(self) -> None:
-        """In a forked child: the parent goes on owning it."""
-        for file in (self._file, self._told, self._log):
+    def close_in_child(self) -> None:
+        """Close the files in a forked child. The parent keeps the lock."""
+        for file in (self._file, self._owner_file, self._log):
             if file is not None:
                 os.close(file)
 
 
-class Head(NamedTuple):
-    """What the first bytes of a store's file say; `duly.storage.sqlite.opening` has what it means."""
-
-    size: int
-    """Of the file, in bytes."""
-    opening: int
-    """The number of the opening that wrote it; 0 where it says none."""
-    needs_log: bool
-    is_bare: bool
-    """Whether it has nothing but a head, which says that it has a log."""
-    is_cut: bool = False
-    """Whether it is shorter than it says."""
-
-    @classmethod
-    def read(cls, file: int) -> Head:
-        head, size = os.pread(file, _HEAD_BYTES, 0), os.fstat(file).st_size
-        if len(head) < _HEAD_BYTES or not head.startswith(b"SQLite format 3\0"):
-            return cls(size, 0, needs_log=False, is_bare=False)
-        numbers = (_PAGE_SIZE, _PAGES, _USER_VERSION)
-        page, pages, version = (int.from_bytes(head[part], "big") for part in numbers)
-        page = page if page > 1 else 65_536
-        is_bare = head[_WRITE_MODE] == _WITH_LOG and size <= page
-        if head[_APPLICATION_ID] != APPLICATION_ID.to_bytes(4, "big"):
-            version = 0  # it is not ours, or of before there were such numbers
-        return cls(size, version // 2, bool(version % 2), is_bare, is_cut=size < pages * page)
-
-
-def head_of(path: str) -> Head:
-    """What a file says that this process neither owns nor has opened."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return Head.read(file)
-    finally:
-        os.close(file)
-
-
-def take(path: str) -> Ownership:
-    """Own the file at a path, which is made where there is none. StoreInUseError, StoreError, OSError."""
+def acquire(path: str) -> Ownership:
+    """Acquire the file at a path; create it if there is none. Raises StoreInUseError, StoreError or OSError."""
     for _ in range(_TRIES_MAX):
         with _guard:
             if (mine := _identity_of(path)) in _held:
@@ -200,8 +167,8 @@ def take(path: str) -> Ownership:
                 _lock(file, path)
                 identity = _identity(os.fstat(file))
                 if _identity_of(path) == identity:
-                    # Before a second file is made beside it.
-                    if os.pread(file, 16, 0) not in (b"", b"SQLite format 3\0"):
+                    # Before the owner file is made next to it.
+                    if os.pread(file, 16, 0) not in (b"", SQLITE_MAGIC):
                         raise StoreError(f"{path}: got a file of something else, expected a store of duly or no file")
                     _held[identity] = Ownership(path, file, identity)
                     return _held[identity]
@@ -221,8 +188,8 @@ def _lock(file: int, path: str) -> None:
         raise _in_use(path, who, pid, _closing_seconds(path)) from None
     except OSError as error:
         raise StoreError(
-            f"{path}: its file system cannot lock it ({error.strerror}), so it cannot be seen to it that one process"
-            " writes to it. Put the store on a local disk, or into PostgreSQL"
+            f"{path}: its file system cannot lock it ({error.strerror}), so nothing would keep a second process from"
+            " writing to it. Put the store on a local disk, or into PostgreSQL"
         ) from error
 
 
@@ -235,17 +202,17 @@ def _in_use(path: str, who: str, pid: int | None, closing_seconds: float | None 
     )
 
 
-# Who it is.
+# The owner file.
 
 
 def owner_of(path: str) -> int | None:
-    """The process id of who owns the store in a file; None if nobody does, or it cannot be named."""
+    """Return the process id of the owner of a store; None if there is no owner, or the system cannot name it."""
     try:
         file = os.open(f"{path}-owner", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        kind, pid = _answer(fcntl.fcntl(file, fcntl.F_GETLK, _request(fcntl.F_WRLCK, 0)))
+        kind, pid = _parse_answer(fcntl.fcntl(file, fcntl.F_GETLK, _request(fcntl.F_WRLCK, 0)))
         return pid if kind != fcntl.F_UNLCK and pid > 0 else None
     except OSError:
         return None
@@ -253,12 +220,12 @@ def owner_of(path: str) -> int | None:
         os.close(file)
 
 
-def _told_by(path: str) -> int | None:
-    """The file that names this process as the owner, open; None where it cannot be written, for it is only a name."""
+def _open_owner_file(path: str) -> int | None:
+    """Open the file that names this process as the owner; None if it cannot be written, since only the name is lost."""
     try:
         file = os.open(f"{path}-owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        _log.warning("%s-owner cannot be written (%s): others will not learn who owns the store", path, error.strerror)
+        _log.warning("%s-owner cannot be written (%s): nothing names the owner of the store", path, error.strerror)
         return None
     with suppress(OSError):
         fcntl.fcntl(file, fcntl.F_SETLK, _request(fcntl.F_WRLCK, 0))
@@ -300,8 +267,8 @@ def _request(kind: int, byte: int, length: int = 1) -> bytes:
     return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, length, 0)
 
 
-def _answer(answered: bytes) -> tuple[int, int]:
-    """Which lock there is, and the process that holds it."""
+def _parse_answer(answered: bytes) -> tuple[int, int]:
+    """Return the kind of lock that there is, and the process that holds it."""
     fields = struct.unpack(_FLOCK, answered)
     return (fields[3], fields[2]) if sys.platform == "darwin" else (fields[0], fields[4])
 
@@ -309,29 +276,14 @@ def _answer(answered: bytes) -> tuple[int, int]:
 _FLOCK: Final = "@qqihh" if sys.platform == "darwin" else "@hhqqi0q"
 
 
-# The head of an SQLite file: https://www.sqlite.org/fileformat.html#the_database_header
-
-APPLICATION_ID: Final = int.from_bytes(b"duly", "big")
-"""What tells a store from other SQLite files."""
-LOG_BEGINS: Final = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-"""With what a log begins: https://www.sqlite.org/walformat.html"""
-_HEAD_BYTES: Final = 100
-_PAGE_SIZE: Final = slice(16, 18)
-_WRITE_MODE: Final = 18
-_WITH_LOG: Final = 2
-_PAGES: Final = slice(28, 32)
-_USER_VERSION: Final = slice(60, 64)
-_APPLICATION_ID: Final = slice(68, 72)
-
-
 # Forking.
 
 
-def _forget_all() -> None:
+def _close_all_in_child() -> None:
     for ownership in _held.values():
-        ownership.forget()
+        ownership.close_in_child()
     _held.clear()
     _guard.release()
 
 
-os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_forget_all)
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_close_all_in_child)

@@ -1,10 +1,11 @@
-"""What one connection to the file of a store sees: it answers what handlers and executors ask."""
+"""Reads from one connection to the file of a store: it answers the requests of handlers and executors."""
 
 # The types of apsw name collections.abc.Buffer, which Python 3.11 lacks: there they are partly unknown.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -12,22 +13,32 @@ import apsw
 
 from duly.errors import StoreError
 from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
-from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Request, Scan
+from duly.storage.requests import (
+    Claim,
+    Claimed,
+    Count,
+    CountJobs,
+    Get,
+    GetMany,
+    JobCounts,
+    ListCompleted,
+    Request,
+    Scan,
+)
 from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
-from duly.storage.sqlite import many
 from duly.values.ids import ID_MAX
-from duly.values.keys import Cut
-from duly.values.schema import Index, Table
+from duly.values.index_keys import Cut
+from duly.values.schema.tables import Index, Table
 
 
 class SqliteSnapshot:
-    """What one connection sees."""
+    """The state of the store that a connection sees in its transaction."""
 
     catalog_version = 0
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._read = connection.execute
-        self._read_one = connection.cursor().execute  # for what is fetched at once: it spares a cursor each
+        self._read_one = connection.cursor().execute  # for what is fetched at once: no new cursor each time
         self.version, self.epoch = cast("tuple[int, int]", self._read(_GET_VERSION).get)
 
     def answer(self, request: Request) -> Any:
@@ -36,14 +47,16 @@ class SqliteSnapshot:
                 return self._get(*request)
             if type(request) is Scan:
                 return self._scan(request)
-            if isinstance(request, many.REQUESTS):
-                return many.answer(self._read, request, table_name, index_name)
+            if type(request) is GetMany:
+                return self._get_many(*request)
+            if type(request) is Count:
+                return self._count(request)
             if type(request) is Claim:
                 return self._claim(request)
             if type(request) is ListCompleted:
                 return list(map(make_job, self._read(_COMPLETED, request)))
             assert isinstance(request, CountJobs)
-            return JobCounts(*cast("tuple[Any, ...]", self._read(_TALLY, request).fetchone()))
+            return JobCounts(*cast("tuple[Any, ...]", self._read(_COUNT_JOBS, request).fetchone()))
         except apsw.Error as error:
             raise StoreError(f"SQLite refused a read: {error}") from error
 
@@ -63,6 +76,19 @@ class SqliteSnapshot:
             return None if columns is None else make_job(columns)
         document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
         return document
+
+    def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
+        bound_ids = apsw.carray(array("q", ids))
+        return cast("dict[int, Row]", dict(self._read(_GET_MANY.format(table=table_name(table)), (bound_ids,))))
+
+    def _count(self, request: Count) -> Any:
+        table, order, (lower, upper), limit = request
+        bounds: tuple[object, object]
+        if order is not None:
+            name, sql, bounds = index_name(order), _COUNT_INDEX, (lower.key(), upper.key())
+        else:
+            name, sql, bounds = table_name(table), _COUNT_TABLE, (min(first_id(lower), ID_MAX), first_id(upper) - 1)
+        return self._read(sql.format(table=name), (*bounds, limit)).get
 
     def _scan(self, request: Scan) -> list[tuple[int, Row]]:
         table, index, interval, descending, limit = request
@@ -84,7 +110,8 @@ class SqliteSnapshot:
         begin = upper if request.descending else lower
         if len(begin.values) < len(columns) or begin.id is None or not columns:
             return self._scan_part(columns, lower, upper, request.descending, request.limit)
-        # Behind one row of many with equal values. SQLite would pass by all before it: it must be told that they equal.
+        # The scan begins after one row of many with equal values. For a row comparison SQLite would read all rows with
+        # these values first, so they are a scan of their own, with equality in its WHERE.
         rows = self._scan_part(columns, lower, upper, request.descending, request.limit, equal=True)
         if len(rows) < request.limit:
             rest = Cut(begin.values, after=not request.descending)
@@ -97,7 +124,7 @@ class SqliteSnapshot:
     ) -> list[tuple[Any, ...]]:
         sql = _scan_jobs(columns, shape(lower), shape(upper), descending, equal)
         below, above = bound(lower), bound(upper)
-        if equal and descending:  # the values come first, then both bounds; a lower one has them before its id
+        if equal and descending:  # the values come first, then both bounds; a lower bound has them before its id
             below, above = (*upper.values, *below), above[-1:]
         return self._read(sql, (*below, *above, limit)).fetchall()
 
@@ -133,7 +160,7 @@ def _scan_jobs(
             left, right = ", ".join(compared), ", ".join("?" * len(compared))
             conditions.append(f"({left}) {outside if after else inside} ({right})")
         elif after == (inside == ">="):
-            conditions.append("false")  # behind everything, or before it
+            conditions.append("false")  # after all rows, or before all rows
     order = ", ".join(f"{name} {direction}" for name in names)
     where = " AND ".join(conditions) or "true"
     return f"SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE {where} ORDER BY {order} LIMIT ?"
@@ -153,7 +180,7 @@ _COMPLETED: Final = f"""
 SELECT {JOB_COLUMNS.replace("args", "'' AS args")} FROM scheduled_functions WHERE completed_time IS NOT NULL
 ORDER BY completed_time LIMIT ?
 """
-_TALLY: Final = """
+_COUNT_JOBS: Final = """
 SELECT count(*), min(due), (SELECT count(*) FROM scheduled_functions WHERE state = 'inProgress')
 FROM scheduled_functions WHERE lane IN ('mutation', 'action') AND due <= ?
 """
@@ -163,3 +190,6 @@ SELECT {JOB_COLUMNS} FROM scheduled_functions WHERE lane = ? AND due <= ? ORDER 
 _NEXT_DUE: Final = """
 SELECT due FROM scheduled_functions WHERE lane = ? AND due > ? ORDER BY due LIMIT 1
 """
+_GET_MANY: Final = "SELECT id, document FROM {table} WHERE id IN carray(?)"
+_COUNT_TABLE: Final = "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE id BETWEEN ? AND ? LIMIT ?)"
+_COUNT_INDEX: Final = "SELECT count(*) FROM (SELECT 1 FROM {table} WHERE key >= ? AND key < ? LIMIT ?)"
