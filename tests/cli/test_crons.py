@@ -245,7 +245,7 @@ def test_the_next_runs_of_an_interval_keep_its_phase(shop: Shop, monkeypatch: py
     assert [run[:29] for run in runs[:2]] == ["Fri 2025-03-28 13:00:00+00:00", "Fri 2025-03-28 13:30:00+00:00"]
 
 
-def test_a_cron_that_gave_up_is_told_from_a_paused_one_and_says_why(shop: Shop) -> None:
+def test_a_cron_that_gave_up_differs_from_a_paused_one_and_says_why(shop: Shop) -> None:
     async def give_up(t: Harness) -> None:
         async def unit(transaction: Transaction) -> None:
             found = await model.find(transaction, "report")
@@ -303,7 +303,7 @@ def test_a_paused_cron_has_no_next_runs(shop: Shop) -> None:
 
 
 @pytest.mark.both_engines
-def test_the_history_tells_how_the_last_runs_ended_the_last_one_first(shop: Shop) -> None:
+def test_the_history_says_how_the_last_runs_ended_the_last_one_first(shop: Shop) -> None:
     async def unit(t: Harness) -> None:
         await t.advance(timedelta(days=2))
         await t.app.pause()
@@ -344,7 +344,7 @@ def test_a_cron_that_does_not_exist_is_explained(shop: Shop, tmp_path: Path) -> 
 
 
 @pytest.mark.both_engines
-def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_anew(shop: Shop) -> None:
+def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_again(shop: Shop) -> None:
     shop.passes(timedelta(minutes=45))
     assert shop.notes() == ["tea"] * 2
     assert shop.duly("pause", "clear presence") == "clear presence: paused\n"

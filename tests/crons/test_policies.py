@@ -292,7 +292,7 @@ async def test_a_triggered_run_is_beside_the_schedule() -> None:
 # Jitter.
 
 
-async def test_jitter_delays_each_run_by_chance_within_its_bound_and_never_the_schedule() -> None:
+async def test_jitter_delays_each_run_at_random_within_its_bound_and_never_the_schedule() -> None:
     async with Deployed(calendar("* * * * *", jitter=20_000)) as d:
         await d.advance(60 * 60 + 20)
         delays = [float(line.removeprefix("x ")) % 60 for line in await d.noted()]
