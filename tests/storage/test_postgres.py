@@ -571,6 +571,29 @@ def test_work_goes_on_beside_an_old_snapshot(store: str, engine: PostgresEngine)
 # Text.
 
 
+@mutation
+async def add_five(ctx: MutationCtx) -> list[str]:
+    return [await ctx.db.insert("notes", {"text": "", "more": n}) for n in range(5)]
+
+
+@mutation
+async def read_each(ctx: MutationCtx, ids: list[str]) -> list[int]:
+    return [(await ctx.db.get(id) or {})["more"] for id in ids]
+
+
+async def test_the_documents_that_arguments_name_are_read_by_one_statement(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {"notes": SimpleNamespace(add_five=add_five, read_each=read_each), "schema": NUMBERED}
+    async with App(modules, store, executor=False) as app, App(modules, store, executor=False) as other:
+        ids = await other.mutation("notes:add_five")
+        connection = app.database._engine._connection  # pyright: ignore
+        asked, fetch = list[str](), connection.fetch
+        monkeypatch.setattr(connection, "fetch", lambda sql, *values: (asked.append(sql), fetch(sql, *values))[1])
+        assert await app.mutation("notes:read_each", {"ids": ids}) == [0, 1, 2, 3, 4]
+        assert len([sql for sql in asked if "_notes" in sql]) == 1
+
+
 async def test_the_driver_asks_the_server_for_no_type(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     ask_for_types = Connection._introspect_types
