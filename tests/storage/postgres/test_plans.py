@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from tests import postgres
 pytest.importorskip("asyncpg")
 
 
+from duly import MutationCtx, mutation
+from duly.app import App
 from duly.storage.engine import ReadKeys
 from duly.storage.postgres.connection import BlockingConnection
 from duly.storage.postgres.engine import PostgresEngine
@@ -21,6 +24,7 @@ from tests.storage.postgres.notes import (
     BY_N,
     NAME,
     NOTES,
+    NUMBERED,
     STATE,
     Open,
     ask,
@@ -141,3 +145,26 @@ def test_hot_statements_are_planned_well_for_a_full_store(
 
 
 _LARGE = ("jobs", "completed_jobs", "t100_notes", "i100_by_n", "log", "nodes")
+
+
+@mutation
+async def add_five(ctx: MutationCtx) -> list[str]:
+    return [await ctx.db.insert("notes", {"text": "", "more": n}) for n in range(5)]
+
+
+@mutation
+async def read_each(ctx: MutationCtx, ids: list[str]) -> list[int]:
+    return [(await ctx.db.get(id) or {})["more"] for id in ids]
+
+
+async def test_the_documents_that_arguments_name_are_read_by_one_statement(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {"notes": SimpleNamespace(add_five=add_five, read_each=read_each), "schema": NUMBERED}
+    async with App(modules, store, executor=False) as app, App(modules, store, executor=False) as other:
+        ids = await other.mutation("notes:add_five")
+        connection = app.database._engine._connection  # pyright: ignore
+        asked, fetch = list[str](), connection.fetch
+        monkeypatch.setattr(connection, "fetch", lambda sql, *values: (asked.append(sql), fetch(sql, *values))[1])
+        assert await app.mutation("notes:read_each", {"ids": ids}) == [0, 1, 2, 3, 4]
+        assert len([sql for sql in asked if "_notes" in sql]) == 1
