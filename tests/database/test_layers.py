@@ -10,8 +10,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from duly.values.keys import EVERYTHING, Cut, Interval
-from duly.values.value import dumps, loads
 
 from duly import define_schema, define_table, v
 from duly.database.batch import Batch
@@ -19,7 +17,9 @@ from duly.database.index_scan import IndexScan
 from duly.database.transaction import Transaction
 from duly.storage.requests import Count, Scan
 from duly.testing import Harness
-from duly.values.schema import Index, Table
+from duly.values.index_keys import EVERYTHING, Cut, Interval
+from duly.values.json import dumps, loads
+from duly.values.schema.tables import Index, Table
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
