@@ -226,7 +226,9 @@ def test_a_store_is_backed_up_and_restored_through_a_link(file: Path, tmp_path: 
     assert notes(file) == ["tea"]
 
 
-def test_a_backup_is_nobody_elses_and_a_restored_store_has_the_mode_it_had(file: Path, tmp_path: Path) -> None:
+def test_a_backup_is_readable_only_by_its_owner_and_a_restored_store_has_the_mode_it_had(
+    file: Path, tmp_path: Path
+) -> None:
     make(file)
     file.chmod(0o640)
     assert backup(file, tmp_path / "backup.db")[0] == 0

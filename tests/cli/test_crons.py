@@ -212,16 +212,16 @@ def test_the_next_runs_begin_with_what_becomes_of_the_slots_that_have_passed(
     shop.passes(timedelta(minutes=1), declared=declared)
     it_is(monkeypatch, START + timedelta(hours=3, minutes=30))
     assert {name: shop.shown(name)["next runs"][0] for name in ("once", "skip", "all")} == {
-        "once": "1 as soon as an application executes, for the 3 slots that have passed",
+        "once": "1 as soon as an executor runs, for the 3 slots that have passed",
         "skip": "none for the 3 slots that have passed",
-        "all": "3 as soon as an application executes, for the 3 slots that have passed",
+        "all": "3 as soon as an executor runs, for the 3 slots that have passed",
     }
     assert [run[:20] for run in shop.shown("skip")["next runs"][1:3]] == [
         "Fri 2025-03-28 16:00",
         "Fri 2025-03-28 17:00",
     ]
     it_is(monkeypatch, START + timedelta(hours=1, seconds=30))
-    in_time = "1 as soon as an application executes, for the slot that has passed"
+    in_time = "1 as soon as an executor runs, for the slot that has passed"
     assert [shop.shown(name)["next runs"][0] for name in ("once", "skip", "all")] == [in_time] * 3
 
 
@@ -245,7 +245,7 @@ def test_the_next_runs_of_an_interval_keep_its_phase(shop: Shop, monkeypatch: py
     assert [run[:29] for run in runs[:2]] == ["Fri 2025-03-28 13:00:00+00:00", "Fri 2025-03-28 13:30:00+00:00"]
 
 
-def test_a_cron_that_gave_up_is_told_from_a_paused_one_and_says_why(shop: Shop) -> None:
+def test_a_cron_that_gave_up_differs_from_a_paused_one_and_says_why(shop: Shop) -> None:
     async def give_up(t: Harness) -> None:
         async def unit(transaction: Transaction) -> None:
             found = await model.find(transaction, "report")
@@ -303,7 +303,7 @@ def test_a_paused_cron_has_no_next_runs(shop: Shop) -> None:
 
 
 @pytest.mark.both_engines
-def test_the_history_tells_how_the_last_runs_ended_the_last_one_first(shop: Shop) -> None:
+def test_the_history_says_how_the_last_runs_ended_the_last_one_first(shop: Shop) -> None:
     async def unit(t: Harness) -> None:
         await t.advance(timedelta(days=2))
         await t.app.pause()
@@ -336,7 +336,7 @@ def test_a_cron_that_does_not_exist_is_explained(shop: Shop, tmp_path: Path) -> 
     foreign = Shop(f"sqlite:///{tmp_path}/another.db").do(lambda t: t.mutation(register, {"name": "mine"}))
     for command in ("show", "pause", "resume", "trigger"):
         for name in ("wake-up", note_id, foreign):
-            expected = f"got the cron '{name}', expected the id or the name of one there is"
+            expected = f"got the cron '{name}', expected the id or the name of an existing cron"
             assert expected in shop.fails(command, name)
 
 
@@ -344,7 +344,7 @@ def test_a_cron_that_does_not_exist_is_explained(shop: Shop, tmp_path: Path) -> 
 
 
 @pytest.mark.both_engines
-def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_anew(shop: Shop) -> None:
+def test_a_paused_cron_does_not_run_until_it_is_resumed_even_if_it_is_deployed_again(shop: Shop) -> None:
     shop.passes(timedelta(minutes=45))
     assert shop.notes() == ["tea"] * 2
     assert shop.duly("pause", "clear presence") == "clear presence: paused\n"
@@ -364,7 +364,7 @@ def test_a_cron_that_is_triggered_runs_once_beside_its_schedule(shop: Shop) -> N
     shop.passes(timedelta())
     assert shop.duly("trigger", "bill").startswith("bill: triggered; it runs as soon as ")
     assert shop.shown("bill")["running"][0].startswith("pending, for 2")
-    assert "expected one of which no run goes on" in shop.fails("trigger", "bill")
+    assert "expected one without a run in progress" in shop.fails("trigger", "bill")
     assert "runs now; none yet" in shop.duly("list")
     shop.do(lambda t: t.run_until_idle(), start=datetime.now(UTC) + timedelta(seconds=1))
     assert shop.notes().count("bill") == 1
@@ -439,8 +439,8 @@ def test_a_preview_of_what_makes_no_sense_says_why(args: list[str], message: str
 @pytest.mark.parametrize("command", ["show", "pause", "trigger"])
 def test_a_name_that_is_unknown_is_answered_with_those_there_are(shop: Shop, command: str) -> None:
     shop.passes(timedelta())
-    assert "expected the id or the name of one there is: did you mean 'report'?" in shop.fails(command, "rapport")
-    assert "one there is: clear presence, wake up, report, bill" in shop.fails(command, "x")
+    assert "expected the id or the name of an existing cron: did you mean 'report'?" in shop.fails(command, "rapport")
+    assert "an existing cron: clear presence, wake up, report, bill" in shop.fails(command, "x")
 
 
 @pytest.mark.parametrize("args", [["list"], ["show", "x"], ["pause", "x"], ["resume", "x"], ["trigger", "x"]])
@@ -457,7 +457,7 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
             return await asyncio.to_thread(shop.fails, "pause", "clear presence")
 
     said = asyncio.run(scenario())
-    assert f"is owned by process {os.getpid()}, and this needs it while nobody owns it" in said
+    assert f"is owned by process {os.getpid()}, and this command needs a file that no process owns" in said
     assert "app.pause()" in said
 
 

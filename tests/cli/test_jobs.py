@@ -382,7 +382,7 @@ def test_a_cancel_wants_an_id_or_a_filter(shop: Shop) -> None:
 # retry
 
 
-def test_failed_functions_are_scheduled_anew_by_their_ids_all_or_none(shop: Shop) -> None:
+def test_failed_functions_are_scheduled_again_by_their_ids_all_or_none(shop: Shop) -> None:
     first, second, pending = shop.schedule(("pay", 0), ("pay", 0), ("note", 5), run=True)
     assert "app:note, which is pending, expected a scheduled function that has failed" in shop.fails(
         "retry", first, pending
@@ -394,14 +394,14 @@ def test_failed_functions_are_scheduled_anew_by_their_ids_all_or_none(shop: Shop
     assert lines == [f"{id} is scheduled again as {job['_id']}" for id, job in zip((first, second), new, strict=True)]
 
 
-def test_a_function_that_is_named_twice_is_scheduled_anew_once(shop: Shop) -> None:
+def test_a_function_that_is_named_twice_is_scheduled_again_once(shop: Shop) -> None:
     [failed] = shop.schedule(("pay", 0), run=True)
     assert len(shop.duly("retry", failed, failed).splitlines()) == 1
     assert shop.states() == ["failed", "pending"]
 
 
 @pytest.mark.both_engines
-def test_what_failed_of_a_function_is_scheduled_anew_once(shop: Shop) -> None:
+def test_what_failed_of_a_function_is_scheduled_again_once(shop: Shop) -> None:
     ids = shop.schedule(("pay", 0), ("pay", 0), ("pay", 0), ("note", 5), run=True)
     shop.duly("retry", ids[2])
     question = "2 scheduled functions failed. Schedule them again? [y/N]: "
@@ -411,7 +411,7 @@ def test_what_failed_of_a_function_is_scheduled_anew_once(shop: Shop) -> None:
     assert shop.duly("retry", "--function", "app:pay") == "none to retry\n"
 
 
-def test_what_failed_before_a_time_is_not_scheduled_anew_by_a_filter(shop: Shop) -> None:
+def test_what_failed_before_a_time_is_not_scheduled_again_by_a_filter(shop: Shop) -> None:
     async def unit(t: Harness) -> None:
         await t.mutation(schedule, {"name": "pay", "n": 1})
         await t.mutation(schedule, {"name": "pay", "n": 2, "delay": 10 * MINUTE})
@@ -423,7 +423,7 @@ def test_what_failed_before_a_time_is_not_scheduled_anew_by_a_filter(shop: Shop)
     assert [job["args"][0]["n"] for job in shop.jobs()] == [1, 2, 2]
 
 
-def test_the_operator_is_told_that_interrupted_actions_may_have_done_their_work(shop: Shop) -> None:
+def test_the_operator_is_warned_that_interrupted_actions_may_have_done_their_work(shop: Shop) -> None:
     with_one_in_progress(shop)
     assert shop.states() == ["failed"]
     said = shop.duly("retry", "--function", "app:ship", input="y\n")
@@ -495,7 +495,7 @@ def test_a_file_that_is_in_use_is_not_touched(shop: Shop) -> None:
             return await asyncio.to_thread(shop.fails, "list")
 
     said = asyncio.run(scenario())
-    assert f"is owned by process {os.getpid()}, and this needs it while nobody owns it" in said
+    assert f"is owned by process {os.getpid()}, and this command needs a file that no process owns" in said
     assert "app.pause()" in said
 
 

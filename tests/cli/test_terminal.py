@@ -1,4 +1,4 @@
-"""What `duly dev` prints is told to whoever reads it, and fails nobody where that is nobody."""
+"""What `duly dev` prints, also to a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_line_is_printed_with_its_logger(log: logging.Logger, capsys: pytest.C
     assert capsys.readouterr().out.endswith("│ duly: warning the disk is full\n")
 
 
-def test_a_line_that_nobody_reads_any_more_fails_nobody(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_not_read_any_more_fails_nothing(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **options: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 

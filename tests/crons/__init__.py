@@ -1,4 +1,4 @@
-"""Crons for a long time and through many deaths: each slot is run once, or told of as skipped.
+"""Crons for a long time and through many deaths: each slot is run once, or logged as skipped.
 
 `python -m tests.crons.kills --engine postgres --kills 100 --seed 1` kills processes at work and prints the counts.
 `python -m tests.crons.year --seed 1 --days 365 --crons 300` lives a year on the virtual clock and prints them.

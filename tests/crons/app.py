@@ -1,4 +1,4 @@
-"""The application of these tests: functions for crons to run, and an app whose crons are deployed anew."""
+"""The application of these tests: functions for crons to run, and an app whose crons are deployed again."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ OWN = handlers_in(globals())
 
 
 class Deployed:
-    """An application with crons, which may be deployed anew: `async with Deployed(declared) as d`."""
+    """An application with crons, which may be deployed again: `async with Deployed(declared) as d`."""
 
     def __init__(self, declared: CronJobs | None = None, module: dict[str, Any] | None = None) -> None:
         gates.clear()

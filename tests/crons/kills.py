@@ -53,7 +53,7 @@ class Campaign:
     def __init__(self, store: str, read: _Read, folder: Path, seed: int) -> None:
         self._order = Order(store, time.time(), folder / "log")
         self._read = read
-        self._chance = Random(seed)
+        self._rng = Random(seed)
         self._audit = SlotAudit()
         self._counts: Counter[str] = Counter()
         self._violations: list[str] = []
@@ -71,10 +71,10 @@ class Campaign:
     def of_three_nodes(self, faults: int) -> Outcome:
         nodes = [self._start() for _ in range(NODES)]
         for _ in range(faults):
-            place = self._chance.randrange(NODES)
-            strike = self._chance.choices((self._replace, self._replace_at_point, self._stall), (4, 4, 2))[0]
+            place = self._rng.randrange(NODES)
+            strike = self._rng.choices((self._replace, self._replace_at_point, self._stall), (4, 4, 2))[0]
             nodes[place] = strike(nodes[place])
-            until = time.monotonic() + self._chance.uniform(0, 0.6)
+            until = time.monotonic() + self._rng.uniform(0, 0.6)
             while time.monotonic() < until:
                 self._audit.add(self._read(_LOGS))
                 time.sleep(0.05)
@@ -88,11 +88,11 @@ class Campaign:
 
     def _kill(self) -> None:
         node = self._start()
-        time.sleep(self._chance.uniform(0, 0.5))
+        time.sleep(self._rng.uniform(0, 0.5))
         self._killed("at random moments", node.kill())
 
     def _die_at(self, point: str) -> None:
-        node = self._start(f"{point}:{self._chance.randint(1, _PASSINGS_MAX)}")
+        node = self._start(f"{point}:{self._rng.randint(1, _PASSINGS_MAX)}")
         self._killed(f"at {point}", node.dies_within(_STUCK_SECONDS))
         node.kill()
 
@@ -109,14 +109,14 @@ class Campaign:
     def _replace_at_point(self, node: Node) -> Node:
         """Have a process die at a fault point in the place of another."""
         self._killed("at random moments", node.kill())
-        self._die_at(self._chance.choice(POINTS))
+        self._die_at(self._rng.choice(POINTS))
         return self._start()
 
     def _stall(self, node: Node) -> Node:
         """Stop it for a moment, or for longer than its lease."""
-        beyond = self._chance.random() < 0.5
+        beyond = self._rng.random() < 0.5
         node.stop()
-        until = time.monotonic() + (LOST_SECONDS + 1.0 if beyond else self._chance.uniform(0.05, 0.5))
+        until = time.monotonic() + (LOST_SECONDS + 1.0 if beyond else self._rng.uniform(0.05, 0.5))
         while time.monotonic() < until:
             self._audit.add(self._read(_LOGS))
             time.sleep(0.05)

@@ -121,13 +121,13 @@ def _be(order: Order, pipe: Any) -> None:
 
 
 async def _live(order: Order, pipe: Any) -> None:
-    heard = asyncio.Queue[str]()
-    asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: heard.put_nowait(pipe.recv()))
+    messages = asyncio.Queue[str]()
+    asyncio.get_running_loop().add_reader(pipe.fileno(), lambda: messages.put_nowait(pipe.recv()))
     app = await _open(order)
     pipe.send("open")
     try:
         async with asyncio.timeout(LIFE_SECONDS):
-            while await heard.get() == REST:
+            while await messages.get() == REST:
                 before = await app.mutation("load:rest")
                 while await app.query("load:running"):
                     await asyncio.sleep(0.01)

@@ -48,7 +48,7 @@ class SlotAudit:
             yield "never ran"
             return
         first = min(row["scheduledTime"] for row in rows)
-        told: Counter[int] = Counter()
+        logged: Counter[int] = Counter()
         skips: list[tuple[int, int]] = []
         for row in rows:
             number, rest = divmod(row["scheduledTime"] - first + 0.5, STEP_MS)
@@ -57,21 +57,21 @@ class SlotAudit:
             if row["status"]["kind"] == "skipped":
                 skips.append((int(number), row["status"]["count"]))
             else:
-                told[int(number)] += 1
+                logged[int(number)] += 1
         slots = round((cron["nextRunTime"] - first) / STEP_MS)
         # A row tells of its first slot and of so many later ones, of which no other row tells. Those that waited when the
         # cron was paused are among them.
         for number, count in sorted(skips, reverse=True):
-            taken = [slot for slot in range(number, slots) if slot not in told][:count]
-            if number not in taken:
-                taken.append(number)
-            told.update([*taken, *range(slots, slots + count - len(taken))])
-        doubled, lost = [slot for slot, times in told.items() if times > 1], set(range(slots)) - told.keys()
+            following = [slot for slot in range(number, slots) if slot not in logged][:count]
+            if number not in following:
+                following.append(number)
+            logged.update([*following, *range(slots, slots + count - len(following))])
+        doubled, lost = [slot for slot, times in logged.items() if times > 1], set(range(slots)) - logged.keys()
         if doubled:
             yield f"{len(doubled)} slots of {slots} twice: {sorted(doubled)[:10]}"
         if lost:
             yield f"{len(lost)} slots of {slots} missed: {sorted(lost)[:10]}"
-        if alien := told.keys() - set(range(slots)):
+        if alien := logged.keys() - set(range(slots)):
             yield f"{len(alien)} slots that have not come: {sorted(alien)[:10]}"
         self._count(rows, slots)
 

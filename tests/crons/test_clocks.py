@@ -1,4 +1,4 @@
-"""A machine whose clock shows what cannot be, or was set back: nothing of that lasts, and nobody starts anything anew."""
+"""A machine whose clock shows what cannot be, or was set back: nothing of that lasts, and no restart is needed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_cron_whose_next_run_a_clock_explains_that_was_set_back_keeps_it
         assert await d.crons() == before
 
 
-async def test_a_cron_that_somebody_paused_stays_so_when_the_clock_is_set_back() -> None:
+async def test_a_cron_that_is_paused_stays_so_when_the_clock_is_set_back() -> None:
     async with Deployed(interval(60)) as d:
         await d.advance(50)
         await d.leap(YEAR)

@@ -1,4 +1,4 @@
-"""Crons from code: deployed, ticked, run once per slot, told of in a log."""
+"""Crons from code: deployed, ticked, run once per slot, logged."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_calendar_runs_at_its_first_slot() -> None:
         assert (cron["paused"], cron["source"]) == (False, "code")
 
 
-async def test_what_fails_is_told_in_the_log_and_the_next_slot_comes() -> None:
+async def test_what_fails_is_logged_and_the_next_slot_comes() -> None:
     declared = cron_jobs()
     declared.interval("fails", {"minutes": 1}, "app:fail")
     async with harness(declared) as t:

@@ -144,7 +144,7 @@ WRONG: list[tuple[str, Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("method", "schedule", "options", "problem"), WRONG)
-def test_what_is_wrong_with_a_definition_is_told_where_it_stands(
+def test_what_is_wrong_with_a_definition_is_reported_with_its_place(
     method: str, schedule: Any, options: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(InvalidScheduleError) as refused:
@@ -290,7 +290,7 @@ def test_a_module_of_that_name_may_have_functions_only() -> None:
 
 
 @on_each_engine
-async def test_arguments_that_the_function_does_not_take_are_told_by_each_run() -> None:
+async def test_arguments_that_the_function_does_not_take_are_logged_by_each_run() -> None:
     async with Deployed(calendar("* * * * *", args={"wrong": 1})) as d:
         await d.advance(120)
         assert await d.logs() == ["c failed 60", "c failed 120"]

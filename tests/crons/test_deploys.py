@@ -261,7 +261,7 @@ async def test_a_deploy_that_does_not_load_changes_no_cron() -> None:
 
 
 @pytest.mark.both_engines
-async def test_a_pause_of_somebody_stays_over_deploys_of_the_same_and_of_a_changed_one() -> None:
+async def test_a_pause_by_an_operator_stays_over_deploys_of_the_same_and_of_a_changed_one() -> None:
     async with Deployed(interval(60)) as d:
         await d.t.transaction(lambda ctx: crons.pause(ctx, "c"))
         await d.deploy(interval(60))
@@ -283,7 +283,7 @@ async def test_who_resumes_a_cron_that_is_declared_paused_has_it_run_over_deploy
         assert await d.noted() == ["x 70"]
 
 
-async def test_a_pause_that_is_declared_anew_counts() -> None:
+async def test_a_pause_that_is_declared_again_counts() -> None:
     async with Deployed(interval(60)) as d:
         await d.advance(10)
         await d.deploy(interval(60, paused=True))
@@ -413,7 +413,7 @@ async def test_a_clock_that_was_set_back_a_little_repeats_no_slot() -> None:
             assert (await d.crons(), await d.noted()) == before
 
 
-async def test_a_deploy_whose_cron_has_a_name_that_is_taken_changes_nothing() -> None:
+async def test_a_deploy_whose_cron_has_a_name_in_use_changes_nothing() -> None:
     async with Deployed(interval(60, name="stays")) as d:
         await d.t.transaction(lambda ctx: crons.register(ctx, {"kind": "interval", "ms": 60_000}, "app:note", name="c"))
         before = await d.crons()

@@ -1,4 +1,4 @@
-"""Crons whose processes are killed: each slot is run once, or told of as skipped."""
+"""Crons whose processes are killed: each slot is run once, or logged as skipped."""
 
 from __future__ import annotations
 

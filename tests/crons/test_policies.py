@@ -242,7 +242,7 @@ async def test_at_most_a_hundred_run_beside_each_other(ref: str) -> None:
         await d.t.app.executor.run_batch()
         if ref == "app:act":
             assert (await d.logs())[-1] == f"c skipped {101 * 60} count 401"
-            with pytest.raises(InvalidScheduleError, match="of which 100 runs go on, expected one of which fewer do"):
+            with pytest.raises(InvalidScheduleError, match="with 100 runs in progress, expected fewer than 100"):
                 await trigger(d)
         gates.pop().open()
         await d.t.run_until_idle()
@@ -292,7 +292,7 @@ async def test_a_triggered_run_is_beside_the_schedule() -> None:
 # Jitter.
 
 
-async def test_jitter_delays_each_run_by_chance_within_its_bound_and_never_the_schedule() -> None:
+async def test_jitter_delays_each_run_at_random_within_its_bound_and_never_the_schedule() -> None:
     async with Deployed(calendar("* * * * *", jitter=20_000)) as d:
         await d.advance(60 * 60 + 20)
         delays = [float(line.removeprefix("x ")) % 60 for line in await d.noted()]

@@ -116,7 +116,7 @@ def deployed(declared: Any = None) -> Deployed:
 # As whom, and where.
 
 
-async def test_a_run_is_of_nobody_whoever_registered_the_cron() -> None:
+async def test_a_run_is_anonymous_whatever_identity_registered_the_cron() -> None:
     async with deployed() as d:
         await d.t.with_identity({"subject": "ada"}).mutation("app:registers")
         await d.advance(60)
@@ -124,7 +124,7 @@ async def test_a_run_is_of_nobody_whoever_registered_the_cron() -> None:
         assert row["result"] == "[null,null,60000]"
 
 
-async def test_an_action_and_what_it_calls_is_of_nobody_too() -> None:
+async def test_an_action_and_what_it_calls_is_anonymous_too() -> None:
     async with deployed(interval(60, who_acts)) as d:
         await d.t.run_until_idle()
         [row] = await d.log_rows()
@@ -261,7 +261,7 @@ async def test_the_tables_of_crons_are_read_by_name() -> None:
 # What the log has.
 
 
-async def test_the_log_tells_when_a_run_was_due_began_and_ended() -> None:
+async def test_the_log_says_when_a_run_was_due_began_and_ended() -> None:
     async with deployed(calendar("* * * * *", act)) as d:
         gate = await d.until_one_runs(60)
         await d.elapse(13)
@@ -295,7 +295,7 @@ async def test_a_long_result_is_cut_and_says_so() -> None:
 
 @pytest.mark.both_engines
 @pytest.mark.parametrize(("ref", "left"), [("app:fail", []), ("app:act_and_fail", ["stays 0"])])
-async def test_a_run_that_fails_is_told_with_its_error_and_the_next_slot_comes(ref: str, left: list[str]) -> None:
+async def test_a_run_that_fails_is_logged_with_its_error_and_the_next_slot_comes(ref: str, left: list[str]) -> None:
     async with deployed(interval(60, ref)) as d:
         await d.t.run_until_idle()
         [row] = await d.log_rows()
@@ -337,7 +337,7 @@ async def says_it_too(ctx: ActionCtx) -> None:
 
 @pytest.mark.both_engines
 @pytest.mark.parametrize("ref", [says_what_is_no_text, says_it_too])
-async def test_a_line_that_is_no_text_harms_nobody(ref: Any) -> None:
+async def test_a_line_that_is_no_text_harms_nothing(ref: Any) -> None:
     async with deployed(interval(60, ref)) as d:
         await d.advance(60)
         assert await d.logs() == ["c success 0", "c success 60"]
@@ -351,17 +351,17 @@ async def test_the_log_keeps_the_newest_hundred_of_each_cron_of_whatever_kind() 
     declared.interval("rare", {"hours": 1}, note)
     async with deployed(declared) as d:
         await d.advance(120)
-        told = await d.logs()
-        assert [line for line in told if line.startswith("c ")] == [f"c success {n}" for n in range(21, 121)]
-        assert [line for line in told if line.startswith("fails")] == [f"fails failed {n}" for n in range(21, 121)]
-        assert [line for line in told if line.startswith("rare")] == ["rare success 0"]
+        rows = await d.logs()
+        assert [line for line in rows if line.startswith("c ")] == [f"c success {n}" for n in range(21, 121)]
+        assert [line for line in rows if line.startswith("fails")] == [f"fails failed {n}" for n in range(21, 121)]
+        assert [line for line in rows if line.startswith("rare")] == ["rare success 0"]
 
 
 # What goes wrong.
 
 
 @pytest.mark.both_engines
-async def test_an_action_that_a_crash_interrupts_is_told_as_such_and_the_next_slot_comes() -> None:
+async def test_an_action_that_a_crash_interrupts_is_logged_as_such_and_the_next_slot_comes() -> None:
     async with deployed(interval(60, act)) as d:
         await d.until_one_runs(10)
         await d.t.crash()
@@ -373,7 +373,7 @@ async def test_an_action_that_a_crash_interrupts_is_told_as_such_and_the_next_sl
         assert await d.logs() == ["c failed 0", "c success 60"]
 
 
-async def test_an_action_that_the_end_of_a_process_interrupts_is_told_as_such() -> None:
+async def test_an_action_that_the_end_of_a_process_interrupts_is_logged_as_such() -> None:
     async with deployed(interval(60, act)) as d:
         await d.until_one_runs(10)
         await d.t.app.executor.stop()
@@ -407,7 +407,7 @@ async def replace(d: Deployed, name: str, function: Any) -> None:
     await d.t.app.reload()
 
 
-async def test_a_function_that_is_gone_is_told_by_each_run_until_it_is_back() -> None:
+async def test_a_function_that_is_gone_is_logged_by_each_run_until_it_is_back() -> None:
     async with deployed() as d:
         await register(d, "app:other")
         await replace(d, "other", None)
@@ -421,7 +421,7 @@ async def test_a_function_that_is_gone_is_told_by_each_run_until_it_is_back() ->
         assert await d.logs() == ["c failed 60", "c failed 120", "c success 180"]
 
 
-async def test_a_function_that_has_become_a_query_is_told_by_each_run() -> None:
+async def test_a_function_that_has_become_a_query_is_logged_by_each_run() -> None:
     async with deployed() as d:
         await register(d, "app:other")
         await replace(d, "other", look)
@@ -441,7 +441,7 @@ async def test_a_function_that_has_become_one_of_another_kind_runs_as_what_it_is
 
 
 @pytest.mark.parametrize("before", ["other", "act"])
-async def test_arguments_that_no_longer_fit_are_told_by_each_run(before: str) -> None:
+async def test_arguments_that_no_longer_fit_are_logged_by_each_run(before: str) -> None:
     async with deployed() as d:
         await register(d, f"app:{before}", {"text": "y"})
         await replace(d, before, needs)
@@ -450,7 +450,7 @@ async def test_arguments_that_no_longer_fit_are_told_by_each_run(before: str) ->
         assert f"ArgumentValidationError: app:{before}: at ." in (await d.log_rows())[0]["status"]["error"]
 
 
-async def test_arguments_that_never_fitted_are_told_by_each_run_and_can_be_changed() -> None:
+async def test_arguments_that_never_fitted_are_logged_by_each_run_and_can_be_changed() -> None:
     async with deployed() as d:
         await register(d, "app:needs", {"wrong": 1})
         await d.advance(60)
@@ -535,7 +535,7 @@ async def test_a_cron_that_gave_up_goes_on_when_what_it_does_is_declared_otherwi
         assert len(await d.log_rows()) == goes_on + 1
 
 
-async def test_a_cron_that_gave_up_and_that_somebody_pauses_stays_so() -> None:
+async def test_a_cron_that_gave_up_and_that_is_then_paused_stays_so() -> None:
     async with deployed(calendar("* * * * *")) as d:
         await d.advance(59)
         await lose_zone(d, "UTC", error="its zone was gone")
@@ -568,7 +568,7 @@ async def lose_zone(d: Deployed, tz: str, error: str | None = None) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("function", ["takes_time", "acts_for_a_time"])
-async def test_a_run_is_told_from_its_real_begin_to_its_real_end(function: str, fails: bool) -> None:
+async def test_a_run_is_logged_from_its_real_begin_to_its_real_end(function: str, fails: bool) -> None:
     async with deployed() as d:
         takes.append(d)
         for _ in range(2):
@@ -579,8 +579,8 @@ async def test_a_run_is_told_from_its_real_begin_to_its_real_end(function: str, 
         await d.t.crash()
         await d.t.run_until_idle()
         runs = [row for row in await d.log_rows() if seconds(row["scheduledTime"]) == 60]
-        told = [[seconds(row[name]) for name in ("startedTime", "completedTime")] for row in runs]
-        assert told == [[1860, 1861], [1861, 1862]]
+        times = [[seconds(row[name]) for name in ("startedTime", "completedTime")] for row in runs]
+        assert times == [[1860, 1861], [1861, 1862]]
 
 
 @pytest.mark.parametrize("function", ["takes_time", "acts_for_a_time"])
@@ -593,7 +593,7 @@ async def test_a_run_takes_no_time_if_the_clock_was_set_back_meanwhile(function:
         assert [seconds(row[name]) for name in ("startedTime", "completedTime")] == [-540, -540]
 
 
-async def test_an_action_that_was_interrupted_is_told_from_when_it_was_to_run() -> None:
+async def test_an_action_that_was_interrupted_is_logged_from_when_it_was_to_run() -> None:
     async with deployed(interval(60, act)) as d:
         await d.until_one_runs(10)
         await d.t.crash()
@@ -632,7 +632,7 @@ async def acts_for_a_time(ctx: ActionCtx, seconds: float, fails: bool) -> None:
     pass_time(seconds, fails)
 
 
-async def test_what_is_told_of_a_run_does_not_make_its_function_one_that_is_not_repeatable(
+async def test_what_is_logged_of_a_run_does_not_make_its_function_one_that_is_not_repeatable(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     declared = interval(60, "app:says", {"lines": ["one", "two"]})

@@ -121,7 +121,7 @@ async def test_a_cron_expression_goes_by_the_clock_of_its_zone(field: str) -> No
         assert (await d.crons())["r"]["schedule"] == {"kind": "cron", "cron": "0 9 * * 3", "tz": "Europe/Berlin"}
 
 
-async def test_a_row_tells_all_of_it() -> None:
+async def test_a_row_has_all_of_it() -> None:
     async with deployed() as d:
         id = await do(d, register(args={"text": "hello"}))
         row = (await d.crons())["r"]
@@ -168,7 +168,7 @@ async def test_options_are_those_of_a_declared_one() -> None:
 
 
 @pytest.mark.both_engines
-async def test_a_name_that_is_taken_is_refused_whoever_has_it_and_can_be_had_when_it_is_free() -> None:
+async def test_a_name_in_use_is_refused_and_can_be_had_when_it_is_free() -> None:
     async with deployed(interval(60, name="declared")) as d:
         await do(d, register())
         for name in ("r", "declared"):
@@ -276,7 +276,7 @@ async def test_get_and_list_see_what_their_transaction_has_done() -> None:
 
 
 @pytest.mark.both_engines
-async def test_what_comes_and_goes_in_one_batch_takes_nobody_else_with_it() -> None:
+async def test_what_comes_and_goes_in_one_batch_ends_no_other() -> None:
     async with deployed() as d:
         steps.append(register())
         coming = d.t.app.run("app:does")
@@ -651,7 +651,7 @@ async def test_there_must_be_one_of_that_id_or_name(act: str, function: str) -> 
         gone = await do(d, register())
         await do(d, lambda ctx: crons.delete(ctx, gone))
         for wrong in (gone, "nobody", cast("str", None)):
-            with pytest.raises(InvalidScheduleError, match="expected the id or the name of one there is"):
+            with pytest.raises(InvalidScheduleError, match="expected the id or the name of an existing cron"):
                 await do(d, lambda ctx, wrong=wrong: getattr(crons, act)(ctx, wrong), function)
 
 
@@ -676,7 +676,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "problem"), WRONG)
-async def test_what_cannot_be_registered_is_told_to_whoever_does_it(
+async def test_what_cannot_be_registered_is_an_error_of_the_caller(
     wrong: dict[str, Any], error: type[Exception], problem: str
 ) -> None:
     async with deployed() as d:
@@ -687,7 +687,7 @@ async def test_what_cannot_be_registered_is_told_to_whoever_does_it(
 
 
 @pytest.mark.parametrize("wrong", [{"missed": "x"}, {"overlap": "x"}, {"jitter": -1}, {"paused": "x"}, {"tz": "UTC"}])
-async def test_wrong_options_are_told(wrong: dict[str, Any]) -> None:
+async def test_wrong_options_are_errors(wrong: dict[str, Any]) -> None:
     async with deployed() as d:
         with pytest.raises(InvalidScheduleError, match="expected"):
             await do(d, lambda ctx: crons.register(ctx, MINUTE, "app:note", **wrong))
@@ -703,7 +703,7 @@ UPDATES: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("wrong", "error", "problem"), UPDATES)
-async def test_what_it_cannot_be_changed_to_is_told_and_changes_nothing(
+async def test_what_it_cannot_be_changed_to_is_an_error_and_changes_nothing(
     wrong: dict[str, Any], error: type[Exception], problem: str
 ) -> None:
     async with deployed() as d:
@@ -716,7 +716,7 @@ async def test_what_it_cannot_be_changed_to_is_told_and_changes_nothing(
 
 
 @pytest.mark.parametrize("act", ACTS)
-async def test_a_query_changes_nothing_and_is_told_so(act: str) -> None:
+async def test_a_query_changes_nothing_and_gets_an_error(act: str) -> None:
     async with deployed() as d:
         await do(d, register("running"))
         await do(d, register("paused"))
@@ -727,14 +727,14 @@ async def test_a_query_changes_nothing_and_is_told_so(act: str) -> None:
         assert await d.crons() == before
 
 
-async def test_an_action_in_a_thread_is_told_to_call_a_mutation() -> None:
+async def test_an_action_in_a_thread_is_advised_to_call_a_mutation() -> None:
     async with deployed() as d:
         with pytest.raises(FunctionError, match="got SyncActionCtx as ctx, expected that of a mutation"):
             await do(d, register(), "app:acts_in_a_thread")
         assert await d.crons() == {}
 
 
-async def test_a_call_that_nobody_awaits_is_told() -> None:
+async def test_a_call_that_is_not_awaited_is_reported() -> None:
     async def forgets(ctx: MutationCtx) -> None:
         crons.register(ctx, MINUTE, "app:note")  # pyright: ignore[reportUnusedCoroutine]
 
@@ -755,14 +755,14 @@ async def test_the_context_may_be_given_by_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["\ud800", "ä" * 1000, "", "x" * 257, 5, None, b"x", ["r"], object()])
-async def test_what_no_cron_can_be_called_is_not_found_and_harms_nobody_else(name: Any) -> None:
+async def test_what_no_cron_can_be_called_is_not_found_and_harms_no_other(name: Any) -> None:
     async with deployed() as d:
         await do(d, register())
 
         async def look_up(ctx: MutationCtx) -> None:
             assert await crons.get(ctx, name) is None
             for act in (crons.pause, crons.resume, crons.delete, crons.update):
-                with pytest.raises(InvalidScheduleError, match="expected the id or the name of one there is"):
+                with pytest.raises(InvalidScheduleError, match="expected the id or the name of an existing cron"):
                     await act(ctx, name)
             await note.handler(ctx, "looked")
 

@@ -22,7 +22,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.slow
-async def test_days_with_crons_of_all_kinds_have_each_slot_run_once_or_told_of(engine: str) -> None:
+async def test_days_with_crons_of_all_kinds_have_each_slot_run_once_or_logged(engine: str) -> None:
     life = Life(1, crons=25, seconds=False)
     await life.live(days=lasts[engine], events=6)
 
@@ -31,7 +31,7 @@ async def test_days_with_crons_of_all_kinds_have_each_slot_run_once_or_told_of(e
 
 
 @pytest.mark.slow
-async def test_minutes_with_crons_of_seconds_have_each_slot_run_once_or_told_of(engine: str) -> None:
+async def test_minutes_with_crons_of_seconds_have_each_slot_run_once_or_logged(engine: str) -> None:
     life = Life(3, crons=8, seconds=True)
     await life.live(days=lasts[engine] / 250, events=8)
 
@@ -60,30 +60,30 @@ def test_a_slot_that_has_not_run_is_found() -> None:
 def test_a_slot_that_runs_twice_is_found() -> None:
     seen = twin()
     seen.tick(0)
-    assert list(seen.told(log(0, 0), 0)) == []
-    assert list(seen.told(log(0, 0), 0)) == ["ran the slot 0 twice", "ran the slot 0, expected one of []"]
+    assert list(seen.check_log(log(0, 0), 0)) == []
+    assert list(seen.check_log(log(0, 0), 0)) == ["ran the slot 0 twice", "ran the slot 0, expected one of []"]
 
 
-def test_a_skip_that_nothing_excuses_and_one_that_is_not_told_of_are_found() -> None:
+def test_a_skip_that_nothing_excuses_and_one_that_is_not_logged_are_found() -> None:
     seen = twin()
     seen.tick(2000)
-    assert list(seen.told(log(0, 2000), 2000)) == []
-    assert list(seen.at_rest(2000, going=0)) == [f"did not tell of {[Skip(1000.0, 2)]}"]
-    assert list(seen.told(log(1000, 2000, skipped=1), 2000)) == [
+    assert list(seen.check_log(log(0, 2000), 2000)) == []
+    assert list(seen.at_rest(2000, going=0)) == [f"did not log {[Skip(1000.0, 2)]}"]
+    assert list(seen.check_log(log(1000, 2000, skipped=1), 2000)) == [
         "skipped 1 slots more from 1000 on, expected 2 from 1000.0 on"
     ]
     seen = twin()
-    assert list(seen.told(log(1000, 2000, skipped=1), 2000)) == [
+    assert list(seen.check_log(log(1000, 2000, skipped=1), 2000)) == [
         "skipped 1 slots more from 1000 on, expected 0 from inf on"
     ]
 
 
-def test_skips_that_are_told_of_in_two_rows_are_found() -> None:
+def test_skips_that_are_logged_in_two_rows_are_found() -> None:
     seen = twin()
     seen.tick(2000)
-    assert list(seen.told(log(1000, 2000, skipped=2), 2000)) == []
+    assert list(seen.check_log(log(1000, 2000, skipped=2), 2000)) == []
     seen.tick(4000)
-    assert list(seen.told(log(1000, 4000, skipped=4), 4000)) == []
+    assert list(seen.check_log(log(1000, 4000, skipped=4), 4000)) == []
     seen.tick(5000)
-    [found] = seen.told({**log(5000, 5000, skipped=1), "_id": "1"}, 5000)
+    [found] = seen.check_log({**log(5000, 5000, skipped=1), "_id": "1"}, 5000)
     assert "expected them in the row before" in found

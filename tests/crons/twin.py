@@ -87,7 +87,7 @@ class Twin:
             self.waiting.clear()
 
     def _forget(self) -> None:
-        """Slots that are late by chance do not come any more."""
+        """Slots that are late at random do not come any more."""
         self.slots -= len(self.uncertain)
         self.uncertain.clear()
 
@@ -130,7 +130,7 @@ class Twin:
 
     # What it is seen to do.
 
-    def told(self, log: Log, now: float) -> Iterator[str]:
+    def check_log(self, log: Log, now: float) -> Iterator[str]:
         """A row of its log, that is new at this time; or the last one, which may have been added to."""
         slot, status, last = log["scheduledTime"], log["status"], self.last_row
         self.last_row = log
@@ -138,7 +138,7 @@ class Twin:
             if last is None or last["status"]["kind"] != "skipped":
                 last = {"scheduledTime": math.inf, "status": {"count": 0}}
             elif last["_id"] != log["_id"]:
-                yield f"told of skips in {log}, expected them in the row before, {last}"
+                yield f"logged skips in {log}, expected them in the row before, {last}"
                 return
             added = status["count"] - last["status"]["count"]
             self.skipped += added
@@ -168,25 +168,25 @@ class Twin:
             for slot in sorted(slot for slot in self.uncertain if slot >= first)[:count]:
                 yield from self._take(slot)
             return
-        told, expected = 0, before
-        while self.skips and told < count:
-            told += self.skips[0].count
+        logged, expected = 0, before
+        while self.skips and logged < count:
+            logged += self.skips[0].count
             expected = min(expected, self.skips.popleft().first)
-        if (told, expected) != (count, first):
-            yield f"skipped {count} slots more from {first} on, expected {told} from {expected} on"
+        if (logged, expected) != (count, first):
+            yield f"skipped {count} slots more from {first} on, expected {logged} from {expected} on"
 
     def _take(self, slot: float) -> Iterator[str]:
         if slot in self.uncertain:
             self.uncertain.remove(slot)
         else:
-            yield f"told of the slot {slot}, which has not come or was told of before"
+            yield f"logged the slot {slot}, which is not due or was logged before"
 
     def at_rest(self, now: float, going: int) -> Iterator[str]:
         """What is left, once all that is due has run, and so many runs go on."""
         if len(self.running) != going:
             yield f"{going} runs go on, expected those of the slots {self.running}"
         if self.skips:
-            yield f"did not tell of {list(self.skips)}"
+            yield f"did not log {list(self.skips)}"
         late = [slot for slot in self.uncertain if slot + self.options.jitter < now]
         if late:
             yield f"has neither run nor skipped {late}, which came {self.options.jitter} ms ago or more"

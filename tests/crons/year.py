@@ -88,7 +88,7 @@ class Life:
     def __init__(self, seed: int, crons: int, seconds: bool, store: str | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
-        self._chance = Random(seed)
+        self._rng = Random(seed)
         self._seconds = seconds
         self._twins: dict[str, Twin] = {}
         self._gone: list[tuple[Twin, int]] = []
@@ -119,10 +119,10 @@ class Life:
             self._deployed()
             for _ in range(self._first):
                 await self._added()
-            moments = sorted(self.now + SECOND * self._chance.randrange(int(days * 86_400)) for _ in range(events))
+            moments = sorted(self.now + SECOND * self._rng.randrange(int(days * 86_400)) for _ in range(events))
             for moment in moments:
                 await self._until(moment)
-                [event] = self._chance.choices(list(EVENTS), list(EVENTS.values()))
+                [event] = self._rng.choices(list(EVENTS), list(EVENTS.values()))
                 await getattr(self, "_" + event.replace(" ", "_"))()
                 await self._settle()
             await self._until(end)
@@ -174,7 +174,7 @@ class Life:
         ]
         if not twins:
             return
-        twin = self._chance.choice(twins)
+        twin = self._rng.choice(twins)
         args = {} if schedule is None else {"schedule": to_dict(schedule)}
         await self._t.mutation("year:change", {"name": twin.name, "how": how, **args})
         self.counts[how] += 1
@@ -202,7 +202,7 @@ class Life:
     async def _deploys(self) -> None:
         """Declare one more, one less, and one with another schedule."""
         name, *rest = self._drawn()
-        changed, removed = self._chance.sample(sorted(self._declared), 2)
+        changed, removed = self._rng.sample(sorted(self._declared), 2)
         del self._declared[removed]
         _, options, run = self._declared[changed]
         self._declared[changed] = (self._schedule(), options, run)
@@ -235,38 +235,38 @@ class Life:
     def _a_while(self) -> float:
         """Mostly short, now and then so long that slots pass beyond all bounds."""
         least, most = (2, 7_200) if self._seconds else (60, 4 * 86_400)
-        return SECOND * int(least * (most / least) ** self._chance.random())
+        return SECOND * int(least * (most / least) ** self._rng.random())
 
     def _drawn(self) -> tuple[str, Schedule, Options, dict[str, Any]]:
-        chance, name = self._chance, f"cron {next(self._numbers)}"
-        acts, jitter = chance.random() < 0.3, chance.random() < 0.03
-        missed = chance.choice(("once", "once", "skip", "all"))
+        rng, name = self._rng, f"cron {next(self._numbers)}"
+        acts, jitter = rng.random() < 0.3, rng.random() < 0.03
+        missed = rng.choice(("once", "once", "skip", "all"))
         if acts:
-            ms = SECOND * chance.randint(1, 20) if self._seconds else HOUR / 2 * chance.randint(0, 12)
-            args = {"cron": name, "ms": ms, "fails": chance.choice((0.0, 0.1))}
-            options = Options(missed, chance.choice(("skip", "skip", "queue", "allow")))
+            ms = SECOND * rng.randint(1, 20) if self._seconds else HOUR / 2 * rng.randint(0, 12)
+            args = {"cron": name, "ms": ms, "fails": rng.choice((0.0, 0.1))}
+            options = Options(missed, rng.choice(("skip", "skip", "queue", "allow")))
             return name, self._schedule(), options, {"function": "act", "args": args}
-        options = Options(missed, chance.choice(("skip", "queue", "allow")) if not jitter else "skip")
+        options = Options(missed, rng.choice(("skip", "queue", "allow")) if not jitter else "skip")
         if jitter:
-            options = options._replace(missed="once", jitter=chance.choice((500.0, 30_000.0)))
-        args = {"cron": name, "fails": chance.choice((0.0, 0.0, 0.1))}
+            options = options._replace(missed="once", jitter=rng.choice((500.0, 30_000.0)))
+        args = {"cron": name, "fails": rng.choice((0.0, 0.0, 0.1))}
         return name, self._schedule(), options, {"function": "note", "args": args}
 
     def _schedule(self) -> Schedule:
-        chance = self._chance
-        minute, hour, zone = chance.choice((0, 0, 0, 30)), chance.choice((0, 2, 6, 9, 18)), chance.choice(_ZONES)
+        rng = self._rng
+        minute, hour, zone = rng.choice((0, 0, 0, 30)), rng.choice((0, 2, 6, 9, 18)), rng.choice(_ZONES)
         if self._seconds:
-            step = chance.choice((5, 10, 15, 20, 30))
-            every = FixedInterval(SECOND * chance.randint(1, 60))
-            return chance.choice((every, every, calendar(f"*/{step} * * * * *", zone), calendar("* * * * *", zone)))
-        kind = chance.choices(("interval", "hourly", "daily", "weekly", "monthly", "cron"), (30, 5, 35, 10, 6, 14))[0]
+            step = rng.choice((5, 10, 15, 20, 30))
+            every = FixedInterval(SECOND * rng.randint(1, 60))
+            return rng.choice((every, every, calendar(f"*/{step} * * * * *", zone), calendar("* * * * *", zone)))
+        kind = rng.choices(("interval", "hourly", "daily", "weekly", "monthly", "cron"), (30, 5, 35, 10, 6, 14))[0]
         if kind == "interval":
-            return FixedInterval(HOUR * chance.choice((chance.randint(2, 12), chance.randint(13, 250))))
-        days = {"hourly": "* * * *", "daily": f"{hour} * * *", "weekly": f"{hour} * * {chance.randrange(7)}"}
+            return FixedInterval(HOUR * rng.choice((rng.randint(2, 12), rng.randint(13, 250))))
+        days = {"hourly": "* * * *", "daily": f"{hour} * * *", "weekly": f"{hour} * * {rng.randrange(7)}"}
         others = ("*/15 9-10 * * MON", "0 2 L * *", "30 2 * * *", "15 1 * * SUN#2", "5 4 29-31 * *", "0 */6 * * *")
         if kind == "monthly":
-            return calendar(f"{minute} {hour} {chance.randint(1, 31)} * *", zone)
-        return calendar(f"{minute} {days[kind]}" if kind in days else chance.choice(others), zone)
+            return calendar(f"{minute} {hour} {rng.randint(1, 31)} * *", zone)
+        return calendar(f"{minute} {days[kind]}" if kind in days else rng.choice(others), zone)
 
     def _crons(self) -> Any:
         """What `crons.py` holds."""
@@ -298,14 +298,14 @@ class Life:
             for twin in self._twins.values():
                 if twin.next_slot <= now:
                     twin.tick(now)
-        crashes = self._chance.random() < 0.0005 and not self._going
+        crashes = self._rng.random() < 0.0005 and not self._going
         executor, running = self._t.app.executor, -1
         while True:
             result = await executor.run_batch()
             has_changed = result.ran or executor.running != running
             if has_changed:
                 running = executor.running
-                await self._listen()  # each time: a hundred runs of a cron push out what was told before
+                await self._listen()  # each time: a hundred runs of a cron push out what was logged before
             if executor.running > self._going_on:
                 await asyncio.sleep(0.001)  # until it lasts, or has ended
                 running = -1
@@ -344,7 +344,7 @@ class Life:
             if twin is None:
                 self.violations.append(f"{log} is of a cron that is gone")
             elif log != twin.last_row:
-                self._object(twin, twin.told(log, self.now))
+                self._object(twin, twin.check_log(log, self.now))
 
     @asynccontextmanager
     async def going_on(self, name: str, ms: float) -> AsyncIterator[None]:
@@ -365,13 +365,13 @@ class Life:
         notes = await self._t.transaction(lambda ctx: ctx.db.query("notes").collect())
         noted = Counter((note["cron"], note["at"]) for note in notes)
         for twin in self._twins.values():
-            told = {(twin.name, at): count for at, count in twin.succeeded.items() if count}
+            logged = {(twin.name, at): count for at, count in twin.succeeded.items() if count}
             left = {key: count for key, count in noted.items() if key[0] == twin.name}
-            if told != left:
-                only_told, only_left = sorted(told.items() - left.items()), sorted(left.items() - told.items())
+            if logged != left:
+                only_logged, only_left = sorted(logged.items() - left.items()), sorted(left.items() - logged.items())
                 self.violations.append(
                     f"{twin.name}: has not left its traces when its log tells that it has run:"
-                    f" {only_told} are only told of, {only_left} only left; it failed with {twin.errors}"
+                    f" {only_logged} are only logged of, {only_left} only left; it failed with {twin.errors}"
                 )
         by_name = Counter(note["cron"] for note in notes)
         for twin, going in self._gone:

@@ -197,3 +197,14 @@ async def test_everybody_is_woken_at_the_end() -> None:
     watches = [log.watch(read, 0) for read in (reads(n_between(5, 7)), reads(points=(1,)), reads())]
     log.wake_all()
     assert [watch.done() for watch in watches] == [True, True, True]
+
+
+def test_the_latest_row_is_that_of_the_newest_commit_after_a_version() -> None:
+    log = CommitLog(0)
+    for version, n in ((1, 5), (2, 6), (3, 7)):
+        log.append(commit(version, 1, n - 1, n))
+    log.append(commit(4, 2, 0, 1))
+    log.append(commit(5, 3, 1, None))
+    assert log.latest(NOTES, 1, 0) == log.latest(NOTES, 1, 2) == '{"n":7}'
+    assert log.latest(NOTES, 1, 3) is None
+    assert log.latest(NOTES, 3, 0) is None

@@ -61,6 +61,7 @@ async def test_the_defaults_of_a_class_are_stored_so_that_indexes_and_filters_se
         ({"x": v.number()}, "y", "which no document of the table has; instead of 'y' expected one of x"),
         ({"x": v.number()}, "x.y", "instead of 'y' expected no field below it, for it is no object"),
         ({"guest": v.object({"city": v.string()})}, "guest.cty", "instead of 'cty' expected one of city"),
+        ({"guest": v.optional(v.object({"city": v.string()}))}, "guest.cty", "instead of 'cty' expected one of city"),
         (Room, "flor", "instead of 'flor' expected one of floor, name"),
         (v.union({"a": v.null()}, {"b": v.null()}), "c", "instead of 'c' expected one of a, b"),
     ],

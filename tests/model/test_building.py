@@ -205,33 +205,33 @@ async def test_a_write_to_a_document_is_in_the_index_whether_it_was_reached_or_n
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("seed", range(12))
 async def test_whatever_is_written_between_the_steps_the_index_agrees_with_the_documents(store: str, seed: int) -> None:
-    chance = Random(seed)
+    rng = Random(seed)
     schemas = [PLAIN, BY_N, BY_N_IS_M, BOTH]
     async with app_with(store, PLAIN) as app:
         ids: list[str] = await app.mutation(put, {"first": 0, "count": 30})
         for _ in range(4):
-            change = SchemaChange(Deploy(chance.choice(schemas)), app.database.ids)
+            change = SchemaChange(Deploy(rng.choice(schemas)), app.database.ids)
             done = False
             while not done:
                 # Some wait together with the step, and are in its batch before or after it.
-                calls = [write(app, chance, ids) for _ in range(chance.randrange(4))]
-                calls.insert(chance.randrange(len(calls) + 1), step(app, change))
+                calls = [write(app, rng, ids) for _ in range(rng.randrange(4))]
+                calls.insert(rng.randrange(len(calls) + 1), step(app, change))
                 outcomes = await asyncio.gather(*calls)
                 done = True in outcomes
                 assert complaints(store) == []
     assert complaints(store) == []
 
 
-async def write(app: App, chance: Random, ids: list[str]) -> None:
-    kind = chance.choice(["insert", "change", "change", "other", "remove"])
+async def write(app: App, rng: Random, ids: list[str]) -> None:
+    kind = rng.choice(["insert", "change", "change", "other", "remove"])
     if kind == "insert" or not ids:
-        ids += await app.mutation(put, {"first": chance.randrange(50), "count": chance.randrange(1, 4)})
+        ids += await app.mutation(put, {"first": rng.randrange(50), "count": rng.randrange(1, 4)})
     elif kind == "change":
-        await app.mutation(change_n, {"id": chance.choice(ids), "n": chance.choice([1, 2.5, None, "x", [1]])})
+        await app.mutation(change_n, {"id": rng.choice(ids), "n": rng.choice([1, 2.5, None, "x", [1]])})
     elif kind == "other":
-        await app.mutation(change_other, {"id": chance.choice(ids)})
+        await app.mutation(change_other, {"id": rng.choice(ids)})
     else:
-        await app.mutation(remove, {"id": ids.pop(chance.randrange(len(ids)))})
+        await app.mutation(remove, {"id": ids.pop(rng.randrange(len(ids)))})
 
 
 async def test_two_reloads_at_once_end_with_the_later_schema(store: str) -> None:

@@ -237,14 +237,14 @@ def test_what_is_no_schedule_is_refused_with_what_was_expected(data: Any, proble
 
 @pytest.mark.parametrize("seed", range(4))
 def test_slots_are_counted_as_if_each_was_looked_at_also_where_clocks_change(seed: int) -> None:
-    chance = Random(seed)
+    rng = Random(seed)
     for _ in range(25):
-        schedule = calendar(chance.choice(BY_HAND), chance.choice(ZONES))
-        chain = [following(schedule, next_change(schedule.tz, chance) + chance.uniform(-1e7, 9e7))]
-        for _ in range(chance.choice((2, 10, 100))):
+        schedule = calendar(rng.choice(BY_HAND), rng.choice(ZONES))
+        chain = [following(schedule, next_change(schedule.tz, rng) + rng.uniform(-1e7, 9e7))]
+        for _ in range(rng.choice((2, 10, 100))):
             chain.append(following(schedule, chain[-1]))
-        end = chance.randrange(len(chain) - 1)
-        now = chain[end] + (chain[end + 1] - chain[end]) * chance.choice((0.0, chance.random() * 0.999))
+        end = rng.randrange(len(chain) - 1)
+        now = chain[end] + (chain[end + 1] - chain[end]) * rng.choice((0.0, rng.random() * 0.999))
         first = chain[0]
         assert (count(schedule, first, now), last(schedule, first, now)) == (end + 1, chain[end]), (
             schedule,
@@ -253,9 +253,9 @@ def test_slots_are_counted_as_if_each_was_looked_at_also_where_clocks_change(see
         )
 
 
-def next_change(tz: str, chance: Random) -> float:
+def next_change(tz: str, rng: Random) -> float:
     """When the clock of a zone is set next after a time by chance; that time itself if it is not within a year."""
-    began = datetime(2011, 1, 1, tzinfo=UTC) + timedelta(days=chance.randrange(20 * 365))
+    began = datetime(2011, 1, 1, tzinfo=UTC) + timedelta(days=rng.randrange(20 * 365))
     offset = began.astimezone(ZoneInfo(tz)).utcoffset()
     days = (began + timedelta(days=day) for day in range(366))
     changed = (day for day in days if day.astimezone(ZoneInfo(tz)).utcoffset() != offset)

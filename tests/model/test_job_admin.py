@@ -73,13 +73,13 @@ async def with_jobs(database: Database, *given: tuple[str, str, float]) -> list[
 async def test_every_selection_has_what_fits_in_its_order_however_few_are_read_at_once(
     store: str, descending: bool
 ) -> None:
-    chance = Random(1)
+    rng = Random(1)
     async with opened(store) as database:
         given = [
             (
-                chance.choice(["a:a", "a:b", "a:b", "a:b"]),
-                chance.choice([PENDING, PENDING, CANCELED]),
-                NOW + chance.randrange(20),
+                rng.choice(["a:a", "a:b", "a:b", "a:b"]),
+                rng.choice([PENDING, PENDING, CANCELED]),
+                NOW + rng.randrange(20),
             )
             for _ in range(120)
         ]
@@ -160,7 +160,7 @@ async def test_a_function_that_is_canceled_by_a_selection_has_completed_now(stor
             await commit(database, lambda transaction: jobs.retry(transaction, job.id))
 
 
-async def test_counting_ends_where_it_is_told_to(store: str) -> None:
+async def test_counting_ends_at_its_limit(store: str) -> None:
     async with opened(store) as database:
         await with_jobs(database, *[("a:a", PENDING, NOW)] * 5)
         assert await count(database, Selection(PENDING), 10) == 5

@@ -1,4 +1,4 @@
-"""A process that shares a store with others and calls its application as it is told: one order, one answer a line."""
+"""A process that shares a store with others and calls its application on request: one order and one answer per line."""
 
 from __future__ import annotations
 

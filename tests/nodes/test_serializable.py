@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable())),
 ]
 
-COUNT = 300  # calls
+COUNT = 400  # calls: four lists get a hundred each
 PLENTY = 20  # anomalies that a control finds, at least
 TRIES = 10
 

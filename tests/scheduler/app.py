@@ -102,7 +102,7 @@ async def call(t: Harness, caller: str, act: Call) -> Any:
     return await t.app.run(f"app:{caller}")
 
 
-async def told(t: Harness, caller: str, act: Call) -> str:
+async def answer_of(t: Harness, caller: str, act: Call) -> str:
     with pytest.raises(DulyError) as caught:
         await call(t, caller, act)
     return f"{type(caught.value).__name__}: {caught.value}"

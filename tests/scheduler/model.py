@@ -167,7 +167,7 @@ class Model:
         self.jobs: dict[str, Job] = {}
         self.log: list[tuple[str, float]] = []
         """The effects: each function that ran, and when, in order."""
-        self.told: dict[str, list[str]] = {}
+        self.answers: dict[str, list[str]] = {}
         """What each act of each function came to."""
         self.scripts: dict[str, Script] = {}
         self.targets: dict[tuple[str, int], str] = {}
@@ -247,7 +247,7 @@ class Model:
 
     def mutate(self, key: str, script: Script, own: str | None, usage: Transaction) -> None:
         """Play a script as a mutation; `own` is the job that it is, or is a part of."""
-        self.told[key] = []
+        self.answers[key] = []
         self.log.append((key, self.now))
         for position in range(len(script.acts)):
             self._play(key, position, script, own, own, usage)
@@ -256,7 +256,7 @@ class Model:
 
     def act(self, key: str, script: Script, own: str | None) -> Generator[Breathe | Hang]:
         """Play a script as an action: each act is a transaction of its own."""
-        self.told[key] = []
+        self.answers[key] = []
         self.log.append((key, self.now))
         for position, act in enumerate(script.acts):
             if isinstance(act, Breathe | Hang):
@@ -298,7 +298,7 @@ class Model:
             raise
 
     def _tell(self, key: str, outcome: str) -> None:
-        self.told[key].append(outcome)
+        self.answers[key].append(outcome)
 
     def _find(self, key: str, position: int, target: Target, job: str | None) -> str:
         if target in (NONSENSE, FOREIGN):

@@ -1,4 +1,4 @@
-"""The steps of a program: each is made in duly and in the model, and afterwards both must tell the same."""
+"""The steps of a program: each is made in duly and in the model, and afterwards both must have the same state."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class Game:
         self.modules: dict[str, Any] = {"app": self._module(0)}
         self.stage = Stage(self.modules, limits)
         self.model = Model(self.stage.now_ms, self.functions, program.actions_max, program.schedules_max)
-        self.told: dict[str, list[str]] = {}
+        self.answers: dict[str, list[str]] = {}
         self.ids: dict[str, Any] = {NONSENSE: "nonsense"}
         self.keys: dict[Any, str] = {}
         """The job of each id: a function that is run again has the arguments of the one that failed."""
@@ -212,7 +212,7 @@ class Game:
         return SimpleNamespace(**jobs, **{f"version_{version}": look}, call=call, act=act, note=note, look=look)
 
     async def _mutate(self, ctx: MutationCtx, key: str) -> None:
-        self.told[key] = []
+        self.answers[key] = []
         await ctx.db.insert("log", {"key": key, "now": ctx.now})
         script = self.model.scripts[key]
         for position in range(len(script.acts)):
@@ -221,7 +221,7 @@ class Game:
             raise Boom
 
     async def _act(self, ctx: ActionCtx, key: str) -> None:
-        self.told.setdefault(key, [])  # not anew: one that ran twice would show
+        self.answers.setdefault(key, [])  # not anew: one that ran twice would show
         await ctx.run_mutation("app:note", {"key": key})
         script = self.model.scripts[key]
         for position, act in enumerate(script.acts):
@@ -234,24 +234,24 @@ class Game:
 
     async def _play(self, ctx: Any, key: str, position: int, script: Script) -> None:
         act, below = script.acts[position], f"{key}.{position}"
-        told = self.told[key]
+        answers = self.answers[key]
         try:
             if isinstance(act, Schedule):
                 if act.script is not None or goes_on(key):
                     self.know(below, await schedule(ctx, act, below))
-                    told.append("scheduled")
+                    answers.append("scheduled")
             elif isinstance(act, Cancel):
                 await ctx.scheduler.cancel(self._id(ctx, key, position, act))
-                told.append("canceled")
+                answers.append("canceled")
             elif isinstance(act, Look):
                 id = self._id(ctx, key, position, act)
                 is_action = isinstance(ctx, ActionCtx)
-                told.append(await (ctx.run_query("app:look", {"id": id}) if is_action else state_of(ctx, id)))
+                answers.append(await (ctx.run_query("app:look", {"id": id}) if is_action else state_of(ctx, id)))
             elif isinstance(act, Sub):
                 await ctx.run_mutation("app:call", {"key": below})
-                told.append("done")
+                answers.append("done")
         except Exception as error:
-            told.append(type(error).__name__)
+            answers.append(type(error).__name__)
             if script.strict:
                 raise
 
@@ -287,7 +287,7 @@ class Game:
             step, "the jobs", [self._shown(row) for row in rows], [expected_row(self, key) for key in model.jobs]
         )
         self._agree(step, "the log", [(entry["key"], entry["now"]) for entry in log], model.log)
-        self._agree(step, "what the acts came to", self.told, model.told)
+        self._agree(step, "what the acts came to", self.answers, model.answers)
         self._agree(step, "the actions that wait", stage.ready, model.ready)
         self._agree(step, "the actions that hang", stage.hanging, model.hanging)
         self._agree(step, "how many actions run", stage.app.executor.running, len(model.bodies))

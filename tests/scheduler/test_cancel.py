@@ -1,4 +1,4 @@
-"""The cancel table, cell by cell: what becomes of a scheduled function, and what its canceler is told."""
+"""The cancel table, cell by cell: what becomes of a scheduled function, and what its canceler gets."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def cell(state_name: str, canceler: str, outcome: str) -> Any:
 
 
 async def canceled_by(t: Harness, canceler: str, id: str) -> str:
-    """What the canceler is told, as the table has it."""
+    """What the canceler is answer, as the table has it."""
     try:
         await t.app.run(f"app:{CANCELERS[canceler]}", {"id": id})
     except ChangedMind:
@@ -368,13 +368,13 @@ async def test_a_function_is_canceled_as_the_table_says(
                 await queued()
             else:
                 await canceling
-        told = await canceling
+        answer = await canceling
         await t.advance(timedelta(seconds=2))
-        if told == "no id":
-            assert told == outcome
+        if answer == "no id":
+            assert answer == outcome
             return
         end = await state(t, id)
-        assert end + told == outcome
+        assert end + answer == outcome
         # What it did agrees with the state in which it ended.
         left = [mark for mark in await marks(t) if mark in ("runs", "fails")]
         assert left == (["runs"] if end == "success" and "mutation" in state_name else [])
@@ -427,8 +427,8 @@ async def test_an_action_is_canceled_between_two_of_its_steps(
 
         faults.arm(point, cancel)
         await t.run_until_idle()
-        [told] = await asyncio.gather(*answers, return_exceptions=True)
-        assert isinstance(told, AlreadyCompletedError) == outcome.endswith("!")
+        [answer] = await asyncio.gather(*answers, return_exceptions=True)
+        assert isinstance(answer, AlreadyCompletedError) == outcome.endswith("!")
         [_, second] = await t.jobs()
         assert [await state(t, id), second["state"]["kind"]] == [outcome.removesuffix("!"), child]
         assert began == ["acts"]
@@ -451,7 +451,7 @@ async def cancels_itself_and_goes_on(ctx: MutationCtx, nested: bool) -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-async def test_a_mutation_that_tries_to_cancel_itself_is_told_and_may_go_on(t: Harness, nested: bool) -> None:
+async def test_a_mutation_that_tries_to_cancel_itself_gets_an_error_and_may_go_on(t: Harness, nested: bool) -> None:
     async with t:
         id = await t.transaction(lambda ctx: ctx.scheduler.run_after(0, cancels_itself_and_goes_on, {"nested": nested}))
         await t.run_until_idle()
@@ -506,7 +506,7 @@ async def test_an_action_that_cancels_itself_goes_on_and_stays_canceled(
         ]
         assert began == ["cancels_itself"]
         assert await marks(t) == ["child", "child"]
-    gc.collect()  # a task that had failed would be told of now
+    gc.collect()  # a task that had failed would be answer of now
     assert [
         record.getMessage()
         for record in caplog.records

@@ -161,7 +161,7 @@ def one_action_too_many_runs(patch: Patch) -> None:
     patch.setattr(
         Executor,
         "__init__",
-        lambda self, database, runner, most, chance: init(self, database, runner, most + 1, chance),
+        lambda self, database, runner, most, rng: init(self, database, runner, most + 1, rng),
     )
 
 

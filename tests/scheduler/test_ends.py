@@ -172,7 +172,7 @@ async def test_whatever_is_odd_about_an_error_the_function_has_failed_and_others
 
 @pytest.mark.one_engine
 @pytest.mark.parametrize("what", ODD)
-async def test_whatever_is_odd_about_an_error_a_log_in_a_file_tells_of_it(what: str, tmp_path: Path) -> None:
+async def test_whatever_is_odd_about_an_error_a_log_in_a_file_has_it(what: str, tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
     logging.getLogger("duly").addHandler(handler)
     try:
@@ -182,9 +182,9 @@ async def test_whatever_is_odd_about_an_error_a_log_in_a_file_tells_of_it(what: 
     finally:
         logging.getLogger("duly").removeHandler(handler)
         handler.close()
-    told = (tmp_path / "log").read_text(encoding="utf-8")
-    assert told.startswith("mutation app:changes_oddly ")
-    assert ODD[what][1].partition(" ")[0].replace("?", "\0") in told
+    text = (tmp_path / "log").read_text(encoding="utf-8")
+    assert text.startswith("mutation app:changes_oddly ")
+    assert ODD[what][1].partition(" ")[0].replace("?", "\0") in text
 
 
 @pytest.mark.one_engine
@@ -244,7 +244,7 @@ async def test_what_fails_oddly_frees_its_place(store: str) -> None:
                 await asyncio.sleep(0.005)
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the log of runs has at level ERROR, without times."""
     lines = [record.getMessage() for record in caplog.records if record.name == "duly.run"]
     assert all(record.levelno == logging.ERROR for record in caplog.records if record.name == "duly.run")
@@ -254,7 +254,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 INTERRUPTED = f"action app:waits FunctionError: {jobs.INTERRUPTED}"
 
 
-async def test_what_is_gone_or_of_another_kind_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+async def test_what_is_gone_or_of_another_kind_is_logged(caplog: pytest.LogCaptureFixture, store: str) -> None:
     async with App(MODULES, store, executor=False) as app:
         for name in ("waits", "schedule"):
             await app.mutation(schedule, {"name": name, "args": None})
@@ -263,7 +263,7 @@ async def test_what_is_gone_or_of_another_kind_is_told(caplog: pytest.LogCapture
     async with App(changed, store) as app, asyncio.timeout(20):
         while (await app.stats()).due:
             await asyncio.sleep(0.005)
-    assert sorted(told(caplog)) == [
+    assert sorted(logged(caplog)) == [
         "action app:waits FunctionNotFoundError: app:waits is a query now, expected the mutation or action that was"
         " scheduled",
         "mutation app:schedule FunctionNotFoundError: app:schedule does not exist (any more), expected the mutation or"
@@ -274,7 +274,7 @@ async def test_what_is_gone_or_of_another_kind_is_told(caplog: pytest.LogCapture
 async def waits_as_a_query(ctx: QueryCtx) -> None: ...
 
 
-async def test_what_a_lost_process_has_interrupted_is_told_at_the_next_start(
+async def test_what_a_lost_process_has_interrupted_is_logged_at_the_next_start(
     caplog: pytest.LogCaptureFixture, store: str
 ) -> None:
     app = await running(store)
@@ -282,17 +282,19 @@ async def test_what_a_lost_process_has_interrupted_is_told_at_the_next_start(
     caplog.clear()
     async with App(MODULES, store, executor=False):
         pass
-    assert told(caplog) == [INTERRUPTED]
+    assert logged(caplog) == [INTERRUPTED]
 
 
-async def test_what_is_interrupted_by_the_end_of_the_app_is_told(caplog: pytest.LogCaptureFixture, store: str) -> None:
+async def test_what_is_interrupted_by_the_end_of_the_app_is_logged(
+    caplog: pytest.LogCaptureFixture, store: str
+) -> None:
     app = await running(store)
     caplog.clear()
     await app.close(grace_seconds=0)
-    assert told(caplog) == [INTERRUPTED]
+    assert logged(caplog) == [INTERRUPTED]
 
 
-async def test_arguments_that_do_not_fit_an_action_are_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_arguments_that_do_not_fit_an_action_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with Harness(MODULES) as t:
         await t.mutation(schedule, {"name": "waits", "args": {"for": "tea"}})
         await t.run_until_idle()
@@ -301,7 +303,7 @@ async def test_arguments_that_do_not_fit_an_action_are_told(caplog: pytest.LogCa
         "scheduled with arguments that fail unless a later version takes them: app:waits"
     )
     caplog.records.remove(warned)
-    assert told(caplog) == [
+    assert logged(caplog) == [
         "action app:waits ArgumentValidationError: app:waits: at .for: not a declared field; no field is declared"
     ]
 

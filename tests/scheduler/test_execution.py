@@ -1,4 +1,4 @@
-"""How a scheduled function ends: what its error tells, what is never run again, and what waits for what."""
+"""How a scheduled function ends: what its error says, what is never run again, and what waits for what."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ async def test_the_error_is_the_exception_and_the_applications_own_lines(
 
 
 @pytest.mark.one_engine
-async def test_the_error_of_a_group_tells_what_is_in_it(t: Harness) -> None:
+async def test_the_error_of_a_group_says_what_is_in_it(t: Harness) -> None:
     async with t:
         await schedule(t, "raises_a_group")
         await t.run_until_idle()

@@ -14,7 +14,7 @@ from duly import (
     mutation,
 )
 from duly.testing import Harness
-from tests.scheduler.app import CALLERS, call, modules, note, told
+from tests.scheduler.app import CALLERS, answer_of, call, modules, note
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -96,7 +96,7 @@ async def test_bytes_of_arguments_are_those_of_utf_8() -> None:
     async with Harness(modules(globals()), limits=FEW) as t:
         await call(t, "mutation_calls", lambda scheduler: scheduler.run_after(0, note, {"value": "ß" * 44}))
         for caller in CALLERS:
-            answer = await told(t, caller, lambda scheduler: scheduler.run_after(0, note, {"value": "ß" * 45}))
+            answer = await answer_of(t, caller, lambda scheduler: scheduler.run_after(0, note, {"value": "ß" * 45}))
             assert "102 bytes" in answer
             assert "expected at most 100 (scheduled_arguments_bytes_max)" in answer
 

@@ -150,7 +150,7 @@ async def test_it_is_tried_ever_less_often_up_to_every_two_hours(store: str) -> 
         assert [job["state"] for job in await t.jobs()] == [{"kind": "pending"}]
 
 
-async def test_each_pause_is_by_chance_at_most_500_ms_then_twice_as_long(store: str) -> None:
+async def test_each_pause_is_random_and_at_most_500_ms_then_twice_as_long(store: str) -> None:
     async with Harness({"app": APP}, store=store, start=START) as t:
         refuse(store, await notes(t, store), POISON)
         await t.mutation(schedule, {"texts": ["poison"]})
@@ -206,7 +206,7 @@ async def test_the_executor_goes_on_by_itself_after_a_refusal(store: str) -> Non
                 break
 
 
-async def test_a_batch_that_is_refused_before_it_has_taken_anything_is_nobodys_fault(
+async def test_a_batch_that_is_refused_before_it_has_taken_anything_is_no_functions_fault(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with App({"app": APP}, store, executor=False) as app:

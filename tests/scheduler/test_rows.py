@@ -220,7 +220,7 @@ async def schedules_as_somebody(ctx: MutationCtx) -> None:
         await ctx.scheduler.run_after(0, function)
 
 
-async def test_a_scheduled_function_and_all_it_calls_run_as_nobody(t: Harness) -> None:
+async def test_a_scheduled_function_and_all_it_calls_run_without_an_identity(t: Harness) -> None:
     async with t:
         await t.with_identity({"subject": "ada"}).mutation(schedules_as_somebody)
         assert await t.query(notes) == ["ada"]

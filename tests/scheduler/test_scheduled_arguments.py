@@ -120,9 +120,9 @@ async def test_in_production_they_are_a_warning_for_a_later_version_may_take_the
     async with harness(way=way) as t:
         for _ in range(3):
             await t.app.run("app:way", {"name": name, "args": args})
-        [told] = warnings(caplog)  # one in a minute says as much
+        [warning] = warnings(caplog)  # one in a minute says as much
         prefix = "scheduled with arguments that fail unless a later version takes them: "
-        assert re.match(prefix + problem, told)
+        assert re.match(prefix + problem, warning)
         await t.advance(1_000)
         assert [job["state"]["kind"] for job in await t.jobs()] == ["failed"] * 3
 
@@ -185,11 +185,11 @@ async def test_a_cron_declared_with_arguments_that_do_not_fit_is_a_warning_in_pr
 ) -> None:
     async with harness(crons=declared({"to": 5})) as t:
         assert len(await t.transaction(lambda ctx: crons.list(ctx))) == 1
-    [told] = warnings(caplog)
-    assert told.startswith("the cron 'a letter' fails whenever it runs: app:send: at .to: expected a string")
+    [warning] = warnings(caplog)
+    assert warning.startswith("the cron 'a letter' fails whenever it runs: app:send: at .to: expected a string")
 
 
-async def test_what_is_loaded_anew_in_development_is_checked_and_changes_nothing_if_it_does_not_fit(store: str) -> None:
+async def test_what_is_reloaded_in_development_is_checked_and_changes_nothing_if_it_does_not_fit(store: str) -> None:
     modules: dict[str, Any] = {"app": SimpleNamespace(**FUNCTIONS), "crons": declared({"to": "ada"})}
     app = App(modules, store, development=True, executor=False)
     async with app:
@@ -213,7 +213,7 @@ class Fussy:
             raise KeyError("negative")
 
 
-async def test_whatever_a_class_of_the_application_raises_is_told_as_arguments_that_do_not_fit(
+async def test_whatever_a_class_of_the_application_raises_is_logged_as_arguments_that_do_not_fit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with harness(True, fussy=takes_what_a_class_takes) as t:

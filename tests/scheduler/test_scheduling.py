@@ -21,7 +21,7 @@ from duly import (
     mutation,
 )
 from duly.testing import Harness
-from tests.scheduler.app import CALLERS, NOW, act, call, modules, note, noted, notes, public, told
+from tests.scheduler.app import CALLERS, NOW, act, answer_of, call, modules, note, noted, notes, public
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -102,7 +102,7 @@ BAD_DELAYS: list[tuple[Any, str]] = [
 async def test_any_other_delay_is_refused_and_named(t: Harness, caller: str) -> None:
     async with t:
         for delay, message in BAD_DELAYS:
-            answer = await told(t, caller, lambda scheduler, delay=delay: scheduler.run_after(delay, note))
+            answer = await answer_of(t, caller, lambda scheduler, delay=delay: scheduler.run_after(delay, note))
             assert answer.removesuffix(", five years (SCHEDULE_WINDOW_MS)") == f"InvalidScheduleError: {message}"
         assert await t.jobs() == []
 
@@ -177,7 +177,7 @@ BAD_TIMES: list[tuple[Any, str]] = [
 async def test_any_other_time_is_refused_and_named(t: Harness, caller: str) -> None:
     async with t:
         for when, message in BAD_TIMES:
-            answer = await told(t, caller, lambda scheduler, when=when: scheduler.run_at(when, note))
+            answer = await answer_of(t, caller, lambda scheduler, when=when: scheduler.run_at(when, note))
             assert answer.startswith(f"InvalidScheduleError: {message}")
         assert await t.jobs() == []
 
@@ -196,7 +196,7 @@ async def test_five_years_are_five_years_at_every_fraction_of_a_millisecond(micr
         late = start + timedelta(days=1_830, microseconds=1)
         early = start - timedelta(days=1_830, microseconds=1)
         for when in (late, early):
-            await told(t, "mutation_calls", lambda scheduler, when=when: scheduler.run_at(when, note))
+            await answer_of(t, "mutation_calls", lambda scheduler, when=when: scheduler.run_at(when, note))
         assert len(await t.jobs()) == 6
 
 
@@ -275,7 +275,7 @@ async def test_what_names_no_mutation_or_action_of_the_app_is_refused_at_the_cal
     ]
     async with t:
         for ref, error, message in bad:
-            answer = await told(t, caller, lambda scheduler, ref=ref: scheduler.run_after(0, ref))
+            answer = await answer_of(t, caller, lambda scheduler, ref=ref: scheduler.run_after(0, ref))
             assert answer.startswith(f"{error.__name__}: ")
             assert message in answer
         assert await t.jobs() == []
@@ -323,7 +323,7 @@ async def test_arguments_that_are_no_values_are_refused_at_the_call(t: Harness, 
     ]
     async with t:
         for args, message in bad:
-            answer = await told(t, caller, lambda scheduler, args=args: scheduler.run_after(0, note, args))
+            answer = await answer_of(t, caller, lambda scheduler, args=args: scheduler.run_after(0, note, args))
             assert answer.startswith("ArgumentValidationError: ")
             assert message in answer
         assert await t.jobs() == []

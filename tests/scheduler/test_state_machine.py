@@ -1,4 +1,4 @@
-"""Random programs of a scheduler's life: after every step duly tells what its model tells.
+"""Random programs of a scheduler's life: after every step duly has the same state as its model.
 
 `make soak` plays many more, others each time.
 """
@@ -82,15 +82,15 @@ STEPS_MAX_HERE: Final = 20  # where there is less time
 class Author:
     """Writes the acts of which programs are made. Hypothesis puts them together."""
 
-    def __init__(self, chance: Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
 
     def words(self, write: Callable[[], Any]) -> st.SearchStrategy[Any]:
         """Many of one kind, the simplest first: it is the one that Hypothesis tries to replace others by."""
         return st.sampled_from(sorted((write() for _ in range(WORDS)), key=lambda word: len(repr(word))))
 
     def act(self, depth: int = 2) -> Act:
-        one_of = self._chance.choice
+        one_of = self._rng.choice
         act = one_of([Schedule] * 5 + [Cancel] * 4 + [Look, Sub, Sub, Breathe, Hang])
         if act is Schedule:
             return self.schedule(depth)
@@ -99,7 +99,7 @@ class Author:
         return act() if act in (Breathe, Hang) else act(self._target())
 
     def schedule(self, depth: int = 2) -> Schedule:
-        one_of = self._chance.choice
+        one_of = self._rng.choice
         name, times = one_of([*FUNCTIONS, ACTION_AT_FIRST]), one_of([TIMES] * 9 + [ODD_TIMES])
         script = self._script(depth)
         if name == ACTION_AT_FIRST and one_of([True, False]):
@@ -107,13 +107,13 @@ class Author:
         return Schedule(name, one_of(times), one_of([script] * 5 + [None]), fits=one_of([True] * 11 + [False]))
 
     def _script(self, depth: int) -> Script:
-        one_of = self._chance.choice
+        one_of = self._rng.choice
         acts = [self.act(depth - 1) for _ in range(one_of([0, 1, 1, 2, 2, 3]))] if depth else []
         return Script(acts, fails=one_of([False] * 5 + [True]), strict=one_of([False] * 5 + [True]))
 
     def _target(self) -> Target:
-        odd = self._chance.choice([NONSENSE, FOREIGN])
-        return self._chance.choice([0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, OWN, OWN, OWN, odd])
+        odd = self._rng.choice([NONSENSE, FOREIGN])
+        return self._rng.choice([0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, OWN, OWN, OWN, odd])
 
 
 def weighted(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:

@@ -190,7 +190,7 @@ async def test_an_action_that_was_called_gets_time_to_end(store: str, name: str)
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_an_action_that_was_called_and_takes_longer_is_interrupted_and_its_caller_told(
+async def test_an_action_that_was_called_and_takes_longer_is_interrupted_and_its_caller_gets_an_error(
     store: str, is_cancelled: bool
 ) -> None:
     app = await App(MODULES, store).__aenter__()
@@ -243,7 +243,7 @@ async def test_an_action_that_ignores_its_interruption_holds_up_nothing(
     await call
 
 
-async def test_a_thread_that_waits_for_the_app_is_told_when_it_is_closed(store: str) -> None:
+async def test_a_thread_that_waits_for_the_app_gets_an_error_when_it_is_closed(store: str) -> None:
     refused.clear()
     answered.clear()
     app = await running(store, "ask_in_a_thread")

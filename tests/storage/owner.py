@@ -1,4 +1,4 @@
-"""A program that owns a store until it is told otherwise: `python -m tests.storage.owner ADDRESS [WAIT_SECONDS]`.
+"""A program that owns a store until it is stopped: `python -m tests.storage.owner ADDRESS [WAIT_SECONDS]`.
 
 It says "open", then does what the lines of its input say, and answers each: `add TEXT`, `notes`, `fork` (a child that
 sleeps, by its process id), `act` (starts an action that says "started" and ends two seconds after `close`), `close`.

@@ -289,7 +289,7 @@ def test_names_that_differ_only_in_case_are_different_tables(engine: Engine) -> 
         assert view.answer(Get(Table("select", 102), 1)) == '"select"'
 
 
-def test_due_jobs_come_by_due_time_then_by_id_each_lane_for_itself(engine: Engine) -> None:
+def test_due_jobs_come_by_due_time_then_by_id_each_queue_for_itself(engine: Engine) -> None:
     with_jobs(engine, job(1, 20), job(2, 10), job(3, 10), job(4, 5, ACTION), job(5, 30))
     with engine.snapshot() as view:
         claimed = view.answer(Claim(20, 10, 10))

@@ -1,4 +1,4 @@
-"""A service under gunicorn that is told to restart its worker while an action runs."""
+"""A service under gunicorn that restarts its worker while an action runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store whose file is deleted, moved, replaced, overwritten or copied while it runs, or lies beside a foreign log."""
+"""A store whose file is deleted, moved, replaced, overwritten or copied while it is open, or is next to a foreign log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who owns the file of a store, whoever forks, is killed, closes late or removes what lies beside it."""
+"""One process owns the file of a store, even if it forks, is killed, closes late, or loses the owner file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store of an older format becomes one of this format when it is opened, and keeps what it holds."""
+"""A store of an older format is migrated when it is opened, and keeps its content."""
 
 from __future__ import annotations
 

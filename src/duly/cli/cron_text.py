@@ -174,7 +174,7 @@ def _next_runs(cron: Cron, schedule: Schedule | InvalidScheduleError, now: float
     started, waiting = admit(options_of(cron), due, now, len(cron["runs"]), len(cron["queue"]))
     slots = "the slot that has passed" if due.total == 1 else f"the {due.total:,} slots that have passed"
     count = len(started) + len(waiting)
-    first = f"{count} as soon as an application executes, for {slots}" if count else f"none for {slots}"
+    first = f"{count} as soon as an executor runs, for {slots}" if count else f"none for {slots}"
     return chain([first], upcoming(schedule, due.next, now))
 
 

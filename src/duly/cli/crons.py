@@ -112,7 +112,7 @@ async def _must_find(transaction: Transaction, ids: IdCodec, name: str) -> tuple
     names = [cron["name"] for _, cron in await model.all_crons(transaction)]
     close = get_close_matches(name, names)
     meant = f"did you mean {' or '.join(map(repr, close))}?" if close else ", ".join(names[:_NAMED_MAX]) or "no crons"
-    raise InvalidScheduleError(f"got the cron {name!r:.80}, expected the id or the name of one there is: {meant}")
+    raise InvalidScheduleError(f"got the cron {name!r:.80}, expected the id or the name of an existing cron: {meant}")
 
 
 # pause, resume, trigger
@@ -146,7 +146,7 @@ def trigger(name: str, store: str) -> None:
     """Run a cron now, paused or not, in addition to its schedule: the time of its next run stays."""
     with errors_as_text():
         cron, _ = asyncio.run(_apply(store, name, model.trigger, runs=True))
-        click.echo(f"{cron['name']}: triggered; it runs as soon as an application does that executes")
+        click.echo(f"{cron['name']}: triggered; it runs as soon as an executor does")
 
 
 async def _apply(store: str, name: str, operation: model.CronOperation, runs: bool = False) -> tuple[Cron, Cron]:

@@ -64,7 +64,7 @@ async def _dev(folder: str, store: str) -> None:
     changes, background = FileChanges(folder), list[asyncio.Task[None]]()
     await asyncio.sleep(0)  # from here on a change is noticed
     try:
-        while not await _opened(app):
+        while not await _open(app):
             await changes.next()
         # At once: due functions start during the next await.
         click.echo(
@@ -172,11 +172,11 @@ async def _close(app: App, signals: _SignalHandler) -> None:
     try:
         await app.close()
     finally:
-        if executor.running or not await _have_ended():
-            _exit_now()
+        if executor.running or not await _end_other_tasks():
+            _exit_stopped()
 
 
-async def _have_ended() -> bool:
+async def _end_other_tasks() -> bool:
     """Interrupt all other tasks, such as calls of `duly run`. Return whether they have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for other in others:
@@ -184,7 +184,7 @@ async def _have_ended() -> bool:
     return not others or not (await asyncio.wait(others, timeout=INTERRUPT_SECONDS))[1]
 
 
-def _exit_now() -> None:
+def _exit_stopped() -> None:
     """Exit although a task ignores its interruption: asyncio would wait for it without end."""
     click.echo("stopped")
     _exit(0)
@@ -196,7 +196,7 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
-async def _opened(app: App) -> bool:
+async def _open(app: App) -> bool:
     try:
         await app.__aenter__()
     except (LoadError, SchemaValidationError) as error:

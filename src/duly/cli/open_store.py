@@ -32,10 +32,10 @@ async def open_store(store: str) -> AsyncGenerator[Database]:
 
 def _in_use(store: str, owner: int | None) -> str:
     return (
-        f"{sqlite_path(store)} is owned by process {owner or '(unknown)'}, and this needs it while nobody owns it:"
-        " end it (Ctrl-C). Or the owner can do so: app.pause(), app.resume(), app.retry(id), app.stats(), `duly.crons`,"
-        " a query of `_scheduled_functions` or `_cron_jobs`; `duly run` has `duly dev` run a function of yours. On"
-        " PostgreSQL this works beside it"
+        f"{sqlite_path(store)} is owned by process {owner or '(unknown)'}, and this command needs a file that"
+        " no process owns: end that process (Ctrl-C). Or do it in that process: app.pause(), app.resume(),"
+        " app.retry(id), app.stats(), `duly.crons`, a query of `_scheduled_functions` or `_cron_jobs`; `duly run` has"
+        " `duly dev` run a function of yours. On PostgreSQL this command works while the application runs"
     )
 
 

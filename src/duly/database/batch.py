@@ -57,8 +57,7 @@ class Batch:
         later run after those, so in a later batch."""
         self._reindexed: set[str] = set()  # the tables whose indexes it has changed, even if it has changed them back
         self._stored = catalog  # with the tables that the engine has
-        self._engine = environment.engine
-        self._shared = environment.engine.shared
+        self._engine, self._shared = environment.engine, environment.engine.shared
         self._view = view
         self._codec, self._ids = environment.codec, environment.ids
         self._limits, self._random = environment.limits, environment.random

@@ -29,7 +29,7 @@ class RunRecord(NamedTuple):
     lines: Sequence[str] = ()
     """The lines it wrote to `ctx.log`."""
     started: float | None = None
-    """When its handler started; None if its process was lost."""
+    """When its handler started; None if it never did, or if its process was lost."""
     ended: float | None = None
 
     @property
@@ -67,7 +67,7 @@ async def delete_log(transaction: Transaction, cron: Cron) -> None:
 async def log_run(transaction: Transaction, cron: Cron, run: Job, status: dict[str, Any], record: RunRecord) -> int:
     """Log a run that has ended."""
     ended, started = record.ended or transaction.now, record.started
-    if started is None:  # it never began, or its process was lost: then the start is when its row was written
+    if started is None:  # it never began, so it took no time; or its process was lost: count from when its row was made
         started = ended if run.state == PENDING else creation_time(run.id)
     # If the clock was set back during the run, its duration is 0.
     row = _row(cron, run.scheduled_time, min(started, ended), ended, status)

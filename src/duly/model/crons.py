@@ -115,7 +115,7 @@ async def look_up(transaction: Transaction, ids: IdCodec, id_or_name: object) ->
 async def must_find(transaction: Transaction, ids: IdCodec, id_or_name: object) -> tuple[int, Cron]:
     found = await look_up(transaction, ids, id_or_name)
     if found is None:
-        raise InvalidScheduleError(f"got the cron {id_or_name!r:.80}, expected the id or the name of one there is")
+        raise InvalidScheduleError(f"got the cron {id_or_name!r:.80}, expected the id or the name of an existing cron")
     return found
 
 
@@ -248,11 +248,11 @@ async def resume(transaction: Transaction, id: int, cron: Cron, before: Cron | N
 async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
     """Run a cron now, in addition to its slots. InvalidScheduleError during a run, unless overlap="allow"."""
     if cron["runs"] and cron["overlap"] != ALLOW:
-        raise InvalidScheduleError(f"got the cron {cron['name']!r}, expected one of which no run goes on")
+        raise InvalidScheduleError(f"got the cron {cron['name']!r}, expected one without a run in progress")
     if len(cron["runs"]) >= CRON_RUNS_MAX:
         raise InvalidScheduleError(
-            f"got the cron {cron['name']!r}, of which {len(cron['runs'])} runs go on, expected one of which fewer do"
-            f" than {CRON_RUNS_MAX} (CRON_RUNS_MAX)"
+            f"got the cron {cron['name']!r} with {len(cron['runs'])} runs in progress, expected fewer than"
+            f" {CRON_RUNS_MAX} (CRON_RUNS_MAX)"
         )
     changed = {**cron, "runs": [*cron["runs"], _start_run(transaction, id, cron, transaction.now)]}
     _save(transaction, id, cron, changed)

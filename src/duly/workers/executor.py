@@ -11,7 +11,7 @@ Two threads work here:
 
 The committer may call the latter again for the same batch, after a conflict. The event loop waits meanwhile. So what
 both threads see is `_claim_size` and `_actions`, which the committer's thread only reads; `attempted`, the list of one
-batch, which the event loop reads after that batch has failed; and `_latest`, which both of them only let grow.
+batch, which the event loop reads after that batch has failed; and `_latest`, which the committer's thread only raises.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Executor:
         now, latest = self._runner.clock.now(), self._latest
         if self._is_set_back:
             await self._runner.commit(crons.clamp_all)
-            _log.warning("the clock was set back by %.0f s: crons were set right by it", (latest - now) / 1000)
+            _log.warning("the clock was set back by %.0f s: crons were moved back with it", (latest - now) / 1000)
             latest = now
         self._latest = max(latest, now)
 

@@ -155,7 +155,7 @@ async def test_a_resumed_executor_starts_what_is_due_by_itself(store: str) -> No
 # Retry.
 
 
-async def test_a_failed_function_that_is_retried_runs_anew_with_the_same_arguments(t: Harness) -> None:
+async def test_a_failed_function_that_is_retried_runs_again_with_the_same_arguments(t: Harness) -> None:
     async with t:
         await t.transaction(close)
         failed = await t.mutation(schedule, {"name": "note_if_open", "n": 5})
@@ -218,7 +218,7 @@ async def test_the_stats_of_an_idle_application_are_all_zero(t: Harness) -> None
         assert await t.app.stats() == Stats(due=0, oldest_due=None, running=0, lag_ms=0.0, paused_since=None)
 
 
-async def test_the_stats_tell_what_is_due_what_runs_and_how_late_the_oldest_is(t: Harness) -> None:
+async def test_the_stats_say_what_is_due_what_runs_and_how_late_the_oldest_is(t: Harness) -> None:
     start = START.timestamp() * 1000
     async with t:
         await t.mutation(schedule, {"name": "wait"})

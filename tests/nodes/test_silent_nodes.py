@@ -1,4 +1,4 @@
-"""A node that falls silent while it holds the lock of the store: the others wait for a moment only."""
+"""A node that goes silent while it holds the lock of the store: the others wait only a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A claim in PostgreSQL begins where the one before it began, and finds all that one from the very start finds."""
+"""A claim in PostgreSQL begins where the last one ended, and finds every job that a claim from the start finds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from duly.storage.postgres.snapshot import CURSOR_START, UNPARTITIONED, ClaimCur
 from duly.storage.requests import Claim, Claimed
 from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from tests.nodes.serializable import connect
-from tests.storage.test_postgres import changes, job
+from tests.storage.postgres.notes import changes, job
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
@@ -148,14 +148,14 @@ def test_what_was_claimed_and_not_run_is_claimed_again(nodes: tuple[PostgresEngi
     assert claim(engine, 100.0) == [1, 3]
 
 
-def test_a_claim_of_one_lane_hides_nothing_of_the_other(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+def test_a_claim_of_one_queue_hides_nothing_of_the_other(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
     engine, _ = nodes
     put(engine, job(1, 10.0)._replace(queue=ACTION), job(2, 50.0))
     assert engine.begin().answer(Claim(100.0, 10, 0)).mutations == [job(2, 50.0)]
     assert claim(engine, 100.0) == [2, 1]
 
 
-def test_another_part_is_claimed_from_the_start(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
+def test_another_partition_is_claimed_from_the_start(nodes: tuple[PostgresEngine, PostgresEngine]) -> None:
     engine, _ = nodes
     put(engine, *(job(id << 10, 10.0) for id in range(1, 9)))
     engine.membership.partition = Partition(0, 2)

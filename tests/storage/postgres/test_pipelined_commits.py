@@ -1,4 +1,4 @@
-"""A batch that runs while the one before it is being committed: what it sees, and when it has seen what is not so."""
+"""A batch that runs while the commit before it is in flight: what it reads, and when that turns out to be wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from duly.storage.conflicts import Conflict, SpeculationFailed
 from duly.storage.postgres.engine import PostgresEngine
 from duly.storage.requests import Claim, Get
 from duly.storage.rows import JOBS, Write
-from tests.storage.test_postgres import NOTES, changes, insert, job, learn, note, put, update, with_notes
+from tests.storage.postgres.notes import NOTES, changes, insert, job, learn, note, put, update, with_notes
 
 pytestmark = [pytest.mark.server, pytest.mark.skipif(bool(postgres.unavailable()), reason=str(postgres.unavailable()))]
 
