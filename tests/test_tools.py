@@ -52,5 +52,5 @@ def test_make_lists_every_target_in_a_group() -> None:
     targets = [line.split()[1] for group in [own, *(group[1:] for group in groups)] for line in group]
     [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets)
-    assert ["  make help           Show this help"] == own
+    assert ["  make help               Show this help"] == own
     assert {"Everyday", "Examples", "Measure", "Hunt for defects"} <= {group[0] for group in groups}
