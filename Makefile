@@ -19,11 +19,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres crash soak flaky docs
+.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres bench-instructions crash soak flaky docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^##@ / { group = "\n" substr($$0, 5) "\n" } \
-		/^[a-z-]+:.*## / { printf "%s  make %-14s %s\n", group, $$1, $$2; group = "" }' Makefile
+		/^[a-z-]+:.*## / { printf "%s  make %-18s %s\n", group, $$1, $$2; group = "" }' Makefile
 
 ##@ Everyday
 
@@ -67,6 +67,9 @@ bench: $(READY) ## Measure
 
 bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on the same server
 	@$(BIN)/python bench/postgres.py
+
+bench-instructions: $(READY) ## Count instructions per job, and compare them with the last ones
+	@$(BIN)/python bench/instructions.py
 
 ##@ Hunt for defects
 

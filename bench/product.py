@@ -21,15 +21,15 @@ CALLS_PER_SECOND = 50
 DUE_PER_SECOND = 100
 
 SOURCE = {"bench": handlers}
+LIMITS = Limits(scheduled_functions_max=2 * AT_ONCE)
+"""Twice the default, so that nothing comes close to it and is warned of."""
 
 Figures = tuple[float, ...]
 """What one run measured: calls or jobs per second, or (p50, p99) in milliseconds."""
 
 
 def open_app(store: str, executor: bool = True) -> App:
-    # Twice the default, so that nothing comes close to it and is warned of.
-    limits = Limits(scheduled_functions_max=2 * AT_ONCE)
-    return App(SOURCE, store, executor=executor, limits=limits)
+    return App(SOURCE, store, executor=executor, limits=LIMITS)
 
 
 # Calls.

@@ -47,10 +47,12 @@ def test_a_commit_has_a_short_subject(hooks: dict[str, dict[str, Any]], message:
 @pytest.mark.slow
 def test_make_lists_every_target_in_a_group() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     [own, *groups] = [group.splitlines() for group in listed.split("\n\n")]
     targets = [line.split()[1] for group in [own, *(group[1:] for group in groups)] for line in group]
     [phony] = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert sorted(phony.split()) == sorted(targets)
-    assert ["  make help           Show this help"] == own
+    assert ["  make help               Show this help"] == own
     assert {"Everyday", "Examples", "Measure", "Hunt for defects"} <= {group[0] for group in groups}
