@@ -24,6 +24,7 @@ from duly.clock import ManualClock
 from duly.logs import log_of
 from duly.testing import Harness
 from duly.workers.loop import run_worker
+from tests.support import until
 
 pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.one_engine]
 
@@ -146,3 +147,32 @@ async def test_work_that_failed_is_tried_again_though_the_log_cannot_take_it(mon
         await running
 
     assert len(steps) == 2
+
+
+async def test_work_that_fails_again_and_again_is_tried_ever_less_often(caplog: pytest.LogCaptureFixture) -> None:
+    class Longest(Random):
+        """The longest pause each time."""
+
+        def random(self) -> float:
+            return 1.0
+
+    clock, stop = ManualClock(0.0), asyncio.get_running_loop().create_future()
+
+    class Refused:
+        async def step(self) -> float | None:
+            raise StoreError("full")
+
+        def wakers(self) -> list[asyncio.Future[Any]]:
+            return []
+
+    def pauses() -> list[str]:
+        return [record.getMessage().partition("again in ")[2] for record in caplog.records]
+
+    running = asyncio.create_task(run_worker(Refused(), clock, Longest(), stop))
+    for tries in range(1, 5):
+        await until(lambda tries=tries: len(pauses()) == tries)
+        clock.set(clock.now() + 60_000.0)
+    stop.set_result(None)
+    await running
+    seconds = [float(pause.removesuffix(" s")) for pause in pauses()[:4]]
+    assert seconds == [seconds[0], 2 * seconds[0], 4 * seconds[0], 8 * seconds[0]]

@@ -110,3 +110,12 @@ def test_an_id_with_a_changed_digit_or_of_another_store_is_no_id() -> None:
         assert codec.decode(text[:position] + changed + text[position + 1 :]) is None
     assert codec.decode(text.upper()) is None or text.upper() == text
     assert IdCodec(b"another").decode(text) is None
+
+
+def test_a_codec_remembers_a_bounded_number_of_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.values.ids._KNOWN_MAX", 10)
+    codec = IdCodec(b"secret" * 4)
+    texts = [codec.encode(100, id) for id in range(1, 101)]
+    assert len(codec._known) <= 10
+    assert [codec.decode(text) for text in texts] == [(100, id) for id in range(1, 101)]
+    assert len(codec._known) <= 10

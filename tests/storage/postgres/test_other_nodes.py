@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -392,3 +393,19 @@ async def test_work_that_changes_tables_is_not_run_again_when_the_store_was_lost
         losses.append(StoreLostError("lost by the test"))
         await app.database.commit(work)
         assert len(ran) == 3  # other work is
+
+
+def test_a_node_is_notified_again_after_the_connection_for_that_was_lost(
+    engine: PostgresEngine, new_engine: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duly.storage.postgres.membership.NODE_HEARTBEAT_SECONDS", 3600.0)  # which would notice, too
+    other, membership = new_engine(), engine.membership
+    with_notes(other, 5)
+    membership._heartbeat_at = 0.0  # pyright: ignore[reportPrivateUsage]  # the last one for an hour
+    assert membership.listen(True).server_ms
+    membership._connection.discard()  # pyright: ignore[reportPrivateUsage]
+    assert membership.listen(True).has_commits  # some may have been missed
+    with ThreadPoolExecutor(1) as thread:
+        listening = thread.submit(membership.listen, True)
+        put(other, 1, 5, 6)
+        assert listening.result(60).has_commits
