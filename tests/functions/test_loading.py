@@ -102,6 +102,21 @@ async def test_files_that_have_changed_are_loaded_anew(tmp_path: Path, changed: 
     assert sys.modules[changed.removesuffix(".py").replace("/", ".")].MORE == 2
 
 
+def test_what_a_folder_imports_from_beside_it_is_loaded_anew_after_code_that_did_not_load(tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    written(tmp_path, loading_beside="WHAT = 1\n")
+    text = f"{SAYS.format('x')}\nfrom loading_beside import WHAT\n"
+    folder = written(tmp_path / "loading_fails_first", orders=text)
+    Registry.load(folder)
+    written(folder, orders=f"1 / 0\n{text}")
+    with pytest.raises(LoadError):
+        Registry.load(folder)
+    written(folder, orders=text)
+    written(tmp_path, loading_beside="WHAT = 1\nMORE = 2\n")
+    Registry.load(folder)
+    assert sys.modules["loading_beside"].MORE == 2
+
+
 @pytest.mark.parametrize("by_program", [False, True])
 async def test_a_reload_loads_anew_what_has_not_changed(tmp_path: Path, by_program: bool) -> None:
     folder = written(tmp_path / "loading_reloads", orders=SAYS.format("one"))

@@ -24,6 +24,7 @@ from duly import (
     query,
     v,
 )
+from duly.ctx.db.cursor import Journal
 from duly.ctx.db.query import Query
 from duly.testing import Harness
 
@@ -528,3 +529,14 @@ async def test_two_pages_of_one_query_with_different_sizes_each_keep_their_own_e
         row = await app.runner.transaction(lambda ctx: ctx.db.query("numbers").first())
         await app.runner.transaction(lambda ctx: ctx.db.delete(row["_id"]))
         assert await anext(pages) == [[], [1, 2]]
+
+
+def test_a_live_page_that_the_last_run_did_not_read_keeps_no_end() -> None:
+    journal, page, other = Journal(), ("page",), ("other",)
+    runs = [object() for _ in range(3)]
+    assert journal.end_of(runs[0], page) is None
+    journal.record(page, "the end of the page")
+    assert journal.end_of(runs[1], other) is None
+    journal.record(other, "the end of the other")
+    assert journal.end_of(runs[2], page) is None
+    assert journal.end_of(runs[2], other) == "the end of the other"

@@ -31,6 +31,7 @@ from duly import (
 )
 from duly.limits import ERROR_TEXT_LENGTH_MAX
 from duly.testing import Harness
+from tests.conftest import only_on_sqlite
 from tests.scheduler.held import Held
 from tests.support import handlers_in
 
@@ -467,3 +468,19 @@ async def test_an_app_runs_what_is_due_in_the_order_of_due_times(store: str) -> 
             if len(found) == 3:
                 break
         assert found == ["a", "b", "c"]
+
+
+@only_on_sqlite
+async def test_an_executor_rests_once_it_has_noticed_that_other_nodes_have_changed(t: Harness) -> None:
+    async with t:
+        executor, recoveries = t.app.executor, list[None]()
+        faults.arm("recovery.begun", lambda: recoveries.append(None))
+        try:
+            t.app.database._membership_changed.set_result(None)  # pyright: ignore[reportPrivateUsage]
+            t.app.database._membership_changed = asyncio.get_running_loop().create_future()  # pyright: ignore
+            for _ in range(3):
+                await executor.step()
+        finally:
+            faults.disarm()
+        assert len(recoveries) == 1
+        assert not any(waker.done() for waker in executor.wakers())

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,9 @@ pytest.importorskip("asyncpg")
 
 
 from duly.app import App, engine_of
+from duly.database.batch import Batch
 from duly.errors import StoreLostError
-from duly.limits import Limits
+from duly.limits import EXCLUSIVE_BATCHES_MIN, Limits
 from duly.storage.conflicts import Conflict
 from duly.storage.engine import Changeset, ReadKeys
 from duly.storage.postgres import lock_timeout, migrations
@@ -338,3 +340,55 @@ def test_work_goes_on_beside_an_old_snapshot(store: str, engine: PostgresEngine)
         assert engine.begin().answer(Claim(2.0, 1_000, 0)) == ([], [], None)
 
     asyncio.run(beside())
+
+
+async def test_after_batches_without_a_conflict_the_next_one_makes_no_more_batches_exclusive_than_the_first(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with App({}, store, executor=False) as app:
+        engine: Any = app.database._engine  # pyright: ignore[reportPrivateUsage]
+        begin, begun, conflicts = engine.begin, list[bool](), list[Conflict]()
+
+        def begin_and_note(exclusive: bool = False) -> Any:
+            begun.append(exclusive)
+            return begin(exclusive)
+
+        def meet_conflict() -> None:
+            if conflicts:
+                raise conflicts.pop()
+
+        async def exclusive_batches_after_a_conflict() -> int:
+            conflicts.append(Conflict("met by the test"))
+            begun.clear()
+            for _ in range(2 * EXCLUSIVE_BATCHES_MIN + 5):
+                await app.database.commit(lambda batch: batch.refresh())
+            return sum(begun)
+
+        monkeypatch.setattr(engine, "begin", begin_and_note)
+        monkeypatch.setattr(engine, "refresh", meet_conflict)
+        counts = [await exclusive_batches_after_a_conflict() for _ in range(3)]
+    assert counts == [EXCLUSIVE_BATCHES_MIN + 1] * 3  # the one that is run again, and those after it
+
+
+async def test_work_that_changes_tables_is_not_run_again_when_the_store_was_lost_on_the_way(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[bool] = []
+    losses = [StoreLostError("lost by the test")]
+
+    def lose() -> None:
+        if losses:
+            raise losses.pop()
+
+    def work(batch: Batch) -> None:
+        ran.append(True)
+        batch.refresh()
+
+    async with App({}, store, executor=False) as app:
+        monkeypatch.setattr(app.database._engine, "refresh", lose)  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(StoreLostError, match="lost by the test"):
+            await app.database.commit(work, exclusive=True)
+        assert len(ran) == 1
+        losses.append(StoreLostError("lost by the test"))
+        await app.database.commit(work)
+        assert len(ran) == 3  # other work is
