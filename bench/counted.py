@@ -8,7 +8,7 @@ run to run. Here it does not depend on time:
 - The clock that limits a batch stands still, and each batch takes as many due functions as the floor's: BATCH, from the
   first one on. This is about what a normal batch of W4 runs in BATCH_SECONDS_ALONE_MAX.
 - Python switches threads after fifty times as long, so that calls gather in batches as they normally do.
-- A handler may run for an hour.
+- A handler may run for an hour, and so long is it until the store and the clock are looked at again, normally a second.
 - The floor of W1 makes no pauses, for they are not work.
 
 Everything else is as it always is, garbage collection included. The clock of the workloads marks the parts: they read
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SLOWER = 50
 """How many times slower code runs under callgrind, roughly."""
+HOUR_SECONDS = 3_600.0
 
 _tick = itertools.count(1.0, 1e-9).__next__  # each reading later than the one before, but no time passes
 
@@ -45,7 +46,9 @@ def main(key: str, counts: list[int]) -> None:
         return _tick()
 
     product.perf_counter = floor.perf_counter = clock
-    product.LIMITS = replace(product.LIMITS, handler_seconds_max=3_600.0)
+    product.LIMITS = replace(product.LIMITS, handler_seconds_max=HOUR_SECONDS)
+    _set_everywhere("TIMER_CHECK_SECONDS", HOUR_SECONDS)
+    _set_everywhere("STORE_CHECK_MS", HOUR_SECONDS * 1_000)
     _set_everywhere("DUE_BATCH_MAX", floor.BATCH)
     _set_everywhere("_SIZE_MIN", floor.BATCH)
     sys.setswitchinterval(sys.getswitchinterval() * SLOWER)
