@@ -128,6 +128,14 @@ def a_test_leaves_nothing_open(request: pytest.FixtureRequest) -> Iterator[None]
         yield
 
 
+@pytest.fixture(autouse=True)
+def batches_have_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much a batch runs must not depend on how busy the machine is, unless the limit is what a test is about."""
+    if not request.node.get_closest_marker("timed_batches"):
+        for limit in ("BATCH_SECONDS_MAX", "BATCH_SECONDS_ALONE_MAX"):
+            monkeypatch.setattr(f"duly.database.batch.{limit}", 60.0)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     test, given = pyfuncitem.obj, pyfuncitem.funcargs

@@ -39,7 +39,7 @@ from duly.testing import Harness
 from tests.scheduler.held import Held
 from tests.support import handlers_in
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.timed_batches]
 
 began: list[str] = []
 """Actions whose first line has run."""

@@ -192,6 +192,7 @@ async def test_what_a_part_that_failed_had_scheduled_for_the_past_changes_no_ord
         assert [job["state"]["kind"] for job in await t.jobs()] == ["success", "success"]
 
 
+@pytest.mark.timed_batches
 async def test_a_call_that_schedules_for_the_past_comes_before_what_is_due_in_the_same_commit(t: Harness) -> None:
     async with t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, note, {"value": "waits"}))
@@ -248,6 +249,7 @@ async def schedules_two(ctx: MutationCtx, value: int) -> None:
     await ctx.scheduler.run_after(0, note, {"value": value + 1})
 
 
+@pytest.mark.timed_batches
 async def test_mutations_of_one_batch_have_scheduled_in_the_order_in_which_they_ran(t: Harness) -> None:
     async with t:
         async with Held(t.app) as held:

@@ -27,6 +27,7 @@ class Served:
         """The process that answered, and what."""
         with closing(http.client.HTTPConnection("localhost")) as connection:
             connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(60)  # as a client has: what a worker leaves unanswered is asked again
             connection.sock.connect(str(self._path))
             connection.request("GET", f"/{name}")
             pid, _, value = connection.getresponse().read().decode().partition(" ")
