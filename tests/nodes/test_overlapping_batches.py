@@ -59,8 +59,9 @@ SOURCE = {"app": SimpleNamespace(add=add, add_all=add_all, cancel=cancel, notes=
 
 
 async def test_functions_that_are_claimed_together_run_once_and_in_order_but_those_that_are_canceled(
-    store_of: Callable[[str], str],
+    store_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("duly.database.batch.BATCH_SECONDS_MAX", 0.002)  # many batches, however fast the machine is
     store, loop, canceled = store_of("postgres"), asyncio.get_running_loop(), list[str]()
     async with App(SOURCE, store) as app, App(SOURCE, store, executor=False) as other:
         committer = app.database._committer  # pyright: ignore[reportPrivateUsage]
