@@ -24,7 +24,7 @@ class SpeculationFailed(Exception):
 
 
 class CommitInDoubt(StoreLostError):
-    """The answer to a commit was lost, and the store cannot yet be asked for the outcome.
+    """The answer to a commit was lost, and the store cannot be reached yet to find out the outcome.
 
-    `SharedEngine.resolve_commit` asks again.
+    `SharedEngine.resolve_commit` tries to find it out again.
     """

@@ -12,7 +12,7 @@ There are two protocols. An engine whose store belongs to one process, such as S
     SharedEngine    an engine whose store other nodes write to as well; `Engine.shared` returns it
       wait_for_peers stop_listening                notifications from other nodes, in a thread of their own
       refresh remote_commits                       what other nodes have committed
-      validate                                     optimistic concurrency: has something that was read been changed?
+      validate                                     optimistic concurrency: raises Conflict if a read row was changed
       prefetch                                     fewer round trips
       send_commit await_commit resolve_commit      a commit in flight, while the next batch runs
       deploys deploy                               what the versions of the application have declared
@@ -33,7 +33,7 @@ from duly.values.schema.tables import Index, Table
 
 
 class ReadKeys(NamedTuple):
-    """What the transactions of a batch have read: the engine compares it with what other nodes have written."""
+    """What the transactions of a batch have read. The engine compares it with what other nodes have written."""
 
     ids: Collection[int]
     ranges: Sequence[tuple[Table, Index | None, bytes, bytes]]
@@ -51,7 +51,7 @@ class Changeset(NamedTuple):
 
 
 class RemoteCommit(NamedTuple):
-    """A commit of another node, as far as this node needs to know it."""
+    """What this node needs to know of a commit of another node."""
 
     version: int
     last_id: int
@@ -66,7 +66,7 @@ class RemoteCommit(NamedTuple):
     deploy: str = ""
     """The newest deploy, if it may have changed."""
     is_complete: bool = True
-    """False if it stands for commits that could not be followed: then anything may have been written."""
+    """False if it stands for commits that this node could not follow: they may have written anything."""
 
 
 class PeerUpdate(NamedTuple):
@@ -77,12 +77,12 @@ class PeerUpdate(NamedTuple):
     membership_changed: bool
     """Whether nodes have joined or left, or this one was declared lost."""
     server_ms: float | None = None
-    """The time of the server, if it was asked: at `server_ms_at` of `monotonic`."""
+    """The time of the server, if the node requested it. `monotonic` was `server_ms_at` at that time."""
     server_ms_at: float = 0.0
 
 
 class Header(NamedTuple):
-    """What a store says about itself when it is opened."""
+    """What an engine reads from a store when it opens it."""
 
     secret: bytes
     """The key that makes its ids unguessable."""
@@ -117,7 +117,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
     def announce_closing(self, seconds: float) -> None:
-        """Let processes that wait for the store know that it closes within so many seconds."""
+        """Announce to processes which wait for the store that it closes within this many seconds."""
         ...
 
     def check_present(self) -> None:
@@ -125,7 +125,7 @@ class Engine(Protocol):
         ...
 
     def is_lost(self, epoch: int) -> bool:
-        """Return whether the process of an epoch is known to have ended, so that its running jobs are interrupted."""
+        """Return whether the process of an epoch is known to have ended. If so, its running jobs are interrupted."""
         ...
 
     def snapshot(self) -> AbstractContextManager[View]:
@@ -144,7 +144,7 @@ class Engine(Protocol):
         ...
 
     def declare_table(self, table: Table) -> None:
-        """Record what a table is now declared to hold."""
+        """Record the current declaration of a table."""
         ...
 
     def create_index(self, table: Table, index: Index) -> None: ...
@@ -160,7 +160,7 @@ class Engine(Protocol):
     def drop_index(self, index: Index) -> None: ...
 
     def commit(self, changes: Changeset) -> int:
-        """Make the batch durable, with the keys of its writes in all indexes of the tables. Return the new version.
+        """Make the batch durable, and write its keys to all indexes of the tables. Return the new version.
 
         An index that is being built may lack old keys. Raises Conflict or CommitInDoubt.
         """
@@ -196,29 +196,29 @@ class SharedEngine(Engine, Protocol):
         ...
 
     def prefetch(self, table: Table, ids: Sequence[int]) -> None:
-        """Read in one round trip what the batch will probably read one by one."""
+        """Read in one round trip the rows that the batch will probably read one by one."""
         ...
 
     def send_commit(self, changes: Changeset) -> None:
         """Send the commit of a batch that is not exclusive. The next batch may begin before `await_commit`.
 
-        That one reads as if this commit had succeeded. It gets SpeculationFailed if this turns out to be wrong.
+        The next batch reads as if this commit had succeeded. It gets SpeculationFailed if this turns out to be wrong.
         """
         ...
 
     def await_commit(self) -> int:
-        """Return or raise what `commit` would have, for the batch that was sent."""
+        """Wait for the commit that was sent. Return or raise what `commit` would."""
         ...
 
     def resolve_commit(self) -> int | None:
-        """Return the version made by the commit that is in doubt; None if it was not stored and never will be.
+        """Return the version of the commit in doubt; None if that commit was not stored and never will be.
 
         Raises StoreLostError if the store still does not answer. A caller may give up and begin the next batch.
         """
         ...
 
     def deploys(self) -> Sequence[str]:
-        """Return what nodes have declared, from the oldest to the newest."""
+        """Return what the nodes have declared, from the oldest declaration to the newest."""
         ...
 
     def deploy(self, mark: str) -> None:

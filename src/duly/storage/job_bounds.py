@@ -1,4 +1,4 @@
-"""Bounds of scans as SQL can compare them: of ids, and of the columns of jobs. Both engines use them."""
+"""The bounds of scans in a form that SQL can compare: ids, and columns of jobs. Both engines use them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Get(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """Read at most `limit` rows of an interval, in the order of an index. Without one: in the order of creation."""
+    """Read at most `limit` rows of an interval, in the order of an index, or of creation if there is no index."""
 
     table: Table
     order: Index | None
@@ -58,7 +58,7 @@ class Claimed(NamedTuple):
     mutations: list[Job]
     actions: list[Job]
     next_due: float | None
-    """When the next job becomes due, of those that are not due yet; None if there is none."""
+    """The earliest due time of the jobs that are not due yet; None if there are none."""
 
 
 class ListCompleted(NamedTuple):

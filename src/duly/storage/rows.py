@@ -20,7 +20,7 @@ JOBS: Final = Table(
     ),
 )
 EXECUTOR: Final = Table("_executor", 2)
-"""The settings that the executors of all processes follow: documents, unlike jobs."""
+"""The settings that the executors of all processes follow. They are documents, unlike jobs."""
 CRONS: Final = Table("_cron_jobs", 3, (Index("by_name", 4, ("name",)),))
 CRON_LOGS: Final = Table("_cron_job_logs", 4, (Index("by_name", 5, ("name",)),))
 SYSTEM_TABLES: Final = {table.name: table for table in (JOBS, EXECUTOR, CRONS, CRON_LOGS)}
@@ -58,7 +58,7 @@ class Job(NamedTuple):
 
 
 make_job: Final[Callable[[Iterable[Any]], Job]] = partial(tuple.__new__, Job)  # pyright: ignore[reportUnknownMemberType]
-"""Make a job from all its columns, in half the time of `Job(…)`: every read of a job and every end of one makes one."""
+"""Make a job from all its columns, in half the time of `Job(…)`: each read and each end of a job makes one."""
 
 JOB_FIELDS: Final = tuple("lane" if field == "queue" else field for field in Job._fields)
 """The columns of a job, by the names that stores have for them, in the order of `Job`."""

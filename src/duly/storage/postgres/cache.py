@@ -9,11 +9,11 @@ from duly.storage.engine import Changeset
 from duly.storage.rows import JOBS
 
 _MISSING: Final = ""
-_ENTRY_BYTES: Final = 200  # of an entry in addition to its text
+_ENTRY_BYTES: Final = 200  # the size of an entry, without its text
 
 
 class DocumentCache:
-    """Documents by id, including ids that are known to have none. Bounded by size: the oldest are dropped first."""
+    """Documents by id, including ids known to have none. The size is bounded: the cache drops the oldest first."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max

@@ -1,7 +1,7 @@
 """The commits of a node. They are numbered, so that none stays in doubt when its answer is lost.
 
 Each call of `commit_1` has the number of the batch. If the connection is lost before the answer, `settle_1` says
-whether a batch of this number was committed. If it was not, the server takes the number as used and refuses it from
+whether a batch of this number was committed. If it was not, the server marks the number as used and refuses it from
 then on. So this answer is final, even if the request of the commit is still on its way.
 """
 
@@ -40,7 +40,7 @@ class CommitClient:
         self._membership = membership
         self._on_connection_lost = on_connection_lost
         self._number = 0
-        """The number of the last batch whose outcome is known: committed, or never to be."""
+        """The number of the last batch whose outcome is known: it was committed, or it never will be."""
         self._in_doubt = 0
         """The number of the batch that is in doubt; 0 if there is none."""
 
@@ -51,7 +51,7 @@ class CommitClient:
     def commit(self, arguments: tuple[Any, ...], in_transaction: bool) -> int:
         """Commit a batch. Return its version, CONFLICT or FENCED.
 
-        With `in_transaction` the transaction of an exclusive batch is open, and ends with a success.
+        With `in_transaction`, the transaction of an exclusive batch is open. A successful commit ends it.
         """
 
         def ask() -> list[Any]:

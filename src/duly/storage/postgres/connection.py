@@ -35,11 +35,11 @@ _ARRAYS: Final = {
     1016: ("int8", 20),
     1022: ("float8", 701),
 }
-"""The arrays that are sent or received, by the OID of their type, the same on all servers: element, its OID."""
+"""The arrays sent or received, by the OID of their type: element and its OID. All servers use the same OIDs."""
 _POOLER_STATES: Final = ("26000", "42P05")
 """SQLSTATEs of a statement that was prepared on another connection: a pooler has switched connections meanwhile."""
 _CONFLICT_STATES: Final = ("40001", "40P01", "55P03")
-"""SQLSTATEs of something that another node has done meanwhile, or is doing, such as holding the lock for long."""
+"""SQLSTATEs that another node causes: it has changed something meanwhile, or it holds the lock for long, say."""
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc, unused-ignore]  # of no type for mypy
@@ -52,7 +52,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc, unused-ignore]  # o
     async def _introspect_types(self, typeoids: Iterable[int], timeout: Any) -> Any:  # noqa: ASYNC109
         if not _ARRAYS.keys() >= set(typeoids):
             return await super()._introspect_types(typeoids, timeout)
-        # The second value stands in for the statement that asks: with this name, asyncpg prepares nothing again.
+        # The second value replaces the statement of that query: with this name, asyncpg prepares nothing again.
         return [_array(oid, *_ARRAYS[oid]) for oid in typeoids], SimpleNamespace(name="none")
 
 
@@ -65,8 +65,8 @@ def _array(oid: int, element: str, element_oid: int) -> dict[str, Any]:
 class BlockingConnection:
     """A connection that is made when it is first used, and again after it was lost.
 
-    After any unexpected error the connection is discarded. Otherwise an answer that is still on the wire, or a
-    transaction that is still open on the server, would be taken for the answer to the next statement.
+    After any unexpected error the connection is discarded. Otherwise an answer that is still on the wire would be read
+    as the answer to the next statement, or the next statement would run in a transaction that is still open.
     """
 
     def __init__(self, dsn: str, connect_seconds: float, answer_seconds: float) -> None:
@@ -196,7 +196,7 @@ class BlockingConnection:
                 " max_prepared_statements above 0, or one in session mode"
             )
         if isinstance(error, asyncpg.InterfaceError):
-            self.discard()  # a value that cannot be sent leaves the server within a statement
+            self.discard()  # a value that cannot be sent leaves the server in the middle of a statement
         return StoreError(f"PostgreSQL refused a statement: {error}")
 
     def _connect(self) -> asyncpg.Connection:

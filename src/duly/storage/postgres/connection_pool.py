@@ -20,10 +20,10 @@ class ConnectionPool:
         self._free: SimpleQueue[BlockingConnection] = SimpleQueue()
         self._acquired: set[BlockingConnection] = set()
         self._refused: tuple[float, str] = (0.0, "")
-        """Until when no new connection is tried, and why the last attempt failed."""
+        """The time until which no new connection is tried, and the reason why the last attempt failed."""
 
     def open(self) -> None:
-        """Make the first connection. Later the server may have none left, and a query must still run."""
+        """Make the first connection. Later the server may have none left, but a query must still run."""
         self.release(self._make())
 
     def acquire(self) -> BlockingConnection:

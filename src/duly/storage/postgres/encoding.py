@@ -17,7 +17,7 @@ from duly.values.schema.tables import Index, Table
 
 
 class Groups:
-    """Rows or keys in groups: of each group the relation, the operation and the size; all items are in one array."""
+    """Rows or keys in groups. A group has a relation, an operation and a size; one array holds all their items."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -100,7 +100,7 @@ def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Wr
 
 
 def _check_new_job(row: object) -> Job:
-    """Return a new job if the tables can hold it: a completed one has no due time and no process, for example."""
+    """Return a new job if the tables can hold it. A completed job, for example, has no due time and no process."""
     assert isinstance(row, Job)
     if row.completed_time is not None and (row.due is not None or row.epoch is not None):
         raise StoreError(f"PostgreSQL refused a write: got a completed job that is due or runs: {row}")
@@ -126,7 +126,7 @@ def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
 
 
 def _transitions(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
-    """Return the jobs that change, grouped by the states that they change from and to: most of a batch end alike."""
+    """Return the changed jobs, grouped by their old and new states: most jobs of a batch end alike."""
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     expired: list[int] = []
     for id, write in writes.items():

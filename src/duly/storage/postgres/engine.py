@@ -5,9 +5,9 @@ reads them, and reads what is missing from one snapshot. Then `commit_1` compare
 other nodes have committed since the position, under one lock, and writes either everything or nothing. Only that
 statement holds the lock. A batch that had a conflict is run again as an exclusive one, which takes the lock first.
 
-While a commit is in flight, the next batch already runs on the documents in memory, which then are as this commit will
-leave them. Anything else that it needs waits for the answer (`_idle_connection`). If the assumption was wrong, the
-batch is run again.
+While a commit is in flight, the next batch already runs on the documents in memory, which then include the writes of
+that commit. For anything else, the next batch waits for the answer (`_idle_connection`). If the assumption that the
+commit succeeds was wrong, the next batch is run again.
 
     begin ─ get, scan … ─ send_commit ─────────── answer ─ await_commit
                              │  _sent               │  _outcome
@@ -24,7 +24,7 @@ The state of a batch:
     _sent              send_commit                       the answer arrives    the changes of the commit in flight
     _outcome           the answer arrives                next answer           its version, or the reason why not
     _is_invalid        the commit before it failed, or   next begin, rollback  the running batch has relied on
-                       others have committed before it                         something that is not so
+                       others have committed before it                         a wrong assumption
 """
 
 # asyncpg is not typed as strictly as this package.
@@ -96,7 +96,7 @@ class PostgresEngine:
 
     @property
     def _idle_connection(self) -> BlockingConnection:
-        """The connection of batches, once the commit in flight is answered: it runs one statement at a time."""
+        """The connection of batches, after the answer to the commit in flight: it runs one statement at a time."""
         self._await_sent()
         if self._is_invalid:
             raise SpeculationFailed
@@ -115,7 +115,7 @@ class PostgresEngine:
             [(secret,)] = self._idle_connection.fetch(f"SELECT secret FROM {self._schema}.store")
             newest = self._replica.load(self._idle_connection)
             self._end_snapshot()
-            self.membership.start_listening()  # before it is a node: other nodes rely on its heartbeats
+            self.membership.start_listening()  # before it becomes a node, because other nodes rely on its heartbeats
             self._readers.open()
             update = self._join()
             self._replica.generation = self._idle_connection.generation
@@ -168,7 +168,7 @@ class PostgresEngine:
         return BatchView(self)
 
     def _recover(self) -> None:
-        """After a loss: learn the outcome of the last batch, load the store again, and join the nodes again."""
+        """After a lost connection: find out the outcome of the last batch, load the store again, and join again."""
         self._commits.resolve()
         connection = self._idle_connection
         if not connection.is_connected or connection.generation != self._replica.generation:
@@ -272,7 +272,7 @@ class PostgresEngine:
         return self._outcome
 
     def _await_sent(self) -> None:
-        """Wait for the commit in flight, if there is one. Note whether the running batch was right to rely on it."""
+        """Wait for the commit in flight, if there is one. Record whether the running batch assumed right."""
         sent, self._sent = self._sent, None
         if sent is not None:
             try:
@@ -284,7 +284,7 @@ class PostgresEngine:
 
     def _commit_arguments(self, changes: Changeset) -> tuple[Any, ...]:
         """The arguments of `commit_1` for a batch."""
-        _ = self._idle_connection  # the commit before this one comes first
+        _ = self._idle_connection  # the commit in flight comes first
         encoded = encode_changes(changes, self._catalog_changes)
         since = None if self._exclusive else self.position
         if not self._exclusive:
@@ -318,7 +318,7 @@ class PostgresEngine:
         """Read what other nodes have committed before the last batch. It may invalidate the batch that runs already."""
         try:
             self._is_invalid = self._replica.catch_up(self._idle_connection, version)
-        except (StoreError, Conflict):  # it must not undo a commit that is durable
+        except (StoreError, Conflict):  # an error here must not undo a durable commit
             self._replica.lose_track(version, last_id)
 
     def resolve_commit(self) -> int | None:

@@ -1,8 +1,8 @@
 """How long the holder of the store's lock may be silent before the server ends its session.
 
-The server cannot tell a node that died while it held the lock from one whose handler computes for long. So the timeout
-is short, LOCK_IDLE_MS. A batch that lost the lock after more than that may just be slow: it gets the longest time that
-a handler may take when it is run again.
+The server cannot distinguish a node that died while it held the lock from one whose handler computes for long. So the
+timeout is short, LOCK_IDLE_MS. A batch that lost the lock after a longer silence may just be slow. When it is run
+again, its timeout is the longest time that a handler may take.
 """
 
 from __future__ import annotations

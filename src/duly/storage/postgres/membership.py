@@ -1,11 +1,11 @@
 """The processes that share a store: which ones live, and which partition of the due jobs each of them runs.
 
-Each node sends a heartbeat several times a second; the server notes its own time. From that follow two things:
+Each node sends a heartbeat several times a second, and the server records its own time with it. Two rules use it:
 
 - A node that was not ready for a moment (NODE_FRESH_SECONDS) has no partition of the pending jobs. This is a hint: if
   two nodes claim the same job, one of them commits.
-- A node that was not seen for long (`node_lost_seconds`) is lost. This is a fence: the database refuses the commits of
-  its epoch from then on, so other nodes may record that its running actions have failed.
+- A node that sent no heartbeat for long (`node_lost_seconds`) is lost. This is a fence: the database refuses the
+  commits of its epoch from then on, so other nodes may record that its running actions have failed.
 
 `listen` runs in a thread of its own, with a connection of its own. What both threads use:
 
@@ -53,7 +53,7 @@ class Membership:
         self._instance = f"{host_name()} {os.getpid()} {secrets.token_hex(4)}"
         self._live: frozenset[int] = frozenset()
         self._last_epoch = 0
-        """The newest epoch as of the last heartbeat. Of later ones this node does not know whether they live."""
+        """The newest epoch as of the last heartbeat. This node does not know whether nodes of later epochs live."""
         self._reported: tuple[int, Partition, frozenset[int]] = (0, UNPARTITIONED, self._live)
         """Epoch, partition and live nodes as of the last update that `listen` has returned."""
         self._connection = BlockingConnection(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
@@ -89,7 +89,7 @@ class Membership:
         if not rows:
             raise StoreError("got 1,024 nodes of this store, expected fewer")
         self.epoch, self.number = rows[0]
-        self._last_epoch = self.epoch - 1  # what happened before it joined is not known yet
+        self._last_epoch = self.epoch - 1  # this node does not know yet what happened before it joined
         return self._send_heartbeat(connection, is_ready=self._executes)
 
     def leave(self, connection: BlockingConnection) -> None:

@@ -40,7 +40,7 @@ def migrate(connection: BlockingConnection, address: Address) -> None:
     check_settings(connection)
     if not pending_versions(connection, address):
         return
-    # One transaction: an interrupted migration leaves nothing behind. The lock lets one of several nodes do it.
+    # One transaction: an interrupted migration leaves nothing behind. The lock lets only one of several nodes migrate.
     connection.execute(f"BEGIN; SELECT pg_advisory_xact_lock({address.lock})", MIGRATION_SECONDS)
     try:
         for version in pending_versions(connection, address):

@@ -34,7 +34,7 @@ class Replica:
         self.answered: set[int] = set()
         """The ids that the running batch has read from memory, while it had no snapshot to read from."""
         self.generation = 0
-        """The connection that all of this was read through. Behind another one may be a server that was restored."""
+        """The connection that all of this was read through. Another one may lead to a server that was restored."""
         self._schema = schema
         self._remote_commits: list[RemoteCommit] = []
 
@@ -44,7 +44,7 @@ class Replica:
         return commits
 
     def load(self, connection: BlockingConnection) -> RemoteCommit:
-        """Forget everything, and move to the newest version. Return what there is to know of it."""
+        """Forget everything, and move to the newest version. Return all that is known of it, as a commit."""
         self.position, last_id, self.catalog_version = ddl.newest(connection, self._schema)
         self.claim_cursor = CURSOR_START
         self.documents.clear()
@@ -57,7 +57,7 @@ class Replica:
         self._remote_commits.append(self.load(connection))
 
     def lose_track(self, version: int, last_id: int = 0) -> None:
-        """Forget everything: of the commits up to a version, some are not known. The next batch reloads."""
+        """Forget everything, because some of the commits up to a version are unknown. The next batch reloads."""
         self.generation = 0
         self.documents.clear()
         self._remote_commits.append(RemoteCommit(version, last_id, {}, {}, None, None, is_complete=False))
@@ -69,7 +69,7 @@ class Replica:
         read from memory, or the tables.
         """
         known = connection.fetch(_PULL.format(schema=self._schema), self.position, REMOTE_COMMITS_MAX + 2, until)
-        # The position itself is missing if this node lags behind the log, or if another server has taken over that
+        # The log lacks the position itself if this node lags behind the log, or if another server has taken over which
         # lacks the last commits.
         if len(known) > REMOTE_COMMITS_MAX + 1 or not known or known[0]["version"] != self.position:
             before = self.catalog_version
@@ -78,7 +78,7 @@ class Replica:
         stale: set[int] = set()
         catalog_changed = False
         for row in known[1:]:
-            self.position = row["version"]  # a row of this node was committed without an answer
+            self.position = row["version"]  # a row of this node is a commit whose answer was lost
             stale.update(row["ids"])
             tables, deploy = None, ""
             if row["reshaped"]:

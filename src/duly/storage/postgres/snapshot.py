@@ -1,8 +1,8 @@
 """Reads from one snapshot of PostgreSQL, and claims of due jobs.
 
-A claim begins where the claim before it ended (`ClaimCursor`). What lies before may be much: the dead index entries of
-jobs that ran or were canceled stay until PostgreSQL vacuums them, which waits for the oldest transaction of the server,
-such as a backup.
+A claim begins where the claim before it ended (`ClaimCursor`). Many dead index entries may lie before that place: the
+entries of jobs that ran or were canceled stay until PostgreSQL vacuums them. It vacuums only after the oldest
+transaction of the server, such as a backup, has ended.
 """
 
 # asyncpg is not typed as strictly as this package.
@@ -61,7 +61,7 @@ class QueueStart(NamedTuple):
 
 
 class ClaimCursor(NamedTuple):
-    """Where the next claim of a partition begins: what the last one found, at a time and a version of the store."""
+    """Where the next claim of a partition begins: what the last claim found, at a time and a version of the store."""
 
     partition: Partition = UNPARTITIONED
     now: float = math.inf
@@ -181,7 +181,7 @@ class PostgresSnapshot:
 
 
 def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> QueueStart:
-    """Return where a queue begins, given the jobs of it that were claimed."""
+    """Return where a queue begins, given its claimed jobs."""
     next = math.inf if next_due is None else next_due
     if claimed and claimed[0].due is not None:
         return QueueStart(claimed[0].due, next)
@@ -189,7 +189,7 @@ def _queue_start(claimed: list[Job], limit: int, next_due: float | None) -> Queu
 
 
 def _without_nul(cut: Cut) -> Cut:
-    """Return the same cut without NUL, which PostgreSQL text cannot have. No name has one either."""
+    """Return the same cut without NUL. PostgreSQL text cannot contain NUL, and no name contains it either."""
     for position, value in enumerate(cut.values):
         if isinstance(value, str) and "\0" in value:
             return Cut((*cut.values[:position], value.partition("\0")[0]), after=True)

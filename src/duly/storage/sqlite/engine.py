@@ -58,7 +58,7 @@ class SqliteEngine:
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
-        """Why nothing can be stored any more, once that was noticed: the file was deleted, for example."""
+        """The reason why nothing can be stored any more, once it is known: the file was deleted, for example."""
         self._opening = 0
         self._log_pages = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
@@ -111,7 +111,7 @@ class SqliteEngine:
 
     def close(self) -> None:
         owned, self._owned = self._owned, None
-        if owned is not None and not owned.is_held:  # a forked child has it from its parent, which still uses it
+        if owned is not None and not owned.is_held:  # the parent of this forked child still uses it
             _inherited.extend(self._opened)
         else:
             if owned is not None:
@@ -178,12 +178,12 @@ class SqliteEngine:
 
     # Writing.
 
-    def begin(self, exclusive: bool = False) -> View:  # every batch is
+    def begin(self, exclusive: bool = False) -> View:  # every batch is exclusive
         if self._gone is not None:  # otherwise the commit checks: a batch that writes nothing loses nothing
             self.check_present()
         self._run(_BEGIN)
         self._view = SqliteSnapshot(self._connection)
-        if self._view.epoch != self.epoch:  # by a process that the lock did not keep out, such as on another machine
+        if self._view.epoch != self.epoch:  # by a process despite the lock, such as one on another machine
             self._gone = f"another process has opened {self.path}"
             self.check_present()
         return self._view

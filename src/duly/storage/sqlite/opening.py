@@ -58,7 +58,7 @@ def check_log(path: str, header: FileHeader, connection: apsw.Connection) -> Non
         if follows and _store_version(connection) == _store_version_without_log(path):
             return  # the opening itself was interrupted, and the log has no other change
     except apsw.Error:
-        pass  # pages of another file do not make a database with those of this one
+        pass  # pages of another file and pages of this one do not make a database
     raise StoreError(
         f"{path}-wal is the log of another file than {path}, such as of the one that a backup was copied"
         " over: with it, the backup would be undone. If the file is the one you want, delete the log and"
@@ -67,7 +67,7 @@ def check_log(path: str, header: FileHeader, connection: apsw.Connection) -> Non
 
 
 def begin(header: FileHeader, writer: apsw.Connection) -> int:
-    """Write the number of a new opening into the file. Return it; the old one if another process is reading now."""
+    """Write the number of a new opening, or the old one if another process is reading now. Return what was written."""
     number = _next_number(header.opening) if header.opening else _random_number()
     writer.execute(_SET_APPLICATION)
     write_number(writer, number, needs_log=True)

@@ -2,9 +2,9 @@
 
 The lock is on the file itself, so it cannot be removed without the store, and a removed store is noticed
 (`Ownership.find_loss`). The lock belongs to the open file, which a forked child inherits: each child closes it at once,
-so that only the process that acquired the lock holds it. A second file, `<path>-owner`, serves to name the owner: it
-has a lock of the other kind, which no child inherits, and of which the system names the holder. If this file is
-removed, only the name is lost.
+so that only the process that acquired the lock holds it. A second file, `<path>-owner`, serves to name the owner. Its
+lock is of the other kind: no child inherits it, and the system can name its holder. If this file is removed, only the
+name is lost.
 
 SQLite locks bytes of the same file. Closing a file drops all locks that the process has on it, also those of SQLite. So
 this file is closed last, and is not even opened if this process owns it already.
@@ -35,7 +35,7 @@ _READERS: Final = 0x4000_0000 + 2
 _READERS_BYTES: Final = 510
 """A process that has the file open in SQLite has a shared lock on these bytes; the last one takes an exclusive lock."""
 _LOCK: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
-"""The lock of an open file, which stays when the process closes the file elsewhere. If missing: that of a process."""
+"""The lock of an open file, which stays when the process closes the file elsewhere. Else: the lock of a process."""
 _TRIES_MAX: Final = 100
 """How often a file may be replaced between its opening and its locking. Restoring a backup does this once."""
 
@@ -76,7 +76,7 @@ class Ownership:
         self._opening, self._changed_ns = opening, 0
 
     def protect_log(self, is_protected: bool) -> None:
-        """Set whether another program must not take itself for the last one that has the file open.
+        """Set whether other programs are kept from closing the file as if they were the last to have it open.
 
         The last one deletes the log when it closes. SQLite's own lock against that is lost as soon as anything in this
         process reads the file and closes it.
@@ -87,7 +87,7 @@ class Ownership:
                 fcntl.fcntl(self._file, _LOCK, _request(kind, _READERS, _READERS_BYTES))
 
     def find_loss(self) -> str | None:
-        """Return why nothing that is written to the file will be kept; None if the file is as it should be."""
+        """Return the reason why writes to the file will be lost; None if the file is as it should be."""
         try:  # after each commit: two calls of lstat, and few others
             found = os.lstat(self.path)  # it was no link when it was opened
         except OSError:
@@ -221,7 +221,7 @@ def owner_of(path: str) -> int | None:
 
 
 def _open_owner_file(path: str) -> int | None:
-    """Open the file that names this process as the owner; None if it cannot be written, since only the name is lost."""
+    """Open the file that names this process as the owner; None if that fails: then only the name is lost."""
     try:
         file = os.open(f"{path}-owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
@@ -268,7 +268,7 @@ def _request(kind: int, byte: int, length: int = 1) -> bytes:
 
 
 def _parse_answer(answered: bytes) -> tuple[int, int]:
-    """Return the kind of lock that there is, and the process that holds it."""
+    """Return the kind of the existing lock, and the process that holds it."""
     fields = struct.unpack(_FLOCK, answered)
     return (fields[3], fields[2]) if sys.platform == "darwin" else (fields[0], fields[4])
 

@@ -38,7 +38,7 @@ class SqliteSnapshot:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._read = connection.execute
-        self._read_one = connection.cursor().execute  # for what is fetched at once: no new cursor each time
+        self._read_one = connection.cursor().execute  # for reads of one result at once: no new cursor each time
         self.version, self.epoch = cast("tuple[int, int]", self._read(_GET_VERSION).get)
 
     def answer(self, request: Request) -> Any:
@@ -110,8 +110,8 @@ class SqliteSnapshot:
         begin = upper if request.descending else lower
         if len(begin.values) < len(columns) or begin.id is None or not columns:
             return self._scan_part(columns, lower, upper, request.descending, request.limit)
-        # The scan begins after one row of many with equal values. For a row comparison SQLite would read all rows with
-        # these values first, so they are a scan of their own, with equality in its WHERE.
+        # The scan begins after one of many rows with equal values. For a row comparison, SQLite would first read all
+        # rows with these values. So these rows are a scan of their own, with equality in its WHERE.
         rows = self._scan_part(columns, lower, upper, request.descending, request.limit, equal=True)
         if len(rows) < request.limit:
             rest = Cut(begin.values, after=not request.descending)
