@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Batch:
     """One commit in the making. Used in the committer's thread only.
 
-    Time stands still in it: `now` is when it began. Nothing is written to the store until it is committed; a call reads
-    the rows of the store under an overlay of what earlier calls of the batch have written.
+    The time of a batch is fixed: `now` is when it began. Nothing is written to the store until it is committed; a call
+    reads the rows of the store under an overlay of what earlier calls of the batch have written.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Batch:
         self.tracked = carried.tracked
         """What earlier batches have written to the tables that are tracked."""
         self.claimed = carried.claimed
-        """Due functions that an earlier batch has claimed and left to the next ones, without those written since."""
+        """Due functions that an earlier batch has claimed and left to the next ones, except those written since."""
         self.overdue = math.inf
         """The earliest due time of the functions that it has scheduled for a time in the past: functions that are due
         later run after those, so in a later batch."""
         self._reindexed: set[str] = set()  # the tables whose indexes it has changed, even if it has changed them back
-        self._stored = catalog  # with the tables that the engine has
+        self._stored = catalog  # the catalog with the tables that the engine has
         self._engine, self._shared = environment.engine, environment.engine.shared
         self._view = view
         self._codec, self._ids = environment.codec, environment.ids
@@ -87,13 +87,13 @@ class Batch:
 
     @cached_property
     def _seed(self) -> int:
-        """Seed of the first attempt, drawn lazily: a batch that only reads remote commits must use no randomness."""
+        """The seed of the first attempt. Drawn late: a batch that only reads remote commits must use no randomness."""
         return self._random.getrandbits(63)
 
     def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
         """Run `unit(transaction, *args)` as one transaction. If it raises, nothing is kept but its reads.
 
-        With the name of a `handler`, whose code it runs, its time is limited.
+        If `handler` names the handler whose code the unit runs, the time of the unit is limited.
         """
         seed = self._seed + self._attempts
         self._attempts += 1
@@ -135,7 +135,7 @@ class Batch:
             transaction.end()
 
     def prefetch(self, args: Iterable[str]) -> None:
-        """Read the documents whose ids stand in the arguments of calls at once: the calls will probably read them."""
+        """Read at once the documents whose ids are in the arguments of calls: the calls will probably read them."""
         if self._shared is None:
             return
         wanted: dict[int, set[int]] = {}
@@ -208,11 +208,11 @@ class Batch:
             self._shared.validate(reads)
 
     def commit(self) -> Commit:
-        """Have the engine commit, and return what was committed."""
+        """Commit through the engine, and return what was committed."""
         return self.record_commit(self._engine.commit(self._changes()))
 
     def send(self) -> Commit:
-        """Have the engine begin to commit. The version of the result is not known before the engine answers."""
+        """Begin the commit in the engine. The version of the result is not known before the engine answers."""
         assert self._shared is not None
         self._shared.send_commit(self._changes())
         return self.record_commit(self.version)
@@ -227,7 +227,7 @@ class Batch:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
 
     def record_commit(self, version: int) -> Commit:
-        """Return what was committed, as a version, and update what is carried over."""
+        """Return what was committed, under its version, and update what is carried over."""
         written = self._written()
         for table, writes in written:
             if table.name in self.tracked:
@@ -265,7 +265,7 @@ class Batch:
     # For a change of schema, in an exclusive batch.
 
     def put_table(self, table: Table) -> None:
-        """Put a table into the store, or another state of it: exactly these indexes, and this declaration."""
+        """Create a table in the store, or replace its state: exactly these indexes, and this declaration."""
         before = self.catalog.tables.get(table.name)
         if before == table:
             return
@@ -289,11 +289,11 @@ class Batch:
         self.catalog = self.catalog.with_schema(schema)
 
     def is_superseded(self, mark: str) -> bool:
-        """Return whether a node has declared something newer since this was declared first."""
+        """Return whether a node has declared something newer since this declaration was first made."""
         return self._shared is not None and mark in self._shared.deploys()[:-1]
 
     def deploy(self, mark: str) -> None:
-        """Make a declaration the newest one, if it is not."""
+        """Make a declaration the newest one, unless it is already the newest."""
         if self._shared is not None and self._shared.deploys()[-1:] != [mark]:
             self._change(self._shared.deploy, mark)
             self.catalog = self._stored = self.catalog.with_deploy(mark)
@@ -323,7 +323,7 @@ class Batch:
         self._call_engine(act, *args)
 
     def _call_engine(self, act: Callable[..., None], *args: object) -> None:
-        """Call the engine; an error of it fails the whole batch."""
+        """Call the engine. An error of the engine fails the whole batch."""
         try:
             act(*args)
         except Exception as error:

@@ -23,9 +23,9 @@ class QueuedCall(NamedTuple):
     work: Work[Any]
     future: asyncio.Future[Any]
     exclusive: bool
-    """Whether its batch must be exclusive, because it changes tables or indexes. It runs once only."""
+    """Whether its batch must be exclusive, because the call changes tables or indexes. Such a call runs only once."""
     args: str
-    """JSON with the ids of documents that it will probably read."""
+    """JSON with the ids of documents that the call will probably read."""
     is_awaited: bool
     """False for calls of an executor or of the store itself."""
     queued_at: float
@@ -67,7 +67,7 @@ class CallQueue:
         return None if self._has_ended else self._inbox.get()
 
     def take_into(self, calls: list[QueuedCall]) -> bool:
-        """Move one more call to the calls of a batch. False if none waits, or the next one needs a batch of its own."""
+        """Move one more call to the calls of a batch. False if no call waits, or the next one needs its own batch."""
         if not self.waiting:
             self.receive()
         if not self.waiting or self.waiting[0].exclusive:
@@ -104,7 +104,7 @@ class CallQueue:
 
 
 def withdrawable(work: Work[T], future: asyncio.Future[Any]) -> Work[T | None]:
-    """Return work that does nothing if its future was cancelled before its first run. Work that has begun counts."""
+    """Return work that does nothing if its future was cancelled before its first run. Later it cannot be withdrawn."""
     has_begun = False
 
     def begin(batch: Batch) -> T | None:
@@ -120,8 +120,8 @@ def withdrawable(work: Work[T], future: asyncio.Future[Any]) -> Work[T | None]:
 class StoreTimeout:
     """How long calls wait for a store that gives no answer.
 
-    The time of a call counts from when it was queued, or from the last answer of the store after that: until then, the
-    call waited for something else than the store.
+    The time of a call counts from when it was queued, or from the last answer of the store after that. Until that
+    answer, the call did not wait for the store.
     """
 
     def __init__(self) -> None:

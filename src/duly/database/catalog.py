@@ -31,7 +31,7 @@ class Catalog:
 
     @property
     def outdated(self) -> frozenset[str]:
-        """Return the tables that a newer version of the application declares otherwise than this schema does."""
+        """Return the tables that a newer version of the application declares differently from this schema."""
         if self._outdated is None:
             declared = {name: table.document for name, table in self.schema.tables.items() if name in self.tables}
             self._outdated = frozenset(
@@ -78,9 +78,9 @@ class CatalogHistory:
         self._versions = [(version, catalog)]
 
     def at(self, view: View) -> Catalog:
-        """Return the catalog of the version that a view shows. Conflict where this node does not know it yet.
+        """Return the catalog of the version that a view shows. Raises Conflict if this node does not know it yet.
 
-        Either another node has changed the tables, or a server took over that lacks commits which this node knows.
+        Either another node has changed the tables, or a server that lacks commits which this node knows has taken over.
         """
         for since, catalog in reversed(self._versions):
             if since <= view.version:
@@ -90,9 +90,9 @@ class CatalogHistory:
         raise Conflict("the store has gone back to an older version than this node knows")
 
     def add(self, version: int, catalog: Catalog) -> None:
-        """Add the catalog of a version. Before the commit of it: once that is durable, a snapshot may show it."""
+        """Add the catalog of a version before its commit: once that is durable, a snapshot may show the version."""
         self._versions = [*self._versions[1 - CATALOGS_MAX :], (version, catalog)]
 
     def drop_from(self, version: int) -> None:
-        """Drop the catalogs of a version that was not committed, and of later ones."""
+        """Drop the catalogs of a version that was not committed, and of later versions."""
         self._versions = [entry for entry in self._versions if entry[0] < version]

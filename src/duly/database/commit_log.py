@@ -83,7 +83,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self.watches: set[Watch] = set()
-        """All watches: one with an empty read set is in no other field."""
+        """All watches. A watch with an empty read set is in no other field."""
         self.points: dict[str, dict[int, set[Watch]]] = {}
         self.ranges: dict[str, dict[str, IntervalTree[Watch]]] = {}
 

@@ -9,9 +9,9 @@ nodes have committed since. On a conflict the same calls run again in an exclusi
 can commit.
 
 On a server, a commit also takes a round trip. While one batch is in flight, the next one already runs, and assumes
-that the one before it will be committed: the engine answers its reads accordingly. It is sent only after that is known,
-and runs again if the assumption was wrong. No call is answered before its batch is durable, nor before the batch before
-it. `pending_batch` draws the states of a batch.
+that the batch in flight will be committed: the engine answers its reads accordingly. The next batch is sent only after
+the first one is known to be committed, and runs again if the assumption was wrong. No call is answered before its own
+batch and the batch before it are durable. `pending_batch` draws the states of a batch.
 
 Which thread uses what. The event loop's thread calls `submit`, `close` and the like, the committer's thread runs
 `_serve`; "replaced" means that a field gets a new object, and no object is changed that another thread may hold.
@@ -90,7 +90,7 @@ class Committer:
         self._remote: list[Commit] = []
         """Commits of other nodes that the commit log does not have yet."""
         self._running: list[PendingBatch] = []
-        """The batch that runs; before it, the one that waits until that has run again."""
+        """The batch that runs is the last one. A batch before it waits until the last one has run again."""
         self._in_flight: PendingBatch | None = None
         self._backoff = ConflictBackoff()
         self._timeout = StoreTimeout()
@@ -161,7 +161,7 @@ class Committer:
         self._await_in_flight()
 
     def _process(self, pending: PendingBatch) -> None:
-        """Run the calls of a batch until it is durable or in flight, or no call is left."""
+        """Run the calls of a batch until the batch is durable or in flight, or has no calls left."""
         self._running.append(pending)
         while pending.calls:
             try:
@@ -192,15 +192,15 @@ class Committer:
             self._finish(pending, self._commit(pending, batch))
 
     def _may_send(self, pending: PendingBatch, batch: Batch) -> bool:
-        """Return whether the next batch may run while this one is in flight: calls wait, and the tables stay."""
+        """Return whether the next batch may run while this one is in flight: calls wait, and no table changes."""
         is_plain = batch.has_changes and batch.catalog is self.catalogs.current
         is_first_attempt = pending.failures == 0 and not pending.exclusive
         return self._shared is not None and self._calls.has_more() and is_plain and is_first_attempt
 
     def _await_in_flight(self) -> bool:
-        """Wait until the batch in flight is durable, if there is one. Return whether the next one assumed right.
+        """Wait until the batch in flight is durable, if there is one. Return whether the next batch assumed right.
 
-        A batch in flight that has failed runs again, here and now: it comes before the next one.
+        A batch in flight that has failed runs again here, because it comes before the next one.
         """
         pending, self._in_flight = self._in_flight, None
         if pending is None:
@@ -269,11 +269,11 @@ class Committer:
             self._fail(self._take_expired(calls), error)
 
     def _resolve(self, pending: PendingBatch, doubt: CommitInDoubt) -> int:
-        """Wait for the version of a commit whose answer was lost. StoreLostError where it was not committed.
+        """Wait for the version of a commit whose answer was lost. Raises StoreLostError if it was not committed.
 
-        Also where none of its calls waits any more: then the next batch finds out.
+        Also raises it if no call of the batch waits any more: then the next batch finds out the outcome.
         """
-        assert self._shared is not None  # the commits of others are never in doubt
+        assert self._shared is not None  # only shared engines leave a commit in doubt
         others = [running.calls for running in self._running if running is not pending]
         while pending.calls:
             pause(STORE_PAUSE_SECONDS)
@@ -296,7 +296,7 @@ class Committer:
         return self._timeout.take_expired(calls, seconds)
 
     def _fail(self, calls: Sequence[QueuedCall], error: StoreError) -> None:
-        """Answer calls with the error that they are not stored, or that it is not known."""
+        """Answer calls with an error: the calls are not stored, or it is not known whether they are."""
         if calls:
             self._publish(self._take_remote(), [(call.future, None, error) for call in calls])
 
@@ -330,7 +330,7 @@ class Committer:
             while len(calls) < CALLS_AT_ONCE and take_into(calls):
                 pass
         batch.prefetch([call.args for call in calls if call.args])
-        for work, future, *_ in calls:  # it grows
+        for work, future, *_ in calls:  # the list grows meanwhile
             try:
                 outcomes.append((future, work(batch), None))
             except Exception as error:
@@ -350,7 +350,7 @@ class Committer:
         if not batch.has_changes:
             batch.check_reads()
             self._engine.rollback()
-            if batch.catalog is not catalogs.current:  # another schema
+            if batch.catalog is not catalogs.current:  # the schema has changed
                 catalogs.add(batch.version, batch.catalog)
             self._carried.replace(batch.catalog, batch.tracked)
             return None
@@ -386,7 +386,7 @@ class Committer:
         return remote
 
     def _publish(self, commits: list[Commit], outcomes: list[Outcome]) -> None:
-        """Have the event loop add commits to the log, and answer calls."""
+        """Add commits to the log and answer calls, both in the event loop."""
         try:
             self._loop.call_soon_threadsafe(self._deliver, commits, outcomes)
         except RuntimeError:  # the event loop was closed before the app: no caller is left

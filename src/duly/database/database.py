@@ -47,7 +47,7 @@ _log: Final = log_of("duly.store")
 
 
 class QueryOutcome(NamedTuple, Generic[T]):
-    """The outcome of a query: its result or error, and what it has read of which version."""
+    """The outcome of a query: its result or error, its read set, and the version that it has read."""
 
     value: T | None
     error: Exception | None
@@ -72,7 +72,7 @@ class Database:
     ) -> Database:
         """Open the store of an engine. Raises StoreError.
 
-        Where another process or app owns the store, it waits so many seconds, and raises StoreInUseError then.
+        If another process or app owns the store, it waits for so many seconds, and then raises StoreInUseError.
         """
         opened = cls(engine, await _open_when_free(engine, wait_for_owner), clock, limits, random or Random())
         _open_here[_store_key(engine)] = opened
@@ -136,7 +136,7 @@ class Database:
         return self._environment.watchdog.watches_current_thread()
 
     def refuse_in_handlers(self) -> None:
-        """Raise FunctionError in a query or mutation: a call of the app in there would wait for itself."""
+        """Raise FunctionError in a query or mutation: a call of the app from there would wait for itself."""
         if self.is_driving_thread() or self._environment.watchdog.watches(driving_thread()):
             raise FunctionError(
                 "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
@@ -216,7 +216,7 @@ class Database:
     async def read(self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str = "") -> QueryOutcome[T]:
         """Run a read-only transaction on a snapshot of its own, in a reader's thread.
 
-        With the name of a `handler`, whose code it runs, its time is limited.
+        If `handler` names the handler whose code the unit runs, the time of the unit is limited.
         """
         loop, deadline = asyncio.get_running_loop(), monotonic() + STORE_LOST_SECONDS_MAX
         while self._committer.is_open:
@@ -268,7 +268,7 @@ class Database:
         self._committer.begin_closing()
 
     async def close(self) -> None:
-        """Commit what is queued and close the store. Another event loop may do it, once its own one is closed."""
+        """Commit what is queued and close the store. Another event loop may do this after its own one was closed."""
         self.begin_closing()
         if self._peers is not None:
             await asyncio.to_thread(self._peers.close)
@@ -292,7 +292,7 @@ _open_here: Final[dict[str, Database]] = {}
 
 
 async def _open_when_free(engine: Engine, wait_for_owner: float) -> Header:
-    """Open an engine as soon as no other process or app owns its store, and return the header of the store."""
+    """Open an engine as soon as no other process or app owns its store. Return the header of the store."""
     deadline, logged = monotonic() + wait_for_owner, None
     while True:
         try:
@@ -322,7 +322,7 @@ async def _open_engine(engine: Engine) -> Header:
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        # Its thread goes on, and no other code would close the engine.
+        # The thread of `open` goes on, and no other code would close the engine.
         with suppress(StoreError):
             await opening
             await asyncio.to_thread(engine.close)

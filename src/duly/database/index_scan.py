@@ -1,6 +1,6 @@
 """An index scan: reads rows in the order of an index, a page at a time, and records exactly how far it has read.
 
-Why its untracked scans stay serializable: the scan reads pages through `Transaction.scan_untracked`, which adds
+Why an untracked scan stays serializable: the scan reads pages through `Transaction.scan_untracked`, which adds
 nothing to the read set, and registers itself as an open scan instead. When the function ends, `ReadSet.seal` asks it
 for one range: from the begin of the interval to the last row that it has handed out, or the whole interval if it has
 reached the end. Rows that were only read ahead cannot have influenced the function, so they are not in the range.
@@ -24,7 +24,7 @@ FoundRow = tuple[int, Row]
 class IndexScan:
     """Reads an interval of an index in its order. The rows that it has handed out, and no more, are in the read set.
 
-    It sees the writes that its transaction makes ahead of it meanwhile; a row that moves ahead is found once more.
+    It sees the writes that its transaction makes ahead of its position. A row that moves ahead is found again.
     """
 
     __slots__ = (

@@ -48,7 +48,7 @@ class PeerListener:
                 continue
             if failing:
                 _log.warning("the store answers again")
-                # Updates of the meantime were lost.
+                # Updates were lost in between.
                 update, failing = update._replace(has_commits=True, membership_changed=True), False
             try:
                 self._loop.call_soon_threadsafe(self._deliver, update)

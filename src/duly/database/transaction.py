@@ -98,7 +98,7 @@ class Transaction:
 
     @types.coroutine
     def get(self, table: Table, id: int) -> Generator[Request, Any, Row | None]:
-        """Return the row of an id. It is not counted in `usage`: `ctx.db` does that."""
+        """Return the row of an id. The read is not counted in `usage`: `ctx.db` does that."""
         key = name, _ = table.name, id
         if self.reads is not None:
             self.reads.points.add(key)
@@ -117,7 +117,7 @@ class Transaction:
 
     @types.coroutine
     def get_many(self, table: Table, ids: Collection[int]) -> Generator[Request, Any, dict[int, Row]]:
-        """Return the rows of several ids, without missing ones, by one request for all that were not read yet."""
+        """Return the rows of several ids, without missing ones. One request reads all rows that were not read yet."""
         root, found = self._root(), dict[int, Row | None]()
         if self.reads is not None:
             self.reads.points.update((table.name, id) for id in ids)

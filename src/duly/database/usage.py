@@ -26,8 +26,8 @@ WriteCounts = tuple[int, int, int, int]
 class SoftLimits:
     """The limits of each execution, and a soft limit for each: WARNING_SHARE of it.
 
-    `Usage` compares its counts with the soft limits only. Beyond one, it checks the limit itself, and the run is logged
-    as close to it.
+    `Usage` compares its counts with the soft limits only. When a count exceeds its soft limit, `Usage` checks the limit
+    itself, and the run is logged as close to that limit.
     """
 
     __slots__ = ("limits", *(name.removesuffix("_max") for name in _ADVICE))

@@ -1,4 +1,4 @@
-"""Tells the application's code from that of Python, libraries and duly, and finds the line that a thread is at."""
+"""Distinguishes the application's code from Python, libraries and duly, and finds the line that a thread is at."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def drive(
 ) -> T:
     """Run a coroutine to its end, and answer its requests.
 
-    A coroutine that awaits anything else gets a FunctionError at that line. With the name of a `handler`, and the
-    calling thread as `watched`, its time is limited: beyond, it is stopped and `drive` raises LimitError.
+    A coroutine that awaits anything else gets a FunctionError at that line. If `handler` names the coroutine and
+    `watched` is the calling thread, its time is limited: after that, `drive` stops the coroutine and raises LimitError.
     """
     if not handler:
         watched = UNWATCHED
@@ -93,7 +93,7 @@ def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answe
     except Interruption:
         raise
     except BaseException as error:
-        with suppress(RuntimeError):  # a handler that awaits while it is closed must not hide the error
+        with suppress(RuntimeError):  # a handler that awaits something while it is closed must not hide the error
             watched.is_open = True
             coroutine.close()
         if needs_loop(error):

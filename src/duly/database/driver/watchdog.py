@@ -10,19 +10,19 @@ Where an Interruption can arrive:
   ensure that as in Dekker's algorithm: the thread closes, then checks whether its run has expired; the watchdog marks
   the run as expired, then checks whether the thread is open. One of them sees the other. A thread that sees it lets
   the watchdog finish what it has begun, takes back what has not arrived, and goes on.
-- Of that code, only where the innermost frame is the application's, or a library's when nothing else was seen for a
-  while; never in duly, logging, threading or an import, which hold locks and change shared state. From the look at
-  the frame to the raise, nothing lets the thread go on.
+- Within that code, only while the innermost frame is the application's, or a library's if the watchdog has seen nothing
+  else for a while. Never in duly, logging, threading or an import, which hold locks and change shared state. Between
+  the look at the frame and the raise, the thread cannot go on.
 
 Time is counted in waits of the watchdog and not taken from a clock, so that a process that was stopped, or a machine
 that was asleep, does not find all its handlers late when it wakes. While no handler runs, the watchdog sleeps.
 
 Code in C cannot be interrupted: `time.sleep`, a socket, a regular expression that explodes. The Interruption arrives
-when it returns; then the run fails. Nor can a handler that catches everything and goes on without end, unless an
-Interruption happens to find it outside of its `try`.
+when it returns; then the run fails. A handler that catches everything and goes on without end cannot be stopped either,
+unless an Interruption happens to arrive outside of its `try`.
 
-What a handler's line triggers, the callback of a weak reference or a `__del__`, is handler code from this point of
-view: as with KeyboardInterrupt, Python prints an exception that arrives in there, and the next one comes soon.
+A line of a handler may trigger the callback of a weak reference, or a `__del__`. Here they count as handler code: as
+with KeyboardInterrupt, Python prints an exception that arrives in them, and the next one comes soon.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class WatchedThread:
                 raise Interruption
 
     def timeout_error(self, line: str) -> LimitError:
-        """Return the error of a run that is over; `line` is where it was if no Interruption was raised in it."""
+        """Return the error of a run that is over. `line` is where it was if no Interruption was raised in it."""
         line = self._line or line
         return LimitError(
             f"{self.handler}: it ran longer than {self._seconds:g} s (handler_seconds_max)"
@@ -144,7 +144,7 @@ class WatchedThread:
     # In the thread of the watchdog.
 
     def look(self, passed: float) -> float | None:
-        """Count the seconds since the last look. Return in how many to look again, None if nothing has run since."""
+        """Count the seconds since the last look. Return the seconds until the next one; None if nothing has run."""
         self._may_sleep = True  # from here on, `begin` wakes the watchdog
         run = self.run
         if run == self._seen and self.handler is None:

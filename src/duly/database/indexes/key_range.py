@@ -1,4 +1,4 @@
-"""A range of keys of one index: the unit in which read sets know what was read."""
+"""A range of keys of one index: read sets record what was read in such ranges."""
 
 from __future__ import annotations
 

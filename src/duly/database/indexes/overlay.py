@@ -41,20 +41,20 @@ class IndexOverlay:
             insort(self._added, (self._key(id, write.new, write.new_keys), id))
 
     def widen(self, scan: Scan) -> Scan:
-        """Return a scan of the store that finds enough rows, even if all written ones among them are hidden."""
+        """Return a scan of the store that finds enough rows, even if the overlay hides all written rows among them."""
         lower, upper = scan.interval.lower.key(), scan.interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         return scan._replace(limit=scan.limit + hidden) if hidden > 0 else scan  # negative if the interval is empty
 
     def count(self, interval: Interval) -> tuple[int, int]:
-        """Return how many rows of the store an interval hides, and how many written rows it has."""
+        """Return how many rows of the store an interval hides, and how many written rows it contains."""
         lower, upper = interval.lower.key(), interval.upper.key()
         hidden = bisect_left(self._hidden, upper) - bisect_left(self._hidden, lower)
         added = bisect_left(self._added, (upper, -1)) - bisect_left(self._added, (lower, -1))
         return max(hidden, 0), max(added, 0)
 
     def merge(self, scan: Scan, rows: list[tuple[int, Row]], writes: dict[int, Write]) -> list[tuple[int, Row]]:
-        """Merge the rows of the store that are not written with the written ones, in order."""
+        """Merge the written rows into the rows of the store that were not written, in order."""
         added = self._slice(scan)
         if not added:
             return [pair for pair in rows if pair[0] not in writes][: scan.limit]

@@ -41,7 +41,7 @@ def values_in(index: Index | None, row: Row) -> tuple[object, ...]:
 
 
 def document_key(index: Index, id: int, document: dict[str, object]) -> bytes:
-    """Return the key of a document in an index. LimitError where an engine could not store a key so long."""
+    """Return the key of a document in an index. Raises LimitError if an engine could not store so long a key."""
     key = b"".join([encode(field_of(document, path)) for path in index.fields]) + encode_id(id)
     if len(key) > INDEX_KEY_BYTES_MAX:
         raise LimitError(
@@ -57,7 +57,7 @@ def index_name(index: Index | None) -> str:
 
 
 def index_named(table: Table, name: str) -> Index | None:
-    """Return the index of a name, None for the one by creation time. KeyError where there is none."""
+    """Return the index of a name; None for the index by creation time. Raises KeyError if there is none."""
     if name == BY_CREATION_TIME:
         return None
     index = table.index(name)
