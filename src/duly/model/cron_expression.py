@@ -1,7 +1,7 @@
 """The text of a cron expression: checks it, names the wrong field, and writes it as CronSim reads it.
 
-Five fields, or six with the seconds first; names, aliases such as `@daily`, and ranges across the end of a field such
-as `22-2` hours, which CronSim refuses. `cron_schedule.py` computes the slots of an expression.
+An expression has five fields, or six with the seconds first. It may contain names, aliases such as `@daily`, and ranges
+across the end of a field such as `22-2` hours, which CronSim refuses. `cron_schedule.py` computes its slots.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SOME_DAY: Final = datetime(2024, 1, 1)
 def normalize(cron: str) -> str:
     """Return the expression with its aliases and its wrapping ranges written out.
 
-    InvalidScheduleError says which field is wrong, and what it may hold.
+    Raises InvalidScheduleError, which says which field is wrong and what it may contain.
 
     >>> normalize("@daily"), normalize("0 22-2 * * mon")
     ('0 0 * * *', '0 22-23,0-2 * * MON')
@@ -112,7 +112,7 @@ def _number(name: str, text: str) -> int | None:
 
 
 def _reason(error: Exception, names: tuple[str, ...], fields: list[str]) -> str:
-    """Return which field is wrong, and what it may hold."""
+    """Return which field is wrong, and what it may contain."""
     if str(error) == "Bad day-of-month" and _is_day(fields[-3]):
         return "it never matches: none of its months has such a day"
     for name, field in zip(names, fields, strict=True):
@@ -125,7 +125,7 @@ def _reason(error: Exception, names: tuple[str, ...], fields: list[str]) -> str:
 
 
 def _hint(text: str) -> str:
-    """Return the advice for `?`, with which other systems leave a day open."""
+    """Return the advice for `?`, which other systems use for a day that is left open."""
     return "; instead of ? write *" if "?" in text else ""
 
 

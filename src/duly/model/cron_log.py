@@ -67,7 +67,7 @@ async def delete_log(transaction: Transaction, cron: Cron) -> None:
 async def log_run(transaction: Transaction, cron: Cron, run: Job, status: dict[str, Any], record: RunRecord) -> int:
     """Log a run that has ended."""
     ended, started = record.ended or transaction.now, record.started
-    if started is None:  # it never began, so it took no time; or its process was lost: count from when its row was made
+    if started is None:  # it never began: no duration. Or its process was lost: count from when its row was made
         started = ended if run.state == PENDING else creation_time(run.id)
     # If the clock was set back during the run, its duration is 0.
     row = _row(cron, run.scheduled_time, min(started, ended), ended, status)
@@ -87,7 +87,7 @@ async def log_failure(transaction: Transaction, cron: Cron, slot: float, error: 
 async def log_skipped(transaction: Transaction, cron: Cron, first: float, count: int) -> int:
     """Log `count` skipped slots, which may be 0.
 
-    They are added to the newest row if that one counts skipped slots too: rows of their own would displace the runs.
+    The count is added to the newest row if that row counts skipped slots, too: rows of its own would displace runs.
     """
     now = transaction.now
     logged: int = cron["logged"]

@@ -1,4 +1,4 @@
-"""The policy of a cron: which of its due slots run, which wait in its queue, which are skipped. Pure.
+"""The policy of a cron: it decides which due slots run, which wait in its queue, and which are skipped. Pure.
 
     several slots are due      missed="once": the first runs, the others are skipped
                                missed="skip": the last runs if it is less than a minute late, the others are skipped
@@ -33,7 +33,7 @@ class Options(NamedTuple):
     missed: str = ONCE
     overlap: str = SKIP
     jitter: float = 0.0
-    """A run starts a random time after its slot, at most so many milliseconds."""
+    """A run starts a random time after its slot, at most this many milliseconds."""
     paused: bool = False
 
     @property

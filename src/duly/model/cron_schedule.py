@@ -8,7 +8,7 @@ Debian's cron, with or without a field for seconds:
     exists twice (clock goes back)      runs once, the first time          by elapsed time: runs in both hours
 
 CronSim lists the wall times that match, on a clock that never changes. This module computes when the clock of the zone
-shows them: CronSim's own answer is wrong, or never returns, where a clock changes by half an hour or at a quarter to.
+shows them. CronSim's own computation is wrong, or never ends, where a clock changes by half an hour or at minute 45.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def interval(ms: object) -> FixedInterval:
 
 
 def calendar(cron: object, tz: object = UTC) -> Calendar:
-    """Return a cron expression in a zone. InvalidScheduleError if it cannot be read or never matches.
+    """Return a cron expression in a zone. Raises InvalidScheduleError if it is malformed or never matches.
 
     >>> calendar("@daily")
     Calendar(cron='0 0 * * *', tz='UTC')
@@ -78,7 +78,7 @@ def calendar(cron: object, tz: object = UTC) -> Calendar:
 
 @lru_cache(1024)
 def _read(cron: str, tz: str) -> Calendar:
-    """Cached, because each tick of a cron reads the same expression again."""
+    """Read an expression. Cached, because each tick of a cron reads the same expression again."""
     found = Calendar(normalize(cron), tz)
     following(found, _SOME_TIME)
     return found
@@ -96,7 +96,7 @@ def next_after(schedule: Schedule, slot: float, now: float) -> float:
 def clamp(schedule: Schedule, slot: float, now: float) -> float:
     """Return `slot`, or an earlier one if `slot` is further ahead than the schedule allows.
 
-    That happens after the machine's clock was set back. A minute more is accepted: small corrections are common.
+    A slot is too far ahead after the machine's clock was set back. A minute is tolerated: small corrections are common.
     """
     if slot <= next_after(schedule, now + CRON_LATE_MS, now + CRON_LATE_MS):
         return slot
@@ -147,7 +147,7 @@ def _stretches(zone: ZoneInfo, start: int, end: int) -> Iterator[tuple[datetime,
 
 
 def _times(matches: CronSim, start: datetime, end: datetime) -> int:
-    """Return how often an expression matches from `start` up to `end`, by a clock that is never set."""
+    """Return how often an expression matches from `start` up to `end`, on a clock that is never changed."""
     if end <= start:
         return 0
     hours, minutes, seconds = matches.hours, matches.minutes, matches.seconds
@@ -184,7 +184,7 @@ def following(schedule: Calendar, after: float) -> float:
 
 
 def _first_slot(schedule: Calendar, start: datetime, after: float) -> list[float]:
-    """Return the first slot after a time whose wall time is later than `start`, in a list; an empty one if none is."""
+    """Return a list with the first slot after a time whose wall time is later than `start`; an empty list if none."""
     zone, times = _zone(schedule.tz), CronSim(schedule.cron, start)
     by_elapsed_time = _goes_by_elapsed_time(schedule)
     for wall in times:

@@ -1,12 +1,12 @@
-"""Crons: synchronized with their declarations, ticked at each slot, run as scheduled functions, recorded in a log.
+"""Crons: they follow their declarations, tick at each slot, run as scheduled functions, and record runs in a log.
 
-A cron is a row of `_cron_jobs` and, unless it is paused, a scheduled function that is its clock: pending until the next
-slot. The executor runs the clock like any other function. To run it is `tick`: one commit that inserts the run and
-moves the clock to the next slot. A run is a scheduled function too, and the commit that ends it writes the log. So
+A cron is a row of `_cron_jobs`. Unless it is paused, it also has a scheduled function that is its clock: pending until
+the next slot. The executor runs the clock like any other function, by calling `tick`: one commit that inserts the run
+and moves the clock to the next slot. A run is a scheduled function, too, and the commit that ends it writes the log. So
 crons have the guarantees of scheduled functions, and need no leader and no lock of their own.
 
-Each slot runs, waits in the queue of the cron, or is skipped and logged as skipped; `cron_policy.py` decides. A slot
-that waits is skipped if the cron is paused, or changed so that nothing may wait.
+Each slot runs, waits in the queue of the cron, or is skipped and logged as skipped; `cron_policy.py` decides. A waiting
+slot is skipped if the cron is paused, or if a change of the cron allows no queue any more.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Spec(NamedTuple):
 
 
 def is_name(name: object) -> bool:
-    """Whether a cron may have this name: 1 to 256 printable ASCII characters."""
+    """Return whether a cron may have this name: 1 to 256 printable ASCII characters."""
     return isinstance(name, str) and _identifier.fullmatch(name) is not None
 
 
@@ -140,7 +140,7 @@ def document_of(cron: Cron, id: str, creation_time: float) -> dict[str, Any]:
 
 
 async def sync(transaction: Transaction, declared: Collection[Spec]) -> None:
-    """Make the crons from code equal to their declarations. A cron that is declared as before keeps its clock."""
+    """Make the crons from code equal to their declarations. A cron whose declaration is unchanged keeps its clock."""
     existing = {cron["name"]: (id, cron) for id, cron in await all_crons(transaction)}
     specs = {spec.name: spec for spec in declared}
     for name, (id, cron) in existing.items():
@@ -186,8 +186,8 @@ async def add(transaction: Transaction, spec: Spec, source: str, first: float | 
 async def change(transaction: Transaction, id: int, cron: Cron, fields: Cron) -> Cron:
     """Change fields of a cron: its schedule, its function, its arguments, its options. Return the new row.
 
-    A new schedule counts from now: the slots of the old one that are due or wait are dropped. A cron that was paused
-    because its clock could not go on is resumed by a new schedule, function or new arguments.
+    A new schedule counts from now: due and waiting slots of the old one are dropped. A cron that was paused because its
+    clock could not go on is resumed by a new schedule, a new function or new arguments.
     """
     changed = {**cron, **fields}
     is_new = changed["schedule"] != cron["schedule"]
@@ -223,7 +223,7 @@ async def delete(transaction: Transaction, id: int, cron: Cron) -> None:
 async def pause(transaction: Transaction, id: int, cron: Cron, error: str | None = None) -> None:
     """Pause a cron: a run in progress goes on, slots that wait are dropped.
 
-    `error` is why its clock cannot go on. A cron that is paused for an error is also resumed by a change of it.
+    `error` is the reason why its clock cannot go on. If it is given, a change of the cron resumes the cron, too.
     """
     changed = {name: value for name, value in cron.items() if name not in ("nextRunTime", "error")} | {"paused": True}
     await _stop_clock(transaction, id)
@@ -262,13 +262,13 @@ async def trigger(transaction: Transaction, id: int, cron: Cron) -> None:
 
 
 async def clamp_all(transaction: Transaction) -> None:
-    """After the machine's clock was set back: move slots and runs that are too far ahead to their place."""
+    """Move slots and runs that are too far ahead back to their place, after the machine's clock was set back."""
     for id, cron in await all_crons(transaction):
         changed = await change(transaction, id, cron, {})
         if "nextRunTime" in changed:
             clock = await transaction.get(JOBS, id)
             assert isinstance(clock, Job)
-            if (clock.due or 0.0) > changed["nextRunTime"] + changed["jitter"]:  # after refusals of the store
+            if (clock.due or 0.0) > changed["nextRunTime"] + changed["jitter"]:  # the store has refused it before
                 await _move_clock(transaction, id, changed)
         for run in changed["runs"]:
             job = await transaction.get(JOBS, int(run))
@@ -291,7 +291,7 @@ def _clamped(transaction: Transaction, cron: Cron) -> float:
 
 
 def _start_clock(transaction: Transaction, id: int, cron: Cron) -> None:
-    # The clock has the id of its cron, so each is found by the other.
+    # The clock has the id of its cron, so each of them leads to the other.
     due = max(_with_jitter(transaction, cron), transaction.now)
     clock = Job(id, CLOCK, "{}", cron["nextRunTime"], due, after(NOTHING, SCHEDULE), MUTATION, cron=id)
     transaction.write(JOBS, id, None, clock)
@@ -319,7 +319,7 @@ def _with_jitter(transaction: Transaction, cron: Cron) -> float:
 async def tick(transaction: Transaction, clock: Job) -> None:
     """Run, queue or skip the slots that are due, and move the clock to the next one: in one commit."""
     if await transaction.get(JOBS, clock.id) != clock:
-        return  # after the claim another node moved it, or the cron was paused
+        return  # another node moved it after the claim, or the cron was paused
     cron = await load(transaction, clock.id)
     assert cron is not None  # a cron is deleted together with its clock
     now, schedule = transaction.now, cron_schedule.parse(cron["schedule"])
@@ -341,7 +341,7 @@ async def tick(transaction: Transaction, clock: Job) -> None:
 
 
 async def pause_broken(transaction: Transaction, clock: Job, error: str) -> None:
-    """Pause a cron whose clock cannot go on, such as one that never matches again, and log the error."""
+    """Pause a cron whose clock cannot go on, such as one whose schedule never matches again, and log the error."""
     cron = await load(transaction, clock.id)
     if cron is None:
         transaction.write(JOBS, clock.id, clock, None)
@@ -370,7 +370,7 @@ async def end_run(
     transaction.write(JOBS, job.id, job, None)
     assert job.cron is not None
     cron = await load(transaction, job.cron)
-    if cron is None:  # deleted meanwhile
+    if cron is None:  # it was deleted meanwhile
         return
     changed = {**cron, "runs": [run for run in cron["runs"] if run != str(job.id)]}
     if cron["queue"] and not changed["runs"]:

@@ -1,7 +1,7 @@
 """The pause of the executor: one document, present while no process that shares the store may start due functions.
 
-It is no flag of a process. Every batch of due functions reads it, so a batch that commits after the pause starts
-nothing, on every node.
+The pause is not a flag of one process. Every batch of due functions reads the document, so a batch that commits after
+the pause starts nothing, on every node.
 """
 
 from __future__ import annotations

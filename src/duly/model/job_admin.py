@@ -1,8 +1,8 @@
-"""Administration of jobs: selections of scheduled functions, perhaps millions, and the relatives of one.
+"""Administration of jobs: selections of scheduled functions, perhaps millions, and the relatives of one function.
 
-A selection is read page by page, each page in its own transaction, so that it does not hold up other commits. All scans
-are untracked: a cancel compares the state of each row it moves, and a range in the read set would conflict with every
-function that is written meanwhile.
+A selection is read page by page, each page in its own transaction, so that other commits need not wait for it. All
+scans are untracked: a cancel compares the state of each row that it moves. A range in the read set would conflict with
+every function that is written meanwhile.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from duly.values.schema.tables import Index
 T = TypeVar("T")
 
 ROWS_AT_ONCE: Final = 500
-"""Rows that one transaction reads, cancels or retries: other calls wait for it."""
+"""The rows that one transaction reads, cancels or retries. Other calls wait for the transaction."""
 CANCELABLE: Final = (PENDING, IN_PROGRESS)
 SEARCHED_MAX: Final = 10_000
-"""Rows that are searched for relatives of a function: no index leads to them."""
+"""The rows that are searched for relatives of a function: no index leads to the relatives."""
 _LATE_MS: Final = 1_000.0  # ids may be ahead of the time of their commit, after the clock was set back
 
 _BY_STATE, _BY_NAME = JOBS.indexes
@@ -58,15 +58,15 @@ async def commit(database: Database, unit: Callable[[Transaction], Coroutine[Any
 class Selection(NamedTuple):
     """The scheduled functions that match all fields that are given, by scheduled time.
 
-    Without a state and a name they are in the order of creation.
+    Without a state and a name, they are in the order of creation.
     """
 
     state: str | None = None
     name: str | None = None
     before: float | None = None
-    """Their scheduled time is before this."""
+    """Only functions whose scheduled time is before this."""
     completed_after: float | None = None
-    """They completed then or later."""
+    """Only functions that completed then or later."""
     newest: int | None = None
     """The highest id: functions that are scheduled later do not belong to the selection."""
     descending: bool = False
@@ -82,7 +82,7 @@ class Selection(NamedTuple):
         )
 
     def index_ranges(self) -> list[tuple[Index | None, Interval]]:
-        """Return the indexes that contain the selection in order, each with the interval that does."""
+        """Return the indexes that hold the selection in order, each with the interval that contains the selection."""
         if self.state is None and self.name is None:
             return [(None, EVERYTHING)]
         values = ((_BY_STATE, self.state), (_BY_NAME, self.name))
@@ -176,7 +176,7 @@ async def _cancel_some(
 
 
 async def unretried(database: Database, selection: Selection) -> list[Job]:
-    """Return the failed functions of a selection, which has a name, that were not retried. Arguments are left out."""
+    """Return the failed functions of a selection, which has a name, that were not retried, without their arguments."""
     failed = [job._replace(args="") async for job in select_all(database, selection)]
     if not failed:
         return []
@@ -198,7 +198,7 @@ async def children(transaction: Transaction, job: Job) -> tuple[list[Job], bool]
         return [], True
     ended = transaction.now if job.completed_time is None else job.completed_time
     began = ended if job.queue == MUTATION else job.scheduled_time
-    late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have run on
+    late = DEFAULTS.action_seconds_max * 1000 if job.state == CANCELED else _LATE_MS  # it may have gone on
     first, last = max((tick_of(began) << NODE_BITS) - 1, job.id), tick_of(ended + late) << NODE_BITS
     interval = Interval(Cut((), after=True, id=first), Cut((), after=True, id=last))
     found, complete = await _search(

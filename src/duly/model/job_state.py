@@ -12,16 +12,16 @@
     success, failed, canceled ── expire ──▶ (nothing)
 
 A mutation is never in progress: the commit that holds its writes moves it from pending to its end, so it happens
-exactly once. Only actions start. The state `inProgress` is durable before the first line of the action runs; an action
+exactly once. Only actions start. The state `inProgress` is durable before the first line of the action runs. An action
 that was in progress when its process ended is interrupted, and never run again. A move that is not in the table cannot
-happen; that includes the end of an action that was canceled while it ran.
+happen. An action that was canceled while it ran, for example, cannot end in another state.
 
-What fails a function: an error of the application, wrong arguments or a limit fails it for good. A conflict with
-another transaction makes it run again, at once and as often as needed. A refusal of the store postpones it, each time
-for longer. An action that may have begun is never begun again.
+A function fails for good by an error of the application, wrong arguments or an exceeded limit. After a conflict with
+another transaction it runs again, at once and as often as needed. If the store refuses its commit, it is postponed,
+each time for longer. An action that may have begun is never begun again.
 
-The clock of a cron is postponed to the next slot again and again. The row of a clock is deleted with its cron; the row
-of a run is deleted when the run ends, and the log of the cron keeps what came of it (`model/crons.py`).
+The clock of a cron is postponed to the next slot again and again. The row of a clock is deleted with its cron. The row
+of a run is deleted when the run ends; the log of the cron keeps its outcome (`model/crons.py`).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _SCHEDULED: Final = after(NOTHING, SCHEDULE)
 
 
 async def schedule(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
-    """Add a function that is due at `when`. It is canceled from the start if its parent, an action, was canceled."""
+    """Add a function that is due at `when`. If its parent, an action, was canceled, it is canceled from the start."""
     id = transaction.new_id()
     if parent is not None and await _is_canceled(transaction, parent):
         now = transaction.now
@@ -151,7 +151,7 @@ async def end_action(
 async def cancel(transaction: Transaction, id: int, own: int | None, missing_ok: bool = False) -> bool:
     """Cancel a function. A pending one will not run; the result of a running one and what it schedules are dropped.
 
-    Return False if it was canceled before, or if it has completed or expired and `missing_ok` is set.
+    Return False if it was canceled before. Also return False if it has completed or expired and `missing_ok` is set.
     """
     job = await transaction.get(JOBS, id)
     if id == own and isinstance(job, Job) and job.state == PENDING:
@@ -220,7 +220,7 @@ async def recover(
 
     Return them, and the interval of those that are left to look at; None at the end.
     """
-    # Untracked: a move compares the state of its own row, and a range in the read set would conflict with every other.
+    # Untracked: a move compares the state of its own row. A range in the read set would conflict with every other move.
     rows = await transaction.scan_untracked(Scan(JOBS, JOBS.indexes[0], among, False, _RECOVERED_AT_ONCE))
     running = [cast("Job", row) for _, row in rows]
     lost = [job for job in running if job.epoch is not None and is_lost(job.epoch)]

@@ -1,8 +1,8 @@
 """Applies the schema of a deploy: checks existing documents, builds new indexes, then makes the schema active.
 
-The work is done in short steps between the calls of others, which use the old schema until one commit makes the new one
-active. Their writes are not missed: from the commit that creates an index, every write maintains it; and the ids of
-documents that are written to a table under check are tracked, and checked before the end.
+The work is done in short steps between other calls. These use the old schema until one commit makes the new one active.
+No write of theirs is missed: from the commit that creates an index, every write maintains the index. The ids of
+documents that are written to a table under check are tracked, and these documents are checked before the end.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class Deploy:
     """The fingerprint of the version; that of the schema if it is empty."""
     takes_over: bool = True
     """Whether it replaces a newer version. If not, a node of an older version leaves the schema and the crons of the
-    store as they are, and only its own writes are validated by its schema."""
+    store as they are, and validates only its own writes by its own schema."""
     crons: Collection[Spec] | None = None
-    """The crons from code, which the same commit makes those of the store; None leaves the crons alone."""
+    """The crons from code. The commit that makes the schema active also applies them. None leaves the crons alone."""
 
 
 async def apply_schema(database: Database, deploy: Deploy, on_active: Callable[[], None] = lambda: None) -> None:
-    """Make the schema and the crons of a deploy those of the store. Calls go on meanwhile; only one schema at a time.
+    """Apply the schema and the crons of a deploy to the store. Other calls go on meanwhile; only one schema at a time.
 
     A SchemaValidationError names the first document that does not fit, an InvalidScheduleError a cron whose name is
     taken. After any error the store is as it was; if this is cancelled, the schema may be active. `on_active` is called
@@ -180,7 +180,7 @@ class SchemaChange:
             self._check_again(name, id)
 
     def _written(self) -> list[tuple[str, int]]:
-        """Return what was written since the last call of this."""
+        """Return what was written since the last call of this method."""
         return [(name, id) for name, ids in self._batch.track(*self._unchecked).items() for id in sorted(ids)]
 
     def _check_again(self, name: str, id: int) -> None:
@@ -241,7 +241,7 @@ class SchemaChange:
     # The end.
 
     def _activate(self) -> None:
-        """Make the tables equal to their declaration, and validate all calls from here on by the schema."""
+        """Make the tables equal to their declaration, and validate all later calls by the schema."""
         batch = self._batch
         catalog = batch.catalog
         new = [name for name in self._schema.tables if name not in catalog.tables]
