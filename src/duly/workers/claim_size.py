@@ -1,20 +1,21 @@
-"""How many due functions the executor claims at once, and how it finds the one that the store refuses.
+"""How many due functions the executor claims at once, and how it finds a function that the store refuses.
 
 Sizing. The first claim takes `_SIZE_MIN` functions. After each batch the next claim takes a quarter more than has run,
-plus `_SIZE_MIN`, up to `DUE_BATCH_MAX`. So claims grow fast while functions are quick; slow functions, which fill the
-time of a batch with few, keep them small: a claim reads hardly more rows and arguments than a batch can run.
+plus `_SIZE_MIN`, up to `DUE_BATCH_MAX`. So claims grow fast while functions are quick. Slow functions keep claims
+small, because few of them fill the time of a batch: a claim reads hardly more rows and arguments than a batch can run.
 
 Follow-ups. On a shared store a commit takes a round trip, so one claim serves several batches: the batch that claims,
 and `DUE_BATCHES_MORE` follow-ups that run the rest of its claim while earlier ones are being committed. The claim is
 sized for all of them. There are follow-ups only after a claim that one batch could not finish: a single due function
 waits for one batch only.
 
-Refusal. What the store refuses, such as a full disk or a text that it cannot hold, it refuses to a batch as a whole,
-and does not say whose fault it is. So the next claim takes half as many as that batch has run, mutations and actions
-together, until a batch of a single function is refused: that one is postponed, and no longer holds up the others.
+Refusal. The store refuses a batch as a whole, for example because of a full disk or a text that it cannot hold, and
+does not say which function is the cause. So the next claim takes half as many functions as that batch has run,
+mutations and actions together, until a batch of a single function is refused. That function is postponed, and the
+others go on.
 
-A store that was lost gave no answer. That is the fault of no function, but the answer to a large claim may take too
-long; the next claim is half as large.
+A lost store gives no answer. No function is the cause of that, but the answer to a large claim may take too long. So
+the next claim is half as large.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ClaimSize:
         return follow_ups
 
     def adapt(self, ran: int, batches: int, with_follow_ups: bool) -> None:
-        """Size the next claim after so many batches have run so many functions."""
+        """Set the size of the next claim, after this many batches have run this many functions."""
         self.is_refused = False
         self._follow_ups = DUE_BATCHES_MORE if with_follow_ups else 0
         each = ran // batches
@@ -54,5 +55,5 @@ class ClaimSize:
         self.limit = max(self.limit // 2, 1)
 
     def on_refused(self, attempted: int) -> None:
-        """Have the next batch run half as many functions as the refused one."""
+        """Let the next batch run half as many functions as the refused one."""
         self.is_refused, self.limit = True, max(attempted // 2, 1)

@@ -9,9 +9,9 @@ Two threads work here:
     the event loop           step, run_batch, check_clock, wakers, and all changes of `_claim_size` and `_actions`
     the committer's thread   _claim_and_run, _run_claimed and what they call; each gets a Batch
 
-The committer may call the latter again for the same batch, after a conflict. The event loop waits meanwhile. So what
-both threads see is `_claim_size` and `_actions`, which the committer's thread only reads; `attempted`, the list of one
-batch, which the event loop reads after that batch has failed; and `_latest`, which the committer's thread only raises.
+After a conflict, the committer may call the second group again for the same batch, while the event loop waits. So both
+threads use only these: `_claim_size` and `_actions`, which the committer's thread only reads; `attempted`, the list of
+one batch, which the event loop reads after that batch has failed; `_latest`, which the committer's thread only raises.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ class BatchResult(NamedTuple):
     epoch: int = 0
     """The epoch of this process in which it started actions."""
     ran: int = 0
-    """Scheduled functions that it ran, started, or found done."""
+    """Scheduled functions that it ran, started, or found already ended."""
     started: Sequence[Job] = ()
     """Actions that it has marked as started."""
     next_due: float | None = None
     """When the next function is due, which may be now; None if nothing is pending."""
     waiting: bool = False
-    """Whether due actions wait for a running one to end."""
+    """Whether due actions wait until a running action ends."""
     is_more: bool = False
     """Whether the batch has left mutations that are due."""
     paused: bool = False
     """Whether the executor is paused, so that nothing may start."""
 
     def followed_by(self, more: BatchResult | BaseException) -> BatchResult:
-        """Combine with the result of a follow-up. If that one failed, the next batch finds out why."""
+        """Combine this result with the result of a follow-up. If that one failed, the next batch finds out why."""
         if isinstance(more, BaseException):
             return self._replace(next_due=0.0)
         due = min((due for due in (self.next_due, more.next_due) if due is not None), default=None)
@@ -80,7 +80,7 @@ class Executor:
         self._claim_size = ClaimSize()
         self._actions = RunningActions(database, runner, actions_max)
         self.called_actions = self._actions.called
-        """Actions that were called: the executor does not run them, but ends them when the app is closed."""
+        """Actions that were called. The executor does not run them, but it ends them when the app is closed."""
         self._last = BatchResult()
         self._latest = -inf
         """The latest time that the clock has shown since it was last set back."""
@@ -111,7 +111,7 @@ class Executor:
         return self._runner.clock.now() if self._is_set_back else self._last.next_due
 
     async def check_clock(self) -> None:
-        """If the clock was set back, move crons back too: by the old time they are far ahead."""
+        """If the clock was set back, move crons back, too: their times, made by the old clock, are far ahead."""
         now, latest = self._runner.clock.now(), self._latest
         if self._is_set_back:
             await self._runner.commit(crons.clamp_all)
@@ -150,7 +150,7 @@ class Executor:
         return result
 
     async def _on_refused(self, attempted: list[Job], error: StoreError) -> BatchResult:
-        """After the store has refused a batch: claim less, or postpone the function if it was a single one."""
+        """After the store has refused a batch: claim less, or postpone the function if it was the only one."""
         self._claim_size.on_refused(len(attempted))
         if len(attempted) == 1:
             faults.at("job.refused")
@@ -179,12 +179,12 @@ class Executor:
 
     def _claim_and_run(self, attempted: list[Job], batch: Batch) -> BatchResult:
         """Claim due functions, run mutations, mark actions as started. `attempted` gets what it runs and starts."""
-        attempted.clear()  # of an earlier run of the same batch
+        attempted.clear()  # entries of an earlier run of the same batch
         self._latest = max(self._latest, batch.now)
         if batch.attempt(executor_pause.paused_since) is not None:
             return BatchResult(batch.version, self._database.epoch, paused=True)
         epoch, free, limit = self._database.epoch, self._actions.free, self._claim_size.limit
-        # One more of each than may run shows whether there are more.
+        # One more of each than may run shows whether more are due.
         claimed = jobs.claim(batch, limit + 1, free + 1)
         batch.prefetch(job.args for job in claimed.mutations)
         ran = self._run_mutations(batch, claimed.mutations[:limit], attempted)
@@ -204,7 +204,7 @@ class Executor:
         return BatchResult(batch.version, epoch, len(attempted), started, next_due, is_waiting, is_more)
 
     def _run_claimed(self, batch: Batch) -> BatchResult:
-        """A follow-up: run what is left of a claim, without a read of the store, which may still commit the claim."""
+        """Run the rest of a claim, in a follow-up. It reads no row of the store, which may still commit the claim."""
         paused = batch.attempt(executor_pause.paused_since) is not None
         left = tuple(batch.claimed.values())
         ran = 0 if paused else self._run_mutations(batch, left, [])
@@ -213,9 +213,9 @@ class Executor:
         return BatchResult(batch.version, self._database.epoch, ran, next_due=jobs.first_due(batch))
 
     def _run_mutations(self, batch: Batch, mutations: Sequence[Job], attempted: list[Job]) -> int:
-        """Run as many as there is time for, but at least one: else a slow store would keep all of them waiting.
+        """Run as many as there is time for, but at least one: otherwise a slow store would delay all of them for ever.
 
-        If one of them schedules a function that was due before the next one, that function is first, so the batch ends.
+        If one of them schedules a function that was due before the next one, that function comes first: the batch ends.
         """
         for job in mutations[:DUE_BATCH_MAX]:
             if (attempted and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
@@ -225,7 +225,7 @@ class Executor:
         return len(attempted)
 
     def _mark_actions(self, batch: Batch, actions: list[Job], epoch: int, attempted: list[Job]) -> list[Job]:
-        """Mark actions as started. Return those that are: one may have been canceled, or be no action any more."""
+        """Mark actions as started. Return the marked ones: others were canceled, or are no actions any more."""
         started: list[Job] = []
         for job in actions:
             attempted.append(job)

@@ -14,14 +14,14 @@ from duly.logs import log_of
 
 _log: Final = log_of("duly.worker")
 _BACKOFF_SECONDS: Final = (0.5, 4.0)
-"""The first and the longest pause after an error. Short: a store that is back should be noticed soon."""
+"""The first and the longest pause after an error. They are short, to notice soon that a store is back."""
 
 
 class Worker(Protocol):
     """What the loop runs."""
 
     async def step(self) -> float | None:
-        """Do what is due. Return when to step again, in milliseconds since 1970; None: only when woken."""
+        """Do what is due. Return when to step again, in milliseconds since 1970; None to step only when woken."""
         ...
 
     def wakers(self) -> list[asyncio.Future[Any]]:

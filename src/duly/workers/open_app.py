@@ -51,7 +51,7 @@ class OpenApp:
         return self.loop.is_closed()
 
     def check_loop(self) -> None:
-        """Raise StoreError if this is called in another event loop than the one that opened the app."""
+        """Raise StoreError if this is not called in the event loop that opened the app."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -107,6 +107,6 @@ class OpenApp:
         self._end()
 
     def _end(self) -> None:
-        self.runner.close()  # last: from here on, calls of threads are refused
+        self.runner.close()  # last: from here on, calls from threads are refused
         if self._detector is not None:
             self._detector.close()

@@ -1,9 +1,9 @@
 """Actions that run in this process: those that the executor has started, and those that were called.
 
 A scheduled action runs in a task of its own. A called action runs in the task of its caller, and can be interrupted
-without cancelling that task. Both are ended together when the app is closed: they get a grace period, then they are
-interrupted. The interruption is recorded for the scheduled ones, and raised as FunctionError where the others were
-called. All of this happens in the event loop.
+without cancelling that task. When the app is closed, both get a grace period and then are interrupted. For a scheduled
+action, the interruption is recorded. The caller of a called action gets a FunctionError. All of this happens in the
+event loop.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class CalledActions:
 
     @property
     def ends(self) -> list[asyncio.Future[None]]:
-        """One future for each, done when the action has ended."""
+        """One future for each action, done when the action has ended."""
         return [ended for _, ended in self._running.values()]
 
     async def run(self, name: str, action: Coroutine[Any, Any, T]) -> T:
-        """Await an action. FunctionError if it is interrupted."""
+        """Await an action. Raises FunctionError if the action is interrupted."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A timeout without a deadline: rescheduled to interrupt. It can tell its own cancellation from the caller's.
+        # A timeout without a deadline. To interrupt, reschedule it: it knows its own cancellation from the caller's.
         timeout = asyncio.timeout(None)
         try:
             async with timeout:
@@ -63,21 +63,21 @@ class CalledActions:
             ended.set_result(None)
 
     def interrupt(self) -> None:
-        """Interrupt all of them. An action that ignores it goes on."""
+        """Interrupt all of them. An action that ignores the interruption goes on."""
         for timeout in self._running:
             if not timeout.expired():
                 timeout.reschedule(0.0)
 
 
 class RunningActions:
-    """The scheduled actions that run now, up to `limit`; and the called ones, which it only ends."""
+    """The scheduled actions that run now, up to `limit`, and the called actions, which it only ends."""
 
     def __init__(self, database: Database, runner: JobRunner, limit: int) -> None:
         self._database = database
         self._runner = runner
         self._limit = limit
         self._tasks: dict[asyncio.Task[None], tuple[Job, int]] = {}
-        """Each with the epoch of this process in which it was started."""
+        """Each action with the epoch of this process in which it was started."""
         self._ended: asyncio.Future[None] | None = None
         self.called = CalledActions()
 
@@ -100,7 +100,7 @@ class RunningActions:
             if not jobs.is_canceled(self._database.commit_log.latest(JOBS, job.id, version)):
                 await self._runner.run_started(job, epoch)
         finally:
-            # Here and not in a callback: the next batch must count this one as ended.
+            # Here and not in a callback: the next batch must count this action as ended.
             task = asyncio.current_task()
             if task is not None:
                 self._tasks.pop(task, None)
@@ -108,7 +108,7 @@ class RunningActions:
                 self._ended.set_result(None)
 
     def next_end(self) -> asyncio.Future[None] | None:
-        """Return a future that is done when one of them ends; None if none runs."""
+        """Return a future that is done when one of the scheduled actions ends; None if none runs."""
         if not self._tasks:
             return None
         self._ended = asyncio.get_running_loop().create_future()
@@ -121,10 +121,10 @@ class RunningActions:
                 task.cancel()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Wait for all actions to end, for so long; then interrupt the others.
+        """Wait this long for all actions to end, then interrupt the others.
 
-        The interruption of a scheduled action is recorded. One that ignores it stays in this set, and its end is queued
-        to be recorded.
+        The interruption of a scheduled action is recorded. An action that ignores it stays in this set, and a record of
+        its end is queued.
         """
         try:
             if grace_seconds > 0:
