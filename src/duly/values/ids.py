@@ -59,7 +59,7 @@ class IdSource:
     def check(self, now_ms: float) -> None:
         """Raise StoreError if the clock must be wrong: ids and times made by it would stay in the store for ever.
 
-        The measure is what the store knows: its last id, and the times that were accepted before. A new store knows
+        The check uses what the store knows: its last id, and the times that were accepted before. A new store knows
         nothing and accepts every time that an id can hold.
         """
         latest, why = float(END_MS), "where ids end"

@@ -42,7 +42,7 @@ class NotAValueError(ValidationError):
 
 
 def dumps(value: object, limits: Limits = DEFAULTS) -> str:
-    """Return a value as JSON. NotAValueError for anything else.
+    """Return a value as JSON. Raises NotAValueError for anything else.
 
     >>> dumps({"n": 1, "x": 1.0})
     '{"n":1,"x":1.0}'
@@ -66,7 +66,7 @@ def loads(text: str) -> Any:
 
 
 def _walk(value: Any, depth: int, limits: Limits) -> bool:
-    """Return whether a value contains anything that plain JSON lacks. NotAValueError for what is no value."""
+    """Return whether a value contains anything that plain JSON lacks. Raises NotAValueError if it is not a value."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is str or value is None or kind is bool:
         return False
@@ -277,7 +277,7 @@ _in_base64: Final = re.compile(r'\{"\$bytes":"([^"=]*(=*))"\}')
 
 
 def check_size(text: str, limits: Limits, name: str, what: str) -> str:
-    """Return `text`. LimitError if it is larger than the limit `name`."""
+    """Return `text`. Raises LimitError if it is larger than the limit `name`."""
     limit = getattr(limits, name)
     if len(text) * 4 > limit and size(text) > limit:  # a character has at most 4 bytes
         raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {limit:,} ({name})")

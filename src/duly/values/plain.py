@@ -31,11 +31,11 @@ A field that is UNSET in what is stored, sent or returned is left out."""
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value with all dataclass instances and pydantic models as dicts; itself if there is nothing to change.
+    """Return a value with all dataclass instances and pydantic models as dicts; the value itself if nothing changes.
 
-    A class can be built from its dict again: fields that it computes are left out, those of pydantic are under the
-    names that it accepts, excluded ones included. Tuples become lists, instances of subclasses of str, int, float,
-    bytes, list and dict become those of the type itself, and fields that are UNSET are left out.
+    A class can be built from its dict again: computed fields are left out, and fields of pydantic are under the names
+    that it accepts, excluded fields included. Tuples become lists, instances of subclasses of str, int, float, bytes,
+    list and dict become instances of the type itself, and fields that are UNSET are left out.
 
     >>> to_plain([Order(items=["tea"])])
     [{'items': ['tea']}]
@@ -104,7 +104,7 @@ def _plain_elements(given: list[Any] | tuple[Any, ...], depth: int) -> list[Any]
 
 
 def _plain_leaf(value: Any) -> Any:
-    """Return an instance of a subclass as one of the type itself: also a member of an enum, whatever its str() is."""
+    """Return an instance of a subclass as one of the type itself; a member of an enum, too, whatever its str() is."""
     for kind, plain in _TYPES:
         if isinstance(value, kind):
             return plain(value)

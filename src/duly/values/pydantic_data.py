@@ -38,7 +38,7 @@ def data_of(instance: Any) -> Any:
     >>> data_of(Order(placedAt=datetime(2030, 1, 1)))
     {'placedAt': '2030-01-01T00:00:00.000000'}
     """
-    # The serializers of the model count, so its dump is used and corrected. Each value is compared with its form there.
+    # The serializers of the model count, so its dump is used, and corrected: each value is compared with its dump.
     return _data(instance, instance.model_dump(by_alias=True, round_trip=True, warnings=False))
 
 
@@ -77,7 +77,7 @@ def _data_of_model(instance: Any, dumped: Any) -> Any:
         else:  # a field of a subclass, where the declared type is its base
             continue
         value = values.get(name)
-        # A text in a field of type Any would not be read back as what it was: such values are refused, not converted.
+        # A text in a field of type Any would not be read back as the same value. So such values are refused.
         result[input_as] = form if is_open and not _is_model(value) else _data(value, form)
     return result | left if left else result
 

@@ -74,7 +74,7 @@ class Id(str, Generic[Model]):
 
 
 def validator_of(annotation: object) -> Validator:
-    """Return the validator that an annotation stands for. A TypeError names an annotation without one.
+    """Return the validator for an annotation. Raises a TypeError that names an annotation without a validator.
 
     >>> validator_of(dict[str, int | None]).describe()
     'record of integer or null'
@@ -247,7 +247,7 @@ def _read_pydantic(model: Any, within: _Within) -> Validator:
 
 
 def _read_pydantic_field(info: Any, within: _Within) -> Validator:
-    """Return the validator of a field. What duly does not understand is left to pydantic, as are its forms of times."""
+    """Return the validator of a field. Pydantic reads what duly does not understand, and forms of times of its own."""
     if any(hasattr(extra, "__get_pydantic_core_schema__") for extra in info.metadata):
         return AnyValidator()
     try:

@@ -304,7 +304,7 @@ class UnionValidator(Validator):
         self._by_kind: dict[type, tuple[Validator, ...]] = {kind: self._candidates(kind) for kind in _JSON_KINDS}
 
     def _candidates(self, kind: type) -> tuple[Validator, ...]:
-        """Return the members that may accept values of a type, those that would convert them last."""
+        """Return the members that may accept values of a type. The members that would convert such values come last."""
         accepting = [part for part in self.members if (kinds := part.kinds()) is None or kind in kinds]
         converting = {int: FloatValidator, float: IntValidator}.get(kind, ())
         return tuple(sorted(accepting, key=lambda part: isinstance(part, converting)))
@@ -359,7 +359,7 @@ def present_field(field: Validator) -> Validator:
 
 
 def not_optional(validator: Validator, place: str) -> Validator:
-    """Return the validator. A TypeError if it is `v.optional(…)`, which only a field of an object can be."""
+    """Return the validator. Raises TypeError for `v.optional(…)`, which only a field of an object can be."""
     if isinstance(validator, OptionalValidator):
         raise TypeError(f"{place} cannot be v.optional(…): only a field of an object can be absent")
     return validator
@@ -371,7 +371,7 @@ def _many(element: Validator) -> str:
 
 
 def _changed(given: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
-    """Return a list or dict with these items: itself if all of them are its own."""
+    """Return a list or dict with these items; `given` itself if they are all its own."""
     result = given
     for key, item in pairs:
         if item is not given[key]:

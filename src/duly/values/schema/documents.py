@@ -1,4 +1,4 @@
-"""Documents as they were read: type variables for their classes, and their ids."""
+"""Documents that were read from the database: type variables for their classes, and their ids."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def id_of(document: D) -> Id[D]:
         for order in await ctx.db.query(Order).collect():
             await ctx.db.delete(id_of(order))
 
-    TypeError for a document that was not read from the database, and for an instance without a place for its id:
+    Raises TypeError for a document that was not read from the database, and for an instance without a place for its id:
     a dataclass with slots needs `_id: Id[Order] = field(init=False)`.
     """
     given = cast("object", document)

@@ -1,4 +1,4 @@
-"""Dataclasses and pydantic models: their validators, which build instances of dicts, and their system fields."""
+"""Dataclasses and pydantic models: their validators, which build instances from dicts, and their system fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from duly.values.text import show, step
 def stored(validator: Validator) -> Validator:
     """Return the validator of stored documents: without the fields `_id` and `_creationTime`, if a class declares them.
 
-    SchemaValidationError if instances of the class cannot be made without them.
+    Raises SchemaValidationError if instances of the class cannot be made without them.
     """
     if isinstance(validator, UnionValidator):
         return validator.over(stored)
@@ -97,7 +97,7 @@ class ModelValidator(Validator):
 
 
 class DataclassValidator(ModelValidator):
-    """The validator of a dataclass. A `ValueError` that the class raises, in `__post_init__` say, is a mismatch."""
+    """The validator of a dataclass. A `ValueError` of the class, for example in `__post_init__`, is a mismatch."""
 
     __slots__ = ()
 
@@ -143,7 +143,7 @@ class _DataclassShape(ModelValidator):
 
 
 class LeftToPydantic(AnyValidator):
-    """The validator of a field that only pydantic reads, because it accepts more forms of times.
+    """The validator of a field that only pydantic reads, because pydantic accepts more forms of times.
 
     Instances are stored in the form that they have in other classes.
     """

@@ -1,4 +1,4 @@
-"""What a handler declares by its signature: its arguments, all of them passed by name after ctx, and its result."""
+"""What the signature of a handler declares: its arguments, all of them passed by name after ctx, and its result."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class _NoStore:
 
 
 def returns_of(handler: Handler) -> Validator | None:
-    """Return the validator of the result, None where the handler does not declare one."""
+    """Return the validator of the result; None if the handler does not declare one."""
     annotation = inspect.signature(handler).return_annotation
     if annotation is inspect.Signature.empty:
         return None
@@ -112,7 +112,7 @@ def check_handler_accepts(handler: Handler, arguments: ObjectValidator) -> None:
 
 
 def _parameters(handler: Handler) -> list[inspect.Parameter]:
-    """Return the parameters after ctx. TypeError if one of them cannot be passed by name."""
+    """Return the parameters after ctx. Raises TypeError if one of them cannot be passed by name."""
     parameters = list(inspect.signature(handler).parameters.values())
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters or parameters[0].kind not in by_position:

@@ -192,7 +192,7 @@ def has_forms(validator: Validator) -> bool:
 
 
 def check_order(value: object, what: str) -> None:
-    """Raise a QueryError for a value that `<` and the like cannot compare, because its stored text sorts otherwise.
+    """Raise a QueryError for a value that `<` and the like cannot compare, because its stored text sorts differently.
 
     >>> check_order(Decimal("1.20"), "orders.by_price: comparing 'price'")
     Traceback (most recent call last):

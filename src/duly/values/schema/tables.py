@@ -126,7 +126,7 @@ class SchemaDefinition:
         return frozenset(name for name, document in documents.items() if document.shape is not document)
 
     def table_of(self, model: type) -> str | None:
-        """Return the table whose documents a class describes, also for a class from before a reload of its module."""
+        """Return the table whose documents a class describes, even if its module was reloaded since."""
         return self.models.get(model) or self._places.get(place_of(model))
 
     @cached_property
@@ -184,7 +184,7 @@ def _bound(table: TableDefinition, models: Mapping[type, str]) -> Validator:
 
 
 def place_of(named: Any) -> Place | None:
-    """Return where a class or function is defined, None for one that is defined within a function."""
+    """Return where a class or function is defined; None for one that is defined within a function."""
     return None if "<locals>" in named.__qualname__ else (named.__module__, named.__qualname__)
 
 

@@ -64,7 +64,7 @@ class Validators:
         return TypeValidator(type(None), "null")
 
     def bytes(self) -> TypeValidator:
-        """A bytes."""
+        """A bytes object."""
         return TypeValidator(bytes, "bytes")
 
     def any(self) -> AnyValidator:
@@ -113,7 +113,7 @@ v: Final = Validators()
 
 
 def as_validator(declared: Declared, place: str = "a declaration") -> Validator:
-    """Return the declared validator. A TypeError that names `place` if it is none.
+    """Return the declared validator. Raises a TypeError that names `place` if there is none.
 
     >>> as_validator({"text": v.string()}) == v.object({"text": v.string()})
     True

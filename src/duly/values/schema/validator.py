@@ -17,7 +17,7 @@ class Ids(Protocol):
     """The ids of a store."""
 
     def table_of(self, id: str, /) -> str | None:
-        """Return the name of the table of an id, None for a text that is no id of this store."""
+        """Return the name of the table of an id; None for a text that is no id of this store."""
         ...
 
 
@@ -45,7 +45,7 @@ class Mismatch(ValidationError):
 class Validator:
     """What a value must look like. A validator is immutable, and equal to another one that accepts the same values.
 
-    `sure` is a type whose own values all pass unchanged: containers skip the call for them.
+    `sure` is a type of which all values pass unchanged: containers do not call `check` for them.
     """
 
     __slots__ = ("_shape",)
@@ -88,7 +88,7 @@ class Validator:
         return f"an {words}" if words[0] in "aeioAEIO" else f"a {words}"
 
     def kinds(self) -> Kinds:
-        """Return the types of which some value may be accepted, None for all types."""
+        """Return the types of which some values may be accepted; None for all types."""
         return None
 
     @property
@@ -113,7 +113,7 @@ class Validator:
         return self.over(lambda part: part.bind(tables))
 
     def over(self, change: Callable[[Validator], Validator]) -> Validator:
-        """Return the same kind of validator with every part changed; itself if no part changes."""
+        """Return the same kind of validator with every part changed; the validator itself if no part changes."""
         return self
 
     def mismatch(self, value: object, why: str = "") -> Mismatch:
