@@ -1,4 +1,4 @@
-"""The arguments of a function that is declared with `args=`, a validator, compared with its parameters."""
+"""The arguments of a function that is declared with `args=`, a validator: compared with its parameters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from duly.values.schema.validator import Validator
 
 
 def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Validator:
-    """Return the validator of a handler's arguments. TypeError if it lets arguments through that the handler has no
-    parameter for.
+    """Return the validator of a handler's arguments. Raises TypeError if it accepts arguments for which the handler has
+    no parameter.
 
     Of a union of objects, each member is compared. `v.any()` becomes an object of all parameters of the handler.
     """
@@ -37,12 +37,12 @@ def declared_arguments(handler: Callable[..., Any], declared: Validator) -> Vali
 
 
 def _names_of_ctx(handler: Callable[..., Any]) -> dict[str, Validator]:
-    """Fields that refuse the name of the first parameter, `ctx`, where all other names are allowed."""
+    """Return fields that refuse the name of the first parameter, `ctx`, if all other names are allowed."""
     return {name: OptionalValidator(CtxValidator()) for name in names_of_ctx(handler)}
 
 
 def _all_of(handler: Callable[..., Any], anything: Validator) -> ObjectValidator:
-    """An object with a field for each parameter of a handler."""
+    """Return an object with a field for each parameter of a handler."""
     fields = _names_of_ctx(handler) if _has_rest(handler) else {}
     for parameter in [*inspect.signature(handler).parameters.values()][1:]:
         if parameter.kind is not parameter.VAR_KEYWORD:

@@ -27,10 +27,10 @@ class GivenOptions(TypedDict, total=False):
     """The policy for a slot that comes while a run goes on: no run ("skip", the default), a run after that one
     ("queue", up to 100), or a run at the same time ("allow", up to 100)."""
     jitter: float | timedelta
-    """A run starts up to this many milliseconds after its slot, at random: it spreads crons that are due on the hour.
-    At most the interval of a cron with a fixed interval: its slots would overtake each other."""
+    """A run starts up to this many milliseconds after its slot, at random: this spreads crons that are due on the hour.
+    With a fixed interval, at most that interval: otherwise the slots of the cron would overtake each other."""
     paused: bool
-    """True: it does not run until it is resumed."""
+    """True: the cron does not run until it is resumed."""
 
 
 class CalendarOptions(GivenOptions, total=False):
@@ -60,8 +60,8 @@ class CronJobs:
         crons.daily("report", {"hour_utc": 7, "minute_utc": 30}, internal.reports.send, {"to": "ada"}, jitter=60_000)
         crons.cron("wake up", "0 7 * * 1-5", internal.bells.ring, tz="Europe/Berlin")
 
-    Crons are identified by their names: deploying a cron again does not reset its clock. InvalidScheduleError says what
-    is wrong with a definition, at the line of the definition.
+    Crons are identified by their names: deploying a cron again does not reset its clock. A wrong definition raises
+    InvalidScheduleError at its own line. The error says what is wrong.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class CronJobs:
         args: dict[str, Any] | None = None,
         **options: Unpack[GivenOptions],
     ) -> None:
-        """Run every so many seconds, minutes or hours: `{"seconds": 30}` or a timedelta. First when it is deployed."""
+        """Run every so many seconds, minutes or hours: `{"seconds": 30}`, or a timedelta. First when it is deployed."""
         self._declare(identifier, cron_schedule.interval(_interval_ms(schedule)), ref, args, options)
 
     def hourly(
@@ -163,7 +163,7 @@ class CronJobs:
 
 
 def cron_jobs() -> CronJobs:
-    """The crons of an application: `crons = cron_jobs()` in `crons.py`."""
+    """Return the crons of an application, still empty: `crons = cron_jobs()` in `crons.py`."""
     return CronJobs()
 
 
@@ -177,7 +177,7 @@ def check_identifier(identifier: object) -> str:
 
 
 def checked(options: GivenOptions, schedule: Schedule) -> Options:
-    """The options of a cron with this schedule."""
+    """Return the options of a cron with this schedule."""
     given = dict[str, Any](options)
     missed, overlap = given.pop("missed", "once"), given.pop("overlap", "skip")
     jitter, paused = given.pop("jitter", 0.0), given.pop("paused", False)
@@ -242,7 +242,7 @@ def _check_fields(schedule: Mapping[str, object], *names: str) -> None:
 
 
 def _time(schedule: Mapping[str, Any]) -> str:
-    """Hour and minute, as a cron expression has them."""
+    """Return hour and minute, as a cron expression has them."""
     hour = _field(schedule, "hour_utc", _HOUR)
     return f"{_field(schedule, 'minute_utc', _MINUTE)} {hour}"
 

@@ -66,7 +66,7 @@ class Function(Generic[P, R_co]):
 
     @cached_property
     def argument_validator(self) -> Validator:
-        """The validator of its arguments. TypeError where the handler has other parameters."""
+        """The validator of its arguments. Raises TypeError if the handler has other parameters."""
         declared: Validator
         if self.args is None:
             declared = arguments_of(self.handler)

@@ -1,15 +1,15 @@
 """Find and import the modules of an application: those of a folder, of a package, or of a mapping.
 
-A folder is imported as the package of its name, so Python's own table of modules decides what is imported already. Four
-module-level tables remember what that table cannot say; they outlive an App, because imported modules do, too:
+A folder is imported as the package of its name, so Python's own table of modules decides what is already imported. Four
+module-level tables store the rest; they outlive an App, because imported modules do, too:
 
 - `_packages`: each folder that was imported, with the stamps of its files. While these are the same, a second App of
   the same folder shares the modules, and `isinstance` works across both.
 - `_foreign_modules`: modules elsewhere that the folder imported (shared code beside it). A reload imports these again.
 - `_foreign_stamps`: the files of those modules, and of those that failed to import. `duly dev` watches them.
-- `_failed_files`: files named by the traceback of the last import that failed: a change of one of them may mend it.
+- `_failed_files`: files named by the traceback of the last import that failed: a change of one of them may repair it.
 
-A load that fails puts the table of modules back as it was before.
+A load that fails restores the table of modules.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Package:
     stamps: dict[str, object] | None
     """Its files, with stamps from the moment of the import; None if unknown."""
     by_program: bool
-    """Whether the program itself imported it: then the program may hold its functions, or have replaced some."""
+    """Whether the program itself imported it: then the program may hold or have replaced its functions."""
 
 
 _packages: dict[str, _Package] = {}
@@ -54,12 +54,12 @@ _PACKAGE = "__init__"
 
 
 def is_package(module: str) -> bool:
-    """Whether this is the name of a package's own module, `__init__`: functions in it are not registered."""
+    """Return whether this is the name of a package's own module, `__init__`: functions in it are not registered."""
     return module.rpartition("/")[2] == _PACKAGE
 
 
 def load_modules(source: Source, reload: bool = False) -> Mapping[str, object]:
-    """The modules of an application by their names, such as `orders`, `admin/users` or `admin/__init__`.
+    """Return the modules of an application by their names, such as `orders`, `admin/users` or `admin/__init__`.
 
     Modules that are imported already are kept, unless files have changed or `reload` is true.
     """
@@ -80,19 +80,19 @@ def load_modules(source: Source, reload: bool = False) -> Mapping[str, object]:
 
 def _is_importable(name: str) -> bool:
     if name in _packages and name in sys.modules and not any(map(os.path.isdir, sys.modules[name].__path__)):
-        return False  # a folder that was loaded, and is gone
+        return False  # a folder that was loaded, and does not exist any more
     try:
         return all(part.isidentifier() for part in name.split(".")) and importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # of a package above it, which that has imported
+    except BaseException as error:  # raised by a package above it, which `find_spec` imports
         raise _not_loaded(error, f"package {name}") from error
 
 
 def _package_modules(package: ModuleType, reload: bool) -> dict[str, ModuleType]:
-    """Import a package as Python does. A reload covers only its own modules: those above it may belong to others."""
+    """Import a package as Python does. A reload covers only its own modules: modules above it may belong to others."""
     name = package.__name__
     if not hasattr(package, "__path__"):
         raise LoadError(f"got the module {name}, expected a package, a folder or a mapping of modules")
@@ -137,7 +137,7 @@ def _folder_modules(folder: Path, reload: bool) -> dict[str, ModuleType]:
 
 
 def _known(package: str) -> _Package | None:
-    """The package if it is imported. What this module did not import, the program did."""
+    """Return the package if it is imported. If this module did not import the package, the program did."""
     imported, last = sys.modules.get(package), _packages.get(package)
     if imported is None:
         return None
@@ -146,7 +146,7 @@ def _known(package: str) -> _Package | None:
 
 @contextmanager
 def _folder_imported(package: str, folder: Path, is_kept: bool) -> Generator[None]:
-    """Import a folder, before all others of its name, and record what it imports from elsewhere."""
+    """Import a folder, with priority over others of its name, and record what it imports from elsewhere."""
     foreign = _foreign_modules.get(package, set())
     before = {**_imported_of(package), **{name: sys.modules[name] for name in foreign if name in sys.modules}}
     others = set(sys.modules) if is_kept else set(sys.modules) - set(before)
@@ -166,10 +166,10 @@ def _folder_imported(package: str, folder: Path, is_kept: bool) -> Generator[Non
 
 @contextmanager
 def _importing(package: str, before: dict[str, ModuleType], forgets: bool) -> Generator[None]:
-    """Import a package, after forgetting its modules if `forgets`. If that fails, put them back."""
+    """Import a package, after forgetting its modules if `forgets`. If the import fails, put them back."""
     for name in before if forgets else ():
         del sys.modules[name]
-    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # it is stale within a second
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # bytecode is stale within a second
     importlib.invalidate_caches()
     try:
         yield
@@ -194,7 +194,7 @@ def _is_in(package: str, module: str) -> bool:
 
 
 def _put_on_path(package: str, folder: Path, is_imported: bool) -> None:
-    """Make Python find this folder and no other one of its name. LoadError if it does not."""
+    """Make Python find this folder and no other one of its name. Raises LoadError if Python does not find it."""
     above = str(folder.parent)
     if above not in sys.path:
         sys.path.insert(0, above)
@@ -210,7 +210,7 @@ def _put_on_path(package: str, folder: Path, is_imported: bool) -> None:
 
 
 def _place_of(package: str) -> Path | None:
-    """Where Python would find a package that is not imported."""
+    """Return where Python would find a package that is not imported."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         return None
@@ -219,13 +219,13 @@ def _place_of(package: str) -> Path | None:
 
 
 def _file_of(module: str) -> str | None:
-    """The file of an imported module, if it is source of the application."""
+    """Return the file of an imported module, if it is source of the application."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return file if isinstance(file, str) and file.endswith(".py") and is_application(file) else None
 
 
 def foreign_modules_changed() -> bool:
-    """Whether a file changed that a folder imported from elsewhere. Libraries do not count."""
+    """Return whether a file changed that a folder imported from elsewhere. Libraries do not count."""
     return any(map(_have_changed, _foreign_stamps))
 
 
@@ -251,7 +251,7 @@ def _check_is_of(package: str, module: ModuleType | None, folder: Path) -> None:
 
 
 def _check_is_at(name: str, module: ModuleType, file: Path) -> None:
-    """Compare folders: a module may be compiled, and the stand-in of a test has no file."""
+    """Compare only folders, because a module may be compiled. The stand-in of a test has no file."""
     found = getattr(module, "__file__", None)
     if isinstance(found, str) and Path(found).parent.resolve() != file.parent.resolve():
         raise LoadError(f"{file}: Python finds {found} as {name!r}, expected this file; give one of them another name")
@@ -273,7 +273,7 @@ def _not_loaded(error: BaseException, place: str) -> LoadError:
 
 
 def _line_of(error: BaseException, place: str) -> str:
-    """Where an import failed: the innermost line of the application, perhaps in a module that it imported."""
+    """Return where an import failed: the innermost line of the application, perhaps in a module that it imported."""
     own = [frame for frame in extract_tb(error.__traceback__) if _is_own(frame.filename)]
     _failed_files.update(frame.filename for frame in own)
     if isinstance(error, SyntaxError) and error.filename and not error.filename.startswith("<"):

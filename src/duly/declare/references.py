@@ -21,7 +21,7 @@ class Reference:
         return child
 
     def __getitem__(self, name: str) -> Reference:
-        """A function by a name that is data: `internal["admin/users:ban"]` is `internal.admin.users.ban`."""
+        """Return a function by a name that is data: `internal["admin/users:ban"]` is `internal.admin.users.ban`."""
         module, _, function = canonical(name).partition(":")
         return Reference((*self._path, *module.split("/"), function))
 
@@ -45,11 +45,11 @@ internal: Final = Reference(())
 """The same references; by convention for functions that clients cannot call."""
 
 Ref = Function[..., R] | Reference | str
-"""What names a function: itself, `api.module.function`, or `"module:function"`."""
+"""Anything that names a function: the function itself, `api.module.function`, or `"module:function"`."""
 
 
 def canonical(name: str) -> str:
-    """`"folder/module:function"` of any spelling of it, without `.py` or `.js`.
+    """Return `"folder/module:function"` for any spelling of it, without `.py` or `.js`.
 
     >>> canonical("orders.js:create")
     'orders:create'

@@ -53,7 +53,7 @@ class RegisteredFunction:
         self.returns_none = self._returns is None or _accepts_none(self._returns)
 
     def encode(self, args: object) -> str:
-        """The arguments of a call as JSON; None is no arguments."""
+        """Return the arguments of a call as JSON; None stands for no arguments."""
         try:
             return encode_arguments(self.name, args, self._limits)
         except ArgumentValidationError:
@@ -80,7 +80,7 @@ class RegisteredFunction:
             return
 
     def arguments(self, text: str, ids: Ids) -> dict[str, Any]:
-        """The keyword arguments for the handler, from their JSON."""
+        """Return the keyword arguments for the handler, from their JSON."""
         try:
             arguments: dict[str, Any] = self._arguments.check(loads(text) if text != "{}" else {}, ids)
         except Mismatch as error:
@@ -88,9 +88,9 @@ class RegisteredFunction:
         return arguments
 
     def misfit(self, args: object, text: str, ids: Ids) -> ArgumentValidationError | None:
-        """How arguments of a later run do not fit, given as they are and as JSON; None if they fit.
+        """Return the error of arguments that do not fit a later run; None if they fit. `text` is `args` as JSON.
 
-        The check begins with the arguments as they are: most are plain values, and the JSON need not be parsed.
+        The check begins with `args`: most are plain values, and then the JSON need not be parsed.
         """
         try:
             self._check_shape({} if args is None else args, ids)
@@ -104,7 +104,7 @@ class RegisteredFunction:
         return None
 
     def result(self, value: object, ids: Ids, as_plain: bool = False) -> Any:
-        """The value that the handler returned, validated: in the form of its annotation, or plain with `as_plain`."""
+        """Return the validated value of the handler: in the form of its annotation, or plain with `as_plain`."""
         if inspect.isawaitable(value):
             raise FunctionError(f"{self.name}: it returned {_not_awaited(value)}")
         try:
@@ -147,11 +147,11 @@ class RegisteredFunction:
 
 
 NOT_A_RESULT: Final = "__duly_not_a_result__"
-"""An attribute of awaitable classes that no handler can mean to return: the text that says what to return instead."""
+"""An attribute of awaitable classes that a handler returns only by mistake. Its text says what to return instead."""
 
 
 def _not_awaited(awaitable: Awaitable[object]) -> str:
-    """What was returned without `await`, and what to do. A coroutine is closed, so that Python does not warn, too."""
+    """Describe what was returned without `await`, and the remedy. Close a coroutine, or Python would warn, too."""
     hint: str | None = getattr(type(awaitable), NOT_A_RESULT, None)
     if hint is not None:
         return hint
@@ -164,7 +164,7 @@ def _not_awaited(awaitable: Awaitable[object]) -> str:
 
 
 def encode_arguments(name: str, args: object, limits: Limits) -> str:
-    """The arguments of a call of a function as JSON; None is no arguments."""
+    """Return the arguments of a call of a function as JSON; None stands for no arguments."""
     if args is None:
         return "{}"
     if not isinstance(args, dict):
@@ -179,7 +179,7 @@ def encode_arguments(name: str, args: object, limits: Limits) -> str:
 
 
 def _of_any_ids(validator: Validator) -> Validator:
-    """The same validator, with any string for an id: the ids of the store are not known yet."""
+    """Return the same validator, with any string for an id: the ids of the store are not known yet."""
     return TypeValidator(str, "id") if isinstance(validator, IdValidator) else validator.over(_of_any_ids)
 
 

@@ -44,14 +44,14 @@ class Registry:
 
     @cached_property
     def mark(self) -> str:
-        """Tells one version of the application from others: its tables, the names of its functions, its crons."""
+        """A text that identifies this version of the application: a hash of its tables, function names and crons."""
         names = sorted((name, function.kind) for name, function in self.functions.items())
         text = f"{fingerprint_of_schema(self.schema)}{names}{sorted(self.crons) or ''}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @staticmethod
     def load(source: Source, limits: Limits = DEFAULTS, *, reload: bool = False) -> Registry:
-        """The application in a folder, a package, or a mapping of names to modules."""
+        """Load the application in a folder, a package, or a mapping of names to modules."""
         return Registry(load_modules(source, reload), limits)
 
     def _add(self, name: str, function: Function[Any, Any], models: Mapping[type, str]) -> None:
@@ -59,7 +59,7 @@ class Registry:
             self.functions[name] = RegisteredFunction(name, function, models, self.limits)
         except TypeError as error:
             raise LoadError(f"{name}: {error}") from error
-        # A function that several modules import bears the name of the one that defines it.
+        # If several modules import a function, its name is that of the module which defines it.
         own = function.__module__.rpartition(".")[2] == name.partition(":")[0].rpartition("/")[2]
         if own or function not in self._names:
             self._names[function] = name
@@ -67,7 +67,7 @@ class Registry:
                 self._names_by_place[place] = name
 
     def _cron(self, identifier: str, declared: Declaration) -> Spec:
-        """A cron whose function is known to exist and to be one that can be scheduled."""
+        """Return the specification of a cron whose function exists and can be scheduled."""
         ref, args, schedule, options = declared
         try:
             function = self.find(ref)
@@ -79,8 +79,8 @@ class Registry:
         return Spec(identifier, function.name, function.kind, text, schedule, options)
 
     def checked_crons(self, ids: Ids, development: bool) -> list[Spec]:
-        """The crons that are declared. LoadError where a function does not take its arguments; in production a warning,
-        for a later version may take them.
+        """Return the declared crons. Raises LoadError if a function does not accept its arguments. In production this
+        is a warning, because a later version may accept them.
         """
         for cron in self.crons:
             misfit = self.functions[cron.function].misfit(loads(cron.args), cron.args, ids)
@@ -91,10 +91,10 @@ class Registry:
         return self.crons
 
     def find(self, ref: Ref[Any], kinds: Iterable[str] = ()) -> RegisteredFunction:
-        """The function a reference names, if it is of one of `kinds`."""
+        """Return the function that a reference names, if it is of one of `kinds`."""
         try:
             found = self._found.get(ref)
-        except TypeError:  # nothing that can be a reference
+        except TypeError:  # a value that cannot be a reference
             found = None
         if found is None:
             found = self._found[ref] = self._resolve(ref)
@@ -120,7 +120,7 @@ class Registry:
         return found
 
     def suggestion(self, name: str) -> str:
-        """ "did you mean …?" with functions of similar names; empty if there is none."""
+        """Return "did you mean …?" with functions of similar names; empty if there is none."""
         # A name without its module, or with another sign for the colon, counts as similar.
         wanted = _normalized(canonical(name).removesuffix(":default"))
         normalized = {_normalized(known): known for known in self.functions}
@@ -171,7 +171,7 @@ def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
 
 
 def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
-    """What is declared in `crons` of the module `crons`. LoadError where crons are declared anywhere else."""
+    """Return the declarations in `crons` of the module `crons`. Raises LoadError if another module declares crons."""
     module = modules.get("crons")
     crons = module if isinstance(module, CronJobs) else getattr(module, "crons", None)
     for place, other in modules.items():
