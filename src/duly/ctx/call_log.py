@@ -1,4 +1,4 @@
-"""`ctx.log`: a logger whose lines belong to one call, in number and length what the limits allow."""
+"""`ctx.log`: a logger whose lines belong to one call. The limits bound their number and length."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CallLog(logging.Logger):
                 self._kept.append(record.getMessage())
             if not self._shared.isEnabledFor(record.levelno):
                 return
-        with suppress(Exception):  # of handlers: what the function does must not depend on them
+        with suppress(Exception):  # errors of handlers: what the function does must not depend on them
             super().handle(record)
 
     def callHandlers(self, record: logging.LogRecord) -> None:
@@ -51,7 +51,7 @@ class CallLog(logging.Logger):
 
 @lru_cache(1024)
 def logger_of(function: str) -> logging.Logger:
-    """`duly.app.orders:archive`, below `duly.app.orders`: the program may set up the one or the other."""
+    """Return `duly.app.orders:archive`, below `duly.app.orders`: the program may set up the one or the other."""
     logger = logging.getLogger(f"{APP_LOG}.{function}")
     module = function.rpartition(":")[0].replace("/", ".")
     if module:
@@ -60,7 +60,7 @@ def logger_of(function: str) -> logging.Logger:
 
 
 def _text(record: logging.LogRecord) -> str:
-    """The line. One that cannot be formatted must not fail the function, whatever handlers there are: it says so."""
+    """Return the line. A line that cannot be formatted says so: it must not fail the function."""
     try:
         return record.getMessage()
     except Exception as error:

@@ -15,7 +15,7 @@ Identity = dict[str, Any]
 
 @dataclass(slots=True)
 class Caller:
-    """For whom a function runs, and as part of what."""
+    """For whom a function runs, and the work that it is a part of."""
 
     identity: Identity | None = None
     job: int | None = None
@@ -30,7 +30,7 @@ class Caller:
     """Where the pages of a live query ended; None for a query that runs once."""
 
     def inner(self, name: str) -> Caller:
-        """The caller of a function that the function `name` calls."""
+        """Return the caller of a function that the function `name` calls."""
         depth = self.depth + 1
         if depth > CALL_DEPTH_MAX:
             raise LimitError(
@@ -41,7 +41,7 @@ class Caller:
 
     @staticmethod
     def live(identity: Identity | None) -> Caller:
-        """The caller of a subscription, whose query runs again and again."""
+        """Return the caller of a subscription, whose query runs again and again."""
         return Caller(identity, journal=Journal())
 
 

@@ -40,7 +40,7 @@ class Auth:
         self._identity = identity
 
     async def get_user_identity(self) -> Identity | None:
-        """The identity of the caller; None if anonymous. Scheduled functions run anonymously."""
+        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously."""
         return deepcopy(self._identity)
 
 
@@ -83,7 +83,7 @@ class _Ctx:
 
     @property
     def scheduled_function_id(self) -> Id[Any] | None:
-        """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
+        """The id of the scheduled function that this call is, or is a part of; None if there is none."""
         job = self._caller.job
         return None if job is None else cast("Id[Any]", self._invoker.job_id(job))
 
@@ -129,7 +129,7 @@ class QueryCtx(_Ctx):
         transaction: Transaction,
         caller: Caller = ANONYMOUS,
     ) -> None:
-        # Without `super()`, which would take longer than the rest: each call and each job makes one of these.
+        # Without `super()`, which would take longer than all the rest: each call and each job makes a context.
         self._invoker = invoker
         self._name = name
         self._caller = caller
@@ -172,7 +172,7 @@ class QueryCtx(_Ctx):
         try:
             return [await awaitable for awaitable in awaitables]
         finally:
-            for awaitable in awaitables:  # an error may have left some unstarted
+            for awaitable in awaitables:  # an error may have left some of them unstarted
                 if isinstance(awaitable, Coroutine):
                     awaitable.close()
 

@@ -40,7 +40,7 @@ P = ParamSpec("P")
 
 
 class EveryInterval(TypedDict):
-    """A schedule that comes round after so many milliseconds, or a timedelta."""
+    """A schedule with a fixed interval: milliseconds, or a timedelta."""
 
     kind: Literal["interval"]
     ms: float | timedelta
@@ -55,13 +55,13 @@ class ByExpression(TypedDict):
 
 
 GivenSchedule: TypeAlias = EveryInterval | ByExpression | dict[str, Any]
-"""Any dict will do for type checkers, one that is given a name first; editors complete the others."""
+"""Type checkers accept any dict, for one that is assigned to a name first. Editors complete the other forms."""
 
 
 def _must_be_awaited(
     method: Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Crons, C, P], Coroutine[Any, Any, T]]:
-    """Record the calls in the transaction or the action: one without `await` would silently do nothing."""
+    """Record the calls in the transaction or the action: a call without `await` would silently do nothing."""
 
     @wraps(method)
     def call(self: Crons, ctx: C, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
@@ -83,15 +83,15 @@ def _must_be_awaited(
     *("interval", "hourly", "daily", "weekly", "monthly", "cron"),
 )
 class Crons:
-    """Crons at run time. In a mutation all of it is part of its transaction; in an action each call is a commit.
+    """Crons at run time. In a mutation, each call is part of its transaction; in an action, each call is a commit.
 
         from duly import crons
 
         id = await crons.register(ctx, {"kind": "cron", "cron": "0 9 * * 1", "tz": "Europe/Berlin"}, internal.tasks.run)
         await crons.pause(ctx, id)
 
-    They share their table, `_cron_jobs`, with those that are declared in `crons.py`. Where one is named, its id or its
-    name will do; InvalidScheduleError says that there is none, or what is wrong with a schedule.
+    These crons share the table `_cron_jobs` with the crons that are declared in `crons.py`. A cron is named by its id
+    or its name. InvalidScheduleError says that there is no such cron, or what is wrong with a schedule.
     """
 
     @_must_be_awaited
@@ -123,7 +123,7 @@ class Crons:
 
     @_must_be_awaited
     async def get(self, ctx: QueryCtx | MutationCtx | ActionCtx, id_or_name: str) -> dict[str, Any] | None:
-        """The row of a cron in `_cron_jobs`, None if there is none."""
+        """Return the row of a cron in `_cron_jobs`; None if there is none."""
 
         async def unit(transaction: Transaction) -> dict[str, Any] | None:
             found = await model.look_up(transaction, _invoker(ctx).ids, id_or_name)
@@ -133,7 +133,7 @@ class Crons:
 
     @_must_be_awaited
     async def list(self, ctx: QueryCtx | MutationCtx | ActionCtx) -> list[dict[str, Any]]:
-        """All crons, those from code too, in the order of their creation."""
+        """Return all crons, those from code too, in the order of their creation."""
 
         async def unit(transaction: Transaction) -> list[dict[str, Any]]:
             return [_document(_invoker(ctx), id, cron) for id, cron in await model.all_crons(transaction)]
@@ -142,17 +142,17 @@ class Crons:
 
     @_must_be_awaited
     async def pause(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
-        """Run it no more until it is resumed. A run that goes on ends as ever."""
+        """Pause a cron until it is resumed. A run in progress goes on."""
         await _act(ctx, id_or_name, model.pause)
 
     @_must_be_awaited
     async def resume(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
-        """Run it again, counted from now: what has passed meanwhile is not made up for."""
+        """Resume a cron from now on: slots that passed during the pause do not run."""
         await _act(ctx, id_or_name, model.resume)
 
     @_must_be_awaited
     async def delete(self, ctx: MutationCtx | ActionCtx, id_or_name: str) -> None:
-        """End it. A run that has begun goes on."""
+        """Delete a cron. A run in progress goes on."""
         await _act(ctx, id_or_name, model.delete)
 
     @_must_be_awaited
@@ -163,8 +163,8 @@ class Crons:
         schedule: GivenSchedule | None = None,
         args: dict[str, Any] | None = None,
     ) -> None:
-        """Change its schedule, which then counts from now, or its arguments. Where the schedule is another one, what
-        waits is dropped; where its clock could not go on, it does."""
+        """Change the schedule of a cron, which then counts from now, or its arguments. A different schedule drops the
+        slots that wait. A cron that was paused because its clock could not go on is resumed."""
         parsed = None if schedule is None else cron_schedule.parse(schedule)
 
         async def act(transaction: Transaction, id: int, cron: model.Cron) -> None:
@@ -185,7 +185,7 @@ crons = Crons()
 
 
 def _arguments(invoker: Invoker, name: str, args: object, transaction: Transaction) -> str:
-    """Other arguments of a cron, whose function may be gone."""
+    """Return new arguments of a cron as JSON. The function of the cron may be gone."""
     function = invoker.registry.functions.get(name)
     if function is None:
         return encode_arguments(name, args, invoker.limits)
@@ -204,7 +204,7 @@ async def _act(ctx: MutationCtx | ActionCtx, id_or_name: str, act: model.CronOpe
 
 
 async def _run(ctx: QueryCtx | MutationCtx | ActionCtx, unit: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
-    """In the transaction of a query or mutation, or in one of its own."""
+    """Run a unit in the transaction of a query or mutation, or in a transaction of its own."""
     transaction = _transaction(ctx)
     if transaction is not None:
         return await unit(transaction)

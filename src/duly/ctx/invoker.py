@@ -1,7 +1,7 @@
-"""What a context needs from the code that runs functions: two small protocols, which `run/` fulfils.
+"""What a context needs from the code that runs functions: two small protocols, which `run/` implements.
 
-A context starts other functions and commits transactions, and `run/` makes contexts. Stating here what the one asks of
-the other keeps the arrow between the rooms pointing one way.
+A context starts other functions and commits transactions, and `run/` makes contexts. These protocols state what `ctx/`
+needs from `run/`, so that only `run/` imports `ctx/`, and not the other way round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Invoker(Protocol):
-    """Runs the functions of a registry against a database. `duly.run.runner.Runner` is the one."""
+    """Runs the functions of a registry against a database. `duly.run.runner.Runner` implements it."""
 
     registry: Registry
     database: Database
@@ -57,7 +57,7 @@ class Invoker(Protocol):
 
 
 class EventLoop(Protocol):
-    """The event loop of the app, as the thread of a `def` action reaches it. `duly.run.threads.Threads` is the one."""
+    """The app's event loop, as the thread of a `def` action reaches it. `duly.run.threads.Threads` implements it."""
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop and wait for its result."""

@@ -1,4 +1,4 @@
-"""When a function is scheduled for: delays and moments in milliseconds, within five years of now."""
+"""The time for which a function is scheduled: delays and moments in milliseconds, within five years of now."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Moment = float | datetime
 """Milliseconds since 1970, or an aware datetime."""
 
 _FOREVER_MS: Final = 1e15  # beyond every window; an int may be too large for a float
-_ROUNDING_MS: Final = 0.0005  # what a sum of a time and a delay may be off; half of what a datetime can tell
+_ROUNDING_MS: Final = 0.0005  # the error of a sum of a time and a delay: half the resolution of a datetime
 _WINDOW_MS: Final = SCHEDULE_WINDOW_MS + _ROUNDING_MS
 
 
 def delay_ms(delay: object) -> float:
-    """A delay in milliseconds; it must be finite and not negative."""
+    """Return a delay in milliseconds; it must be finite and not negative."""
     if isinstance(delay, timedelta):
         delay = delay / timedelta(milliseconds=1)
     if isinstance(delay, bool) or not isinstance(delay, int | float):
@@ -31,11 +31,11 @@ def delay_ms(delay: object) -> float:
     if not 0 <= delay < math.inf:  # neither is NaN
         shown = max(delay, -_FOREVER_MS) if isinstance(delay, int) else delay
         raise InvalidScheduleError(f"got a delay of {shown} ms, expected a finite one that is not negative")
-    return float(min(delay, _FOREVER_MS))  # no instance of a subclass
+    return float(min(delay, _FOREVER_MS))  # never an instance of a subclass
 
 
 def moment_ms(when: object) -> float:
-    """A time in milliseconds since 1970."""
+    """Return a time in milliseconds since 1970."""
     if isinstance(when, datetime):
         try:
             return to_milliseconds(when)
@@ -51,7 +51,7 @@ def moment_ms(when: object) -> float:
 def check_window(when: float, now: float) -> None:
     """Raise unless a time is at most five years away."""
     if not -_WINDOW_MS <= when - now <= _WINDOW_MS:
-        days = math.ceil(abs(when - now) / 8_640_000) / 10  # rounded up: it is more than what is allowed
+        days = math.ceil(abs(when - now) / 8_640_000) / 10  # rounded up, because it is more than allowed
         seconds = "; it looks like seconds since 1970, expected milliseconds (multiply by 1000) or an aware datetime"
         raise InvalidScheduleError(
             f"got a time {days:,.1f} days in the {'future' if when > now else 'past'}, expected at most"

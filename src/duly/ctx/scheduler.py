@@ -49,7 +49,7 @@ class Scheduler:
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
         """Run a mutation or an action at a time: milliseconds since 1970, or an aware datetime.
 
-        A time in the past is due at once, before what became due later; within five years either way.
+        A time in the past is due at once, before what became due later. At most five years from now, either way.
 
             await ctx.scheduler.run_at(datetime(2030, 1, 1, tzinfo=UTC), api.greetings.send)
         """
@@ -57,12 +57,12 @@ class Scheduler:
 
     @must_be_awaited
     async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
-        """Cancel a scheduled function: pending, it will not run; a running action's result is dropped.
+        """Cancel a scheduled function: a pending one will not run, and the result of a running action is dropped.
 
             was_pending = await ctx.scheduler.cancel(reminder_id, missing_ok=True)
 
-        AlreadyCompletedError if it has completed, or did so long ago that its row has expired, unless `missing_ok`;
-        canceling twice does nothing. Returns whether it canceled.
+        Raises AlreadyCompletedError if it has completed, even if so long ago that its row has expired, unless
+        `missing_ok` is set. Canceling twice does nothing. Returns whether this call canceled it.
         """
         return await jobs.cancel(self.transaction, job_number(self._invoker, id), self._job, missing_ok)
 
@@ -100,7 +100,7 @@ class ActionScheduler:
 
     @must_be_started
     async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
-        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
+        """Cancel a scheduled function, as in a mutation, or the running action itself. Returns whether it did."""
         self.calls.check_loop()
         number = job_number(self._invoker, id)
         return await self._invoker.commit(lambda transaction: jobs.cancel(transaction, number, None, missing_ok))
@@ -125,7 +125,7 @@ class ActionScheduler:
 
 
 def schedulable(invoker: Invoker, ref: Ref[Any]) -> RegisteredFunction:
-    """The function a reference names, if it can be scheduled."""
+    """Return the function that a reference names, if it can be scheduled."""
     function = invoker.registry.find(ref)
     if function.kind == QUERY:
         raise InvalidScheduleError(
@@ -135,14 +135,14 @@ def schedulable(invoker: Invoker, ref: Ref[Any]) -> RegisteredFunction:
 
 
 def check_arguments(invoker: Invoker, function: RegisteredFunction, args: object, text: str, ids: Ids) -> None:
-    """Find out now that a function will not accept its arguments."""
+    """Check now whether a function will accept its arguments."""
     misfit = function.misfit(args, text, ids)
     if misfit is not None:
         refuse(invoker, function, misfit)
 
 
 def refuse(invoker: Invoker, function: RegisteredFunction, misfit: ArgumentValidationError) -> None:
-    """Raise the error in development. In production it is a warning, at most once in a while: a later version of the
+    """Raise the error in development. In production, log a warning, at most once in a while: a later version of the
     function may accept the arguments, and be deployed before the function runs.
     """
     if invoker.development:
@@ -152,7 +152,7 @@ def refuse(invoker: Invoker, function: RegisteredFunction, misfit: ArgumentValid
 
 
 def job_number(invoker: Invoker, id: object) -> int:
-    """The number of an id of `_scheduled_functions`."""
+    """Return the number of an id of `_scheduled_functions`."""
     decoded = invoker.ids.decode(id)
     if decoded is not None and decoded[0] != JOBS.number:
         table = invoker.database.table_of(str(id))

@@ -39,7 +39,7 @@ class SyncScheduler:
         return self._loop.call(self._scheduler.run_at(when, ref, args))
 
     def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
-        """Cancel a scheduled function, as in a mutation; also the running action itself. Returns whether it did."""
+        """Cancel a scheduled function, as in a mutation, or the running action itself. Returns whether it did."""
         self._loop.check()
         return self._loop.call(self._scheduler.cancel(id, missing_ok=missing_ok))
 
@@ -51,7 +51,7 @@ class SyncAuth:
         self._identity = identity
 
     def get_user_identity(self) -> Identity | None:
-        """The identity of the caller; None if anonymous. Scheduled functions run anonymously."""
+        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously."""
         return deepcopy(self._identity)
 
 
@@ -71,13 +71,13 @@ class SyncActionCtx:
         self.log = ctx.log
         """A logger whose lines belong to this call."""
         self.scheduled_function_id = ctx.scheduled_function_id
-        """The id in `_scheduled_functions` that this call is, or is a part of; None if it is of none."""
+        """The id of the scheduled function that this call is, or is a part of; None if there is none."""
 
     def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in the app's event loop and return its result.
 
-        FunctionError if called in that event loop itself, which would block for ever, or in a query or mutation.
-        StoreError after the app was closed.
+        Raises FunctionError if it is called in that event loop itself, which would block for ever, or in a query or
+        mutation. Raises StoreError after the app was closed.
         """
         return self._loop.call(coroutine)
 

@@ -1,8 +1,8 @@
-"""Cursors of pagination: a place in a query's order, as a text that clients keep and hand back.
+"""Cursors of pagination: a place in a query's order, as a text that clients keep and send back.
 
 A place is the values and the id of the last document read, not the document itself: deleting it does not move the
-place. The text also bears a fingerprint of the query and a tag that only this store can compute. It is signed, not
-secret: decoding it reveals the indexed values of that document.
+place. The text also contains a fingerprint of the query, and a tag that only this store can compute. The text is
+signed, not secret: decoding it reveals the indexed values of that document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 class Journal:
     """The ends of the pages that a live query has read. When the query runs again, each page ends at the same place.
 
-    Otherwise a page of ten documents, one of which was deleted, would read an eleventh, which the next page has, too.
+    Otherwise, after one of ten documents was deleted, a page would read an eleventh, which the next page has, too.
     """
 
     def __init__(self) -> None:
@@ -55,19 +55,19 @@ END: Final = Place((), -1)
 
 
 def fingerprint(*parts: str) -> str:
-    """A short hash that identifies a query."""
+    """Return a short hash that identifies a query."""
     return hashlib.blake2b("\x00".join(parts).encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 
 def write_cursor(ids: IdCodec, query: str, place: Place) -> str:
-    """The cursor of a place in the query with that fingerprint."""
+    """Return the cursor of a place in the query with that fingerprint."""
     values = [None if value is UNSET else dumps(value, OF_ANY_SIZE) for value in place.values]
     body = dumps([query, place.id, values]).encode()
     return base64.urlsafe_b64encode(ids.sign(body) + body).decode().rstrip("=")
 
 
 def read_cursor(ids: IdCodec, query: str, cursor: object) -> Place:
-    """The place of a cursor; an AppError with the data that the official clients understand if it is none."""
+    """Return the place of a cursor. A wrong one raises an AppError with the data that official clients understand."""
     try:
         if not isinstance(cursor, str):
             raise ValueError

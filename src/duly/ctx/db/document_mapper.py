@@ -32,13 +32,13 @@ class DocumentMapper:
         """The schema, as of the version of the store that this call reads."""
 
     def table_of(self, id: str, /) -> str | None:
-        """The name of the table a string is an id of, None if it is no id."""
+        """Return the name of the table that a string is an id of; None if it is no id."""
         decoded = self.ids.decode(id)
         table = None if decoded is None else self.transaction.catalog.by_number.get(decoded[0])
         return None if table is None else table.name
 
     def locate(self, id: object, system: bool = False) -> tuple[Table | None, int]:
-        """The table (None: it does not exist) and the number of an id."""
+        """Return the table (None if it does not exist) and the number of an id."""
         decoded = self.ids.decode(id)
         if decoded is None:
             raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected the id of a document")
@@ -58,7 +58,7 @@ class DocumentMapper:
         return table, number
 
     def name_of(self, table: str | type[Any]) -> str:
-        """The name of a table that is given by its name, or by the class that describes it in the schema."""
+        """Return the name of a table that is given by its name, or by the class that describes it in the schema."""
         if isinstance(table, str):
             return table
         name = self.schema.table_of(table) if isinstance(table, type) else None  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -71,7 +71,7 @@ class DocumentMapper:
         return name
 
     def present(self, table: str, document: Document) -> Any:
-        """A document as the application gets it: what the table's class says, where that is more than a plain dict."""
+        """Return a document as the application gets it: in the form of its class, if that is more than a dict."""
         if not self.has_instances(table):
             return document
         definition = self.schema.tables[table]
@@ -84,7 +84,7 @@ class DocumentMapper:
             raise SchemaValidationError(f"{table}: the document {document['_id']} does not fit: {error}") from error
 
     def documents(self, table: str, rows: list[tuple[int, Row]]) -> list[Any]:
-        """Rows of a table as the application gets them."""
+        """Return rows of a table as the application gets them."""
         of_table = self.transaction.catalog.tables[table]
         document, encode, number = self.document, self.ids.encode, of_table.number
         found = [document(of_table, id, row, encode(number, id)) for id, row in rows]
@@ -95,7 +95,7 @@ class DocumentMapper:
         return table in self.schema.with_instances
 
     def document(self, table: Table, id: int, row: Row, text: str) -> Document:
-        """A row as a dict, with the system's fields; `text` is its id."""
+        """Return a row as a dict, with the system's fields; `text` is its id."""
         if isinstance(row, Job):
             retry_of = None if row.retry_of is None else self.ids.encode(table.number, row.retry_of)
             return document_of(row, text, creation_time(id), loads(row.args), retry_of)

@@ -31,7 +31,7 @@ class Node(NamedTuple):
     """One compiled expression."""
 
     text: str
-    """In a form that only equal expressions share."""
+    """A text that only equal expressions share."""
     evaluate: Evaluate
     operators: int = 0
     boolean: bool = False
@@ -41,7 +41,7 @@ class Node(NamedTuple):
 
 
 def node_of(operand: object, other: object = None) -> Node:
-    """The node of an operand: a node itself, or a value, which is converted to the form of the `other` operand."""
+    """Return the node of an operand: a node itself, or a value, converted to the form of the `other` operand."""
     if isinstance(operand, Node):
         return operand
     if operand is UNSET:
@@ -75,7 +75,7 @@ def _operation(name: str, operands: list[Node], evaluate: Evaluate, boolean: boo
 
 
 def field(path: object, document: Validator | None) -> Node:
-    """The field at a path; UNSET where a document does not have it."""
+    """Return the field at a path; UNSET if a document does not have it."""
     if not isinstance(path, str) or not all(path.split(".")):
         raise QueryError(f'a filter: got q.field({show(path)}), expected a name, or a path such as "address.city"')
 
@@ -93,7 +93,7 @@ _ORDERS: Final = {"eq": (0,), "neq": (-1, 1), "lt": (-1,), "lte": (-1, 0), "gt":
 
 
 def comparison(name: str, a: object, b: object) -> Node:
-    """Whether two operands compare as `name` says: eq, neq, lt, lte, gt or gte."""
+    """Return whether two operands compare as `name` says: eq, neq, lt, lte, gt or gte."""
     wanted = _ORDERS[name]
     if name not in ("eq", "neq"):
         check_order((a, b), f"a filter: q.{name}")
@@ -103,7 +103,7 @@ def comparison(name: str, a: object, b: object) -> Node:
 
 
 def logic(name: str, decisive: bool, conditions: tuple[object, ...]) -> Node:
-    """`and` or `or`: the first condition with the `decisive` value decides, and later ones are not evaluated."""
+    """Return `and` or `or`: the first condition with the `decisive` value decides, later ones are not evaluated."""
     operands = [node_of(condition) for condition in conditions]
     tests = [boolean_test(operand, f"{operand.text:.200} in q.{name}_") for operand in operands]
 
@@ -117,14 +117,14 @@ def logic(name: str, decisive: bool, conditions: tuple[object, ...]) -> Node:
 
 
 def negation(condition: object) -> Node:
-    """Whether a condition does not hold."""
+    """Return whether a condition does not hold."""
     operand = node_of(condition)
     holds = boolean_test(operand, f"{operand.text:.200} in q.not_")
     return _operation("not", [operand], lambda document: not holds(document), True)
 
 
 def boolean_test(node: Node, what: str) -> Callable[[Document], bool]:
-    """The node as a test of documents. The test raises QueryError for a value that is no boolean."""
+    """Return the node as a test of documents. The test raises QueryError for a value that is no boolean."""
     if node.boolean:
         return node.evaluate
     evaluate = node.evaluate
@@ -139,7 +139,7 @@ def boolean_test(node: Node, what: str) -> Callable[[Document], bool]:
 
 
 def arithmetic(name: str, *operands: object) -> Node:
-    """A computation with numbers: add, sub, mul, div, mod or neg."""
+    """Return a computation with numbers: add, sub, mul, div, mod or neg."""
     act, words = _ARITHMETIC[name]
     nodes = [node_of(operand) for operand in operands]
     steps = [node.evaluate for node in nodes]

@@ -1,4 +1,4 @@
-"""Filters: `lambda q: q.field("n") < 5` becomes a test of documents, and a text that tells filters apart."""
+"""Filters: `lambda q: q.field("n") < 5` becomes a test of documents, and a text that distinguishes filters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Predicate:
     """A filter, compiled: a test of documents."""
 
     test: Callable[[Document], bool]
-    """Whether a document passes. QueryError if the condition has no boolean value."""
+    """Returns whether a document passes. Raises QueryError if the condition has no boolean value."""
     fingerprint: str
     """The filter as text: the same for the same filter, different for different ones."""
     operators: int
@@ -26,9 +26,9 @@ class Predicate:
 
 
 def predicate(build: Callable[[Filters], Expression | bool], document: Validator | None = None) -> Predicate:
-    """Compile a filter. QueryError if `build` returns no condition; what it raises itself passes through.
+    """Compile a filter. Raises QueryError if `build` returns no condition. An error of `build` itself passes through.
 
-    `document` says in which form documents have a datetime that a field is compared with.
+    `document` determines the form in which documents store a datetime that is compared with a field.
 
     >>> predicate(lambda q: q.field("n") < 5).test({"n": 3})
     True
@@ -56,8 +56,8 @@ class Filters:
     comparison in parentheses). Python's words `and or not in` cannot be used.
 
     Values of all types compare, in the order of an index: missing (UNSET), None, numbers, False, True, strings,
-    bytes, arrays, objects. Arithmetic takes numbers only, never booleans; a result that is no 64-bit int and no float
-    is a QueryError.
+    bytes, arrays, objects. Arithmetic accepts numbers only, never booleans. A result that is neither a 64-bit int nor a
+    float is a QueryError.
     """
 
     __slots__ = ("_document",)
@@ -66,7 +66,7 @@ class Filters:
         self._document = document
 
     def field(self, path: str) -> Expression:
-        """A field of the document, or of an object in it: `q.field("address.city")`. UNSET where it is missing."""
+        """A field of the document, or of an object in it: `q.field("address.city")`. UNSET if it is missing."""
         return Expression(nodes.field(path, self._document))
 
     def eq(self, a: object, b: object) -> Expression:
@@ -98,7 +98,7 @@ class Filters:
         return _arithmetic("add", a, b)
 
     def sub(self, a: object, b: object) -> Expression:
-        """`a` without `b`, both numbers."""
+        """The difference of two numbers, `a` minus `b`."""
         return _arithmetic("sub", a, b)
 
     def mul(self, a: object, b: object) -> Expression:
@@ -108,28 +108,28 @@ class Filters:
     def div(self, a: object, b: object) -> Expression:
         """`a` divided by `b`, always a float: `q.div(1, 2)` is 0.5.
 
-        Division by zero is a QueryError for two ints; where one is a float it gives an infinity or NaN.
+        Division by zero is a QueryError for two ints. If one of them is a float, it gives an infinity or NaN.
         """
         return _arithmetic("div", a, b)
 
     def mod(self, a: object, b: object) -> Expression:
-        """What division of `a` by `b` leaves, with the sign of `a`, as in JavaScript and unlike Python's own `%`.
+        """The remainder of `a` divided by `b`, with the sign of `a`, as in JavaScript and unlike Python's own `%`.
 
-        `q.mod(-7, 3)` is -1, and so is `q.field("n") % 3` where n is -7. Of two ints it is an int, and division by
-        zero a QueryError; where one is a float, it gives NaN.
+        `q.mod(-7, 3)` is -1, and so is `q.field("n") % 3` where n is -7. For two ints the result is an int, and
+        division by zero is a QueryError. If one of them is a float, division by zero gives NaN.
         """
         return _arithmetic("mod", a, b)
 
     def neg(self, a: object) -> Expression:
-        """A number with the other sign."""
+        """A number with the opposite sign."""
         return _arithmetic("neg", a)
 
     def and_(self, *conditions: object) -> Expression:
-        """Whether all conditions hold; those after one that does not are not evaluated. `q.and_()` is True."""
+        """Whether all conditions hold. Conditions after the first false one are not evaluated. `q.and_()` is True."""
         return _logic("and", False, conditions)
 
     def or_(self, *conditions: object) -> Expression:
-        """Whether some condition holds; those after it are not evaluated. `q.or_()` is False."""
+        """Whether some condition holds. Conditions after the first true one are not evaluated. `q.or_()` is False."""
         return _logic("or", True, conditions)
 
     def not_(self, condition: object) -> Expression:
@@ -148,7 +148,7 @@ class Filters:
 
 
 class Expression:
-    """A field, or what is computed of fields, in a filter. See `Filters` for what can be done with one."""
+    """A field, or the result of a computation with fields, in a filter. `Filters` lists what it can be used for."""
 
     __slots__ = ("_node",)
 
@@ -228,7 +228,7 @@ class Expression:
         raise QueryError(_NO_TRUTH)
 
     def __hash__(self) -> int:
-        # By identity it would make `q.field("a") in {1, 2}` False without a word.
+        # A hash by identity would silently make `q.field("a") in {1, 2}` False.
         raise QueryError(_NO_HASH)
 
     if not TYPE_CHECKING:  # a type checker finds these by itself
@@ -252,7 +252,7 @@ class Expression:
 
 
 def _refuse_dunder(name: str) -> None:
-    if name[:2] == "__":  # Python looks these up itself, and takes an AttributeError for "no"
+    if name[:2] == "__":  # Python looks these up itself, and an AttributeError means "no"
         raise AttributeError(name)
 
 
@@ -268,7 +268,7 @@ _NO_HASH: Final = (
 
 
 def _operand(operand: object) -> Any:
-    """An operand as nodes take it: the node of an expression, or a value as it is."""
+    """Return an operand as nodes take it: the node of an expression, or a value as it is."""
     return operand._node if isinstance(operand, Expression) else operand  # pyright: ignore[reportPrivateUsage]
 
 

@@ -22,7 +22,7 @@ CREATION_TIME: Final = "_creationTime"
 ID: Final = "_id"
 """The only field of the index by id."""
 FirstId = Callable[[object, bool], int]
-"""The smallest id at a bound or behind it: behind it only, if the second is true."""
+"""Returns the smallest id at a bound or behind it; only behind it if the second argument is true."""
 
 
 @name_hint(
@@ -123,7 +123,7 @@ class IndexRange:
         return plain
 
     def _next(self, field: str, value: object) -> object:
-        """The value, a plain one, to compare the next field with."""
+        """Return the plain value that the next field is compared with."""
         value = self._plain(field, value)
         position = len(self._equal)
         expected = self._fields[position] if position < len(self._fields) else "no further field"
@@ -141,7 +141,7 @@ class IndexRange:
             try:
                 text = dumps(value, OF_ANY_SIZE)
                 return value if type(value) in (str, int, float) else loads(text)
-            except NotAValueError:  # it may be a datetime, of which documents have the text
+            except NotAValueError:  # it may be a datetime, which documents store as text
                 return loads(dumps(written_at(self._document, field, value), OF_ANY_SIZE))
         except NotAValueError as error:
             raise QueryError(f"{self._index}: comparing {field!r}: {error}") from None
@@ -152,7 +152,7 @@ class IndexRange:
 
 
 def _first_id(time: object, after: bool) -> int:
-    """The smallest id made at a time of creation or later; made later, where `after`."""
+    """Return the smallest id that was made at a time of creation or later; only later if `after`."""
     if isinstance(time, bool) or not isinstance(time, int | float):
         # Other types sort before all numbers or after them.
         return 0 if time is None or not isinstance(time, bool | str | bytes | list | dict) else ID_MAX

@@ -20,8 +20,9 @@ M = TypeVar("M")
 class Page(TypedDict, Generic[M]):
     """The result of `paginate`: documents, whether they are the last ones, and the cursor of the next page.
 
-    `splitCursor`, a place in its middle, is there when more than two documents were read for it; `pageStatus` when they
-    were so many that the page should be cut in two ("SplitRecommended"), or that it had to end early ("SplitRequired").
+    `splitCursor` is a place in the middle of the page. It exists if more than two documents were read for the page.
+    `pageStatus` exists if so many were read that the page should be cut in two ("SplitRecommended"), or had to end
+    early ("SplitRequired").
     """
 
     page: list[M]
@@ -38,9 +39,9 @@ _OPTIONS: Final = {
     "maximumRowsRead": "maximum_rows_read",
     "maximumBytesRead": "maximum_bytes_read",
 }
-_OF_THE_CLIENT: Final = "id"  # by which a client tells its requests apart
+_OF_THE_CLIENT: Final = "id"  # by which a client distinguishes its requests
 _SPLIT_SHARE: Final = 0.75
-"""A page that took this share of a limit should be split, says the Convex backend."""
+"""A page that used this share of a limit should be split, as in the Convex backend."""
 
 
 class PaginationOpts(TypedDict):
@@ -70,7 +71,7 @@ class Paging(NamedTuple):
 
 
 def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limits: Limits) -> Paging:
-    """The options of a page from keywords, from the `paginationOpts` of an official client, or from both."""
+    """Return the options of a page from keywords, from the `paginationOpts` of an official client, or from both."""
     values = _named({} if options is None else options)
     values |= {name: value for name, value in given.items() if value is not None}
     items: Any = values.get("num_items")
@@ -87,7 +88,7 @@ def paging_of(options: Mapping[str, Any] | None, given: Mapping[str, Any], limit
 
 
 def _named(options: object) -> dict[str, Any]:
-    """The options of one dict, in either spelling, by the names of the keywords."""
+    """Return the options of one dict, in either spelling, by the names of the keywords."""
     if not isinstance(options, Mapping):
         raise QueryError(f"paginate: got {options!r:.80}, expected num_items=… or a dict such as {{'numItems': 100}}")
     values: dict[str, Any] = {}
@@ -100,7 +101,7 @@ def _named(options: object) -> dict[str, Any]:
 
 
 async def read_page(plan: QueryPlan, paging: Paging) -> Page[Any]:
-    """The page behind the cursor."""
+    """Return the page behind the cursor."""
     query, ids = plan.fingerprint, plan.mapper.ids
     journal, request = None if paging.end_cursor is not None else plan.mapper.journal, (query, *paging)
     if journal is not None:

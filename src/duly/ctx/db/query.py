@@ -126,7 +126,7 @@ class Query(Generic[M]):
 
     @argument_hint(QueryError, _A_FILTER)
     def filter(self, build: Callable[[Filters], Expression | bool]) -> Query[M]:
-        """Leave out what does not fit. It looks at every document of the range, as an index does not.
+        """Leave out documents that do not fit. Unlike an index, a filter reads every document of the range.
 
         .filter(lambda q: q.field("expiresAt") < ctx.now)
         .filter(lambda q: q.and_(q.eq(q.field("status"), "new"), q.gt(q.field("cart.items"), 3)))
@@ -143,33 +143,33 @@ class Query(Generic[M]):
     # QueryPlan.
 
     async def collect(self) -> list[M]:
-        """All documents, of which there must not be many (LimitError)."""
+        """Return all documents. Raises LimitError if there are too many."""
         return await self._plan.read(_ALL)
 
     @argument_hint(QueryError, _A_COUNT)
     async def count(self) -> int:
-        """How many documents there are.
+        """Return the number of documents.
 
             open = await ctx.db.query("orders").with_index("by_status", lambda q: q.eq("status", "open")).count()
 
-        Without a filter none of them is read, only the index. Each counts as a document read all the same, its bytes
-        do not. To count more than `documents_read_max`, keep a counter in a document.
+        Without a filter, only the index is read. Each document still counts as a document read, but its bytes do not
+        count. To count more than `documents_read_max`, keep a counter in a document.
         """
         return await self._plan.number()
 
     async def take(self, n: int) -> list[M]:
-        """The first `n` documents, or as many as there are."""
+        """Return the first `n` documents, or as many as there are."""
         if type(n) is not int or n < 0:
             raise QueryError(f"take: got {n!r}, expected a whole number of documents, 0 or more")
         return await self._plan.read(min(n, _ALL)) if n else []
 
     async def first(self) -> M | None:
-        """The first document, None if there is none."""
+        """Return the first document; None if there is none."""
         found = await self._plan.read(1)
         return found[0] if found else None
 
     async def unique(self) -> M | None:
-        """The only document, None if there is none. QueryError if there are more."""
+        """Return the only document; None if there is none. Raises QueryError if there are more."""
         plan = self._plan
         scan = plan.scan(2)
         found = None if scan is None else await plan.next(scan)
@@ -194,14 +194,14 @@ class Query(Generic[M]):
         maximum_rows_read: int | None = None,
         maximum_bytes_read: int | None = None,
     ) -> Page[M]:
-        """The next `num_items` documents behind a cursor; None is the beginning.
+        """Return the next `num_items` documents behind a cursor; None is the beginning.
 
             orders = await ctx.db.query("orders").paginate(num_items=100, cursor=cursor)
             orders["page"], orders["isDone"], orders["continueCursor"]
 
-        The cursor is a place in the order: what is inserted or deleted meanwhile makes no page skip or repeat a
-        document. With `end_cursor` the page ends there, however long it is. `maximum_rows_read` and
-        `maximum_bytes_read` end a page early when its filters pass little. `options` are the `paginationOpts` of
+        The cursor is a place in the order. So documents that are inserted or deleted meanwhile do not make a page skip
+        or repeat a document. With `end_cursor` the page ends there, however long it is. `maximum_rows_read` and
+        `maximum_bytes_read` end a page early if few documents pass its filters. `options` are the `paginationOpts` of
         the official clients: the same in one dict.
         """
         given = {
@@ -215,9 +215,9 @@ class Query(Generic[M]):
         return await read_page(self._plan, paging_of(options, given, limits))
 
     def __aiter__(self) -> Iteration[M]:
-        """`async for order in ctx.db.query("orders")` reads as it goes, and no further.
+        """`async for order in ctx.db.query("orders")` reads documents as it goes, and no further.
 
-        It sees what its own transaction writes ahead of it, and no document twice.
+        It sees what its own transaction writes ahead of its position. It returns no document twice.
         """
         return Iteration(self._plan)
 

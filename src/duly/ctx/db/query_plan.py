@@ -33,7 +33,7 @@ class QueryPlan(NamedTuple):
     descending: bool = False
     filters: tuple[Predicate, ...] = ()
     chosen: tuple[str, ...] = ()
-    """The steps of the query that may be taken once, and were."""
+    """The steps of the query that may be taken only once, and were taken."""
 
     @property
     def table(self) -> Table | None:
@@ -47,7 +47,7 @@ class QueryPlan(NamedTuple):
 
     @property
     def order(self) -> Index | None:
-        """The index that is read, None for the one by creation. QueryError if there is no such index."""
+        """The index that is read; None for the one by creation. Raises QueryError if there is no such index."""
         table = self.table or Table(self.table_name, 0)
         if self.index_name == BY_ID:
             return None  # ids grow with time
@@ -58,12 +58,12 @@ class QueryPlan(NamedTuple):
             raise QueryError(f"{self.table_name}: got the index {self.index_name!r}, expected one of {known}") from None
 
     def first_id(self, id: object, after: bool) -> int:
-        """The place of an id among those of the table."""
+        """Return the place of an id among the ids of the table."""
         _, number = self.mapper.locate_in(self.table_name, id, self.table_name in SYSTEM_TABLES)
         return min(number + after, ID_MAX)
 
     def scan(self, ahead: int = _ROWS_AHEAD) -> IndexScan | None:
-        """Start a scan; None if the table does not exist, which goes into the read set as well.
+        """Start a scan. Return None if the table does not exist; the read set then contains this fact, too.
 
         `ahead` is the number of rows that will probably be read.
         """
@@ -75,7 +75,7 @@ class QueryPlan(NamedTuple):
         return None
 
     async def read(self, limit: int) -> list[Any]:
-        """The first documents, at most `limit`."""
+        """Return the first documents, at most `limit`."""
         scan = self.scan()
         if scan is None:
             return []
@@ -101,7 +101,7 @@ class QueryPlan(NamedTuple):
         return found
 
     async def next(self, scan: IndexScan) -> Document | None:
-        """The next document that passes the filters, None at the end."""
+        """Return the next document that passes the filters; None at the end."""
         while (row := await scan.next_row()) is not None:
             document = self.document(row)
             if self.fits(document):
@@ -123,7 +123,7 @@ class QueryPlan(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """A hash that ties cursors to this query."""
+        """Return a hash that ties cursors to this query."""
         fields = () if self.order is None else self.order.fields
         bounds = (cut.key().hex() for cut in self.interval)
         direction = "desc" if self.descending else "asc"

@@ -99,7 +99,7 @@ class SystemReader(_Reader):
     def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Document | None]:
-        """The document of an id, None if there is none (any more). InvalidIdError if it is no id."""
+        """Return the document of an id; None if it does not exist (any more). Raises InvalidIdError if it is no id."""
         return self._get(table) if id is UNSET else self._get(id, table)
 
     @overload
@@ -111,7 +111,7 @@ class SystemReader(_Reader):
     def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Document | None]]:
-        """The documents of several ids, in their order; None for those that there are not (any more)."""
+        """Return the documents of several ids, in their order; None for each that does not exist (any more)."""
         return self._get_many(table, ids)
 
     def query(self, table: str) -> Query[Document]:
@@ -122,7 +122,7 @@ class SystemReader(_Reader):
         return self._query(table)
 
     def normalize_id(self, table: str, id: str) -> Id[Any] | None:
-        """`id` if it is one of `table`, else None. Reads nothing: whether the document exists is not checked."""
+        """Return `id` if it is an id of `table`, else None. It does not check whether the document exists."""
         return self._normalize_id(table, id)
 
 
@@ -160,12 +160,12 @@ class DatabaseReader(_Reader):
     def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Coroutine[Any, Any, Any | None]:
-        """The document of an id, None if there is none (any more).
+        """Return the document of an id; None if it does not exist (any more).
 
             order = await ctx.db.get(order_id)
             order = await ctx.db.get("orders", order_id)  # or get(Order, order_id)
 
-        InvalidIdError if it is no id, or one of another table than the one that is given.
+        Raises InvalidIdError if it is no id, or an id of another table than the given one.
         """
         return self._get(table) if id is UNSET else self._get(id, table)
 
@@ -184,12 +184,12 @@ class DatabaseReader(_Reader):
     def get_many(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, ids: Any = UNSET
     ) -> Coroutine[Any, Any, list[Any]]:
-        """The documents of several ids, in their order; None for those that there are not (any more).
+        """Return the documents of several ids, in their order; None for each that does not exist (any more).
 
             users = await ctx.db.get_many([order["user"] for order in orders])
 
-        All are read at once, and count as one read; each id, found or not, as one document. An id may come twice.
-        InvalidIdError as for `get`.
+        All are read at once, and count as one read. Each id, found or not, counts as one document. An id may come
+        twice. Raises InvalidIdError as `get` does.
         """
         return self._get_many(table, ids)
 
@@ -215,7 +215,7 @@ class DatabaseReader(_Reader):
     def normalize_id(self, table: str, id: str) -> Id[Any] | None: ...
 
     def normalize_id(self, table: str | type[Any], id: str) -> Id[Any] | None:
-        """`id` if it is one of `table`, else None. Reads nothing: whether the document exists is not checked."""
+        """Return `id` if it is an id of `table`, else None. It does not check whether the document exists."""
         return self._normalize_id(self._mapper.name_of(table), id)
 
     @property

@@ -1,4 +1,4 @@
-"""`ctx.db` of a mutation: insert, patch, replace and delete, beside what a reader has."""
+"""`ctx.db` of a mutation: insert, patch, replace and delete, in addition to the methods of a reader."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class DatabaseWriter(DatabaseReader):
     async def insert(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, document: Any = UNSET
     ) -> Id[Any]:
-        """Store a document and return its id. The table is made if there is none.
+        """Store a document and return its id. The table is created if it does not exist.
 
             order_id = await ctx.db.insert("orders", {"items": ["tea"], "status": "new"})
 
         `table` is a name, or the class that describes a table in the schema: `ctx.db.insert(Order, {…})`. An instance
-        of such a class, which is no kind of dict, knows its table: `ctx.db.insert(Payment(…))`.
+        of such a class, except a dict, determines its table: `ctx.db.insert(Payment(…))`.
         """
         mapper = self._mapper
         if document is UNSET or table is UNSET:
@@ -92,7 +92,7 @@ class DatabaseWriter(DatabaseReader):
 
             await ctx.db.patch(order_id, {"status": "paid", "note": UNSET})
 
-        With the table first, as in `get`, an id of another one is an InvalidIdError.
+        The table may stand first, as in `get`. Then an id of another table raises InvalidIdError.
         """
         if id is UNSET or fields is UNSET:
             table, id, fields = _without_table("patch", "fields", table, id, fields)
@@ -120,7 +120,7 @@ class DatabaseWriter(DatabaseReader):
     async def replace(  # pyright: ignore[reportInconsistentOverload]
         self, table: Any = UNSET, id: Any = UNSET, document: Any = UNSET
     ) -> None:
-        """Put another document in the place of one; its id and time of creation stay. The table may stand first."""
+        """Replace a document by another one; its id and time of creation stay. The table may stand first."""
         if id is UNSET or document is UNSET:
             table, id, document = _without_table("replace", "document", table, id, document)
         found, number, row = await self._existing(table, id, "replace")
@@ -192,7 +192,7 @@ class DatabaseWriter(DatabaseReader):
         try:
             if definition is not None:
                 given: Any = document
-                if mapper.has_instances(table):  # as a whole, with its defaults: indexes and filters see them
+                if mapper.has_instances(table):  # with all fields and defaults, because indexes and filters use them
                     given = definition.document.check(to_plain(document), mapper)
                 document = definition.document.plain(given, mapper)
             text = dumps(document, limits)
