@@ -43,7 +43,7 @@ def attempt_with_rehearsal(batch: Batch, name: str, unit: Unit[T], *args: object
         try:
             copy_context().run(batch.dry_run, first.of(unit), *args, handler=name)
         except LimitError:
-            raise  # the run would take as long again, to the same end
+            raise  # the run would take as long again, with the same result
         except Exception as error:
             first.error = error
     _check_awaited(name, forgotten)
@@ -60,9 +60,10 @@ def attempt_with_rehearsal(batch: Batch, name: str, unit: Unit[T], *args: object
 
 @contextmanager
 def _collecting_forgotten(forgotten: list[str]) -> Generator[None]:
-    """Collect the coroutines that this thread creates meanwhile and throws away; Python would only warn of them.
+    """Collect the coroutines that this thread creates meanwhile and never awaits; Python would only warn of them.
 
-    The garbage collector may find those of others meanwhile. Origin tracking, on only in this thread, tells them apart.
+    The garbage collector may also find coroutines of other threads. Origin tracking is on only in this thread, and so
+    distinguishes them.
     """
     depth = sys.get_coroutine_origin_tracking_depth()
     with catch_warnings(record=True) as caught:
@@ -98,7 +99,7 @@ def _pass_on(warning: WarningMessage) -> None:
 
 
 def _check_awaited(name: str, forgotten: list[str]) -> None:
-    """FunctionError for coroutines that were thrown away: reads without `await`, or functions of the application."""
+    """Raise FunctionError for coroutines that were not awaited: reads without `await`, or application functions."""
     if forgotten:
         raise FunctionError(
             f"{name}: got a call without `await`, which did nothing: {', '.join(forgotten)}; expected `await …`."
@@ -122,7 +123,7 @@ class _Trace:
 
     @property
     def rows(self) -> dict[tuple[str, int], Row | None]:
-        """The new value of each row, without the log of crons, whose rows hold times that differ from run to run."""
+        """The new value of each row, without the log of crons: its rows contain times that differ from run to run."""
         if self.transaction is None or self.error is not None:
             return {}
         tables = [(name, writes) for name, writes in self.transaction.writes.items() if name != CRON_LOGS.name]
@@ -148,7 +149,7 @@ def _outcome(trace: _Trace) -> str:
 
 
 def _changes(row: Row | None, other: Row | None) -> str:
-    """The fields in which a row differs from the other one."""
+    """Return the fields in which a row differs from the other one."""
     if row is None or row == _NOT_WRITTEN:
         return "a deletion" if row is None else _NOT_WRITTEN
     fields, others = _fields(row), _fields(other)

@@ -1,4 +1,4 @@
-"""The text of an error: the full one for developers, and the safe one for remote clients."""
+"""The text of an error: the full text for developers, and the safe text for remote clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARTS_MAX: Final = 32
 
 
 def describe(error: BaseException, length_max: int | None = None) -> str:
-    """The exception and where it came from, innermost line last; of a group, what is in it too; then its causes.
+    """Return the exception and its place, innermost line last; for a group, also its members; then its causes.
 
     ValueError: no such item
       at create_order (orders.py:12)
@@ -98,7 +98,7 @@ def _where(error: BaseException) -> str:
 
 
 def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
-    """The exception that another was raised from, or while handling; None if it is of no use to the application."""
+    """Return the exception that another was raised from, or while handling; None if the application cannot use it."""
     if error.__cause__ is not None:
         words: str = "caused by "
         cause: BaseException | None = error.__cause__
@@ -107,7 +107,7 @@ def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
     if cause is None or _is_internal(error) or _is_internal(cause):
         return words, None
     if cause is error.__context__ is not error.__cause__ and _is_caught_here(cause):
-        return words, None  # the function ran while duly handled something, which has nothing to do with it
+        return words, None  # the function ran while duly handled this error, which has nothing to do with it
     is_same = _innermost(cause) is not None and _innermost(cause) is _innermost(error)  # under another name
     return words, None if is_same else cause
 
@@ -135,7 +135,7 @@ def _innermost(error: BaseException) -> TracebackType | None:
 
 
 def _members(error: BaseException) -> Iterable[BaseException]:
-    """The first of the exceptions of which a group consists, such as that of an `asyncio.TaskGroup`."""
+    """Yield the first exceptions of a group, such as that of an `asyncio.TaskGroup`."""
     if isinstance(error, BaseExceptionGroup):
         yield from cast("BaseExceptionGroup[BaseException]", error).exceptions[:_FRAMES_MAX]
 
@@ -160,7 +160,7 @@ def for_client(error: BaseException, development: bool, request_id: str) -> Clie
 
 
 def _plain(data: object) -> object:
-    """The data of an AppError as a plain value; UNSET if it is none."""
+    """Return the data of an AppError as a plain value; UNSET if it is not a value."""
     try:
         return loads(dumps(data, OF_ANY_SIZE))
     except NotAValueError:

@@ -1,4 +1,4 @@
-"""Run scheduled functions: a mutation and the end of its job in one commit, an action between two commits."""
+"""Runs scheduled functions: a mutation and the end of its job in one commit, an action between two commits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RECORD_SECONDS: Final = (0.5, 15.0)  # first and longest pause before the end o
 
 
 class JobRunner:
-    """Runs scheduled functions for the executor, by the functions and the database of a `Runner`."""
+    """Runs scheduled functions for the executor, with the functions and the database of a `Runner`."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -55,7 +55,7 @@ class JobRunner:
     def run_due(self, batch: Batch, job: Job, epoch: int) -> bool:
         """Run a due mutation, or mark a due action as started. Returns whether it was an action.
 
-        The row of the job counts as the batch has left it: an earlier call of the batch may have canceled it.
+        The row of the job is read as the batch has left it: an earlier call of the batch may have canceled it.
         """
         latest = batch.latest(JOBS, job.id, job)
         if latest is not job and latest != job:
@@ -74,7 +74,7 @@ class JobRunner:
         elif function is not None and function.kind == ACTION:
             batch.attempt(jobs.change_queue, job, ACTION)  # it was a mutation when it was scheduled
         elif batch.catalog.deploy not in ("", registry.mark):
-            # A newer version of the application may have it: a node with that version runs it, or this one tries again.
+            # A newer version of the application may have it. A node with that version runs it, or this one tries again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
             error = _not_runnable(job.name, function, registry.suggestion(job.name))
@@ -97,7 +97,7 @@ class JobRunner:
         try:
             if self._development:
                 attempt_with_rehearsal(batch, function.name, self._mutate_and_end, function, job, caller, begun)
-            else:  # in a context of its own: its context variables are not for the jobs after it
+            else:  # in a context of its own, so that the jobs after it do not see its context variables
                 copy_context().run(
                     batch.attempt, self._mutate_and_end, function, job, caller, begun, handler=function.name
                 )
@@ -113,7 +113,7 @@ class JobRunner:
     async def _mutate_and_end(
         self, transaction: Transaction, function: RegisteredFunction, job: Job, caller: Caller, begun: float | None
     ) -> None:
-        """A scheduled mutation and the end of its job, as one transaction."""
+        """Run a scheduled mutation and the end of its job, as one transaction."""
         if caller.lines:
             caller.lines.clear()  # the lines of a rehearsal
         ctx = MutationCtx(self._runner, function.name, transaction, caller)
@@ -142,7 +142,7 @@ class JobRunner:
             failure, error = FunctionError(jobs.INTERRUPTED), jobs.INTERRUPTED
         except Exception as raised:
             failure, error = raised, describe(raised, ERROR_TEXT_LENGTH_MAX)
-        if self._database.is_open:  # otherwise the process that opens the store next logs it
+        if self._database.is_open:  # otherwise, the process that opens the store next logs it
             self._log_run(job.name, ACTION, started, failure, job)
         faults.at("action.ran")
         record = NO_RECORD if job.cron is None else self._run_record(begun, caller, value)
@@ -177,16 +177,16 @@ class JobRunner:
             self.log_interrupted(job)
 
     def log_interrupted(self, job: Job) -> None:
-        """Log an action that counts as failed because how it ended is unknown."""
+        """Log an action that counts as failed because its outcome is unknown."""
         self._log_run(job.name, ACTION, monotonic(), FunctionError(jobs.INTERRUPTED), job)
 
     def _run_record(self, begun: float, caller: Caller, value: Any = None) -> RunRecord:
-        """What the run of a cron that ends now leaves in its log."""
+        """Return what the run of a cron that ends now leaves in its log."""
         return RunRecord(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
 
 
 def _caller_of(job: Job) -> Caller:
-    """The run of a cron has no visible row in `_scheduled_functions`; its lines go into the cron's log."""
+    """Return the caller. The run of a cron has no visible row; its lines go into the log of the cron."""
     return Caller(None, job.id, wants_plain=True) if job.cron is None else Caller(lines=[], wants_plain=True)
 
 

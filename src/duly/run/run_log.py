@@ -89,7 +89,7 @@ class RunLog:
 
 
 def _json(args: object) -> str:
-    """The arguments of a call as JSON; as Python shows them if they are no values."""
+    """Return the arguments of a call as JSON; as Python shows them if they are not values."""
     try:
         return args if isinstance(args, str) else dumps(args or {}, OF_ANY_SIZE)
     except NotAValueError:

@@ -1,4 +1,4 @@
-"""Run calls: a query on a snapshot, a mutation in a batch, an action in the event loop or in a thread."""
+"""Runs calls: a query on a snapshot, a mutation in a batch, an action in the event loop or in a thread."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Runner:
         return value
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
-        """Run a function that is no part of the application as a mutation."""
+        """Run a function that does not belong to the application as a mutation."""
 
         async def run(transaction: Transaction) -> T:
             transaction.usage.soft_limits = self._unlimited
@@ -192,7 +192,7 @@ class Runner:
         return value
 
     async def run_action(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
-        """Run an action without a record in the log; await it `contained`, for it runs code of the application."""
+        """Run an action without a record in the log. Await it `contained`, because it runs code of the application."""
         text = function.encode(args)
         arguments: dict[str, Any] | None = None
         with suppress(ArgumentValidationError):  # they may name a table that another node has just created
@@ -204,7 +204,7 @@ class Runner:
         try:
             value = await self._handle_action(function, ctx, arguments)
         finally:
-            ctx.calls.end()  # also if a thread goes on: nothing can stop it
+            ctx.calls.end()  # even if a thread goes on, because nothing can stop the thread
         return function.result(value, self.database, caller.wants_plain)
 
     async def _handle_action(self, function: RegisteredFunction, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
@@ -256,10 +256,10 @@ class Runner:
             child.end()
         return value
 
-    # What every run in a transaction ends with.
+    # What every run in a transaction does at its end.
 
     def result(self, function: RegisteredFunction, ctx: QueryCtx, value: object, as_plain: bool = False) -> Any:
-        """The validated result of a handler that returned `value`. FunctionError if it left a call without `await`."""
+        """Return the validated result of a handler. Raises FunctionError if it left a call without `await`."""
         if ctx.transaction.calls and isinstance(ctx, MutationCtx):
             check_awaited(ctx.transaction, function.name)
         return None if value is None and function.returns_none else function.result(value, ctx.mapper, as_plain)

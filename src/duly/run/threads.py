@@ -1,7 +1,7 @@
 """Threads for `def` actions, and their way back into the event loop of the app.
 
 Nothing can stop a thread. So these are daemon threads, which keep no process alive, and each of their calls is answered
-or refused: a thread that waited for an event loop that is gone would wait for ever.
+or refused. Otherwise a thread that waits for an event loop that is gone would wait for ever.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Threads:
     async def start(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Wait for a free thread, and start a call in it, which may raise only an Exception.
 
-        Returns the future of its result. Cancelling it gives the call up; the call goes on in its thread.
+        Returns the future of its result. Cancelling the future gives up the call, which goes on in its thread.
         """
         await self._free.acquire()
         ended: asyncio.Future[T] = self._loop.create_future()
@@ -59,7 +59,7 @@ class Threads:
         return ended
 
     def none_free(self, name: str, seconds: float) -> LimitError:
-        """The error of an action that waited so long for a free thread."""
+        """Return the error of an action that waited so long for a free thread."""
         given_up = sum(ended.done() for ended in self._running)
         return LimitError(
             f"{name}: it did not begin, for it got none of the {BLOCKING_ACTIONS_MAX:,} threads of `def` actions"
@@ -71,7 +71,7 @@ class Threads:
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop and wait for its result in this thread.
 
-        FunctionError in a thread that the coroutine itself needs; StoreError after `close`.
+        Raises FunctionError in a thread that the coroutine itself needs; StoreError after `close`.
         """
         answer: Future[T] = Future()
         try:
