@@ -150,7 +150,7 @@ def trigger(name: str, store: str) -> None:
 
 
 async def _apply(store: str, name: str, operation: model.CronOperation, runs: bool = False) -> tuple[Cron, Cron]:
-    """Change a cron. Return its row before and after. If it `runs` then, print if the executor is paused."""
+    """Change a cron. Return its row before and after. If the change `runs` it, print a note if executors are paused."""
     async with open_store(store) as database:
         done = await job_admin.commit(database, partial(_change, ids=database.ids, name=name, operation=operation))
         if runs:

@@ -32,7 +32,7 @@ from duly.storage.postgres.address import is_postgres
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _ORDERLY_MAX: Final = 2
-"""Signals that end the process in order: after the third it exits at once."""
+"""The number of signals that end the process in order. The next one exits at once."""
 
 
 @click.command()
@@ -66,7 +66,7 @@ async def _dev(folder: str, store: str) -> None:
     try:
         while not await _open(app):
             await changes.next()
-        # At once: due functions start during the next await.
+        # Print this at once: due functions start during the next await.
         click.echo(
             f"duly {version('duly')} runs {_counted(app.runner.registry)} of {folder} on {options.redacted(store)}"
         )
@@ -77,7 +77,7 @@ async def _dev(folder: str, store: str) -> None:
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             background.append(asyncio.create_task(_exit_when_gone(app, file)))
         async with nullcontext() if is_postgres(store) else control_socket.serve(app, sqlite_path(store)):
-            # Not before such a call is answered.
+            # Not earlier, because such a call is answered only from here on.
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:
                 await changes.next()
@@ -90,14 +90,14 @@ async def _dev(folder: str, store: str) -> None:
 
 
 async def _exit_when_gone(app: App, file: str) -> None:
-    """Exit when the file of the store is gone: what is written to a deleted file is lost."""
+    """Exit when the file of the store is gone, because writes to a deleted file are lost."""
     await app.database.gone
     click.echo(
         f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
         " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",
         err=True,
     )
-    os._exit(1)  # actions that run could not record their end
+    os._exit(1)  # running actions could not record their end
 
 
 async def _print_pauses(app: App, store: str) -> None:
@@ -185,7 +185,7 @@ async def _end_other_tasks() -> bool:
 
 
 def _exit_stopped() -> None:
-    """Exit although a task ignores its interruption: asyncio would wait for it without end."""
+    """Exit although a task ignores its interruption. Otherwise asyncio would wait for it without end."""
     click.echo("stopped")
     _exit(0)
 

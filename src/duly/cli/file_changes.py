@@ -16,8 +16,8 @@ _CHECK_SECONDS: Final = 1.0
 class FileChanges:
     """Changes of the Python files of a folder. None is missed between two calls of `next`.
 
-    The end of the folder is a change, and so is a new one. The files that the modules import from elsewhere are few;
-    they are checked now and then, because a watch of their folders would report too much.
+    The removal of the folder is a change, and so is a new folder. The files that the modules import from elsewhere are
+    few. They are checked now and then, because a watch of their folders would report too much.
     """
 
     def __init__(self, folder: str) -> None:

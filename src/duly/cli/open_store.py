@@ -17,7 +17,7 @@ from duly.storage.postgres.address import is_postgres, parse
 
 @asynccontextmanager
 async def open_store(store: str) -> AsyncGenerator[Database]:
-    """Open a store that exists, and close it at the end of the context. StoreError, StoreInUseError."""
+    """Open a store that exists, and close it at the end of the context. Raises StoreError or StoreInUseError."""
     engine = engine_of(store, executes=False)
     await check_exists(store)
     try:
@@ -40,7 +40,7 @@ def _in_use(store: str, owner: int | None) -> str:
 
 
 async def check_exists(store: str) -> None:
-    """Raise StoreError if there is no store: to open it would create one, and its address may be mistyped."""
+    """Raise StoreError if there is no store. Opening it would create one, and its address may be mistyped."""
     if not await asyncio.to_thread(_exists, store):
         where = "" if is_postgres(store) else f" ({Path(sqlite_path(store)).absolute()})"  # noqa: ASYNC240
         raise StoreError(

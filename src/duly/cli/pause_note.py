@@ -11,7 +11,7 @@ from duly.model import executor_pause, job_admin
 
 
 async def pause_and_time(transaction: Transaction) -> tuple[float | None, float]:
-    """Return when the executor was paused, None if it is not, and the time."""
+    """Return the time of the pause of the executor, None if it is not paused, and the current time."""
     return await executor_pause.paused_since(transaction), transaction.now
 
 

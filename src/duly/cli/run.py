@@ -77,7 +77,7 @@ def _number(text: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:
-    """Return a dict, or a value that JSON lacks from the form in which it is printed."""
+    """Return a dict; or a value that JSON lacks, read from its printed form."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = next(key for position, (key, _) in enumerate(pairs) if key in dict(pairs[:position]))
@@ -104,7 +104,7 @@ _SPECIAL: Final[dict[str, Callable[[object], Any]]] = {"$bytes": _bytes, "$float
 
 
 def _file_of(store: str) -> str:
-    """Return the file of the store. NotServedError if it is none: a store in PostgreSQL has no owner."""
+    """Return the file of the store. Raises NotServedError for a store in PostgreSQL, which has no owner."""
     if is_postgres(store):
         raise control_socket.NotServedError
     return sqlite_path(store)

@@ -56,7 +56,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def _shortened(args: str) -> str:
-    """Return as much of the arguments as fits a line; nothing if there are none."""
+    """Return as much of the arguments as fits on a line; an empty text if there are none."""
     if args == "{}":
         return ""
     return args if len(args) <= _ARGS_LENGTH_MAX else f"{args[: _ARGS_LENGTH_MAX - 1]}…"
