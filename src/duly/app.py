@@ -69,10 +69,10 @@ class App:
 
     `source` is a folder of modules, the dotted name of a package, a package, or `{"orders": module}`; `store` is
     `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`. With `executor=False` this process schedules
-    functions but runs none. With `development=True` clients get the text of errors; each mutation runs twice, and the
-    log `duly.run` reports what its two runs write differently; and the log `duly.loop` reports what blocks the event
-    loop. `limits` are those of `duly.limits`. If another process owns the SQLite file, opening waits until that process
-    has closed it, if it is closing, and otherwise `wait_for_owner` seconds; the log `duly.store` names the process.
+    functions but runs none. With `development=True`, clients get the text of errors. Each mutation runs twice, and the
+    log `duly.run` reports what the two runs write differently. The log `duly.loop` reports what blocks the event loop.
+    `limits` are those of `duly.limits`. If another process owns the SQLite file, opening waits until that process has
+    closed it, if it is closing, and otherwise `wait_for_owner` seconds; the log `duly.store` names the process.
 
         app = App("backend", store="sqlite:///app.db")
         async with app:
@@ -153,11 +153,11 @@ class App:
     async def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Start nothing more, let the actions that run end, commit what is queued, close the store.
 
-        Actions that still run after `grace_seconds` are interrupted. A scheduled one is recorded as failed; the caller
-        of another one gets a FunctionError. If this call is cancelled, they are interrupted at once.
+        Actions that still run after `grace_seconds` are interrupted. A scheduled action is recorded as failed. The
+        caller of a called action gets a FunctionError. If this call is cancelled, they are interrupted at once.
 
-        If the event loop that opened the app was closed, this frees the store from another one: what ran there counts
-        as interrupted.
+        If the event loop that opened the app was closed, call this in another one: it frees the store. What ran in the
+        closed event loop counts as interrupted.
         """
         if self._open is not None:
             opened = self._detach()
@@ -195,12 +195,12 @@ class App:
         return result
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
-        """Run an action here and now, and return its value. FunctionError if the app is closed before it ends."""
+        """Run an action here and now, and return its value. Raises FunctionError if the app closes before it ends."""
         result: R = await self._call_action(self._find(ref, ACTION), args, Caller(identity))
         return result
 
     def subscribe(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> Subscription[R]:
-        """The values of a query, now and whenever they change.
+        """Return the values of a query, now and whenever they change.
 
             async for status in app.subscribe("orders:status", {"order_id": order}): ...
 
@@ -247,9 +247,9 @@ class App:
         await self.runner.commit(executor_pause.resume)
 
     async def retry(self, id: str) -> str:
-        """Schedule a scheduled function that has failed once more, with the same arguments, to run now.
+        """Schedule a failed scheduled function again, with the same arguments, to run now.
 
-        Return the id of the new one, whose `retryOf` is the failed one. InvalidScheduleError if it has not failed.
+        Return the id of the new one; its `retryOf` is the failed one. Raises InvalidScheduleError if it has not failed.
         """
         number = job_number(self.runner, id)
         return self.runner.job_id(await self.runner.commit(partial(jobs.retry, id=number)))
@@ -276,10 +276,10 @@ class App:
             return registry
 
     def client_error(self, error: BaseException) -> ClientError:
-        """Return what a remote client may learn of an error; log all of it in `duly.run`, with the same request id.
+        """Return what a remote client may know of an error. Log all of it in `duly.run`, with the same request id.
 
-        An AppError keeps its data. Of any other error a client gets the text in development, and in production only
-        that it happened.
+        An AppError keeps its data. For any other error, a client gets the text in development. In production it only
+        learns that an error has happened.
         """
         request_id = f"{self._random.getrandbits(64):016x}"
         if not isinstance(error, AppError):
@@ -315,7 +315,7 @@ class App:
 
 
 def _check_arguments(source: object, limits: object, wait_for_owner: object) -> None:
-    """Raise if no app can be made of these, whatever the folder and the store contain when it is opened."""
+    """Raise if no app can be made with these arguments, whatever the folder and the store contain when it is opened."""
     if not isinstance(source, str | os.PathLike | ModuleType | Mapping):
         raise LoadError(
             f"got {source!r:.80} ({type(source).__name__}), expected a folder, a package or a mapping of modules"

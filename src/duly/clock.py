@@ -90,7 +90,7 @@ def pause(seconds: float) -> None:
 
 
 def to_milliseconds(moment: datetime) -> float:
-    """Return an aware datetime as milliseconds since 1970. ValueError for a naive one: its zone would be a guess."""
+    """Return an aware datetime as milliseconds since 1970. Raises ValueError for a naive one: its zone is unknown."""
     if moment.utcoffset() is None:  # a tzinfo may return None, too
         raise ValueError(
             f"got the naive datetime {moment.isoformat()}, expected an aware one such as"

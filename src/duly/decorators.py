@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 class Decorator(Generic[C]):
-    """`@query`, `@mutation` and their internal kin: bare, or with `args=` and `returns=`."""
+    """`@query`, `@mutation` and their internal forms: bare, or with `args=` and `returns=`."""
 
     def __init__(self, kind: str, public: bool) -> None:
         self._kind = kind

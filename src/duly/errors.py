@@ -124,9 +124,9 @@ class StoreError(DulyError):
 
 
 class StoreInUseError(StoreError):
-    """Another process owns the SQLite file. `pid` is its process id, None where the system cannot name it.
+    """Another process owns the SQLite file. `pid` is its process id; None if the system cannot name it.
 
-    `closing_seconds` is how long its closing may take, in seconds, if it has announced that it closes; else None.
+    `closing_seconds` is how long its closing may take, in seconds; None if it has not announced that it closes.
     """
 
     def __init__(self, message: str, pid: int | None, closing_seconds: float | None = None) -> None:

@@ -43,7 +43,7 @@ def at(point: str) -> None:
 
 
 def arm(point: str, action: Callable[[], None], passing: int = 1) -> None:
-    """Call `action` at the `passing`-th passage of `point`, and at each one after it."""
+    """Call `action` at each passage of `point`, from the `passing`-th one on."""
     if point not in POINTS:
         raise ValueError(f"{point!r} is not a fault point; there are {', '.join(POINTS)}")
     left = passing

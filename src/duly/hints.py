@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def name_hint(message: str, *names: str) -> Callable[[type[T]], type[T]]:
-    """Make a class answer the use of one of `names`, which it does not have, with a hint. `{name}` is that name.
+    """Make the use of one of `names`, which a class does not have, raise an error with a hint. `{name}` is that name.
 
     The error stays an AttributeError, so `hasattr` is False, and type checkers do not see the names. A `__getattr__`
     would do the same, but slow down the attributes that the class does have, on the path of every call.
@@ -45,7 +45,7 @@ class _MissingAttribute:
 
 
 def scheduler_name_hints(scheduler: type[T]) -> type[T]:
-    """Hints for the names that other schedulers have for what `ctx.scheduler` does."""
+    """Add hints for the names that other schedulers use for what `ctx.scheduler` does."""
     for message, names in _SCHEDULER_NAMES:
         scheduler = name_hint("got ctx.scheduler.{name}, expected " + message, *names)(scheduler)
     return scheduler
@@ -72,7 +72,7 @@ _SCHEDULER_NAMES: Final = (
 
 
 def decorator_keyword_hint(name: str, kind: str) -> str:
-    """What to write instead of a keyword that the decorator of a `kind` of function does not have."""
+    """Return what to write instead of a keyword that the decorator of a `kind` of function does not have."""
     return _DECORATOR_HINTS.get(name, "expected args= or returns=").format(kind=kind)
 
 
@@ -111,7 +111,7 @@ _DECORATOR_HINTS: Final = {name: hint for names, hint in _DECORATOR_KEYWORDS.ite
 def argument_hint(
     error: type[Exception], hint: str = "", by_keyword: Mapping[str, str] | None = None
 ) -> Callable[[F], F]:
-    """Make a function answer a call with arguments that it does not have with an `error` and a hint.
+    """Make a function raise an `error` with a hint if it is called with arguments that it does not have.
 
     The hint is the one that `by_keyword` has for an unknown keyword, else `hint`, else the right form of the call.
     A `**rest` parameter would do the same, but hide the mistake from type checkers.
@@ -143,7 +143,7 @@ def call_mismatch(
     hint: str = "",
     by_keyword: Mapping[str, str] | None = None,
 ) -> str | None:
-    """How the arguments of a call do not fit a function, with a hint; None if they fit."""
+    """Return how the arguments of a call do not fit a function, with a hint; None if they fit."""
     signature = inspect.signature(function)
     try:
         signature.bind(*args, **kwargs)
@@ -157,11 +157,11 @@ def call_mismatch(
 
 
 _DICT_PARAMETERS: Final = ("args", "fields", "document")
-"""Parameters that take in a dict what people pass by keyword elsewhere."""
+"""Parameters that take a dict. In other libraries, its items are passed by keyword."""
 
 
 def _form(name: str, signature: inspect.Signature, unknown: dict[str, Any]) -> str:
-    """The right form of a call; with the unknown keywords in a dict, where the function takes one."""
+    """Return the right form of a call, with the unknown keywords in a dict if the function takes one."""
     parameters = [one for one in signature.parameters if one not in ("self", "ctx")]
     parameter = next((one for one in parameters if one in _DICT_PARAMETERS), None)
     if unknown and parameter is not None:

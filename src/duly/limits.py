@@ -203,8 +203,8 @@ NODE_LOG_COMMITS_MAX: Final = 1_024
 REMOTE_COMMITS_MAX: Final = 64
 """Commits of other nodes that a node reads at once; if there are more, it is cheaper to drop the cache."""
 POSTPONED_MS: Final = 1_000.0
-"""How long a due function is postponed that only a newer version of the application has, in milliseconds. Each second
-it is in the partition of another node."""
+"""How long a due function is postponed if only a newer version of the application has it, in milliseconds. Each second
+it moves to the partition of another node."""
 STORE_LOST_SECONDS_MAX: Final = 20.0
 """How long a call waits for a store that does not answer, in seconds, before it fails: a restart takes less."""
 STORE_LOST_CLOSING_SECONDS_MAX: Final = 10.0
@@ -247,8 +247,8 @@ CALL_NOTICE_SECONDS: Final = 3.0
 LOOP_BLOCKED_SECONDS: Final = 0.5
 """The event-loop lag at which the loop counts as blocked, in seconds: a shorter one is hardly noticed."""
 BLOCKING_ACTIONS_MAX: Final = 512
-"""Threads for actions that are plain functions: as many as 64 scheduled ones can occupy with calls 8 levels deep, so
-that no thread waits for one that waits for it."""
+"""Threads for actions that are plain functions: as many as 64 scheduled actions can occupy with calls 8 levels deep. So
+threads never wait for each other in a circle."""
 READERS_MAX: Final = 4
 """Threads that run queries, each with its own snapshot. A few suffice to overlap reads: Python runs one at a time."""
 TIMER_CHECK_SECONDS: Final = 1.0

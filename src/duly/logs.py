@@ -1,7 +1,7 @@
 """The loggers of duly itself, contained: an error of a log handler never reaches the code that logs.
 
-A handler of the application may raise, because its disk is full or its pipe is closed. That must not stop the work that
-was about to be logged.
+A handler of the application may raise, because its disk is full or its pipe is closed. Such an error must not stop the
+work that is logged.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Subscription(Generic[R]):
     async def __anext__(self) -> R:
         while True:
             if self._watch is not None:
-                await asyncio.wait((self._watch,))  # unlike `await`: a caller that is cancelled must not cancel it
+                await asyncio.wait((self._watch,))  # unlike `await`, this does not cancel the watch with its caller
             if not self._opened.is_open:
                 raise StopAsyncIteration
             outcome, text = await self._read()

@@ -160,14 +160,14 @@ class Harness:
         """Move the clock by a timedelta or by milliseconds, and run what becomes due on the way, in order.
 
         The clock stops at each due time until all functions have ended, including actions and what they scheduled for
-        that time. Several such calls at once run one after the other. ValueError beyond 2089, the end of ids.
+        that time. Several such calls at once run one after the other. Raises ValueError beyond 2089, the end of ids.
         """
         delay = delay_ms(delta)
         async with self._time_lock:
             await self._advance_to(self._clock.now() + delay)
 
     async def advance_to(self, moment: Moment) -> None:
-        """Like `advance`, to an aware datetime or to milliseconds since 1970. ValueError if that is in the past."""
+        """Like `advance`, to an aware datetime or to milliseconds since 1970. A time in the past raises ValueError."""
         target = moment_ms(moment)
         async with self._time_lock:
             if target < self._clock.now() - _ROUNDING_MS:
@@ -177,7 +177,7 @@ class Harness:
     async def run_until_idle(self, max_functions: int = 1_000) -> None:
         """Run what is due now, and what that schedules for now, without moving the clock.
 
-        DulyError if more than `max_functions` run: functions that schedule themselves without end.
+        Raises DulyError if more than `max_functions` run, for example functions that schedule themselves without end.
         """
         async with self._time_lock:
             await self.app.executor.check_clock()

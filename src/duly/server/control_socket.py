@@ -2,7 +2,7 @@
 
 It is a Unix socket next to the store. A request is one line of JSON, `{"function": …, "args": {…}}`; the answer is one
 line, `{"value": …}` or `{"error": …}`. A user who may write to the folder of the store is trusted, as on the command
-line. Stores have called the socket `<path>-door` since before it had this name, and so does the logger.
+line. The file of the socket, `<path>-door`, and the logger keep the older name.
 """
 
 from __future__ import annotations
