@@ -80,7 +80,7 @@ class ReturnsValidationError(ValidationError):
 
 
 class SchemaValidationError(ValidationError):
-    """A document does not fit its table, or the schema itself is not one."""
+    """A document does not fit its table, or the schema itself is not valid."""
 
 
 class LimitError(DulyError):

@@ -122,7 +122,7 @@ SCHEMA_STEP_ROWS: Final = 50
 APPLY_TRIES_MAX: Final = 5
 """How often a schema is applied from the start, if the store is lost: single steps are not retried."""
 SCHEMA_LATE_MAX: Final = 500
-"""Documents written during the check that one step checks; the last step checks at most so many."""
+"""Documents written during the check that one step checks; the last step checks no more than these."""
 
 # The committer. Group commit trades a little latency for throughput; these limits bound the latency.
 BATCH_SECONDS_MAX: Final = 0.008
@@ -222,7 +222,7 @@ MIGRATION_SECONDS: Final = 600.0
 STORE_PAUSE_SECONDS: Final = 0.1
 """Pause between two attempts to reach the store, in seconds."""
 CLOCK_TOLERANCE_MS: Final = 5.0
-"""How far the clock of a node may differ from that of the server, in milliseconds, before it is corrected."""
+"""How far the clock of a node may differ from the server's clock, in milliseconds, before it is corrected."""
 CLOCK_AHEAD_MS_MAX: Final = 10.0 * 366 * 24 * 3600 * 1000
 """How far a clock may be ahead of the newest time in a store, in milliseconds (ten years). A store may lie idle for
 years; but ids made by a wrong clock would stay ahead of all others for as long."""

@@ -116,7 +116,7 @@ async def _list(store: str, selection: Selection, limit: int | None, as_json: bo
 
 
 def _print(page: list[Job], printed: int, as_json: bool, database: Database, now: float) -> int:
-    """Print a page after so many printed jobs, and clear it. Return how many."""
+    """Print a page after `printed` other jobs, and clear it. Return the number of its jobs."""
     if as_json:
         for position, job in enumerate(page, printed):
             click.echo(f"{',' if position else ''}\n{job_text.as_json(job, database.ids)}", nl=False)

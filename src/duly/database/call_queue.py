@@ -53,7 +53,7 @@ class CallQueue:
         """Calls received and not yet in a batch, in their order."""
 
     def end(self) -> None:
-        """Mark the end: the queue takes no call after this one."""
+        """Mark the end: the queue accepts no call after it."""
         self._inbox.put(None)
 
     def cut_off(self) -> None:

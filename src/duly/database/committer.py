@@ -106,7 +106,7 @@ class Committer:
         """Queue work. The future is done once the work is durable, or with the error that it raised.
 
         Cancelling the future withdraws work that has not begun. Work that changes tables or indexes must be
-        `exclusive`: it comes first in its batch, while no other node commits, and runs once only. `args` is JSON with
+        `exclusive`: it comes first in its batch, while no other node commits, and runs only once. `args` is JSON with
         ids of documents that it will probably read. `is_awaited` is false for work of an executor or of the store
         itself, which is never withdrawn.
         """

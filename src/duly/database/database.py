@@ -72,7 +72,7 @@ class Database:
     ) -> Database:
         """Open the store of an engine. Raises StoreError.
 
-        If another process or app owns the store, it waits for so many seconds, and then raises StoreInUseError.
+        If another process or app owns the store, it waits for `wait_for_owner` seconds, then raises StoreInUseError.
         """
         opened = cls(engine, await _open_when_free(engine, wait_for_owner), clock, limits, random or Random())
         _open_here[_store_key(engine)] = opened
@@ -128,7 +128,7 @@ class Database:
             raise
 
     def announce_closing(self, seconds: float) -> None:
-        """Announce to processes that wait for the store that it will be closed within so many seconds."""
+        """Announce to processes that wait for the store that it will be closed within this many seconds."""
         self._engine.announce_closing(seconds)
 
     def is_driving_thread(self) -> bool:

@@ -39,7 +39,7 @@ class PeerListener:
         while not self._closing.is_set():
             try:
                 update = self._engine.wait_for_peers(monotonic() - self._answered < NODE_FRESH_SECONDS)
-            except Exception as error:  # of any kind: a node that stops listening is taken for lost
+            except Exception as error:  # of any kind: a node that stops listening counts as lost
                 if not failing:
                     unexpected = not isinstance(error, StoreError | Conflict)
                     _log.warning("the store gives no answer, trying again: %s", error, exc_info=unexpected)

@@ -169,7 +169,7 @@ class Transaction:
         return await self.scan_untracked(scan)
 
     async def scan_untracked(self, scan: Scan) -> list[tuple[int, Row]]:
-        """Like `scan`, but nothing is added to the read set.
+        """Scan like `scan`, but add nothing to the read set.
 
         Two callers may use it: an index scan, which adds the range itself (see `index_scan`), and a job transition,
         which compares the state of each row that it changes, so that other changes to the interval do not matter.
@@ -227,7 +227,7 @@ class Transaction:
             overlay.replace(id, earlier, write)
 
     def merge(self, child: Transaction) -> None:
-        """Add the writes of a sub-transaction to those of this one."""
+        """Add the writes of a sub-transaction to the writes of this one."""
         self.catalog = child.catalog
         self.overdue = min(self.overdue, child.overdue)
         self.revision += 1

@@ -49,7 +49,7 @@ Schedule = FixedInterval | Calendar
 
 
 def interval(ms: object) -> FixedInterval:
-    """Return an interval. InvalidScheduleError unless it is at least a second and at most five years."""
+    """Return an interval. Raises InvalidScheduleError unless it is at least a second and at most five years."""
     if isinstance(ms, timedelta):
         ms = ms / timedelta(milliseconds=1)
     if isinstance(ms, bool) or not isinstance(ms, int | float) or ms != ms:
@@ -170,7 +170,7 @@ def _times(matches: CronSim, start: datetime, end: datetime) -> int:
 
 
 def following(schedule: Calendar, after: float) -> float:
-    """Return the first slot of a calendar after a time. InvalidScheduleError if there is none within 50 years."""
+    """Return the first slot of a calendar after a time. Raises InvalidScheduleError if none follows in 50 years."""
     local = to_datetime(after // 1000 * 1000).astimezone(_zone(schedule.tz))
     wall = local.replace(tzinfo=None, fold=0)
     # If the clock is about to go back, it will show the same wall times again.

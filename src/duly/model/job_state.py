@@ -59,5 +59,5 @@ COMPLETED: Final = frozenset(state for state, moves in MOVES.items() if EXPIRE i
 
 
 def after(state: str, event: str) -> str:
-    """Return the state after an event. KeyError if the event cannot happen in that state."""
+    """Return the state after an event. Raises KeyError if the event cannot happen in that state."""
     return MOVES[state][event]

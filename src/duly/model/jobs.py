@@ -69,7 +69,7 @@ def is_canceled(row: Row | None) -> bool:
 
 
 def claim(batch: Batch, mutations: int, actions: int) -> Claimed:
-    """Return the pending functions that were due when the batch began, at most so many of each queue."""
+    """Return the pending functions that were due when the batch began, at most the given number of each queue."""
     claimed: Claimed = batch.answer(Claim(batch.now, mutations, actions))
     return claimed
 

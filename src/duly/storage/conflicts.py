@@ -17,7 +17,7 @@ class NotExclusive(Conflict):
 
 
 class SpeculationFailed(Exception):
-    """A batch assumed that the commit in flight would succeed and that nothing else would change, and it was wrong.
+    """A batch assumed wrongly that the commit in flight would succeed and that nothing else would change.
 
     Nothing of the batch is stored. Run it again, after the batch before it.
     """

@@ -12,7 +12,7 @@ There are two protocols. An engine whose store belongs to one process, such as S
     SharedEngine    an engine whose store other nodes write to as well; `Engine.shared` returns it
       wait_for_peers stop_listening                notifications from other nodes, in a thread of their own
       refresh remote_commits                       what other nodes have committed
-      validate                                     optimistic concurrency: raises Conflict if a read row was changed
+      validate                                     optimistic concurrency: raises Conflict if what was read has changed
       prefetch                                     fewer round trips
       send_commit await_commit resolve_commit      a commit in flight, while the next batch runs
       deploys deploy                               what the versions of the application have declared

@@ -1,4 +1,4 @@
-"""Plain values: instances as dicts, tuples as lists, instances of subclasses as those of the type itself."""
+"""Plain values: instances as dicts, tuples as lists, instances of subclasses as instances of the type itself."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _to_plain(value: object, depth: int) -> Any:
 
 
 def _with_system_fields(instance: object, fields: Any) -> Any:
-    """Return the fields with those of the system, which an instance has if it was read from the database."""
+    """Return the fields with the system fields, which an instance has if it was read from the database."""
     if not getattr(instance, "_id", None):
         return fields
     for name in SYSTEM_FIELDS:

@@ -67,7 +67,7 @@ class OpenApp:
             )
 
     def begin_closing(self) -> None:
-        """Mark the app as closed, so that its subscriptions end. FunctionError in a query or a mutation."""
+        """Mark the app as closed, so that its subscriptions end. Raises FunctionError in a query or a mutation."""
         self.database.refuse_in_handlers()
         self.is_open = False
 

@@ -115,7 +115,7 @@ class RunningActions:
         return self._ended
 
     def cancel_fenced(self) -> None:
-        """Cancel the actions of an earlier epoch: other nodes took this process for lost and have failed them."""
+        """Cancel the actions of an earlier epoch: other nodes considered this process lost and have failed them."""
         for task, (_, epoch) in self._tasks.items():
             if epoch != self._database.epoch:
                 task.cancel()

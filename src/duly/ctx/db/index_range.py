@@ -82,7 +82,7 @@ class IndexRange:
         return self._with_upper(field, value, inclusive=True)
 
     def interval(self) -> Interval:
-        """The keys between the bounds."""
+        """Return the keys between the bounds."""
         lower, upper = Cut(self._equal, after=False), Cut(self._equal, after=True)
         if self._lower is not None:
             value, inclusive = self._lower

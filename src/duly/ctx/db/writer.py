@@ -158,7 +158,7 @@ class DatabaseWriter(DatabaseReader):
         return table, number, cast("str", row)
 
     def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
-        """Return the fields without those of the system, which may be present if they are unchanged."""
+        """Return the fields without the system fields, which may be present if they are unchanged."""
         if type(fields) is not dict:
             fields = dict(cast("Document", fields)) if isinstance(fields, dict) else to_plain(fields)
         given: Document = cast("Document", fields) if isinstance(fields, dict) else {}

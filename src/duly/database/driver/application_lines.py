@@ -19,7 +19,7 @@ _LIBRARIES: Final = (
     *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib", "scripts")),
     "<frozen",
 )
-_SITE_PACKAGES: Final = frozenset({"site-packages", "dist-packages"})  # those of the user or the system
+_SITE_PACKAGES: Final = frozenset({"site-packages", "dist-packages"})  # of the user or the system
 
 
 def is_application(file: str) -> bool:

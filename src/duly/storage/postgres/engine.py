@@ -283,7 +283,7 @@ class PostgresEngine:
                 self._documents.drop(id for _, writes in sent.writes for id in writes)
 
     def _commit_arguments(self, changes: Changeset) -> tuple[Any, ...]:
-        """The arguments of `commit_1` for a batch."""
+        """Return the arguments of `commit_1` for a batch."""
         _ = self._idle_connection  # the commit in flight comes first
         encoded = encode_changes(changes, self._catalog_changes)
         since = None if self._exclusive else self.position
@@ -310,7 +310,7 @@ class PostgresEngine:
         return answer
 
     def _on_connection_lost(self) -> None:
-        """The transaction is lost, and the lock with it."""
+        """Record that the transaction is lost, and the lock with it."""
         self._lock_timeout.lost()
         self._in_transaction = False
 
@@ -356,7 +356,7 @@ class PostgresEngine:
         ddl.deploy(self._catalog_connection(), self._schema, mark)
 
     def _catalog_connection(self) -> BlockingConnection:
-        """The connection for a change of the catalog. All nodes read the tables again after the commit."""
+        """Return the connection for a change of the catalog. All nodes read the tables again after the commit."""
         if not self._exclusive:
             raise NotExclusive
         self._catalog_changes = True

@@ -29,16 +29,16 @@ class LockTimeout:
         return self._max_ms if self._is_slow else LOCK_IDLE_MS
 
     def acquired(self) -> None:
-        """The batch holds the lock now."""
+        """Record that the batch holds the lock now."""
         self._acquired_at = monotonic()
 
     def lost(self) -> None:
-        """The connection is lost, and with it the lock if it was held."""
+        """Record that the connection is lost, and with it the lock if it was held."""
         if self._acquired_at is not None:
             self._is_slow = (monotonic() - self._acquired_at) * 1000 > LOCK_IDLE_MS
             self._acquired_at = None
 
     def released(self) -> None:
-        """The batch has ended in order."""
+        """Record that the batch has ended in order."""
         if self._acquired_at is not None:
             self._is_slow, self._acquired_at = False, None

@@ -122,7 +122,7 @@ class Ownership:
         return is_same and self._has_log
 
     def announce_closing(self, seconds: float) -> None:
-        """Let processes that wait for the file know that it is released within so many seconds."""
+        """Let processes that wait for the file know that it is released within this many seconds."""
         self.closing_seconds = seconds
         if self._owner_file is not None:
             with suppress(OSError):

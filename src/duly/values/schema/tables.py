@@ -49,7 +49,7 @@ class Table:
     indexes: tuple[Index, ...] = ()
     """All indexes that writes maintain, including those that are being built."""
     declared: str = ""
-    """The fingerprint of the declaration that all documents fit; empty where there is none."""
+    """The fingerprint of the declaration that all documents fit; empty if there is none."""
 
     @property
     def readable(self) -> tuple[Index, ...]:
@@ -57,7 +57,7 @@ class Table:
         return tuple(index for index in self.indexes if index.ready)
 
     def index(self, name: str) -> Index | None:
-        """The index of that name that a query may use."""
+        """Return the index of that name, if a query may use it; None if there is none."""
         return next((index for index in self.indexes if index.name == name and index.ready), None)
 
 
