@@ -20,7 +20,7 @@ def watch() -> None:
     """Take note of each process that this one starts."""
 
     def note(event: str, args: tuple[Any, ...]) -> None:
-        if event in _STARTS:
+        if _STARTS and event in _STARTS:  # nothing is left of this module when the interpreter ends
             _started.append(f"{event}{args[:2]!r:.200}")
 
     sys.addaudithook(note)

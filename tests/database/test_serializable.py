@@ -17,7 +17,7 @@ from duly.app import engine_of
 from duly.database.batch import Batch
 from duly.database.committer import Committer, Work
 from duly.storage.engine import Engine
-from duly.storage.requests import Request, View
+from duly.storage.requests import Get, Request
 from duly.storage.sqlite.engine import SqliteEngine
 from tests.database.workloads import COUNT, SOURCE, WORKLOADS, Append, Lists, Workload, changed_total, disorders
 
@@ -53,9 +53,8 @@ async def test_a_changed_total_is_found_when_each_read_of_a_query_is_of_another_
 @contextmanager
 def handlers_reading_the_past(path: str, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """Let each handler read a snapshot taken when its call was queued, and commit whatever it writes."""
-    submit, attempt = Committer.submit, Batch.attempt
+    submit = Committer.submit
     engines: list[SqliteEngine] = []  # idle ones: each has one snapshot at a time
-    past: View
 
     def submit_with_a_snapshot(committer: Committer, work: Work[Any], *more: Any) -> asyncio.Future[Any]:
         engine = engines.pop() if engines else SqliteEngine(path)
@@ -63,23 +62,18 @@ def handlers_reading_the_past(path: str, monkeypatch: pytest.MonkeyPatch) -> Gen
         view = snapshot.__enter__()
 
         def work_in_the_past(batch: Batch) -> Any:
-            nonlocal past
-            past = view
             try:
-                return work(batch)
+                with monkeypatch.context() as during:
+                    during.setattr(batch, "answer", view.answer)
+                    during.setattr(batch, "read_row", lambda table, id: view.answer(Get(table, id)))
+                    return work(batch)
             finally:
                 snapshot.__exit__(None, None, None)
                 engines.append(engine)
 
         return submit(committer, work_in_the_past, *more)
 
-    def attempt_in_the_past(batch: Batch, *args: Any, **kwargs: Any) -> Any:
-        with monkeypatch.context() as during:
-            during.setattr(batch, "answer", past.answer)
-            return attempt(batch, *args, **kwargs)
-
     monkeypatch.setattr(Committer, "submit", submit_with_a_snapshot)
-    monkeypatch.setattr(Batch, "attempt", attempt_in_the_past)
     try:
         yield
     finally:

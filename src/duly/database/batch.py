@@ -10,19 +10,19 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
-from duly.database.changes import Commit, LocalChange
+from duly.database.changes import ROW_BYTES, Commit, LocalChange, SucceededJobs, weight_of
 from duly.database.driver.trampoline import drive
 from duly.database.environment import ALL_IDS, CarriedOver, Environment, Tracked, drop_due_after
 from duly.database.indexes.overlay import IndexOverlay, overlay_of
 from duly.database.indexes.row_keys import index_named
 from duly.database.read_set import ReadSet
-from duly.database.transaction import Transaction, merge_writes
-from duly.database.usage import Usage
+from duly.database.transaction import Transaction, begin, merge_writes
+from duly.database.usage import usage_of
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import Changeset, ReadKeys
-from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
-from duly.storage.rows import JOBS, Job, Row, Write
+from duly.storage.requests import Claim, Count, Get, GetMany, Request, Scan, View
+from duly.storage.rows import JOBS, Job, Row, Write, make_write, succeeded_row
 from duly.values.schema.tables import Index, SchemaDefinition, Table
 
 T = TypeVar("T")
@@ -65,6 +65,7 @@ class Batch:
         self._watched = environment.watchdog.current_thread()
         self._reads = reads
         self._writes: dict[str, dict[int, Write]] = {}
+        self._succeeded: dict[int, Job] = {}  # as they were before; see `_write_succeeded`
         self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
         self._engine_changed = False
         self._others_wait = others_wait
@@ -83,7 +84,7 @@ class Batch:
     @property
     def has_changes(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self._writes) or self._engine_changed
+        return bool(self._writes or self._succeeded or self._engine_changed)
 
     @cached_property
     def _seed(self) -> int:
@@ -95,29 +96,51 @@ class Batch:
 
         If `handler` names the handler whose code the unit runs, the time of the unit is limited.
         """
-        seed = self._seed + self._attempts
-        self._attempts += 1
-        transaction = Transaction(self.catalog, self.now, self._ids, Usage(self._limits), seed, self._reads)
+        transaction = self.begin()
         try:
             value = drive(unit(transaction, *args), self.answer, self._watched, handler)
-            if transaction.writes:
-                self.catalog = transaction.catalog
-                if transaction.overdue < self.overdue:
-                    self.overdue = transaction.overdue
-                    drop_due_after(self.claimed, self.overdue)
-                for table, writes in transaction.writes.items():
-                    earlier = self._writes.get(table)
-                    if earlier is None:
-                        self._writes[table] = writes
-                    else:
-                        self._merge(table, earlier, writes)
+            self.keep(transaction)
         finally:
-            transaction.end()
-            if self._reads is not None:
-                self._reads.seal()
+            self.end(transaction)
         return value
 
+    # The parts of an attempt, for work that is no coroutine as a whole.
+
+    def begin(self) -> Transaction:
+        """Begin the transaction of an attempt, which `end` must end."""
+        seed = self._seed + self._attempts
+        self._attempts += 1
+        return begin(self.catalog, self.now, self._ids, usage_of(self._limits), seed, self.read_row, self._reads)
+
+    def drive(self, coroutine: Coroutine[Any, Any, T], handler: str) -> T:
+        """Run the coroutine of a handler to its end, with its time limited."""
+        return drive(coroutine, self.answer, self._watched, handler)
+
+    def keep(self, transaction: Transaction) -> None:
+        """Keep what an attempt has written."""
+        if transaction.succeeded is not None:
+            self._succeeded[transaction.succeeded.id] = transaction.succeeded
+        if transaction.writes:
+            self.catalog = transaction.catalog
+            if transaction.overdue < self.overdue:
+                self.overdue = transaction.overdue
+                drop_due_after(self.claimed, self.overdue)
+            for table, writes in transaction.writes.items():
+                earlier = self._writes.get(table)
+                if earlier is None:
+                    self._writes[table] = writes
+                else:
+                    self._merge(table, earlier, writes)
+
+    def end(self, transaction: Transaction) -> None:
+        """End the transaction of an attempt, kept or not: its reads count in any case."""
+        transaction.end()
+        if self._reads is not None:
+            self._reads.seal()
+
     def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
+        if table == JOBS.name and not self._succeeded.keys().isdisjoint(writes):
+            self._write_succeeded()
         if table in self._overlays:
             for overlay in self._overlays[table].values():
                 for id, write in writes.items():
@@ -127,7 +150,8 @@ class Batch:
     def dry_run(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and seed, and keep nothing of it."""
         seed = self._seed + self._attempts
-        transaction = Transaction(self.catalog, self.now, self._ids.copy(), Usage(self._limits), seed)
+        usage = usage_of(self._limits)
+        transaction = begin(self.catalog, self.now, self._ids.copy(), usage, seed, self.read_row, None)
         transaction.is_dry_run = True
         try:
             drive(unit(transaction, *args), self.answer, self._watched, handler)
@@ -150,23 +174,58 @@ class Batch:
                 self._call_engine(self._shared.prefetch, table, list(ids))
 
     def writes_to(self, table: Table) -> Mapping[int, Write]:
-        """Return what the batch has written to a table so far."""
+        """Return what the batch has written to a table so far, but for the jobs that only succeeded."""
         return self._writes.get(table.name, _NOTHING)
 
     def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
         """Return the row of an id as the batch has left it so far; `row` is the row of its view."""
+        if id in self._succeeded and table is JOBS:
+            self._write_succeeded()
         write = self._writes.get(table.name, _NOTHING).get(id)
         return row if write is None else write.new
+
+    def table_of(self, id: str, /) -> str | None:
+        """Return the name of the table that a string is an id of; None if it is no id."""
+        decoded = self._codec.decode(id)
+        return None if decoded is None else self.catalog.name_of(decoded[0])
+
+    def read_row(self, table: Table, id: int) -> Row | None:
+        """Return the row of an id for a transaction whose own overlay does not have it."""
+        if table is JOBS and self._succeeded:
+            self._write_succeeded()
+        write = self._writes.get(table.name, _NOTHING).get(id)
+        if write is not None:
+            return write.new
+        if table.name not in self._stored.tables:
+            return None
+        try:
+            row: Row | None = self._watched.closed(self._view.answer, Get(table, id))
+            return row
+        except Exception as error:
+            self.engine_error = error
+            raise
+
+    def _write_succeeded(self) -> None:
+        """Turn the jobs that succeeded into writes like others.
+
+        Most jobs of a batch succeed, and nothing looks at them before the commit, which ends all of them in one
+        statement. So they are a set, and become writes only where something reads jobs, where another write meets one,
+        or where the engine is shared.
+        """
+        succeeded, self._succeeded = self._succeeded, {}
+        writes = {id: make_write((job, succeeded_row(job, self.now), (), ())) for id, job in succeeded.items()}
+        if (earlier := self._writes.get(JOBS.name)) is None:
+            self._writes[JOBS.name] = writes
+        else:
+            self._merge(JOBS.name, earlier, writes)
 
     def answer(self, request: Request) -> Any:
         """Answer a request of a transaction whose own overlay has no answer."""
         try:
             if type(request) is Get:
-                table, id = request
-                write = self._writes.get(table.name, _NOTHING).get(id)
-                if write is not None:
-                    return write.new
-                return self._view.answer(request) if table.name in self._stored.tables else None
+                return self.read_row(*request)
+            if self._succeeded and type(request) is not Claim:
+                self._write_succeeded()
             if type(request) is Scan:
                 return self._scan(request)
             if type(request) is GetMany:
@@ -220,8 +279,9 @@ class Batch:
     def _changes(self) -> Changeset:
         self._create_tables()
         if self._shared is not None:
+            self._write_succeeded()
             self._mark_unchecked()
-        return Changeset(self._written(), self._ids.last, self._reads_to_check())
+        return Changeset(self._written(), self._ids.last, self._reads_to_check(), list(self._succeeded), self.now)
 
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]
@@ -234,8 +294,12 @@ class Batch:
                 self.tracked[table.name].update(writes)
         for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
             del self.claimed[id]
-        weight = sum(_weight(writes) for _, writes in written)
-        return Commit(version, [LocalChange(*pair) for pair in written], weight, frozenset(self._reindexed))
+        weight = sum(weight_of(writes) for _, writes in written)
+        changes: list[LocalChange] = [LocalChange(*pair) for pair in written]
+        if self._succeeded:
+            changes.append(SucceededJobs(self._succeeded, self.now))
+            weight += len(self._succeeded) * ROW_BYTES
+        return Commit(version, changes, weight, frozenset(self._reindexed))
 
     def _mark_unchecked(self) -> None:
         """Mark tables that now hold documents which the newest version of the application has not checked."""
@@ -333,13 +397,3 @@ class Batch:
 
 _ids: Final = re.compile(r'"([0-9a-f]{32})"')
 _NOTHING: dict[int, Write] = {}
-_ROW_BYTES: Final = 500  # of a row in memory, without its text
-
-
-def _weight(writes: Mapping[int, Write]) -> int:
-    weight = len(writes) * _ROW_BYTES
-    for write in writes.values():
-        for row in (write.old, write.new):
-            if row is not None:
-                weight += len(row.args if isinstance(row, Job) else row)
-    return weight

@@ -59,6 +59,11 @@ class Catalog:
             raise LimitError(f"{name}: got {tables:,} tables in a store, expected at most {TABLES_MAX:,} (TABLES_MAX)")
         return Table(name, max((*self.by_number, USER_NUMBER_MIN - 1)) + 1)
 
+    def name_of(self, number: int) -> str | None:
+        """Return the name of the table with a number; None if there is none."""
+        table = self.by_number.get(number)
+        return None if table is None else table.name
+
     def new_index_number(self) -> int:
         numbers = [index.number for table in self.tables.values() for index in table.indexes]
         return max((*numbers, USER_NUMBER_MIN - 1)) + 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from duly.database.indexes.row_keys import DUE, key_in
 from duly.storage.engine import RemoteCommit
-from duly.storage.rows import JOBS, Job, Row, Write
+from duly.storage.rows import JOBS, Job, Row, Write, succeeded_row
 from duly.values.index_keys import encode, encode_id
 from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
@@ -82,6 +82,31 @@ class LocalChange:
                     yield keys[position] if keys else key_in(self._table, index, id, row)
 
 
+class SucceededJobs(LocalChange):
+    """The jobs that only succeeded in a commit of this process, by their rows before it."""
+
+    __slots__ = ("_jobs", "_now")
+
+    def __init__(self, jobs: Mapping[int, Job], now: float) -> None:
+        super().__init__(JOBS, {})
+        self._jobs = jobs
+        self._now = now
+
+    @property
+    def ids(self) -> Set[int]:
+        return self._jobs.keys()
+
+    def row(self, id: int) -> Row | None:
+        return succeeded_row(self._jobs[id], self._now)
+
+    def keys(self, index: str) -> list[bytes]:
+        if index == DUE.name:
+            return sorted({encode(due) for due in {job.due for job in self._jobs.values()} if due is not None})
+        if not self._writes:
+            self._writes = {id: Write(job, succeeded_row(job, self._now)) for id, job in self._jobs.items()}
+        return super().keys(index)
+
+
 class RemoteChange:
     """What a commit of another node changed in a table."""
 
@@ -100,3 +125,17 @@ class RemoteChange:
 
     def keys(self, index: str) -> list[bytes] | None:
         return sorted(map(encode_id, self.ids)) if index == BY_CREATION_TIME else self._keys.get(index)
+
+
+ROW_BYTES: Final = 500
+"""About what a row takes in memory, without its text."""
+
+
+def weight_of(writes: Mapping[int, Write]) -> int:
+    """Return about how many bytes writes take in memory."""
+    weight = len(writes) * ROW_BYTES
+    for write in writes.values():
+        for row in (write.old, write.new):
+            if row is not None:
+                weight += len(row.args if isinstance(row, Job) else row)
+    return weight

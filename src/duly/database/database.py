@@ -20,12 +20,12 @@ from duly.database.catalog import Catalog
 from duly.database.commit_log import CommitLog, Watch
 from duly.database.committer import Committer, closed_error
 from duly.database.driver.trampoline import drive, driving_thread
-from duly.database.driver.watchdog import Watchdog
+from duly.database.driver.watchdog import Watchdog, WatchedThread
 from duly.database.environment import Environment
 from duly.database.peer_listener import PeerListener
 from duly.database.read_set import ReadSet
-from duly.database.transaction import Transaction
-from duly.database.usage import SoftLimits, Usage
+from duly.database.transaction import Transaction, begin
+from duly.database.usage import SoftLimits, usage_of
 from duly.errors import FunctionError, StoreError, StoreGoneError, StoreInUseError, StoreLostError
 from duly.limits import (
     DEFAULTS,
@@ -39,7 +39,10 @@ from duly.limits import (
 from duly.logs import log_of
 from duly.storage.conflicts import Conflict
 from duly.storage.engine import Engine, Header, PeerUpdate
+from duly.storage.requests import Get, View
+from duly.storage.rows import Row
 from duly.values.ids import IdCodec, IdSource
+from duly.values.schema.tables import Table
 
 T = TypeVar("T")
 
@@ -151,8 +154,7 @@ class Database:
     def table_of(self, id: str) -> str | None:
         """Return the name of the table that an id belongs to, None if it is no id of this store."""
         decoded = self.ids.decode(id)
-        table = None if decoded is None else self.catalog.by_number.get(decoded[0])
-        return None if table is None else table.name
+        return None if decoded is None else self.catalog.name_of(decoded[0])
 
     def commit(
         self, work: Work[T], exclusive: bool = False, args: str = "", is_awaited: bool = True
@@ -240,19 +242,22 @@ class Database:
         environment, reads = self._environment, ReadSet()
         with self._engine.snapshot() as view:
             catalog = self._committer.catalogs.at(view)
-            usage, seed = Usage(environment.limits), environment.random.getrandbits(64)
-            transaction = Transaction(catalog, environment.clock.now(), environment.ids, usage, seed, reads)
+            usage, seed = usage_of(environment.limits), environment.random.getrandbits(64)
+            watched = environment.watchdog.current_thread()
+            rows = _Rows(view, watched)
+            transaction = begin(catalog, environment.clock.now(), environment.ids, usage, seed, rows.read, reads)
+            value, error = None, None
             try:
-                watched = environment.watchdog.current_thread()
                 value = context.run(lambda: drive(unit(transaction), view.answer, watched, handler))
-            except (StoreLostError, Conflict):
-                raise
-            except Exception as error:
-                return QueryOutcome(None, error, reads, view.version)
+            except Exception as raised:
+                error = raised
             finally:
                 transaction.end()
                 reads.seal()
-            return QueryOutcome(value, None, reads, view.version)
+            error = rows.error or error
+            if isinstance(error, StoreLostError | Conflict):
+                raise error
+            return QueryOutcome(value if error is None else None, error, reads, view.version)
 
     def watch(self, reads: ReadSet, since: int) -> Watch:
         """Return a future that is done when a commit after version `since` has changed something of `reads`."""
@@ -285,6 +290,26 @@ class Database:
     def is_orphaned(self) -> bool:
         """Whether the event loop that opened it is closed, so that no other code may ever close it."""
         return self._loop.is_closed()
+
+
+class _Rows:
+    """Reads rows of a view in the middle of a handler's code, and remembers an error of the view.
+
+    A handler may catch that error. It must not go on without the row: its outcome is the error, whatever it returns.
+    """
+
+    def __init__(self, view: View, watched: WatchedThread) -> None:
+        self.error: Exception | None = None
+        self._answer = view.answer
+        self._watched = watched
+
+    def read(self, table: Table, id: int) -> Row | None:
+        try:
+            row: Row | None = self._watched.closed(self._answer, Get(table, id))
+            return row
+        except Exception as error:
+            self.error = error
+            raise
 
 
 _open_here: Final[dict[str, Database]] = {}

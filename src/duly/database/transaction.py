@@ -1,15 +1,15 @@
 """One transaction: an overlay of writes over the store, and the set of what was read.
 
-Nothing here touches a store: a read that the overlay cannot answer is a request, which the coroutine yields to the
-trampoline. A sub-transaction is a transaction whose reads fall through to its parent: `merge` adds its writes to the
-parent; a dropped one leaves no trace but its reads.
+Nothing here touches a store. A row that is read by its id comes from a function that the transaction was begun with. A
+longer read is a request, which the coroutine yields to the trampoline. A sub-transaction is a transaction whose reads
+fall through to its parent: `merge` adds its writes to the parent; a dropped one leaves no trace but its reads.
 """
 
 from __future__ import annotations
 
 import math
 import types
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any, Final, NoReturn
 
 from duly.database.catalog import Catalog
@@ -20,10 +20,13 @@ from duly.database.indexes.row_keys import index_name, keys_of
 from duly.database.read_set import ReadSet
 from duly.database.usage import Usage
 from duly.errors import FunctionError
-from duly.storage.requests import Count, Get, GetMany, Request, Scan
-from duly.storage.rows import JOBS, Row, Write
+from duly.storage.requests import Count, GetMany, Request, Scan
+from duly.storage.rows import JOBS, Job, Row, Write, make_write
 from duly.values.ids import IdSource
 from duly.values.schema.tables import Table
+
+ReadRow = Callable[[Table, int], Row | None]
+"""Reads the row of an id below a transaction."""
 
 _NEVER: Final = math.inf
 _NO_WRITES: Final[dict[int, Write]] = {}
@@ -32,57 +35,35 @@ _NO_WRITES: Final[dict[int, Write]] = {}
 class Transaction:
     """What one function has read and written so far."""
 
-    __slots__ = (
-        "_known_tables",
-        "_ids",
-        "_overlays",
-        "_rows",
-        "_seed",
-        "calls",
-        "catalog",
-        "revision",
-        "is_dry_run",
-        "now",
-        "overdue",
-        "parent",
-        "reads",
-        "usage",
-        "writes",
-    )
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        now: float,
-        ids: IdSource,
-        usage: Usage,
-        seed: int,
-        reads: ReadSet | None = None,
-        parent: Transaction | None = None,
-    ) -> None:
-        self.catalog = catalog
-        self.now = now
-        self.usage = usage
-        self.reads = reads
-        self.parent = parent
-        self.is_dry_run: bool = False if parent is None else parent.is_dry_run
-        self.overdue = _NEVER
-        """The earliest due time of the functions that it has scheduled for a time in the past."""
-        self.revision = 0
-        """How often the writes of this transaction have changed."""
-        self.writes: dict[str, dict[int, Write]] = {}
-        self.calls: list[types.CoroutineType[Any, Any, Any]] = []
-        """Calls that the function must have awaited when it returns; see `must_be_awaited`."""
-        self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
-        self._known_tables = catalog.tables  # the tables that the trampoline can answer for
-        self._rows: dict[tuple[str, int], Row | None] = {}  # answers so far: a patched document was mostly read before
-        self._ids = ids
-        self._seed = seed
+    # Each call and each job begins one, by `begin` and not by `__init__`: see `Usage`.
+    catalog: Catalog
+    now: float
+    usage: Usage
+    reads: ReadSet | None
+    writes: dict[str, dict[int, Write]]
+    calls: list[types.CoroutineType[Any, Any, Any]]
+    """Calls that the function must have awaited when it returns; see `must_be_awaited`."""
+    parent: Transaction | None = None
+    is_dry_run: bool = False
+    overdue: float = _NEVER
+    """The earliest due time of the functions that it has scheduled for a time in the past."""
+    revision: int = 0
+    """How often the writes of this transaction have changed."""
+    succeeded: Job | None = None
+    """The scheduled function that it is, if that ended well: the batch writes its end together with those of others."""
+    _read_row: ReadRow
+    _known_tables: Mapping[str, Table]  # the tables that rows can be read of
+    _rows: dict[tuple[str, int], Row | None]  # rows read so far: a patched document was mostly read before
+    _overlays: dict[str, dict[str, IndexOverlay]] | None = None  # by table and index, from the first scan on
+    _ids: IdSource
+    _seed: int
 
     def child(self) -> Transaction:
         """Begin a sub-transaction: it sees the writes of this one; `merge` keeps its own writes."""
         seed = self.new_seed() ^ _CHILD_SEED_BITS  # otherwise its first seed would be the next one of this transaction
-        return Transaction(self.catalog, self.now, self._ids, self.usage, seed, self.reads, self)
+        child = begin(self.catalog, self.now, self._ids, self.usage, seed, self._read_row, self.reads)
+        child.parent, child.is_dry_run = self, self.is_dry_run
+        return child
 
     def end(self) -> None:
         """End the transaction: a `ctx` that was kept fails from now on; `writes` stays readable."""
@@ -96,8 +77,11 @@ class Transaction:
 
     # Reading.
 
-    @types.coroutine
-    def get(self, table: Table, id: int) -> Generator[Request, Any, Row | None]:
+    async def get(self, table: Table, id: int) -> Row | None:
+        """Return the row of an id, as `row` does: for units of work, which await all that they read."""
+        return self.row(table, id)
+
+    def row(self, table: Table, id: int) -> Row | None:
         """Return the row of an id. The read is not counted in `usage`: `ctx.db` does that."""
         key = name, _ = table.name, id
         if self.reads is not None:
@@ -112,7 +96,7 @@ class Transaction:
             layer = layer.parent
         rows = layer._rows
         if key not in rows:
-            rows[key] = (yield Get(table, id)) if name in layer._known_tables else None
+            rows[key] = self._read_row(table, id) if name in layer._known_tables else None
         return rows[key]
 
     @types.coroutine
@@ -153,7 +137,7 @@ class Transaction:
         writes = self.writes.get(count.table.name)
         if not writes:
             return await self._count_below(count)
-        hidden, added = overlay_of(self._overlays, count.table, count.order, writes).count(count.interval)
+        hidden, added = overlay_of(self._all_overlays(), count.table, count.order, writes).count(count.interval)
         return await self._count_below(count._replace(limit=count.limit + hidden)) - hidden + added
 
     async def _count_below(self, count: Count) -> int:
@@ -177,8 +161,13 @@ class Transaction:
         writes = self.writes.get(scan.table.name)
         if not writes:
             return await self._rows_below(scan)
-        overlay = overlay_of(self._overlays, scan.table, scan.order, writes)
+        overlay = overlay_of(self._all_overlays(), scan.table, scan.order, writes)
         return overlay.merge(scan, await self._rows_below(overlay.widen(scan)), writes)
+
+    def _all_overlays(self) -> dict[str, dict[str, IndexOverlay]]:
+        if self._overlays is None:
+            self._overlays = {}
+        return self._overlays
 
     async def _rows_below(self, scan: Scan) -> list[tuple[int, Row]]:
         if self.parent is not None:
@@ -214,16 +203,18 @@ class Transaction:
         keys = keys_of(table, id, new) if indexed else ()
         earlier = writes.get(id)
         if earlier is None:
-            write = Write(old, new, keys_of(table, id, old) if indexed else (), keys)
+            write = make_write((old, new, keys_of(table, id, old) if indexed else (), keys))
         else:
-            write = Write(earlier.old, new, earlier.old_keys, keys)
+            write = make_write((earlier.old, new, earlier.old_keys, keys))
         writes[id] = write
         self.revision += 1
         if self._overlays:
-            self._update_overlays(table.name, id, earlier, write)
+            self._update_overlays(self._overlays.get(table.name, {}), id, earlier, write)
 
-    def _update_overlays(self, table: str, id: int, earlier: Write | None, write: Write) -> None:
-        for overlay in self._overlays.get(table, {}).values():
+    def _update_overlays(
+        self, overlays: Mapping[str, IndexOverlay], id: int, earlier: Write | None, write: Write
+    ) -> None:
+        for overlay in overlays.values():
             overlay.replace(id, earlier, write)
 
     def merge(self, child: Transaction) -> None:
@@ -233,10 +224,35 @@ class Transaction:
         self.revision += 1
         for table, writes in child.writes.items():
             own = self.writes.setdefault(table, {})
-            if table in self._overlays:
+            if self._overlays and table in self._overlays:
                 for id, write in writes.items():
-                    self._update_overlays(table, id, own.get(id), write)
+                    self._update_overlays(self._overlays[table], id, own.get(id), write)
             merge_writes(own, writes)
+
+
+def begin(
+    catalog: Catalog,
+    now: float,
+    ids: IdSource,
+    usage: Usage,
+    seed: int,
+    read_row: ReadRow,
+    reads: ReadSet | None,
+) -> Transaction:
+    """Begin a transaction. `read_row` reads a row of the store below it, at once."""
+    transaction = Transaction()
+    transaction.catalog = catalog
+    transaction.now = now
+    transaction.usage = usage
+    transaction.reads = reads
+    transaction.writes = {}
+    transaction.calls = []
+    transaction._read_row = read_row  # pyright: ignore[reportPrivateUsage]
+    transaction._known_tables = catalog.tables  # pyright: ignore[reportPrivateUsage]
+    transaction._rows = {}  # pyright: ignore[reportPrivateUsage]
+    transaction._ids = ids  # pyright: ignore[reportPrivateUsage]
+    transaction._seed = seed  # pyright: ignore[reportPrivateUsage]
+    return transaction
 
 
 _CHILD_SEED_BITS: Final = 0x9E37_79B9_7F4A_7C15  # any number with many bits set would do
@@ -252,10 +268,8 @@ _refused: Final[Any] = _refuse  # whatever the signature of the method that it r
 class _Ended(Transaction):
     """A transaction whose call has ended: every use fails."""
 
-    __slots__ = ()
-
     catalog: Any = property(_refuse)
-    child = count = get = get_many = scan = scan_untracked = new_id = create_table = write = merge = _refused
+    child = count = row = get = get_many = scan = scan_untracked = new_id = create_table = write = merge = _refused
 
 
 def ended_error() -> FunctionError:
@@ -268,6 +282,9 @@ def ended_error() -> FunctionError:
 
 def merge_writes(into: dict[int, Write], writes: dict[int, Write]) -> None:
     """Merge later writes into earlier ones, row by row."""
+    if into.keys().isdisjoint(writes):  # as most are
+        into.update(writes)
+        return
     for id, write in writes.items():
         earlier = into.get(id)
         if earlier is None:

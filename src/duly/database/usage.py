@@ -48,25 +48,14 @@ class SoftLimits:
 class Usage:
     """Counts what an execution uses, and raises a LimitError at the call that exceeds a limit."""
 
-    __slots__ = (
-        "bytes_read",
-        "bytes_written",
-        "documents_read",
-        "documents_written",
-        "is_near_limit",
-        "soft_limits",
-        "reads",
-        "scheduled_arguments_bytes",
-        "scheduled_functions",
-    )
-
-    def __init__(self, soft_limits: SoftLimits) -> None:
-        self.soft_limits = soft_limits
-        self.reads = self.documents_read = self.bytes_read = 0
-        self.documents_written = self.bytes_written = 0
-        self.scheduled_functions = self.scheduled_arguments_bytes = 0
-        self.is_near_limit = False
-        """Whether a count has exceeded a soft limit."""
+    # Each call and each job has one, and counts with few of these: the zeros are attributes of the class, and there is
+    # no `__init__`, whose call would take longer than all that it sets.
+    soft_limits: SoftLimits
+    reads = documents_read = bytes_read = 0
+    documents_written = bytes_written = 0
+    scheduled_functions = scheduled_arguments_bytes = 0
+    is_near_limit = False
+    """Whether a count has exceeded a soft limit."""
 
     @property
     def limits(self) -> Limits:
@@ -166,3 +155,10 @@ class Usage:
             self.scheduled_functions,
             self.scheduled_arguments_bytes,
         ) = write_counts
+
+
+def usage_of(soft_limits: SoftLimits) -> Usage:
+    """Return the usage of an execution that begins, with these limits."""
+    usage = Usage()
+    usage.soft_limits = soft_limits
+    return usage

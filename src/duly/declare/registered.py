@@ -29,6 +29,7 @@ class RegisteredFunction:
         "blocking",
         "function",
         "handler",
+        "is_plain",
         "kind",
         "name",
         "public",
@@ -49,6 +50,9 @@ class RegisteredFunction:
         self._returns = None if returns is None else returns.bind(models)
         self._returns_instances = self._returns is not None and self._returns.shape is not self._returns
         """Whether its annotation names instances: of models, or of types that are stored in another form."""
+        is_coroutine, has_instances = inspect.iscoroutinefunction(function.handler), self._returns_instances
+        self.is_plain = is_coroutine and not has_instances and self._arguments.shape is self._arguments
+        """Whether it is a coroutine whose arguments and result are made without a line of the application's code."""
         # Most handlers return None: the runner reads this and does not call `result` for them.
         self.returns_none = self._returns is None or _accepts_none(self._returns)
 

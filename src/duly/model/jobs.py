@@ -34,7 +34,7 @@ from duly.model.job_state import (
     after,
 )
 from duly.storage.requests import Claim, Claimed, ListCompleted, Scan
-from duly.storage.rows import JOBS, Job, Row, make_job
+from duly.storage.rows import JOBS, SUCCESS, Job, Row, make_job
 from duly.values.index_keys import Cut, Interval, encode
 
 INTERRUPTED: Final = (
@@ -119,7 +119,11 @@ async def back_off(transaction: Transaction, id: int, share: float) -> float:
 
 def succeed(transaction: Transaction, job: Job) -> None:
     """End a function successfully. The run of a cron is ended by `crons.end_run`."""
-    _move(transaction, job, SUCCEED)
+    assert after(job.state, SUCCEED) == SUCCESS
+    if job.id in transaction.writes.get(JOBS.name, ()):
+        _move(transaction, job, SUCCEED)
+    else:
+        transaction.succeeded = job  # the batch ends it together with others
 
 
 async def fail(transaction: Transaction, job: Job, error: str, record: RunRecord = NO_RECORD) -> None:

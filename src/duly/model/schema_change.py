@@ -114,8 +114,7 @@ class SchemaChange:
     def table_of(self, id: str, /) -> str | None:
         """Return the name of the table of an id."""
         decoded = self._ids.decode(id)
-        table = None if decoded is None else self._batch.catalog.by_number.get(decoded[0])
-        return None if table is None else table.name
+        return None if decoded is None else self._batch.catalog.name_of(decoded[0])
 
     def _run(self) -> Iterator[bool]:
         """Do all the work. At each yield a step may end; at a yield of True it must."""

@@ -23,6 +23,9 @@ LOG: Final = log_of("duly.run")
 A run that was interrupted, or that could not start, has a record, too; of 0 ms where its duration is unknown."""
 
 
+_is_enabled_for: Final = LOG.logger.isEnabledFor  # each job asks, and the adapter would only ask in its turn
+
+
 class Run:
     """One run of a function, as a record of the log has it."""
 
@@ -77,7 +80,7 @@ class RunLog:
         """Log a run, of `job` if it was scheduled; if it ran in a batch, once the batch is durable."""
         # An error of a call is raised to its caller; an error of a scheduled function has only the log.
         level = logging.ERROR if error is not None and job is not None else logging.INFO
-        if LOG.isEnabledFor(level):
+        if _is_enabled_for(level):
             id = None if job is None or job.cron is not None else self._ids.encode(JOBS.number, job.id)
             text = _json(args) if job is None else job.args
             run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error, text)

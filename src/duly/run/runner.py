@@ -34,6 +34,7 @@ from duly.values.ids import IdCodec
 
 T = TypeVar("T")
 
+_ATOMS: Final = frozenset((str, int, float, bool))
 CALL_INTERRUPTED: Final = (
     "interrupted: the app was closed before this action ended, or its caller was cancelled. It may have done all, some"
     " or nothing of its work"
@@ -116,14 +117,9 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        checked, started = list[dict[str, Any]](), monotonic()
-        try:
-            checked.append(function.arguments(text, self.database))
-        except ArgumentValidationError as error:
-            if not self.database.is_shared:
-                self._log_run(function.name, MUTATION, started, error, args=text)
-                raise
-            # They may name a table that another node has just created: the batch checks them again.
+        if function.is_plain and not self.development:
+            return self._plain_mutation(function, text, caller)
+        checked = self._checked_arguments(function, text)
 
         async def unit(transaction: Transaction) -> Any:
             ctx = MutationCtx(self, function.name, transaction, caller)
@@ -141,6 +137,74 @@ class Runner:
 
         context = copy_context()
         return self.database.commit(attempt, args=text)
+
+    def _plain_mutation(self, function: RegisteredFunction, text: str, caller: Caller) -> asyncio.Future[Any]:
+        arguments, context = self._checked_arguments(function, text), copy_context()
+
+        def attempt(batch: Batch) -> Any:
+            return context.copy().run(self._attempt_plain, batch, function, text, caller, arguments)
+
+        return self.database.commit(attempt, args=text)
+
+    def _attempt_plain(
+        self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
+    ) -> Any:
+        started, transaction = monotonic(), batch.begin()
+        try:
+            # A handler may change its arguments: a run after a conflict gets arguments of its own.
+            arguments = checked.pop() if checked else function.arguments(text, batch)
+            value = self.run_plain(batch, function, transaction, caller, arguments)
+            batch.keep(transaction)
+        except Exception as error:
+            self._log_run(function.name, MUTATION, started, error, batch=batch, args=text)
+            raise
+        finally:
+            batch.end(transaction)
+        self._log_run(function.name, MUTATION, started, batch=batch, args=text)
+        return value
+
+    def _checked_arguments(self, function: RegisteredFunction, text: str) -> list[dict[str, Any]]:
+        """The arguments of one run, if they fit: an error is raised at once, without a batch.
+
+        None where the engine is shared and they do not: they may name a table that another node has just created, so
+        the batch checks them again.
+        """
+        started = monotonic()
+        try:
+            return [function.arguments(text, self.database)]
+        except ArgumentValidationError as error:
+            if self.database.is_shared:
+                return []
+            self._log_run(function.name, MUTATION, started, error, args=text)
+            raise
+
+    def run_plain(
+        self,
+        batch: Batch,
+        function: RegisteredFunction,
+        transaction: Transaction,
+        caller: Caller,
+        arguments: dict[str, Any],
+    ) -> Any:
+        """Run the handler of a plain mutation in a transaction of a batch, and return its validated result.
+
+        The path of nearly all mutations, called and scheduled: only the handler's own code is a coroutine, and only
+        while it runs is the time limited. What else may run code of the application takes the longer path, in which
+        all of a call is one coroutine: arguments and results that are instances, development, the runs of crons.
+        """
+        ctx = MutationCtx.begun(self, function.name, transaction, caller)
+        value = batch.drive(function.handler(ctx, **arguments), function.name)
+        if value is None or type(value) in _ATOMS:
+            value = self.result(function, ctx, value, caller.wants_plain)
+        else:
+            value = batch.drive(self._late_result(function, ctx, value, caller), function.name)
+        if transaction.usage.is_near_limit:
+            self.warn_of_limits(function, transaction)
+        return value
+
+    async def _late_result(self, function: RegisteredFunction, ctx: QueryCtx, value: object, caller: Caller) -> Any:
+        """The result as a coroutine, whose time is limited: it may hold objects of the application."""
+        return self.result(function, ctx, value, caller.wants_plain)
 
     def _attempt(
         self,

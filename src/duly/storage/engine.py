@@ -48,6 +48,9 @@ class Changeset(NamedTuple):
     """The largest id that was allocated."""
     reads: ReadKeys | None = None
     """What the batch has read; None if no other node can have written since it began."""
+    succeeded: Collection[int] = ()
+    """The ids of jobs that only succeeded, at `now`: they are not in `writes`. None where the engine is shared."""
+    now: float = 0.0
 
 
 class RemoteCommit(NamedTuple):

@@ -241,18 +241,27 @@ def _unescaped(value: Any) -> Any:
 
 def check_document(value: object, what: str) -> Document:
     """Return a dict, dataclass or model as the dict that is stored. Its fields must not have names of the system."""
-    kind = type(value)
-    plain = value if kind is dict else to_plain(value)
-    if not isinstance(plain, dict):
-        raise SchemaValidationError(f"{what}: got {_kind(value)}, expected a dict")
-    document = cast("Document", plain)
+    given: Any = value if type(value) is dict else to_plain(value)  # pyright: ignore[reportUnknownVariableType]
+    document: Document = given
+    if not isinstance(given, dict):
+        raise SchemaValidationError(f"{what}: got {_kind(value)}, expected a dict")  # pyright: ignore[reportUnknownArgumentType]
+    if document.keys() <= _own_names:
+        return document
     for name in cast("dict[object, object]", document):
         if isinstance(name, str) and name[:1] == "_" and document[name] is not UNSET:
             raise SchemaValidationError(
                 f"{what}: got the field {name!r}, expected names that do not start with '_';"
                 " those belong to the system, which sets `_id` and `_creationTime` itself"
             )
+    if len(_own_names) < _GOOD_NAMES_MAX:
+        _own_names.update(
+            name for name in cast("dict[object, object]", document) if isinstance(name, str) and name[:1] != "_"
+        )
     return document
+
+
+# Names that the system does not use, remembered like `_good_names`.
+_own_names: set[object] = set()
 
 
 def size(text: str) -> int:

@@ -217,11 +217,12 @@ class Executor:
 
         If one of them schedules a function that was due before the next one, that function comes first: the batch ends.
         """
+        run_due, epoch = self._runner.run_due, self._database.epoch
         for job in mutations[:DUE_BATCH_MAX]:
             if (attempted and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
                 break
             attempted.append(job)
-            self._runner.run_due(batch, job, self._database.epoch)
+            run_due(batch, job, epoch)
         return len(attempted)
 
     def _mark_actions(self, batch: Batch, actions: list[Job], epoch: int, attempted: list[Job]) -> list[Job]:

@@ -34,8 +34,7 @@ class DocumentMapper:
     def table_of(self, id: str, /) -> str | None:
         """Return the name of the table that a string is an id of; None if it is no id."""
         decoded = self.ids.decode(id)
-        table = None if decoded is None else self.transaction.catalog.by_number.get(decoded[0])
-        return None if table is None else table.name
+        return None if decoded is None else self.transaction.catalog.name_of(decoded[0])
 
     def locate(self, id: object, system: bool = False) -> tuple[Table | None, int]:
         """Return the table (None if it does not exist) and the number of an id."""

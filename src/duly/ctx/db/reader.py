@@ -31,10 +31,10 @@ class _Reader:
         self._mapper = mapper
         self.transaction = mapper.transaction
 
-    async def _get(self, id: str, of: Any = UNSET) -> Any:
+    def _get(self, id: str, of: Any = UNSET) -> Any:
         mapper = self._mapper
         table, number = mapper.locate(id, self._system) if of is UNSET else self._located(of, id)
-        row = None if table is None else await self.transaction.get(table, number)
+        row = None if table is None else self.transaction.row(table, number)
         self.transaction.usage.get(row)
         if table is None or row is None:
             return None
@@ -69,7 +69,7 @@ class _Reader:
     async def _rows(self, table: Table, numbers: list[int]) -> dict[int, Row]:
         if table is not JOBS:
             return await self.transaction.get_many(table, numbers)
-        found = {number: await self.transaction.get(table, number) for number in numbers}
+        found = {number: self.transaction.row(table, number) for number in numbers}
         return {number: row for number, row in found.items() if row is not None}
 
     def _query(self, table: str) -> Query[Any]:
@@ -96,11 +96,12 @@ class SystemReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Document | None: ...
 
-    def get(  # type: ignore[misc]  # its first parameter has two names
+    async def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
-    ) -> Coroutine[Any, Any, Document | None]:
+    ) -> Document | None:
         """Return the document of an id; None if it does not exist (any more). Raises InvalidIdError if it is no id."""
-        return self._get(table) if id is UNSET else self._get(id, table)
+        document: Document | None = self._get(table) if id is UNSET else self._get(id, table)
+        return document
 
     @overload
     async def get_many(self, ids: Iterable[str]) -> list[Document | None]: ...
@@ -157,9 +158,9 @@ class DatabaseReader(_Reader):
     @overload
     async def get(self, table: str, id: str) -> Any | None: ...
 
-    def get(  # type: ignore[misc]  # its first parameter has two names
+    async def get(  # type: ignore[misc]  # its first parameter has two names
         self, table: Any = UNSET, id: Any = UNSET
-    ) -> Coroutine[Any, Any, Any | None]:
+    ) -> Any | None:
         """Return the document of an id; None if it does not exist (any more).
 
             order = await ctx.db.get(order_id)

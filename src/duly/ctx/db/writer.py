@@ -96,7 +96,7 @@ class DatabaseWriter(DatabaseReader):
         """
         if id is UNSET or fields is UNSET:
             table, id, fields = _without_table("patch", "fields", table, id, fields)
-        found, number, row = await self._existing(table, id, "patch")
+        found, number, row = self._existing(table, id, "patch")
         document: Document = loads(row)
         for name, value in self._own_fields(id, number, fields, "patch").items():
             if "." in name and name not in document:
@@ -123,7 +123,7 @@ class DatabaseWriter(DatabaseReader):
         """Replace a document by another one; its id and time of creation stay. The table may stand first."""
         if id is UNSET or document is UNSET:
             table, id, document = _without_table("replace", "document", table, id, document)
-        found, number, row = await self._existing(table, id, "replace")
+        found, number, row = self._existing(table, id, "replace")
         self._change(found, number, row, self._own_fields(id, number, document, "replace"), "replace")
 
     @overload
@@ -140,7 +140,7 @@ class DatabaseWriter(DatabaseReader):
         """Delete a document. The table may stand first, as in `get`."""
         if id is UNSET:
             table, id = UNSET, table
-        found, number, row = await self._existing(table, id, "delete")
+        found, number, row = self._existing(table, id, "delete")
         self.transaction.usage.write(0)
         self.transaction.write(found, number, row, None)
 
@@ -148,27 +148,28 @@ class DatabaseWriter(DatabaseReader):
         check_table_name(name)
         return self.transaction.create_table(name)
 
-    async def _existing(self, of: Any, id: Any, act: str) -> tuple[Table, int, str]:
+    def _existing(self, of: Any, id: Any, act: str) -> tuple[Table, int, str]:
         table, number = self._mapper.locate(id) if of is UNSET else self._located(of, id)
-        row = None if table is None else await self.transaction.get(table, number)
+        row = None if table is None else self.transaction.row(table, number)
         self.transaction.usage.get(row)
         if table is None or row is None:
             name = "a table that does not exist" if table is None else repr(table.name)
             raise DocumentNotFoundError(f"{act}: got the id {id} of {name}, expected one of a document that exists")
-        return table, number, cast("str", row)
+        return table, number, row  # type: ignore[return-value]
 
     def _own_fields(self, id: str, number: int, fields: object, act: str) -> Document:
         """Return the fields without the system fields, which may be present if they are unchanged."""
+        given: Any = fields
         if type(fields) is not dict:
-            fields = dict(cast("Document", fields)) if isinstance(fields, dict) else to_plain(fields)
-        given: Document = cast("Document", fields) if isinstance(fields, dict) else {}
-        if "_id" in given or "_creationTime" in given:
+            given = dict(cast("Document", fields)) if isinstance(fields, dict) else to_plain(fields)
+        own: Document = given
+        if isinstance(given, dict) and ("_id" in own or "_creationTime" in own):
             system = {"_id": id, "_creationTime": creation_time(number)}
             for name in system:
-                if given.get(name, system[name]) != system[name]:
-                    raise SchemaValidationError(f"{act}: got {given[name]!r} as {name}, which never changes")
-            fields = {name: value for name, value in given.items() if name not in system}
-        return check_document(cast("object", fields), act)
+                if own.get(name, system[name]) != system[name]:
+                    raise SchemaValidationError(f"{act}: got {own[name]!r} as {name}, which never changes")
+            own = {name: value for name, value in own.items() if name not in system}
+        return check_document(own, act)
 
     def _check_is_field(self, table: str, name: str) -> None:
         """Raise for a dotted name that was meant as a path: patching it would create a second field."""

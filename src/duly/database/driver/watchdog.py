@@ -133,6 +133,17 @@ class WatchedThread:
                 self._raise_lock.release()
                 raise Interruption
 
+    def closed(self, act: Callable[[A], T], argument: A) -> T:
+        """Call `act` in the middle of a handler's code: until it returns, no Interruption arrives.
+
+        None has to be looked for, as after the end of a run: one that was raised has arrived in the handler's own code.
+        """
+        was_open, self.is_open = self.is_open, False
+        try:
+            return act(argument)
+        finally:
+            self.is_open = was_open
+
     def timeout_error(self, line: str) -> LimitError:
         """Return the error of a run that is over. `line` is where it was if no Interruption was raised in it."""
         line = self._line or line

@@ -218,6 +218,8 @@ class SqliteEngine:
                 self._write_documents(table, writes)
                 for position, index in enumerate(table.indexes):
                     self._write_index(index, position, writes)
+        if changes.succeeded:
+            self._run(_END_SUCCEEDED, (changes.now, apsw.carray(array("q", changes.succeeded))))
         version = self._view.version + 1
         self._run(_SET_VERSION, (version, changes.last_id))
         is_checkpoint_due = self._log_pages >= self._checkpoint_at
@@ -349,6 +351,11 @@ _INSERT_JOB: Final = f"INSERT INTO scheduled_functions ({JOB_COLUMNS}) VALUES ({
 _UPDATE_JOBS: Final = """
 UPDATE scheduled_functions SET due = ?, state = ?, lane = ?, epoch = ?, error = ?, completed_time = ?,
     attempts = ?
+WHERE id IN carray(?)
+"""
+_END_SUCCEEDED: Final = """
+UPDATE scheduled_functions SET due = NULL, state = 'success', epoch = NULL, error = NULL, completed_time = ?,
+    attempts = 0
 WHERE id IN carray(?)
 """
 _DELETE_JOBS: Final = "DELETE FROM scheduled_functions WHERE id IN carray(?)"
