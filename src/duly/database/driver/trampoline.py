@@ -2,8 +2,9 @@
 
 A handler never waits for an event loop. Where a transaction cannot answer a read itself, it yields a request
 (`ask`); `drive` gets the answer and sends it into the coroutine. Only a row that is read by its id is answered at
-once, in the middle of the handler's code (`Transaction.row`, `WatchedThread.closed`). So the same handler runs in the committer's thread,
-in a reader's thread and in tests. A handler that awaits anything else gets a FunctionError at that line.
+once, in the middle of the handler's code (`Transaction.row`, `WatchedThread.closed`). So the same handler runs in the
+committer's thread, in a reader's thread and in tests. A handler that awaits anything else gets a FunctionError at that
+line.
 """
 
 from __future__ import annotations
