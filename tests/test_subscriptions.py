@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,18 +12,14 @@ import pytest
 from duly import (
     App,
     FunctionNotFoundError,
-    MutationCtx,
     QueryCtx,
     QueryError,
     StoreLostError,
-    define_schema,
-    define_table,
-    mutation,
     query,
-    v,
 )
 from duly.limits import Limits
 from duly.testing import Harness
+from tests.live_schema import BOTH, LIVE, ONE, SWAPPED, ordered, put, reload, rows
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -99,56 +94,6 @@ async def test_a_subscription_that_could_not_read_the_store_reads_again_when_it_
 
         async with asyncio.timeout(30):
             assert await anext(subscription) == 1
-
-
-@mutation
-async def put(ctx: MutationCtx, n: int) -> None:
-    await ctx.db.insert("rows", {"n": n, "m": -n})
-
-
-@query
-async def rows(ctx: QueryCtx) -> list[int]:
-    return [row["n"] for row in await ctx.db.query("rows").collect()]
-
-
-@mutation
-async def slow(ctx: MutationCtx) -> None:
-    time.sleep(0.05)  # noqa: ASYNC251  it holds up the batch
-
-
-def schema(*indexes: tuple[str, list[str]]) -> Any:
-    table = define_table(v.any())
-    for name, fields in indexes:
-        table = table.index(name, fields)
-    return define_schema({"rows": table})
-
-
-BOTH = schema(("by_n", ["n"]), ("by_m", ["m"]))
-
-
-ONE = schema(("by_m", ["m"]))
-
-
-SWAPPED = schema(("by_n", ["m"]), ("by_m", ["m", "n"]))
-
-
-@query
-async def ordered(ctx: QueryCtx) -> list[int]:
-    return [row["n"] for row in await ctx.db.query("rows").with_index("by_n").collect()]
-
-
-@query
-async def with_m(ctx: QueryCtx, m: int) -> list[int]:
-    found = ctx.db.query("rows").with_index("by_m", lambda q: q.eq("m", m))
-    return [row["n"] for row in await found.collect()]
-
-
-async def reload(app: App, modules: dict[str, Any]) -> None:
-    app._source = modules  # pyright: ignore[reportPrivateUsage]
-    await app.reload()
-
-
-LIVE = SimpleNamespace(put=put, slow=slow, ordered=ordered, with_m=with_m, rows=rows)
 
 
 async def test_a_subscription_lives_through_a_reload_that_changes_its_index(store: str) -> None:

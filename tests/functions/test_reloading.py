@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,16 +17,14 @@ from duly import (
     SchemaValidationError,
     StoreError,
     StoreLostError,
-    define_schema,
-    define_table,
     internal,
     mutation,
     query,
-    v,
 )
 from duly.database.environment import ALL_IDS
 from duly.limits import CATALOGS_MAX
 from duly.testing import Harness
+from tests.live_schema import BOTH, LIVE, ONE, ordered, put, reload, slow, with_m
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -196,53 +193,6 @@ async def test_a_schema_that_could_not_follow_what_others_wrote_can_be_applied_a
             await commit(lambda batch: batch.track("notes"))
 
         assert await commit(lambda batch: batch.track()) == {"notes": set()}
-
-
-@mutation
-async def put(ctx: MutationCtx, n: int) -> None:
-    await ctx.db.insert("rows", {"n": n, "m": -n})
-
-
-@query
-async def rows(ctx: QueryCtx) -> list[int]:
-    return [row["n"] for row in await ctx.db.query("rows").collect()]
-
-
-@mutation
-async def slow(ctx: MutationCtx) -> None:
-    time.sleep(0.05)  # noqa: ASYNC251  it holds up the batch
-
-
-def schema(*indexes: tuple[str, list[str]]) -> Any:
-    table = define_table(v.any())
-    for name, fields in indexes:
-        table = table.index(name, fields)
-    return define_schema({"rows": table})
-
-
-BOTH = schema(("by_n", ["n"]), ("by_m", ["m"]))
-
-
-ONE = schema(("by_m", ["m"]))
-
-
-@query
-async def ordered(ctx: QueryCtx) -> list[int]:
-    return [row["n"] for row in await ctx.db.query("rows").with_index("by_n").collect()]
-
-
-@query
-async def with_m(ctx: QueryCtx, m: int) -> list[int]:
-    found = ctx.db.query("rows").with_index("by_m", lambda q: q.eq("m", m))
-    return [row["n"] for row in await found.collect()]
-
-
-async def reload(app: App, modules: dict[str, Any]) -> None:
-    app._source = modules  # pyright: ignore[reportPrivateUsage]
-    await app.reload()
-
-
-LIVE = SimpleNamespace(put=put, slow=slow, ordered=ordered, with_m=with_m, rows=rows)
 
 
 async def test_a_write_in_the_batch_of_a_reload_is_indexed_rightly(store: str) -> None:
