@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
+from duly import App, MutationCtx, mutation
 from duly.database.changes import Commit, LocalChange
 from duly.database.commit_log import CommitLog
 from duly.database.indexes.key_range import KeyRange
@@ -15,6 +17,7 @@ from duly.limits import LOG_BYTES_MAX, LOG_COMMITS_MAX
 from duly.storage.rows import JOBS, Job, Write
 from duly.values.index_keys import Cut, encode, encode_id
 from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
+from tests.support import app_of
 
 NOTES = Table("notes", 100, (Index("by_n", 100, ("n",)),))
 
@@ -208,3 +211,20 @@ def test_the_latest_row_is_that_of_the_newest_commit_after_a_version() -> None:
     assert log.latest(NOTES, 1, 0) == log.latest(NOTES, 1, 2) == '{"n":7}'
     assert log.latest(NOTES, 1, 3) is None
     assert log.latest(NOTES, 3, 0) is None
+
+
+async def test_the_log_counts_the_arguments_of_the_functions_that_succeeded(store_of: Callable[[str], str]) -> None:
+    @mutation
+    async def take(ctx: MutationCtx, text: str) -> None: ...
+
+    @mutation
+    async def schedule(ctx: MutationCtx) -> None:
+        await ctx.scheduler.run_after(0, take, {"text": "x" * 100_000})
+        await ctx.scheduler.run_after(0, take, {"text": "y" * 100_000})
+
+    async with App(app_of(take, schedule), store_of("sqlite"), executor=False) as app:
+        await app.mutation(schedule)
+        await app.executor.run_batch()
+        last = app.database.commit_log._commits[-1]
+        assert {change.table for change in last.changes} == {"_scheduled_functions"}
+        assert 200_000 < last.weight < 210_000

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
-from duly.database.changes import ROW_BYTES, Commit, LocalChange, SucceededJobs, weight_of
+from duly.database.changes import Commit, LocalChange, SucceededJobs
 from duly.database.driver.trampoline import drive
 from duly.database.environment import ALL_IDS, CarriedOver, Environment, Tracked, drop_due_after
 from duly.database.indexes.overlay import IndexOverlay, overlay_of
@@ -21,7 +21,7 @@ from duly.database.usage import usage_of
 from duly.errors import StoreLostError
 from duly.limits import BATCH_SECONDS_ALONE_MAX, BATCH_SECONDS_MAX
 from duly.storage.engine import Changeset, ReadKeys
-from duly.storage.requests import Claim, Count, Get, GetMany, Request, Scan, View
+from duly.storage.requests import Count, Get, GetMany, Request, Scan, View
 from duly.storage.rows import JOBS, Job, Row, Write, make_write, succeeded_row
 from duly.values.schema.tables import Index, SchemaDefinition, Table
 
@@ -191,9 +191,7 @@ class Batch:
 
     def read_row(self, table: Table, id: int) -> Row | None:
         """Return the row of an id for a transaction whose own overlay does not have it."""
-        if table is JOBS and self._succeeded:
-            self._write_succeeded()
-        write = self._writes.get(table.name, _NOTHING).get(id)
+        write = self._written_to(table).get(id)
         if write is not None:
             return write.new
         if table.name not in self._stored.tables:
@@ -204,6 +202,12 @@ class Batch:
         except Exception as error:
             self.engine_error = error
             raise
+
+    def _written_to(self, table: Table) -> dict[int, Write]:
+        """Return all that the batch has written to a table so far."""
+        if table is JOBS and self._succeeded:
+            self._write_succeeded()
+        return self._writes.get(table.name, _NOTHING)
 
     def _write_succeeded(self) -> None:
         """Turn the jobs that succeeded into writes like others.
@@ -224,8 +228,6 @@ class Batch:
         try:
             if type(request) is Get:
                 return self.read_row(*request)
-            if self._succeeded and type(request) is not Claim:
-                self._write_succeeded()
             if type(request) is Scan:
                 return self._scan(request)
             if type(request) is GetMany:
@@ -237,8 +239,8 @@ class Batch:
 
     def _scan(self, scan: Scan) -> list[tuple[int, Row]]:
         table = scan.table
-        writes = self._writes.get(table.name)
-        if writes is None:
+        writes = self._written_to(table)
+        if not writes:
             return self._view.answer(scan) if table.name in self._stored.tables else []
         overlay = overlay_of(self._overlays, table, scan.order, writes)
         below: list[tuple[int, Row]] = []
@@ -254,7 +256,7 @@ class Batch:
 
     def _count(self, count: Count) -> int:
         table, hidden, added, below = count.table, 0, 0, 0
-        if writes := self._writes.get(table.name):
+        if writes := self._written_to(table):
             hidden, added = overlay_of(self._overlays, table, count.order, writes).count(count.interval)
         if table.name in self._stored.tables:
             below = self._view.answer(count._replace(limit=count.limit + hidden))
@@ -294,11 +296,10 @@ class Batch:
                 self.tracked[table.name].update(writes)
         for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
             del self.claimed[id]
-        weight = sum(weight_of(writes) for _, writes in written)
         changes: list[LocalChange] = [LocalChange(*pair) for pair in written]
         if self._succeeded:
             changes.append(SucceededJobs(self._succeeded, self.now))
-            weight += len(self._succeeded) * ROW_BYTES
+        weight = sum(change.weight for change in changes)
         return Commit(version, changes, weight, frozenset(self._reindexed))
 
     def _mark_unchecked(self) -> None:

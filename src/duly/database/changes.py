@@ -11,6 +11,8 @@ from duly.storage.rows import JOBS, Job, Row, Write, succeeded_row
 from duly.values.index_keys import encode, encode_id
 from duly.values.schema.tables import BY_CREATION_TIME, Index, Table
 
+_ROW_BYTES: Final = 500  # of a row in memory, without its text
+
 
 class TableChange(Protocol):
     """What one commit changed in a table."""
@@ -60,6 +62,16 @@ class LocalChange:
     def ids(self) -> Set[int]:
         return self._writes.keys()
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes in memory."""
+        weight = len(self._writes) * _ROW_BYTES
+        for write in self._writes.values():
+            for row in (write.old, write.new):
+                if row is not None:
+                    weight += len(row.args if isinstance(row, Job) else row)
+        return weight
+
     def row(self, id: int) -> Row | None:
         return self._writes[id].new
 
@@ -96,6 +108,10 @@ class SucceededJobs(LocalChange):
     def ids(self) -> Set[int]:
         return self._jobs.keys()
 
+    @property
+    def weight(self) -> int:
+        return sum(_ROW_BYTES + len(job.args) for job in self._jobs.values())
+
     def row(self, id: int) -> Row | None:
         return succeeded_row(self._jobs[id], self._now)
 
@@ -125,17 +141,3 @@ class RemoteChange:
 
     def keys(self, index: str) -> list[bytes] | None:
         return sorted(map(encode_id, self.ids)) if index == BY_CREATION_TIME else self._keys.get(index)
-
-
-ROW_BYTES: Final = 500
-"""About what a row takes in memory, without its text."""
-
-
-def weight_of(writes: Mapping[int, Write]) -> int:
-    """Return about how many bytes writes take in memory."""
-    weight = len(writes) * ROW_BYTES
-    for write in writes.values():
-        for row in (write.old, write.new):
-            if row is not None:
-                weight += len(row.args if isinstance(row, Job) else row)
-    return weight

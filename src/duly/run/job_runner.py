@@ -115,18 +115,19 @@ class JobRunner:
             self._log_run(job.name, MUTATION, started, None, job, batch)
 
     def _run_plain(self, batch: Batch, function: RegisteredFunction, job: Job) -> None:
-        """The path of nearly all scheduled mutations: see `Runner.run_plain`. The other one is `_mutate_and_end`."""
+        """Run a plain mutation and the end of its job: see `Runner.run_plain`. Others take `_mutate_and_end`."""
         started, transaction = monotonic(), batch.begin()
         try:
-            arguments = function.arguments(job.args, batch)
-            # In a context of its own: its context variables are not for the jobs after it.
-            copy_context().run(self._run, batch, function, transaction, Caller.of_job(job.id), arguments)
-            faults.at("job.ran")
-            jobs.succeed(transaction, job)
-            batch.keep(transaction)
-            batch.end(transaction)
+            try:
+                arguments = function.arguments(job.args, batch)
+                # In a context of its own: its context variables are not for the jobs after it.
+                copy_context().run(self._run, batch, function, transaction, Caller.of_job(job.id), arguments)
+                faults.at("job.ran")
+                jobs.succeed(transaction, job)
+                batch.keep(transaction)
+            finally:
+                batch.end(transaction)
         except Exception as error:
-            batch.end(transaction)
             if batch.engine_error is not None:
                 raise
             self._log_run(job.name, MUTATION, started, error, job, batch)

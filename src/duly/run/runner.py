@@ -34,7 +34,7 @@ from duly.values.ids import IdCodec
 
 T = TypeVar("T")
 
-_ATOMS: Final = frozenset((str, int, float, bool))
+_ATOMS: Final = frozenset((type(None), str, int, float, bool))
 CALL_INTERRUPTED: Final = (
     "interrupted: the app was closed before this action ended, or its caller was cancelled. It may have done all, some"
     " or nothing of its work"
@@ -117,34 +117,12 @@ class Runner:
     ) -> asyncio.Future[Any]:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
-        if function.is_plain and not self.development:
-            return self._plain_mutation(function, text, caller)
-        checked = self._checked_arguments(function, text)
-
-        async def unit(transaction: Transaction) -> Any:
-            ctx = MutationCtx(self, function.name, transaction, caller)
-            # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
-            given = checked.pop() if checked else function.arguments(text, ctx.mapper)
-            value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
-            if transaction.usage.is_near_limit:
-                self.warn_of_limits(function, transaction)
-            return value
-
-        def attempt(batch: Batch) -> Any:
-            return context.copy().run(
-                self._attempt, batch, function, text, unit
-            )  # each run starts with the same context
-
-        context = copy_context()
-        return self.database.commit(attempt, args=text)
-
-    def _plain_mutation(self, function: RegisteredFunction, text: str, caller: Caller) -> asyncio.Future[Any]:
-        arguments, context = self._checked_arguments(function, text), copy_context()
-
-        def attempt(batch: Batch) -> Any:
-            return context.copy().run(self._attempt_plain, batch, function, text, caller, arguments)
-
-        return self.database.commit(attempt, args=text)
+        checked, context = self._checked_arguments(function, text), copy_context()
+        attempt = self._attempt_plain if function.is_plain and not self.development else self._attempt
+        # A copy for each attempt: it starts with the context variables as the caller has set them.
+        return self.database.commit(
+            lambda batch: context.copy().run(attempt, batch, function, text, caller, checked), args=text
+        )
 
     def _attempt_plain(
         self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
@@ -164,10 +142,10 @@ class Runner:
         return value
 
     def _checked_arguments(self, function: RegisteredFunction, text: str) -> list[dict[str, Any]]:
-        """The arguments of one run, if they fit: an error is raised at once, without a batch.
+        """Return the arguments of one run in a list, or raise at once that they do not fit, without a batch.
 
-        None where the engine is shared and they do not: they may name a table that another node has just created, so
-        the batch checks them again.
+        The list is empty if the engine is shared and they do not fit. They may name a table that another node has just
+        created, so the batch checks them again.
         """
         started = monotonic()
         try:
@@ -194,7 +172,7 @@ class Runner:
         """
         ctx = MutationCtx.begun(self, function.name, transaction, caller)
         value = batch.drive(function.handler(ctx, **arguments), function.name)
-        if value is None or type(value) in _ATOMS:
+        if type(value) in _ATOMS:
             value = self.result(function, ctx, value, caller.wants_plain)
         else:
             value = batch.drive(self._late_result(function, ctx, value, caller), function.name)
@@ -203,16 +181,21 @@ class Runner:
         return value
 
     async def _late_result(self, function: RegisteredFunction, ctx: QueryCtx, value: object, caller: Caller) -> Any:
-        """The result as a coroutine, whose time is limited: it may hold objects of the application."""
+        """Validate a result in a coroutine, whose time is limited: it may hold objects of the application."""
         return self.result(function, ctx, value, caller.wants_plain)
 
     def _attempt(
-        self,
-        batch: Batch,
-        function: RegisteredFunction,
-        args: str,
-        unit: Callable[[Transaction], Coroutine[Any, Any, T]],
-    ) -> T:
+        self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
+    ) -> Any:
+        async def unit(transaction: Transaction) -> Any:
+            ctx = MutationCtx(self, function.name, transaction, caller)
+            # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
+            given = checked.pop() if checked else function.arguments(text, ctx.mapper)
+            value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
+            if transaction.usage.is_near_limit:
+                self.warn_of_limits(function, transaction)
+            return value
+
         started = monotonic()
         try:
             if self.development:
@@ -220,9 +203,9 @@ class Runner:
             else:
                 value = batch.attempt(unit, handler=function.name)
         except Exception as error:
-            self._log_run(function.name, MUTATION, started, error, batch=batch, args=args)
+            self._log_run(function.name, MUTATION, started, error, batch=batch, args=text)
             raise
-        self._log_run(function.name, MUTATION, started, batch=batch, args=args)
+        self._log_run(function.name, MUTATION, started, batch=batch, args=text)
         return value
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
