@@ -12,11 +12,14 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import apsw
 import pytest
 
 from duly import App, StoreError, StoreGoneError
+from duly.storage.sqlite import opening
 from duly.storage.sqlite.engine import SqliteEngine
 from tests.storage.owner import MODULES
 from tests.storage.test_ownership import app_of, owner
@@ -288,17 +291,24 @@ def test_a_log_whose_file_is_gone_is_not_thrown_away(file: Path) -> None:
         assert opened.ask("notes") == "['tea']"
 
 
-def test_an_opening_that_is_killed_at_any_point_leaves_a_store_that_opens(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is on the disk before each statement of an opening is opened by the next one."""
+def test_an_opening_that_is_killed_at_any_point_leaves_a_store_that_opens(file: Path, tmp_path: Path) -> None:
+    """Also if the opening after that is killed at any point, and the kill is amid the pages of a checkpoint."""
     killed_with_a_note(file, "tea")
+    once = _kills_of_an_opening(file.parent, tmp_path)
+    assert len(once) > 15
+    for folder in [*once, *(twice for folder in once for twice in _kills_of_an_opening(folder, tmp_path))]:
+        assert _notes_of_a_store(folder / file.name) == 1
+
+
+def _kills_of_an_opening(folder: Path, tmp_path: Path) -> list[Path]:
+    """Copies of a folder as an opening of its store leaves it on the disk, if it is killed at each possible point."""
     kept: list[Path] = []
-    connect = SqliteEngine._connect
+    connect, checkpoint = SqliteEngine._connect, opening.checkpoint
+    opened = shutil.copytree(folder, tmp_path / f"opened-{uuid4()}")
+    [name] = (each.name for each in folder.iterdir() if each.suffix == ".db")
 
     def keep(*statement: object) -> bool:
-        kept.append(file.parent.with_name(f"kept{len(kept)}"))
-        shutil.copytree(file.parent, kept[-1])
+        kept.append(Path(shutil.copytree(opened, tmp_path / f"kept-{uuid4()}")))
         return True
 
     def traced(engine: SqliteEngine, cache_kib: int) -> apsw.Connection:
@@ -306,16 +316,31 @@ def test_an_opening_that_is_killed_at_any_point_leaves_a_store_that_opens(
         connection.exec_trace = keep
         return connection
 
-    monkeypatch.setattr(SqliteEngine, "_connect", traced)
+    def torn(writer: apsw.Connection) -> bool:
+        keep()
+        before, whole = kept[-1], checkpoint(writer)
+        old, new = (before / name).read_bytes(), (opened / name).read_bytes()
+        for end in range(4_096, len(new), 4_096):  # SQLite copies the pages in their order
+            keep()
+            (kept[-1] / name).write_bytes(new[:end] + old[end:])
+        return whole
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(SqliteEngine, "_connect", traced)
+        patched.setattr(opening, "checkpoint", torn)
+        engine = SqliteEngine(str(opened / name))
+        engine.open()
+        patched.undo()
+        engine.close()
+    return kept
+
+
+def _notes_of_a_store(file: Path) -> Any:
     engine = SqliteEngine(str(file))
     engine.open()
-    engine.close()
-    monkeypatch.undo()
-    assert len(kept) > 10
-    for folder in kept:
-        engine = SqliteEngine(str(folder / file.name))
-        engine.open()
-        assert engine._connection.execute("SELECT count(*) FROM t100_notes").get == 1
+    try:
+        return engine._connection.execute("SELECT count(*) FROM t100_notes").get
+    finally:
         engine.close()
 
 

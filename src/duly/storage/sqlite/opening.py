@@ -67,12 +67,19 @@ def check_log(path: str, header: FileHeader, connection: apsw.Connection) -> Non
 
 
 def begin(header: FileHeader, writer: apsw.Connection) -> int:
-    """Write the number of a new opening, or the old one if another process is reading now. Return what was written."""
-    number = _next_number(header.opening) if header.opening else _random_number()
+    """Write the number of a new opening, or the old one if another process is reading now. Return what was written.
+
+    What a killed process has left in the log gets into the file first, under the number that both have. So a log whose
+    number is ahead of the file's holds nothing but that number, and one that does is the log of another file.
+    """
+    number = header.opening
     writer.execute(_SET_APPLICATION)
     write_number(writer, number, needs_log=True)
-    if not checkpoint(writer):
-        number = header.opening
+    if checkpoint(writer):
+        following = _next_number(number) if number else _random_number()
+        write_number(writer, following, needs_log=True)
+        if checkpoint(writer):
+            number = following
     write_number(writer, number)
     return number
 
