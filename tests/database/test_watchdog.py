@@ -567,7 +567,7 @@ def test_an_interruption_arrives_in_handlers_only() -> None:
 
 def test_strays_would_be_noticed() -> None:
     class Anywhere(WatchedThread):
-        def _raise_in_run(self, run: int, file: str) -> bool:
+        def _raise_in_run(self, run: int, *where: object) -> bool:
             _raise_in(self._thread, Interruption)
             return True
 

@@ -1,6 +1,7 @@
 """A WSGI application over a store, for gunicorn: each request is a call of `tests.storage.owner`'s functions.
 
-The app lives in an event loop in a thread of its own, from the start of a worker to its end.
+The app lives in an event loop in a thread of its own, from the start of a worker to its end. Each worker makes its own
+loop: the master imports this module too, and workers that have its loop share the pipe that wakes it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ workers = 1
 graceful_timeout = 20
 worker_tmp_dir = os.environ.get("TMPDIR")
 
-loop = asyncio.new_event_loop()
+loop: asyncio.AbstractEventLoop
 app = App(MODULES, os.environ.get("DULY_TEST_STORE", "sqlite:///app.db"))
 
 
 def post_worker_init(worker: object) -> None:
+    global loop
+    loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     asyncio.run_coroutine_threadsafe(app.__aenter__(), loop).result()
 

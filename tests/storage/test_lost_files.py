@@ -296,7 +296,7 @@ def test_an_opening_that_is_killed_at_any_point_leaves_a_store_that_opens(file: 
     killed_with_a_note(file, "tea")
     once = _kills_of_an_opening(file.parent, tmp_path)
     assert len(once) > 15
-    for folder in [*once, *(twice for folder in once for twice in _kills_of_an_opening(folder, tmp_path))]:
+    for folder in [*once, *(twice for each in once for twice in _kills_of_an_opening(each, tmp_path))]:
         assert _notes_of_a_store(folder / file.name) == 1
 
 

@@ -11,7 +11,7 @@ from textwrap import indent
 from types import TracebackType
 from typing import Final, NamedTuple, cast
 
-from duly.database.driver.application_lines import is_application
+from duly.database.driver.application_lines import file_of, is_application
 from duly.database.driver.watchdog import Interruption
 from duly.errors import AppError
 from duly.limits import OF_ANY_SIZE
@@ -118,7 +118,7 @@ def _is_internal(error: BaseException) -> bool:
         return True
     frames = traceback.walk_tb(error.__traceback__)
     is_ours = type(error).__module__.startswith("duly.")
-    return is_ours and not any(is_application(frame.f_code.co_filename) for frame, _ in frames)
+    return is_ours and not any(is_application(file_of(frame)) for frame, _ in frames)
 
 
 def _is_caught_here(error: BaseException) -> bool:

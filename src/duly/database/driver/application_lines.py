@@ -27,9 +27,23 @@ def is_application(file: str) -> bool:
     return not file.startswith(_LIBRARIES) and _SITE_PACKAGES.isdisjoint(file.split(os.sep))
 
 
+def file_of(frame: FrameType) -> str:
+    """Return the source file of a frame. Code that was generated counts to the module that it was generated for.
+
+    Python generates methods of named tuples and dataclasses from text, and calls their file `<string>`, which is also
+    what it calls the text of `python -c`.
+    """
+    file, module = frame.f_code.co_filename, frame.f_globals
+    if file != "<string>":
+        return file
+    if str(module.get("__name__")).startswith("namedtuple_"):  # it has a module of its own
+        return "<frozen collections>"
+    return str(module.get("__file__", file))
+
+
 def application_line(frame: FrameType | None) -> str:
     """Return the innermost line of the application in a stack, as `orders.py:12`; "" if there is none."""
-    while frame is not None and not is_application(frame.f_code.co_filename):
+    while frame is not None and not is_application(file_of(frame)):
         frame = frame.f_back
     return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar, get_args
 
-from duly.database.driver.application_lines import application_line, is_application
+from duly.database.driver.application_lines import application_line, file_of, is_application
 from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
 from duly.errors import AppError, FunctionError
 from duly.storage.requests import Request
@@ -147,7 +147,7 @@ def _library_of(error: BaseException) -> str:
     found = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "").partition(".")[0]
-        if is_application(frame.f_code.co_filename):
+        if is_application(file_of(frame)):
             found = ""
         elif not found and name not in ("duly", "contextlib"):
             found = name

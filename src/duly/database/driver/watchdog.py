@@ -38,6 +38,7 @@ from typing import Any, Final, TypeVar
 from duly.database.driver.application_lines import (
     DULY,
     application_line,
+    file_of,
     frames_by_thread,
     is_application,
     no_collection,
@@ -178,11 +179,11 @@ class WatchedThread:
             if run > self.expired_run:
                 self.expired_run, self._line, self._misses = run, "", 0
             frame = frames_by_thread().get(self._thread)
-            if frame is None or not self._may_interrupt(frame.f_code.co_filename):
+            if frame is None or not self._may_interrupt(file_of(frame)):
                 self._misses += 1
                 return False
             line = self._line or application_line(frame)
-            if not self._raise_in_run(run, frame.f_code.co_filename):
+            if not self._raise_in_run(run, frame.f_code.co_filename, frame.f_globals):
                 return False
             self._line = line
             return True
@@ -190,11 +191,12 @@ class WatchedThread:
     def _may_interrupt(self, file: str) -> bool:
         return is_application(file) or (self._misses >= _MISSES_MAX and not file.startswith(_NEVER))
 
-    def _raise_in_run(self, run: int, file: str) -> bool:
+    def _raise_in_run(self, run: int, file: str, module: dict[str, Any]) -> bool:
         # Python switches threads only after calls, at backward jumps and at the begin of functions. There is none of
         # these between the look, which the `for` takes, and the raise, which is a call: so the thread has not moved.
         for frames in iter(frames_by_thread, None):
-            if self.is_open and self.run == run and frames[self._thread].f_code.co_filename == file:
+            frame = frames[self._thread]
+            if self.is_open and self.run == run and frame.f_code.co_filename == file and frame.f_globals is module:
                 _raise_in(self._thread, Interruption)
                 return True
             break
