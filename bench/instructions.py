@@ -53,7 +53,7 @@ SIZES = {
     "W1x64": Sizes(640, 1_920),
     "W2": Sizes(1_000, 3_000),
     "W3": Sizes(512, 2_048),
-    "W4": Sizes(512, 2_048),
+    "W4": Sizes(2_048, 4_096),  # the first of them read each counter for the first time
     "actions": Sizes(320, 1_280),
 }
 

@@ -22,7 +22,7 @@ HOUSE = ROOT / "src" / "duly"
 # The front door, `duly` itself, imports whatever it likes and is open to the floors above the app.
 FRONT_DOOR = "__init__"
 FLOORS = (
-    {"errors", "limits", "faults", "logs", "hints"},
+    {"errors", "limits", "faults", "logs", "hints", "made_once"},
     {"clock", "values"},
     {"storage"},
     {"database"},

@@ -12,7 +12,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, Self
 
 from duly.clock import Clock, SystemClock
-from duly.ctx.caller import Caller, Identity
+from duly.ctx.caller import ANONYMOUS, Caller, Identity
 from duly.ctx.scheduler import job_number
 from duly.database.database import Database
 from duly.database.driver.trampoline import ask
@@ -191,7 +191,10 @@ class App:
 
     async def mutation(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:
         """Run a mutation; it is durable when this returns. If it raises, nothing of it remains."""
-        result: R = await self.runner.mutation(self._find(ref, MUTATION), args, Caller(identity))
+        runner = self._opened.runner
+        function = runner.registry.find(ref, (MUTATION,))
+        caller = ANONYMOUS if identity is None else Caller(identity)
+        result: R = await runner.mutation(function, args, caller)
         return result
 
     async def action(self, ref: Ref[R], args: Args | None = None, identity: Identity | None = None) -> R:

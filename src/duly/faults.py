@@ -33,13 +33,14 @@ POINTS: Final = (
     "schema.applied",  # it is durable, the app has no answer
 )
 
-_armed: dict[str, Callable[[], None]] = {}
+armed: Final[dict[str, Callable[[], None]]] = {}
+"""What is armed, by its point. Where each job passes a point, it looks here first, which takes no call."""
 
 
 def at(point: str) -> None:
     """Pass a fault point."""
-    if _armed and point in _armed:
-        _armed[point]()
+    if armed and point in armed:
+        armed[point]()
 
 
 def arm(point: str, action: Callable[[], None], passing: int = 1) -> None:
@@ -54,12 +55,12 @@ def arm(point: str, action: Callable[[], None], passing: int = 1) -> None:
         if left <= 0:
             action()
 
-    _armed[point] = count
+    armed[point] = count
 
 
 def disarm() -> None:
     """Make every point a no-op again."""
-    _armed.clear()
+    armed.clear()
 
 
 def _kill() -> None:

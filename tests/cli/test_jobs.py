@@ -212,7 +212,7 @@ def with_many(shop: Shop, count: int) -> None:
     async def unit(t: Harness) -> None:
         async def fill(transaction: Any) -> None:
             for n in range(count):
-                await model.schedule(transaction, "app:note", "mutation", f'{{"n":{n}}}', START_MS + 1e12, None)
+                model.schedule(transaction, "app:note", "mutation", f'{{"n":{n}}}', START_MS + 1e12, None)
 
         await t.app.runner.commit(fill)
 

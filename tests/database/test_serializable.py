@@ -94,7 +94,7 @@ def read_at_once_only(engine: type[Any], monkeypatch: pytest.MonkeyPatch) -> Non
 
         with snapshot(engine) as first:
             version, catalog_version = first.version, first.catalog_version
-        yield SimpleNamespace(version=version, catalog_version=catalog_version, answer=answer)
+        yield SimpleNamespace(version=version, catalog_version=catalog_version, cached={}, answer=answer)
 
     monkeypatch.setattr(engine, "snapshot", snapshots)
 

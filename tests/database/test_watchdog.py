@@ -459,6 +459,7 @@ class Attacker:
 
 
 READ = Get(JOBS, 1)
+SILENT = SimpleNamespace(answer=lambda _: None)
 
 
 class Drives:
@@ -530,7 +531,7 @@ class Drives:
     def drive(self, handler: Callable[[], Any]) -> str:
         self.attacked = False
         try:
-            outcome = drive(handler(), self.answer, self.attacker.watched, handler.__name__)
+            outcome = drive(handler(), self, self.attacker.watched, handler.__name__)
         except Exception as error:
             outcome = type(error).__name__
         attacked = self.attacked or self.attacker.watched.expired_run == self.attacker.watched.run
@@ -611,7 +612,7 @@ def test_an_interruption_that_is_under_way_when_the_handler_leaves_is_taken_back
         drives = Drives(attacker, seed=1)
         for _ in range(50):
             with pytest.raises(LimitError):
-                drive(handler(attacker), drives.answer, attacker.watched, "app:leaves")
+                drive(handler(attacker), drives, attacker.watched, "app:leaves")
             for _ in range(100):
                 str(drives)
 
@@ -625,7 +626,7 @@ def test_an_interruption_of_an_earlier_run_leaves_the_next_one_alone() -> None:
         return "fine"
 
     with Attacker(WatchedThread(threading.get_ident(), 1.0, threading.Event()), earlier=1) as attacker:
-        outcomes = [drive(handler(), lambda _: None, attacker.watched, "app:handler") for _ in range(50)]
+        outcomes = [drive(handler(), SILENT, attacker.watched, "app:handler") for _ in range(50)]
 
     assert outcomes == ["fine"] * 50
     assert attacker.hits == {False: 50}
@@ -651,7 +652,7 @@ def test_a_thread_that_went_on_into_a_lock_since_it_was_seen_is_left_alone() -> 
 
     arrived: list[str] = []
     with Attacker(Slow(threading.get_ident(), 1.0, threading.Event())) as attacker, pytest.raises(LimitError):
-        drive(handler(), lambda _: None, attacker.watched, "app:handler")
+        drive(handler(), SILENT, attacker.watched, "app:handler")
 
     assert arrived == ["code of the application", "the end"]
     assert attacker.hits == {False: 1}

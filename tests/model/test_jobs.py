@@ -24,13 +24,16 @@ async def test_the_end_of_an_action_is_recorded_by_the_process_that_runs_it_and_
         await jobs.start(transaction, await look(transaction), EPOCH)
         return await look(transaction)
 
+    async def schedule(transaction: Transaction) -> int:
+        return jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
+
     async def look(transaction: Transaction) -> Job:
         found = await transaction.get(JOBS, id)
         assert isinstance(found, Job)
         return found
 
     async with opened(store) as database:
-        id = await commit(database, lambda transaction: jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None))
+        id = await commit(database, schedule)
         job = await commit(database, start)
         assert (job.state, job.epoch) == (IN_PROGRESS, EPOCH)
         for epoch in (EPOCH - 1, EPOCH + 1):
@@ -47,7 +50,7 @@ async def test_all_actions_of_a_lost_process_fail_however_many_are_looked_at_at_
     monkeypatch.setattr(jobs, "_RECOVERED_AT_ONCE", 2)
 
     async def run_one(transaction: Transaction) -> int:
-        return await jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
+        return jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
 
     async def start(transaction: Transaction, id: int) -> None:
         job = await transaction.get(JOBS, id)

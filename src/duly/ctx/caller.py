@@ -41,15 +41,6 @@ class Caller:
         return Caller(self.identity, self.job, depth, self.lines, journal=self.journal)
 
     @staticmethod
-    def of_job(job: int) -> Caller:
-        """The caller of a scheduled function. The other fields have their defaults, which are attributes of the class:
-        each job gets one of these, and `Caller(…)` would take most of its time to repeat them.
-        """
-        caller = _new(Caller)
-        caller.job, caller.wants_plain = job, True
-        return caller
-
-    @staticmethod
     def live(identity: Identity | None) -> Caller:
         """Return the caller of a subscription, whose query runs again and again."""
         return Caller(identity, journal=Journal())
@@ -57,3 +48,12 @@ class Caller:
 
 _new: Final[Callable[[type[Caller]], Caller]] = Caller.__new__
 ANONYMOUS: Final = Caller()
+
+
+def caller_of_job(job: int) -> Caller:
+    """Return the caller of a scheduled function. The other fields have their defaults, as attributes of the class:
+    each job gets one of these, and `Caller(…)` would take most of its time to repeat them.
+    """
+    caller = _new(Caller)
+    caller.job, caller.wants_plain = job, True
+    return caller

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Awaitable, Coroutine
 from copy import deepcopy
 from random import Random
-from typing import Any, Final, Self, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from duly.ctx.call_log import CallLog
-from duly.ctx.caller import ANONYMOUS, Caller, Identity
+from duly.ctx.caller import Caller, Identity
 from duly.ctx.calls import ActionCalls, must_be_started
-from duly.ctx.db.document_mapper import DocumentMapper
-from duly.ctx.db.reader import DatabaseReader
+from duly.ctx.db.document_mapper import DocumentMapper, mapper_of
+from duly.ctx.db.reader import DatabaseReader, reader_over
 from duly.ctx.db.writer import DatabaseWriter
 from duly.ctx.invoker import Invoker
 from duly.ctx.scheduler import ActionScheduler, Scheduler
@@ -23,12 +23,14 @@ from duly.declare.function import ACTION, MUTATION, QUERY, R
 from duly.declare.references import Ref
 from duly.errors import FunctionError
 from duly.hints import argument_hint, name_hint
+from duly.made_once import made_once
 from duly.values.schema.annotations import Id
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
+T = TypeVar("T", bound="QueryCtx")
 
 
 class Auth:
@@ -51,13 +53,12 @@ NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, writ
 class _Ctx:
     """The part that every context has."""
 
+    # Each call and each job has one. It is made by a function and not by `__init__`: see `Usage`.
+    _invoker: Invoker
+    _name: str
+    _caller: Caller
     _random: Random | None = None
     _log: logging.Logger | None = None
-
-    def __init__(self, invoker: Invoker, name: str, caller: Caller) -> None:
-        self._invoker = invoker
-        self._name = name
-        self._caller = caller
 
     @property
     def auth(self) -> Auth:
@@ -120,27 +121,7 @@ class _Ctx:
 class QueryCtx(_Ctx):
     """The context of a query: one snapshot to read."""
 
-    _mapper: DocumentMapper | None = None
-
-    def __init__(
-        self,
-        invoker: Invoker,
-        name: str,
-        transaction: Transaction,
-        caller: Caller = ANONYMOUS,
-    ) -> None:
-        super().__init__(invoker, name, caller)
-        self.transaction = transaction
-
-    @classmethod
-    def begun(cls, invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> Self:
-        """Make a context in a third of the time that `__init__` takes: each call and each job has one."""
-        ctx = cls.__new__(cls)
-        ctx._invoker = invoker
-        ctx._name = name
-        ctx._caller = caller
-        ctx.transaction = transaction
-        return ctx
+    transaction: Transaction
 
     def _new_random(self) -> Random:
         return Random(self.transaction.new_seed())
@@ -152,17 +133,15 @@ class QueryCtx(_Ctx):
         log.disabled = self.transaction.is_dry_run
         return log
 
-    @property
+    @made_once
     def mapper(self) -> DocumentMapper:
         """The mapper that `db` works with; it knows the ids of tables that this call has created."""
-        if self._mapper is None:
-            self._mapper = DocumentMapper(self.transaction, self._invoker.ids, self._caller.journal)
-        return self._mapper
+        return mapper_of(self.transaction, self._invoker.ids, self._caller.journal)
 
-    @property
+    @made_once
     def db(self) -> DatabaseReader:
         """The database, for reading."""
-        return DatabaseReader(self.mapper)
+        return reader_over(DatabaseReader(), self.mapper)
 
     @property
     def now(self) -> float:
@@ -190,22 +169,15 @@ class QueryCtx(_Ctx):
 class MutationCtx(QueryCtx):
     """The context of a mutation: one transaction to read, write and schedule in."""
 
-    _scheduler: Scheduler | None = None
-    _db: DatabaseWriter | None = None
-
-    @property
+    @made_once
     def db(self) -> DatabaseWriter:
         """The database, for reading and writing."""
-        if self._db is None:
-            self._db = DatabaseWriter(self.mapper)
-        return self._db
+        return reader_over(DatabaseWriter(), self.mapper)
 
-    @property
+    @made_once
     def scheduler(self) -> Scheduler:
         """Schedules functions, as part of this transaction."""
-        if self._scheduler is None:
-            self._scheduler = Scheduler(self._invoker, self.mapper, self._caller.job)
-        return self._scheduler
+        return Scheduler(self._invoker, self.mapper, self._caller.job)
 
     @must_be_awaited
     async def run_mutation(self, ref: Ref[R], args: dict[str, Any] | None = None) -> R:
@@ -218,9 +190,7 @@ class MutationCtx(QueryCtx):
 class ActionCtx(_Ctx):
     """The context of an `async def` action: each call is a transaction of its own."""
 
-    def __init__(self, invoker: Invoker, name: str, caller: Caller) -> None:
-        super().__init__(invoker, name, caller)
-        self.calls = ActionCalls()
+    calls: ActionCalls
 
     @property
     def now(self) -> float:
@@ -255,3 +225,22 @@ class ActionCtx(_Ctx):
         function = self._invoker.registry.find(ref, (ACTION,))
         result: R = await self._invoker.action(function, args, self._caller.inner(self._name))
         return result
+
+
+def context_of(ctx: T, invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> T:
+    """Make a new context that of a call of the function `name`."""
+    ctx._invoker = invoker  # pyright: ignore[reportPrivateUsage]
+    ctx._name = name  # pyright: ignore[reportPrivateUsage]
+    ctx._caller = caller  # pyright: ignore[reportPrivateUsage]
+    ctx.transaction = transaction
+    return ctx
+
+
+def action_context(invoker: Invoker, name: str, caller: Caller) -> ActionCtx:
+    """Return the context of a run of the action `name`."""
+    ctx = ActionCtx()
+    ctx._invoker = invoker  # pyright: ignore[reportPrivateUsage]
+    ctx._name = name  # pyright: ignore[reportPrivateUsage]
+    ctx._caller = caller  # pyright: ignore[reportPrivateUsage]
+    ctx.calls = ActionCalls()
+    return ctx

@@ -19,7 +19,7 @@ from typing import (
 )
 
 from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
-from duly.ctx.db.document_mapper import DocumentMapper
+from duly.ctx.db.document_mapper import mapper_of
 from duly.ctx.invoker import Invoker
 from duly.ctx.scheduler import check_arguments, schedulable
 from duly.database.transaction import Transaction
@@ -113,7 +113,7 @@ class Crons:
         known, chosen = None if name is None or name == "" else check_identifier(name), checked(options, parsed)
 
         async def unit(transaction: Transaction) -> str:
-            check_arguments(invoker, function, args, text, DocumentMapper(transaction, invoker.ids))
+            check_arguments(invoker, function, args, text, mapper_of(transaction, invoker.ids))
             transaction.usage.schedule(size(text))
             cron_name = known or f"cron {transaction.new_seed():016x}"
             spec = model.Spec(cron_name, function.name, function.kind, text, parsed, chosen)
@@ -190,7 +190,7 @@ def _arguments(invoker: Invoker, name: str, args: object, transaction: Transacti
     if function is None:
         return encode_arguments(name, args, invoker.limits)
     text = function.encode(args)
-    check_arguments(invoker, function, args, text, DocumentMapper(transaction, invoker.ids))
+    check_arguments(invoker, function, args, text, mapper_of(transaction, invoker.ids))
     return text
 
 

@@ -9,6 +9,7 @@ from duly.ctx.db.document_mapper import DocumentMapper
 from duly.ctx.invoker import Invoker
 from duly.ctx.schedule_time import Delay, Moment, check_window, delay_ms, moment_ms
 from duly.database.driver.unawaited import must_be_awaited
+from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, QUERY
 from duly.declare.references import Ref
 from duly.declare.registered import RegisteredFunction
@@ -17,7 +18,7 @@ from duly.hints import scheduler_name_hints
 from duly.model import jobs
 from duly.storage.rows import JOBS
 from duly.values.ids import hint_of
-from duly.values.json import check_size, size
+from duly.values.json import SPECIAL, check_size, size
 from duly.values.schema.annotations import Id
 from duly.values.schema.validator import Ids
 
@@ -43,7 +44,7 @@ class Scheduler:
             await ctx.scheduler.run_after(timedelta(days=30), internal.orders.archive, {"order_id": order_id})
         """
         now = self.transaction.now
-        return await self._schedule(now + delay_ms(delay), ref, args)
+        return self._schedule(now + delay_ms(delay), ref, args)
 
     @must_be_awaited
     async def run_at(self, when: Moment, ref: Ref[Any], args: dict[str, Any] | None = None) -> Id[Any]:
@@ -53,7 +54,7 @@ class Scheduler:
 
             await ctx.scheduler.run_at(datetime(2030, 1, 1, tzinfo=UTC), api.greetings.send)
         """
-        return await self._schedule(moment_ms(when), ref, args)
+        return self._schedule(moment_ms(when), ref, args)
 
     @must_be_awaited
     async def cancel(self, id: str, *, missing_ok: bool = False) -> bool:
@@ -66,15 +67,17 @@ class Scheduler:
         """
         return await jobs.cancel(self.transaction, job_number(self._invoker, id), self._job, missing_ok)
 
-    async def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
+    def _schedule(self, when: float, ref: Ref[Any], args: dict[str, Any] | None) -> Id[Any]:
         function = schedulable(self._invoker, ref)
         text = function.encode(args)
         if (misfit := function.misfit(args, text, self._mapper)) is not None:
             refuse(self._invoker, function, misfit)
-        check_window(when, self.transaction.now)
-        self.transaction.usage.schedule(size(text))
-        id = await jobs.schedule(self.transaction, function.name, function.kind, text, when, self._job)
-        return cast("Id[Any]", self._invoker.job_id(id))
+        transaction = self.transaction
+        check_window(when, transaction.now)
+        transaction.usage.schedule(len(text) if text.isascii() and SPECIAL not in text else size(text))
+        id = jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
+        made: Id[Any] = self._mapper.ids.encode(JOBS.number, id)  # type: ignore[assignment]
+        return made
 
 
 @scheduler_name_hints
@@ -112,9 +115,11 @@ class ActionScheduler:
         check_window(when, self._invoker.clock.now())
         check_size(text, self._invoker.limits, "scheduled_arguments_bytes_max", f"{function.name}: arguments")
         await self._check_arguments(function, args, text)
-        id = await self._invoker.commit(
-            lambda transaction: jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
-        )
+
+        async def unit(transaction: Transaction) -> int:
+            return jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
+
+        id = await self._invoker.commit(unit)
         return cast("Id[Any]", self._invoker.job_id(id))
 
     async def _check_arguments(self, function: RegisteredFunction, args: object, text: str) -> None:

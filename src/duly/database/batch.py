@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from duly.clock import monotonic
@@ -58,11 +57,11 @@ class Batch:
         self._reindexed: set[str] = set()  # the tables whose indexes it has changed, even if it has changed them back
         self._stored = catalog  # the catalog with the tables that the engine has
         self._engine, self._shared = environment.engine, environment.engine.shared
-        self._view = view
+        self._view, self._cached = view, view.cached
         self._codec, self._ids = environment.codec, environment.ids
         self._limits, self._random = environment.limits, environment.random
-        self._attempts = 0
-        self._watched = environment.watchdog.current_thread()
+        self._next_seed: int | None = None  # drawn late: a batch that only reads remote commits has no attempt
+        self.watched = environment.watchdog.current_thread()
         self._reads = reads
         self._writes: dict[str, dict[int, Write]] = {}
         self._succeeded: dict[int, Job] = {}  # as they were before; see `_write_succeeded`
@@ -75,7 +74,6 @@ class Batch:
         self.engine_error: Exception | None = None
         """An error of the engine: from then on nothing of the batch is kept."""
 
-    @property
     def is_time_up(self) -> bool:
         """Whether the time of the batch is used up; calls that are left go into the next batch."""
         seconds = monotonic() - self._began
@@ -86,11 +84,6 @@ class Batch:
         """Whether there is anything to commit."""
         return bool(self._writes or self._succeeded or self._engine_changed)
 
-    @cached_property
-    def _seed(self) -> int:
-        """The seed of the first attempt. Drawn late: a batch that only reads remote commits must use no randomness."""
-        return self._random.getrandbits(63)
-
     def attempt(self, unit: Callable[..., Coroutine[Any, Any, T]], *args: object, handler: str = "") -> T:
         """Run `unit(transaction, *args)` as one transaction. If it raises, nothing is kept but its reads.
 
@@ -98,7 +91,7 @@ class Batch:
         """
         transaction = self.begin()
         try:
-            value = drive(unit(transaction, *args), self.answer, self._watched, handler)
+            value = drive(unit(transaction, *args), self, self.watched, handler)
             self.keep(transaction)
         finally:
             self.end(transaction)
@@ -108,18 +101,15 @@ class Batch:
 
     def begin(self) -> Transaction:
         """Begin the transaction of an attempt, which `end` must end."""
-        seed = self._seed + self._attempts
-        self._attempts += 1
-        return begin(self.catalog, self.now, self._ids, usage_of(self._limits), seed, self.read_row, self._reads)
-
-    def drive(self, coroutine: Coroutine[Any, Any, T], handler: str) -> T:
-        """Run the coroutine of a handler to its end, with its time limited."""
-        return drive(coroutine, self.answer, self._watched, handler)
+        if (seed := self._next_seed) is None:
+            seed = self._random.getrandbits(63)
+        self._next_seed = seed + 1
+        return begin(self.catalog, self.now, self._ids, usage_of(self._limits), seed, self, self._reads)
 
     def keep(self, transaction: Transaction) -> None:
         """Keep what an attempt has written."""
-        if transaction.succeeded is not None:
-            self._succeeded[transaction.succeeded.id] = transaction.succeeded
+        if (job := transaction.succeeded) is not None:
+            self._succeeded[job.id] = job
         if transaction.writes:
             self.catalog = transaction.catalog
             if transaction.overdue < self.overdue:
@@ -129,8 +119,10 @@ class Batch:
                 earlier = self._writes.get(table)
                 if earlier is None:
                     self._writes[table] = writes
-                else:
+                elif table in self._overlays or table == JOBS.name or not earlier.keys().isdisjoint(writes):
                     self._merge(table, earlier, writes)
+                else:
+                    earlier.update(writes)
 
     def end(self, transaction: Transaction) -> None:
         """End the transaction of an attempt, kept or not: its reads count in any case."""
@@ -149,12 +141,13 @@ class Batch:
 
     def dry_run(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and seed, and keep nothing of it."""
-        seed = self._seed + self._attempts
+        if self._next_seed is None:
+            self._next_seed = self._random.getrandbits(63)
         usage = usage_of(self._limits)
-        transaction = begin(self.catalog, self.now, self._ids.copy(), usage, seed, self.read_row, None)
+        transaction = begin(self.catalog, self.now, self._ids.copy(), usage, self._next_seed, self, None)
         transaction.is_dry_run = True
         try:
-            drive(unit(transaction, *args), self.answer, self._watched, handler)
+            drive(unit(transaction, *args), self, self.watched, handler)
         finally:
             transaction.end()
 
@@ -174,30 +167,35 @@ class Batch:
                 self._call_engine(self._shared.prefetch, table, list(ids))
 
     def writes_to(self, table: Table) -> Mapping[int, Write]:
-        """Return what the batch has written to a table so far, but for the jobs that only succeeded."""
+        """Return what it has written to a table so far, but for the jobs that only succeeded."""
         return self._writes.get(table.name, _NOTHING)
 
-    def latest(self, table: Table, id: int, row: Row | None) -> Row | None:
-        """Return the row of an id as the batch has left it so far; `row` is the row of its view."""
-        if id in self._succeeded and table is JOBS:
+    def latest_job(self, id: int, job: Job) -> Row | None:
+        """Return a job of its view as the batch has left it so far; None if it was deleted."""
+        if id in self._succeeded:
             self._write_succeeded()
-        write = self._writes.get(table.name, _NOTHING).get(id)
-        return row if write is None else write.new
+        writes = self._writes.get(JOBS.name)
+        return job if writes is None or id not in writes else writes[id].new
 
     def table_of(self, id: str, /) -> str | None:
         """Return the name of the table that a string is an id of; None if it is no id."""
         decoded = self._codec.decode(id)
-        return None if decoded is None else self.catalog.name_of(decoded[0])
+        table = None if decoded is None else self.catalog.by_number.get(decoded[0])
+        return None if table is None else table.name
 
     def read_row(self, table: Table, id: int) -> Row | None:
         """Return the row of an id for a transaction whose own overlay does not have it."""
-        write = self._written_to(table).get(id)
-        if write is not None:
-            return write.new
-        if table.name not in self._stored.tables:
+        name = table.name
+        writes = self._writes.get(name) if table is not JOBS else self._written_to(table)
+        if writes is not None and id in writes:
+            return writes[id].new
+        cached = self._cached.get(name)
+        if cached is not None and id in cached:
+            return cached[id]
+        if name not in self._stored.tables:
             return None
         try:
-            row: Row | None = self._watched.closed(self._view.answer, Get(table, id))
+            row: Row | None = self.watched.closed(self._view.answer, Get(table, id))
             return row
         except Exception as error:
             self.engine_error = error
@@ -265,7 +263,9 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        if self._shared is not None and reads is not None and self._attempts:  # also if it read unknown tables only
+        if (
+            self._shared is not None and reads is not None and self._next_seed is not None
+        ):  # also if it read unknown tables only
             self._shared.validate(reads)
 
     def commit(self) -> Commit:

@@ -19,12 +19,13 @@ class Catalog:
     Immutable: a new table makes a new catalog.
     """
 
-    __slots__ = ("_outdated", "by_number", "deploy", "schema", "tables")
+    __slots__ = ("_outdated", "by_number", "deploy", "schema", "tables", "with_instances")
 
     def __init__(self, tables: Iterable[Table], schema: SchemaDefinition = UNDECLARED, deploy: str = "") -> None:
         self.schema = schema
         self.deploy = deploy
         """What the newest version of the application declares; empty if no version has declared anything."""
+        self.with_instances = schema.with_instances
         self._outdated: frozenset[str] | None = None
         self.tables: Mapping[str, Table] = {table.name: table for table in tables}
         self.by_number: Mapping[int, Table] = {table.number: table for table in self.tables.values()}

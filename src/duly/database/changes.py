@@ -66,11 +66,10 @@ class LocalChange:
     def weight(self) -> int:
         """About how many bytes it takes in memory."""
         weight = len(self._writes) * _ROW_BYTES
-        for write in self._writes.values():
-            for row in (write.old, write.new):
-                if row is not None:
-                    weight += len(row.args if isinstance(row, Job) else row)
-        return weight
+        rows = [row for old, new, _, _ in self._writes.values() for row in (old, new) if row is not None]
+        if self._table is JOBS:
+            return weight + sum([len(row.args) for row in rows if isinstance(row, Job)])
+        return weight + sum(map(len, rows))
 
     def row(self, id: int) -> Row | None:
         return self._writes[id].new
@@ -110,7 +109,7 @@ class SucceededJobs(LocalChange):
 
     @property
     def weight(self) -> int:
-        return sum(_ROW_BYTES + len(job.args) for job in self._jobs.values())
+        return len(self._jobs) * _ROW_BYTES + sum([len(job.args) for job in self._jobs.values()])
 
     def row(self, id: int) -> Row | None:
         return succeeded_row(self._jobs[id], self._now)

@@ -337,7 +337,7 @@ class Committer:
                 outcomes.append((future, None, error))
             if batch.engine_error is not None:
                 raise batch.engine_error  # nothing of this batch counts
-            if may_grow and batch.is_time_up:
+            if may_grow and batch.is_time_up():
                 self._calls.put_back(calls[len(outcomes) :])
                 del calls[len(outcomes) :]
             elif may_grow and len(outcomes) == len(calls) < BATCH_CALLS_MAX:

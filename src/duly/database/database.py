@@ -20,7 +20,7 @@ from duly.database.catalog import Catalog
 from duly.database.commit_log import CommitLog, Watch
 from duly.database.committer import Committer, closed_error
 from duly.database.driver.trampoline import drive, driving_thread
-from duly.database.driver.watchdog import Watchdog, WatchedThread
+from duly.database.driver.watchdog import UNWATCHED, Watchdog, WatchedThread
 from duly.database.environment import Environment
 from duly.database.peer_listener import PeerListener
 from duly.database.read_set import ReadSet
@@ -140,7 +140,8 @@ class Database:
 
     def refuse_in_handlers(self) -> None:
         """Raise FunctionError in a query or mutation: a call of the app from there would wait for itself."""
-        if self.is_driving_thread() or self._environment.watchdog.watches(driving_thread()):
+        driving = driving_thread()
+        if self.is_driving_thread() or (driving is not UNWATCHED and self._environment.watchdog.watches(driving)):
             raise FunctionError(
                 "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
                 " belongs to its transaction"
@@ -245,10 +246,10 @@ class Database:
             usage, seed = usage_of(environment.limits), environment.random.getrandbits(64)
             watched = environment.watchdog.current_thread()
             rows = _Rows(view, watched)
-            transaction = begin(catalog, environment.clock.now(), environment.ids, usage, seed, rows.read, reads)
+            transaction = begin(catalog, environment.clock.now(), environment.ids, usage, seed, rows, reads)
             value, error = None, None
             try:
-                value = context.run(lambda: drive(unit(transaction), view.answer, watched, handler))
+                value = context.run(lambda: drive(unit(transaction), view, watched, handler))
             except Exception as raised:
                 error = raised
             finally:
@@ -303,7 +304,7 @@ class _Rows:
         self._answer = view.answer
         self._watched = watched
 
-    def read(self, table: Table, id: int) -> Row | None:
+    def read_row(self, table: Table, id: int) -> Row | None:
         try:
             row: Row | None = self._watched.closed(self._answer, Get(table, id))
             return row

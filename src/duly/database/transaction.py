@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Collection, Generator, Mapping
-from typing import Any, Final, NoReturn
+from collections.abc import Collection, Generator, Mapping
+from typing import Any, Final, NoReturn, Protocol
 
 from duly.database.catalog import Catalog
 from duly.database.driver.trampoline import ask
@@ -25,8 +25,14 @@ from duly.storage.rows import JOBS, Job, Row, Write, make_write
 from duly.values.ids import IdSource
 from duly.values.schema.tables import Table
 
-ReadRow = Callable[[Table, int], Row | None]
-"""Reads the row of an id below a transaction."""
+
+class Rows(Protocol):
+    """What is below a transaction."""
+
+    def read_row(self, table: Table, id: int) -> Row | None:
+        """Return the row of an id, at once."""
+        ...
+
 
 _NEVER: Final = math.inf
 _NO_WRITES: Final[dict[int, Write]] = {}
@@ -43,25 +49,25 @@ class Transaction:
     writes: dict[str, dict[int, Write]]
     calls: list[types.CoroutineType[Any, Any, Any]]
     """Calls that the function must have awaited when it returns; see `must_be_awaited`."""
-    parent: Transaction | None = None
+    parent: Transaction | None
     is_dry_run: bool = False
     overdue: float = _NEVER
     """The earliest due time of the functions that it has scheduled for a time in the past."""
-    revision: int = 0
+    revision: int
     """How often the writes of this transaction have changed."""
     succeeded: Job | None = None
     """The scheduled function that it is, if that ended well: the batch writes its end together with those of others."""
-    _read_row: ReadRow
+    _below: Rows
     _known_tables: Mapping[str, Table]  # the tables that rows can be read of
     _rows: dict[tuple[str, int], Row | None]  # rows read so far: a patched document was mostly read before
-    _overlays: dict[str, dict[str, IndexOverlay]] | None = None  # by table and index, from the first scan on
+    _overlays: dict[str, dict[str, IndexOverlay]] | None  # by table and index, from the first scan on
     _ids: IdSource
     _seed: int
 
     def child(self) -> Transaction:
         """Begin a sub-transaction: it sees the writes of this one; `merge` keeps its own writes."""
         seed = self.new_seed() ^ _CHILD_SEED_BITS  # otherwise its first seed would be the next one of this transaction
-        child = begin(self.catalog, self.now, self._ids, self.usage, seed, self._read_row, self.reads)
+        child = begin(self.catalog, self.now, self._ids, self.usage, seed, self._below, self.reads)
         child.parent, child.is_dry_run = self, self.is_dry_run
         return child
 
@@ -91,12 +97,13 @@ class Transaction:
             writes = layer.writes.get(name)
             if writes is not None and id in writes:
                 return writes[id].new
-            if layer.parent is None:
+            above = layer.parent
+            if above is None:
                 break
-            layer = layer.parent
+            layer = above
         rows = layer._rows
         if key not in rows:
-            rows[key] = self._read_row(table, id) if name in layer._known_tables else None
+            rows[key] = self._below.read_row(table, id) if name in layer._known_tables else None
         return rows[key]
 
     @types.coroutine
@@ -196,17 +203,17 @@ class Transaction:
 
     def write(self, table: Table, id: int, old: Row | None, new: Row | None) -> None:
         """Make `new` the row of an id; `old` is the row that this transaction has read."""
-        writes = self.writes.get(table.name)
+        name = table.name
+        writes = self.writes.get(name)
         if writes is None:
-            writes = self.writes[table.name] = {}
-        indexed = table.indexes and table is not JOBS
-        keys = keys_of(table, id, new) if indexed else ()
+            writes = self.writes[name] = {}
         earlier = writes.get(id)
-        if earlier is None:
-            write = make_write((old, new, keys_of(table, id, old) if indexed else (), keys))
+        if table.indexes and table is not JOBS:
+            keys = keys_of(table, id, new)
+            old_keys = keys_of(table, id, old) if earlier is None else earlier.old_keys
         else:
-            write = make_write((earlier.old, new, earlier.old_keys, keys))
-        writes[id] = write
+            keys = old_keys = ()
+        write = writes[id] = make_write((old if earlier is None else earlier.old, new, old_keys, keys))
         self.revision += 1
         if self._overlays:
             self._update_overlays(self._overlays.get(table.name, {}), id, earlier, write)
@@ -236,18 +243,20 @@ def begin(
     ids: IdSource,
     usage: Usage,
     seed: int,
-    read_row: ReadRow,
+    below: Rows,
     reads: ReadSet | None,
 ) -> Transaction:
-    """Begin a transaction. `read_row` reads a row of the store below it, at once."""
+    """Begin a transaction over the rows below it."""
     transaction = Transaction()
     transaction.catalog = catalog
     transaction.now = now
     transaction.usage = usage
     transaction.reads = reads
+    transaction.parent = transaction._overlays = None  # pyright: ignore[reportPrivateUsage]
+    transaction.revision = 0
     transaction.writes = {}
     transaction.calls = []
-    transaction._read_row = read_row  # pyright: ignore[reportPrivateUsage]
+    transaction._below = below  # pyright: ignore[reportPrivateUsage]
     transaction._known_tables = catalog.tables  # pyright: ignore[reportPrivateUsage]
     transaction._rows = {}  # pyright: ignore[reportPrivateUsage]
     transaction._ids = ids  # pyright: ignore[reportPrivateUsage]

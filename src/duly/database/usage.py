@@ -69,16 +69,15 @@ class Usage:
     def get(self, row: Row | None) -> None:
         """Count a read of one row by its id, found or not."""
         # The most frequent call of all: each attribute is read once.
-        soft_limits = self.soft_limits
-        self.reads = reads = self.reads + 1
         if row is None:
-            documents, length = self.documents_read, self.bytes_read
-        else:
-            text = row if isinstance(row, str) else row.args
-            self.documents_read = documents = self.documents_read + 1
-            self.bytes_read = length = self.bytes_read + (
-                len(text) if text.isascii() and SPECIAL not in text else size(text)
-            )
+            self.begin_read()
+            return
+        text = row if isinstance(row, str) else row.args
+        length = len(text) if text.isascii() and SPECIAL not in text else size(text)
+        self.reads = reads = self.reads + 1
+        self.documents_read = documents = self.documents_read + 1
+        self.bytes_read = length = self.bytes_read + length
+        soft_limits = self.soft_limits
         if reads > soft_limits.reads or documents > soft_limits.documents_read or length > soft_limits.bytes_read:
             self._check()
 
@@ -89,12 +88,10 @@ class Usage:
             self._check()
 
     def write(self, length: int) -> None:
-        self.documents_written += 1
-        self.bytes_written += length
-        if (
-            self.documents_written > self.soft_limits.documents_written
-            or self.bytes_written > self.soft_limits.bytes_written
-        ):
+        soft_limits = self.soft_limits
+        self.documents_written = documents = self.documents_written + 1
+        self.bytes_written = length = self.bytes_written + length
+        if documents > soft_limits.documents_written or length > soft_limits.bytes_written:
             self._check()
 
     def schedule(self, length: int) -> None:
@@ -160,5 +157,6 @@ class Usage:
 def usage_of(soft_limits: SoftLimits) -> Usage:
     """Return the usage of an execution that begins, with these limits."""
     usage = Usage()
+    usage.is_near_limit = False
     usage.soft_limits = soft_limits
     return usage

@@ -16,6 +16,8 @@ from duly.values.schema.scalars import IdValidator, TypeValidator
 from duly.values.schema.stored_forms import has_forms
 from duly.values.schema.validator import Ids, Mismatch, Validator
 
+_ATOMS: Final = frozenset((type(None), str, int, float, bool))
+
 
 class RegisteredFunction:
     """A function under one name of one application, with its compiled validators."""
@@ -109,9 +111,14 @@ class RegisteredFunction:
 
     def result(self, value: object, ids: Ids, as_plain: bool = False) -> Any:
         """Return the validated value of the handler: in the form of its annotation, or plain with `as_plain`."""
-        if inspect.isawaitable(value):
+        is_atom = type(value) in _ATOMS
+        if not is_atom and inspect.isawaitable(value):
             raise FunctionError(f"{self.name}: it returned {_not_awaited(value)}")
         try:
+            if is_atom and not self._returns_instances:  # as are ids
+                checked = value if self._returns is None else self._returns.check(value, ids)
+                self._result_text(checked)
+                return checked
             plain = to_plain(value)
             if self._returns is not None and self._returns_instances and not as_plain:
                 return self._returns.check(loads(self._built_text(plain, self._returns, ids)), ids)

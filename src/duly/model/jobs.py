@@ -43,12 +43,13 @@ INTERRUPTED: Final = (
 )
 _RECOVERED_AT_ONCE: Final = 1_000
 _SCHEDULED: Final = after(NOTHING, SCHEDULE)
+assert after(PENDING, SUCCEED) == after(IN_PROGRESS, SUCCEED) == SUCCESS  # what `succeed` leaves to the batch
 
 
-async def schedule(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
+def schedule(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
     """Add a function that is due at `when`. If its parent, an action, was canceled, it is canceled from the start."""
     id = transaction.new_id()
-    if parent is not None and await _is_canceled(transaction, parent):
+    if parent is not None and is_canceled(transaction.row(JOBS, parent)):
         now = transaction.now
         state = after(NOTHING, SCHEDULE_CANCELED)
         job = Job(id, name, args, when, None, state, queue, parent, completed_time=now)
@@ -58,10 +59,6 @@ async def schedule(transaction: Transaction, name: str, queue: str, args: str, w
         job = make_job((id, name, args, when, when, _SCHEDULED, queue, parent, None, None, None, 0, None, None))
     transaction.write(JOBS, id, None, job)
     return id
-
-
-async def _is_canceled(transaction: Transaction, id: int) -> bool:
-    return is_canceled(await transaction.get(JOBS, id))
 
 
 def is_canceled(row: Row | None) -> bool:
@@ -119,8 +116,7 @@ async def back_off(transaction: Transaction, id: int, share: float) -> float:
 
 def succeed(transaction: Transaction, job: Job) -> None:
     """End a function successfully. The run of a cron is ended by `crons.end_run`."""
-    assert after(job.state, SUCCEED) == SUCCESS
-    if job.id in transaction.writes.get(JOBS.name, ()):
+    if transaction.writes and job.id in transaction.writes.get(JOBS.name, ()):
         _move(transaction, job, SUCCEED)
     else:
         transaction.succeeded = job  # the batch ends it together with others

@@ -7,12 +7,13 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from logging import INFO
 from typing import Any, Final, TypeVar
 
 from duly import faults
 from duly.clock import Clock, monotonic
-from duly.ctx.caller import Caller
-from duly.ctx.context import MutationCtx
+from duly.ctx.caller import Caller, caller_of_job
+from duly.ctx.context import MutationCtx, context_of
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, MUTATION
@@ -25,9 +26,9 @@ from duly.model.job_state import SUCCESS
 from duly.run.containment import contained
 from duly.run.determinism import attempt_with_rehearsal
 from duly.run.failure import describe
-from duly.run.run_log import LOG
+from duly.run.run_log import LOG, is_logged
 from duly.run.runner import Runner
-from duly.storage.rows import JOBS, Job
+from duly.storage.rows import Job
 from duly.values.json import dumps, loads
 
 T = TypeVar("T")
@@ -58,17 +59,21 @@ class JobRunner:
 
         The row of the job is read as the batch has left it: an earlier call of the batch may have canceled it.
         """
-        latest = batch.latest(JOBS, job.id, job)
+        id, name, args, *_, cron = job  # at once: to read a field of a tuple by its name takes longer
+        latest = batch.latest_job(id, job)
         if latest is not job and latest != job:
             return False
-        faults.at("job.claimed")
-        if job.name == crons.CLOCK:
-            self._tick(batch, job)
-            return False
+        if faults.armed:
+            faults.at("job.claimed")
         registry = self._runner.registry
-        function = registry.functions.get(job.name)
-        if function is not None and function.kind == MUTATION:
-            self._run_mutation(batch, function, job)
+        function = registry.functions.get(name)
+        if name == crons.CLOCK:
+            self._tick(batch, job)
+        elif function is not None and function.kind == MUTATION:
+            if function.is_plain and cron is None and not self._development:
+                self._run_plain(batch, function, job, id, args)
+            else:
+                self._run_mutation(batch, function, job)
         elif function is not None and function.kind == ACTION and job.queue == ACTION:
             batch.attempt(jobs.start, job, epoch)
             return True
@@ -78,7 +83,7 @@ class JobRunner:
             # A newer version of the application may have it. A node with that version runs it, or this one tries again.
             batch.attempt(jobs.postpone, job, batch.now + POSTPONED_MS)
         else:
-            error = _not_runnable(job.name, function, registry.suggestion(job.name))
+            error = _not_runnable(job.name, function, registry.suggestion(name))
             self._log_run(job.name, job.queue, monotonic(), error, job, batch)
             batch.attempt(jobs.fail, job, describe(error))
         return False
@@ -93,9 +98,6 @@ class JobRunner:
             batch.attempt(crons.pause_broken, clock, describe(error, ERROR_TEXT_LENGTH_MAX))
 
     def _run_mutation(self, batch: Batch, function: RegisteredFunction, job: Job) -> None:
-        if function.is_plain and job.cron is None and not self._development:
-            self._run_plain(batch, function, job)
-            return
         started, caller = monotonic(), _caller_of(job)
         begun = None if job.cron is None else self.clock.now()  # the time of the batch stands still
         try:
@@ -114,15 +116,16 @@ class JobRunner:
         else:
             self._log_run(job.name, MUTATION, started, None, job, batch)
 
-    def _run_plain(self, batch: Batch, function: RegisteredFunction, job: Job) -> None:
+    def _run_plain(self, batch: Batch, function: RegisteredFunction, job: Job, id: int, args: str) -> None:
         """Run a plain mutation and the end of its job: see `Runner.run_plain`. Others take `_mutate_and_end`."""
         started, transaction = monotonic(), batch.begin()
         try:
             try:
-                arguments = function.arguments(job.args, batch)
+                arguments = function.arguments(args, batch)
                 # In a context of its own: its context variables are not for the jobs after it.
-                copy_context().run(self._run, batch, function, transaction, Caller.of_job(job.id), arguments)
-                faults.at("job.ran")
+                copy_context().run(self._run, batch, function, transaction, caller_of_job(id), arguments)
+                if faults.armed:
+                    faults.at("job.ran")
                 jobs.succeed(transaction, job)
                 batch.keep(transaction)
             finally:
@@ -133,7 +136,8 @@ class JobRunner:
             self._log_run(job.name, MUTATION, started, error, job, batch)
             batch.attempt(jobs.fail, job, describe(error, ERROR_TEXT_LENGTH_MAX))
         else:
-            self._log_run(job.name, MUTATION, started, None, job, batch)
+            if is_logged(INFO):
+                self._log_run(job.name, MUTATION, started, None, job, batch)
 
     async def _mutate_and_end(
         self, transaction: Transaction, function: RegisteredFunction, job: Job, caller: Caller, begun: float | None
@@ -141,7 +145,7 @@ class JobRunner:
         """Run a scheduled mutation and the end of its job, as one transaction."""
         if caller.lines:
             caller.lines.clear()  # the lines of a rehearsal
-        ctx = MutationCtx(self._runner, function.name, transaction, caller)
+        ctx = context_of(MutationCtx(), self._runner, function.name, transaction, caller)
         arguments = function.arguments(job.args, ctx.mapper)
         value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
         if transaction.usage.is_near_limit:
@@ -212,7 +216,7 @@ class JobRunner:
 
 def _caller_of(job: Job) -> Caller:
     """Return the caller. The run of a cron has no visible row; its lines go into the log of the cron."""
-    return Caller.of_job(job.id) if job.cron is None else Caller(lines=[], wants_plain=True)
+    return caller_of_job(job.id) if job.cron is None else Caller(lines=[], wants_plain=True)
 
 
 def _not_runnable(name: str, function: RegisteredFunction | None, suggestion: str) -> FunctionNotFoundError:

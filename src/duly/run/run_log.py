@@ -23,7 +23,8 @@ LOG: Final = log_of("duly.run")
 A run that was interrupted, or that could not start, has a record, too; of 0 ms where its duration is unknown."""
 
 
-_is_enabled_for: Final = LOG.logger.isEnabledFor  # each job asks, and the adapter would only ask in its turn
+is_logged: Final = LOG.logger.isEnabledFor  # each job asks, and the adapter would only ask in its turn
+"""Whether runs are logged that end at this level."""
 
 
 class Run:
@@ -80,7 +81,7 @@ class RunLog:
         """Log a run, of `job` if it was scheduled; if it ran in a batch, once the batch is durable."""
         # An error of a call is raised to its caller; an error of a scheduled function has only the log.
         level = logging.ERROR if error is not None and job is not None else logging.INFO
-        if _is_enabled_for(level):
+        if is_logged(level):
             id = None if job is None or job.cron is not None else self._ids.encode(JOBS.number, job.id)
             text = _json(args) if job is None else job.args
             run = Run(name, kind, id, job is not None, (monotonic() - started) * 1000, error, text)

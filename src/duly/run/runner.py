@@ -12,10 +12,11 @@ from typing import Any, Final, TypeVar
 
 from duly.clock import Clock, monotonic
 from duly.ctx.caller import ANONYMOUS, Caller
-from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx
+from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx, action_context, context_of
 from duly.ctx.sync_context import SyncActionCtx
 from duly.database.batch import Batch
 from duly.database.database import Database, QueryOutcome
+from duly.database.driver.trampoline import drive
 from duly.database.driver.unawaited import check_awaited
 from duly.database.transaction import Transaction
 from duly.database.usage import SoftLimits
@@ -91,7 +92,7 @@ class Runner:
         text = function.encode(args)
 
         async def unit(transaction: Transaction) -> Any:
-            ctx = QueryCtx(self, function.name, transaction, caller)
+            ctx = context_of(QueryCtx(), self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
             if transaction.usage.is_near_limit:
@@ -170,12 +171,15 @@ class Runner:
         while it runs is the time limited. What else may run code of the application takes the longer path, in which
         all of a call is one coroutine: arguments and results that are instances, development, the runs of crons.
         """
-        ctx = MutationCtx.begun(self, function.name, transaction, caller)
-        value = batch.drive(function.handler(ctx, **arguments), function.name)
-        if type(value) in _ATOMS:
+        ctx = context_of(MutationCtx(), self, function.name, transaction, caller)
+        value = drive(function.handler(ctx, **arguments), batch, batch.watched, function.name)
+        if value is None and function.returns_none and not transaction.calls:
+            pass  # as most scheduled functions end
+        elif type(value) in _ATOMS:
             value = self.result(function, ctx, value, caller.wants_plain)
         else:
-            value = batch.drive(self._late_result(function, ctx, value, caller), function.name)
+            late = self._late_result(function, ctx, value, caller)
+            value = drive(late, batch, batch.watched, function.name)
         if transaction.usage.is_near_limit:
             self.warn_of_limits(function, transaction)
         return value
@@ -188,7 +192,7 @@ class Runner:
         self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
     ) -> Any:
         async def unit(transaction: Transaction) -> Any:
-            ctx = MutationCtx(self, function.name, transaction, caller)
+            ctx = context_of(MutationCtx(), self, function.name, transaction, caller)
             # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
             given = checked.pop() if checked else function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
@@ -213,7 +217,7 @@ class Runner:
 
         async def run(transaction: Transaction) -> T:
             transaction.usage.soft_limits = self._unlimited
-            value = await unit(MutationCtx(self, "transaction", transaction))
+            value = await unit(context_of(MutationCtx(), self, "transaction", transaction, ANONYMOUS))
             check_awaited(transaction, "transaction")
             return value
 
@@ -247,7 +251,7 @@ class Runner:
         if arguments is None:
             await self.database.refresh()
             arguments = function.arguments(text, self.database)
-        ctx = ActionCtx(self, function.name, caller)
+        ctx = action_context(self, function.name, caller)
         try:
             value = await self._handle_action(function, ctx, arguments)
         finally:
@@ -282,7 +286,7 @@ class Runner:
     async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function, child = self.registry.find(ref, (QUERY,)), transaction.child()
         try:
-            ctx = QueryCtx(self, function.name, child, caller)
+            ctx = context_of(QueryCtx(), self, function.name, child, caller)
             arguments = function.arguments(function.encode(args), ctx.mapper)
             return self.result(function, ctx, await function.handler(ctx, **arguments))
         finally:
@@ -292,7 +296,7 @@ class Runner:
         function = self.registry.find(ref, (MUTATION,))
         child, written = parent.child(), parent.usage.write_counts
         try:
-            ctx = MutationCtx(self, function.name, child, caller)
+            ctx = context_of(MutationCtx(), self, function.name, child, caller)
             arguments = function.arguments(function.encode(args), ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments))
             parent.merge(child)

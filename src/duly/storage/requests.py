@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
-from duly.storage.rows import Job
+from duly.storage.rows import Job, Row
 from duly.values.index_keys import Interval
 from duly.values.schema.tables import Index, Table
 
@@ -88,6 +89,9 @@ class JobCounts(NamedTuple):
 Request = Get | GetMany | Scan | Count | Claim | ListCompleted | CountJobs
 
 
+NOTHING_CACHED: Final[Mapping[str, Mapping[int, Row]]] = {}
+
+
 class View(Protocol):
     """One consistent state of the store."""
 
@@ -99,6 +103,11 @@ class View(Protocol):
     @property
     def catalog_version(self) -> int:
         """The last commit of another node that changed tables or indexes; 0 if there was none."""
+        ...
+
+    @property
+    def cached(self) -> Mapping[str, Mapping[int, Row]]:
+        """Rows that it has without a request, by the name of their table and by id."""
         ...
 
     def answer(self, request: Request) -> Any:

@@ -33,6 +33,7 @@ _STRING_LENGTH: Final = 2 * (2 + 8 + TAG_BYTES)
 _KNOWN_MAX: Final = 16_384
 
 _head = struct.Struct(">HQ")
+_pack: Final = _head.pack
 
 
 def hint_of(text: object) -> str:
@@ -119,16 +120,21 @@ class IdCodec:
 
     def encode(self, table: int, id: int) -> str:
         """Return the string of an id of the table with that number."""
-        text = self._text(table, id)
-        self._know(text, (table, id))
+        # `_text` and `_know`, written out: most calls and jobs come here.
+        head, tag, known = _pack(table, id), self._tag.copy(), self._known
+        tag.update(head)
+        text = (head + tag.digest()).hex()
+        if len(known) >= _KNOWN_MAX:
+            known.clear()
+        known[text] = (table, id)
         return text
 
     def decode(self, text: object) -> tuple[int, int] | None:
         """Return the number of the table and the id, or None if `text` is no id of this store."""
-        if not isinstance(text, str) or len(text) != _STRING_LENGTH:
+        if not isinstance(text, str):
             return None
         known = self._known.get(text)
-        if known is None:
+        if known is None and len(text) == _STRING_LENGTH:
             known = self._decode(text)
             if known is not None:
                 self._know(text, known)

@@ -47,7 +47,8 @@ def dumps(value: object, limits: Limits = DEFAULTS) -> str:
     >>> dumps({"n": 1, "x": 1.0})
     '{"n":1,"x":1.0}'
     """
-    if _walk(value, 0, limits):
+    given: Any = value
+    if _walk_object(given, 1, limits) if type(value) is dict else _walk(value, 0, limits):
         value = _escaped(to_plain(value))
     try:
         return orjson.dumps(value).decode()
@@ -91,7 +92,7 @@ def _walk_object(value: dict[Any, Any], depth: int, limits: Limits) -> bool:
     special = False
     key: Any = None
     try:
-        if not value.keys() <= _good_names:
+        if not _good_names.issuperset(value):
             for key in value:
                 _check_name(key)
         for key, item in value.items():  # noqa: B007  the error below names it
@@ -245,7 +246,7 @@ def check_document(value: object, what: str) -> Document:
     document: Document = given
     if not isinstance(given, dict):
         raise SchemaValidationError(f"{what}: got {_kind(value)}, expected a dict")  # pyright: ignore[reportUnknownArgumentType]
-    if document.keys() <= _own_names:
+    if _own_names.issuperset(document):
         return document
     for name in cast("dict[object, object]", document):
         if isinstance(name, str) and name[:1] == "_" and document[name] is not UNSET:

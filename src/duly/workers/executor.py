@@ -219,7 +219,7 @@ class Executor:
         """
         run_due, epoch = self._runner.run_due, self._database.epoch
         for job in mutations[:DUE_BATCH_MAX]:
-            if (attempted and batch.is_time_up) or (job.due or 0.0) > batch.overdue:
+            if (attempted and batch.is_time_up()) or (batch.overdue < inf and (job.due or 0.0) > batch.overdue):
                 break
             attempted.append(job)
             run_due(batch, job, epoch)

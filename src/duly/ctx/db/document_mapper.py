@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from duly.ctx.db.cursor import Journal
 from duly.database.transaction import Transaction
@@ -14,22 +14,23 @@ from duly.values.ids import IdCodec, creation_time, hint_of
 from duly.values.json import Document, loads
 from duly.values.plain import SYSTEM_FIELDS
 from duly.values.schema.models import with_system_fields, without_system_fields
-from duly.values.schema.tables import Table
+from duly.values.schema.tables import SchemaDefinition, Table
 from duly.values.schema.validator import Mismatch
 
 
 class DocumentMapper:
     """Shared by the readers and writers of one call: its transaction, the ids of the store, and the schema."""
 
-    __slots__ = ("ids", "journal", "schema", "transaction")
-
-    def __init__(self, transaction: Transaction, ids: IdCodec, journal: Journal | None = None) -> None:
-        self.transaction = transaction
-        self.ids = ids
-        self.journal = journal
-        """The ends of the pages of a live query; None for a call that runs once."""
-        self.schema = transaction.catalog.schema
-        """The schema, as of the version of the store that this call reads."""
+    __slots__ = ("_found", "_found_id", "ids", "journal", "schema", "transaction")
+    # Made by `mapper_of` and not by `__init__`: see `Usage`.
+    transaction: Transaction
+    ids: IdCodec
+    journal: Journal | None
+    """The ends of the pages of a live query; None for a call that runs once."""
+    schema: SchemaDefinition
+    """The schema, as of the version of the store that this call reads."""
+    _found_id: object  # the last id of a document of the application, which is often located again: read, then patched
+    _found: tuple[Table, int]
 
     def table_of(self, id: str, /) -> str | None:
         """Return the name of the table that a string is an id of; None if it is no id."""
@@ -38,6 +39,8 @@ class DocumentMapper:
 
     def locate(self, id: object, system: bool = False) -> tuple[Table | None, int]:
         """Return the table (None if it does not exist) and the number of an id."""
+        if id is self._found_id and not system:
+            return self._found
         decoded = self.ids.decode(id)
         if decoded is None:
             raise InvalidIdError(f"got {id!r:.80} ({type(id).__name__}){hint_of(id)}, expected the id of a document")
@@ -45,7 +48,10 @@ class DocumentMapper:
         if table is not None and (table.name in SYSTEM_TABLES) != system:
             where, instead = ("ctx.db.system", "ctx.db") if system else ("ctx.db", "ctx.db.system")
             raise InvalidIdError(f"{where} got the id of a document of {table.name!r}; read it with {instead}")
-        return table, decoded[1]
+        if table is None or system:
+            return table, decoded[1]
+        self._found_id, self._found = id, (table, decoded[1])
+        return self._found
 
     def locate_in(self, name: str, id: object, system: bool = False) -> tuple[Table | None, int]:
         """Locate an id that must be one of the table `name`."""
@@ -104,3 +110,17 @@ class DocumentMapper:
         document["_id"] = text
         document["_creationTime"] = creation_time(id)
         return document
+
+
+_NO_ID: Final = object()
+
+
+def mapper_of(transaction: Transaction, ids: IdCodec, journal: Journal | None = None) -> DocumentMapper:
+    """Return the mapper of a call that begins."""
+    mapper = DocumentMapper()
+    mapper.transaction = transaction
+    mapper.ids = ids
+    mapper.journal = journal
+    mapper.schema = transaction.catalog.schema
+    mapper._found_id = _NO_ID  # pyright: ignore[reportPrivateUsage]
+    return mapper

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final, cast, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 from duly.ctx.db.document_mapper import DocumentMapper
 from duly.ctx.db.query import Query
 from duly.ctx.db.query_plan import QueryPlan
+from duly.database.transaction import Transaction
 from duly.errors import InvalidIdError, QueryError
 from duly.hints import name_hint
 from duly.storage.rows import JOBS, SYSTEM_TABLES, Row
@@ -18,6 +19,8 @@ from duly.values.schema.documents import D, M
 from duly.values.schema.tables import Table
 from duly.values.text import show
 
+R = TypeVar("R", bound="_Reader")
+
 _WRITES: Final = ("insert", "patch", "replace", "delete")
 
 
@@ -27,19 +30,19 @@ class _Reader:
     __slots__ = ("_mapper", "transaction")
     _system: bool = False
 
-    def __init__(self, mapper: DocumentMapper) -> None:
-        self._mapper = mapper
-        self.transaction = mapper.transaction
+    # Made by `reader_over` and not by `__init__`: see `Usage`.
+    _mapper: DocumentMapper
+    transaction: Transaction
 
-    def _get(self, id: str, of: Any = UNSET) -> Any:
+    def _get(self, id: str, of: Any = UNSET, system: bool = False) -> Any:
         mapper = self._mapper
-        table, number = mapper.locate(id, self._system) if of is UNSET else self._located(of, id)
+        table, number = mapper.locate(id, system) if of is UNSET else self._located(of, id)
         row = None if table is None else self.transaction.row(table, number)
         self.transaction.usage.get(row)
         if table is None or row is None:
             return None
-        document = mapper.document(table, number, row, id)
-        return mapper.present(table.name, document) if table.name in mapper.schema.with_instances else document
+        document, name = mapper.document(table, number, row, id), table.name
+        return mapper.present(name, document) if name in self.transaction.catalog.with_instances else document
 
     def _located(self, of: Any, id: object) -> tuple[Table | None, int]:
         """Return the table and the number of an id. If `of` is given, the id must be one of that table."""
@@ -100,7 +103,7 @@ class SystemReader(_Reader):
         self, table: Any = UNSET, id: Any = UNSET
     ) -> Document | None:
         """Return the document of an id; None if it does not exist (any more). Raises InvalidIdError if it is no id."""
-        document: Document | None = self._get(table) if id is UNSET else self._get(id, table)
+        document: Document | None = self._get(table, system=True) if id is UNSET else self._get(id, table, system=True)
         return document
 
     @overload
@@ -222,7 +225,14 @@ class DatabaseReader(_Reader):
     @property
     def system(self) -> SystemReader:
         """A reader of the system tables: `ctx.db.system.query("_scheduled_functions")`."""
-        return SystemReader(self._mapper)
+        return reader_over(SystemReader(), self._mapper)
+
+
+def reader_over(reader: R, mapper: DocumentMapper) -> R:
+    """Make a new reader that of a call with this mapper."""
+    reader._mapper = mapper  # pyright: ignore[reportPrivateUsage]
+    reader.transaction = mapper.transaction
+    return reader
 
 
 def _wrong_reader(table: object, system: bool) -> str:

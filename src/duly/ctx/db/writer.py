@@ -12,7 +12,7 @@ from duly.errors import DocumentNotFoundError, FunctionError, SchemaValidationEr
 from duly.hints import name_hint
 from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import creation_time
-from duly.values.json import Document, NotAValueError, check_document, check_size, dumps, loads, size
+from duly.values.json import SPECIAL, Document, NotAValueError, check_document, check_size, dumps, loads, size
 from duly.values.plain import UNSET, to_plain
 from duly.values.schema.annotations import Id
 from duly.values.schema.documents import D, I, M
@@ -73,7 +73,8 @@ class DatabaseWriter(DatabaseReader):
         text = self._stored(name, check_document(document, f"{name}.insert"), "insert")
         id = self.transaction.new_id()
         self.transaction.write(found, id, None, text)
-        return cast("Id[Any]", mapper.ids.encode(found.number, id))
+        made: Id[Any] = mapper.ids.encode(found.number, id)  # type: ignore[assignment]  # a call of `cast` takes time
+        return made
 
     @overload
     def patch(self, id: str, fields: Mapping[str, Any]) -> types.CoroutineType[Any, Any, None]: ...
@@ -94,7 +95,9 @@ class DatabaseWriter(DatabaseReader):
 
         The table may stand first, as in `get`. Then an id of another table raises InvalidIdError.
         """
-        if id is UNSET or fields is UNSET:
+        if fields is UNSET and table is not UNSET and id is not UNSET:
+            table, id, fields = UNSET, table, id
+        elif id is UNSET or fields is UNSET:
             table, id, fields = _without_table("patch", "fields", table, id, fields)
         found, number, row = self._existing(table, id, "patch")
         document: Document = loads(row)
@@ -199,7 +202,7 @@ class DatabaseWriter(DatabaseReader):
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None
-        length = size(text)
+        length = len(text) if text.isascii() and SPECIAL not in text else size(text)
         if length > limits.document_bytes_max:
             check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
         usage.write(length)

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import traceback
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, Protocol, TypeVar, get_args
 
 from duly.database.driver.application_lines import application_line, file_of, is_application
 from duly.database.driver.watchdog import UNWATCHED, Interruption, WatchedThread
@@ -30,9 +30,15 @@ def ask(request: Request) -> Generator[Request, Any, Any]:
     return (yield request)
 
 
+class Source(Protocol):
+    """What answers the requests of a coroutine."""
+
+    def answer(self, request: Request) -> Any: ...
+
+
 def drive(
     coroutine: Coroutine[Any, Any, T],
-    answer: Callable[[Request], Any],
+    source: Source,
     watched: WatchedThread = UNWATCHED,
     handler: str = "",
 ) -> T:
@@ -47,12 +53,12 @@ def drive(
     mark = [watched]
     before = _driven.set(mark)
     try:
-        return watched.guard(_trampoline, coroutine, answer)
+        return watched.guard(_trampoline, coroutine, source)
     except Interruption as interruption:
         error = watched.timeout_error(_awaiting_line(coroutine))
         for _ in range(_INTERRUPTIONS_MAX):  # it may catch an Interruption and go on
             with suppress(Interruption):
-                watched.guard(_throw_interruption, coroutine, answer)
+                watched.guard(_throw_interruption, coroutine, source)
         raise error from interruption
     finally:
         watched.handler = None
@@ -73,20 +79,20 @@ def driving_thread() -> WatchedThread:
     return _driven.get(_NOT_DRIVEN)[0]
 
 
-def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], answer: Callable[[Request], Any]) -> T:
-    """Resume the coroutine until it ends. Except in `answer`, an Interruption may arrive at any line."""
-    send, run = coroutine.send, watched.run
+def _trampoline(watched: WatchedThread, coroutine: Coroutine[Any, Any, T], source: Source) -> T:
+    """Resume the coroutine until it ends. Except in an answer, an Interruption may arrive at any line."""
+    run = watched.run
     reply: Any = None
     foreign: FunctionError | None = None
     try:
         while True:
             watched.is_open = True
-            request = send(reply) if foreign is None else coroutine.throw(foreign)
+            request = coroutine.send(reply) if foreign is None else coroutine.throw(foreign)
             watched.is_open = False
             if watched.expired_run == run:
                 raise Interruption
             if type(request) in _REQUESTS:
-                reply, foreign = answer(request), None
+                reply, foreign = source.answer(request), None
             else:
                 foreign = _foreign_await(request)
     except StopIteration as stop:

@@ -19,8 +19,7 @@ The state of a batch:
     _exclusive         begin                             next begin            it has held the lock since its begin
     _in_transaction    before BEGIN is sent              it has ended, loss    a transaction may be open
     _catalog_changes   create_table, deploy …            next begin            other nodes must read the tables again
-    _answered          a document is read from memory    next begin, rollback  a snapshot must not contradict these
-                       and there is no snapshot
+    _answered          a document came from memory only  next begin, rollback  a snapshot must not contradict these
     _sent              send_commit                       the answer arrives    the changes of the commit in flight
     _outcome           the answer arrives                next answer           its version, or the reason why not
     _is_invalid        the commit before it failed, or   next begin, rollback  the running batch has relied on
@@ -51,7 +50,7 @@ from duly.storage.postgres.lock_timeout import LockTimeout
 from duly.storage.postgres.membership import Membership
 from duly.storage.postgres.replica import Replica
 from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresSnapshot
-from duly.storage.requests import Claim, Get, ListCompleted, Request, View
+from duly.storage.requests import NOTHING_CACHED, Claim, Get, ListCompleted, Request, View
 from duly.storage.rows import JOBS, Row
 from duly.values.schema.tables import Index, Table
 
@@ -387,6 +386,7 @@ class BatchView:
     """What a batch reads: documents in memory, and one snapshot for the rest."""
 
     catalog_version = 0
+    cached = NOTHING_CACHED
 
     def __init__(self, engine: PostgresEngine) -> None:
         self._engine = engine

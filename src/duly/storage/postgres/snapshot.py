@@ -23,6 +23,7 @@ from duly.storage.conflicts import Conflict
 from duly.storage.job_bounds import COLUMNS, bound, first_id, native, shape
 from duly.storage.postgres.ddl import index_name, table_name
 from duly.storage.requests import (
+    NOTHING_CACHED,
     Claim,
     Claimed,
     Count,
@@ -75,6 +76,8 @@ CURSOR_START: Final = ClaimCursor()
 
 class PostgresSnapshot:
     """One snapshot, read through a connection that has a transaction open."""
+
+    cached = NOTHING_CACHED
 
     def __init__(
         self, fetch: Fetch, schema: str, version: int, partition: Partition = UNPARTITIONED, catalog_version: int = 0

@@ -30,6 +30,7 @@ from duly.storage.requests import View
 from duly.storage.rows import JOB_FIELDS, JOBS, Write
 from duly.storage.sqlite import opening, ownership
 from duly.storage.sqlite.file import prepare, read_header
+from duly.storage.sqlite.hot_documents import HotDocuments
 from duly.storage.sqlite.snapshot import JOB_COLUMNS, SqliteSnapshot, index_name, table_name
 from duly.values.schema.tables import Index, Table
 
@@ -59,6 +60,8 @@ class SqliteEngine:
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
         """The reason why nothing can be stored any more, once it is known: the file was deleted, for example."""
+        self._hot = HotDocuments()
+        self._data_version = 0  # changes when another connection has written
         self._opening = 0
         self._log_pages = 0
         self._checkpoint_at = _CHECKPOINT_PAGES
@@ -71,6 +74,7 @@ class SqliteEngine:
             header = owned.header()
             opening.check_file(self.path, header)
             self._gone, self._log_pages, self._checkpoint_at = None, 0, _CHECKPOINT_PAGES
+            self._hot.clear()
             self._writer = writer = self._connect(_WRITER_CACHE_KIB)
             writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             opening.check_log(self.path, header, writer)
@@ -182,7 +186,10 @@ class SqliteEngine:
         if self._gone is not None:  # otherwise the commit checks: a batch that writes nothing loses nothing
             self.check_present()
         self._run(_BEGIN)
-        self._view = SqliteSnapshot(self._connection)
+        self._view = SqliteSnapshot(self._connection, self._hot)
+        if self._view.data_version != self._data_version:
+            self._data_version = self._view.data_version
+            self._hot.clear()
         if self._view.epoch != self.epoch:  # by a process despite the lock, such as one on another machine
             self._gone = f"another process has opened {self.path}"
             self.check_present()
@@ -211,6 +218,7 @@ class SqliteEngine:
         self._run(_DELETE_INDEX, (index.number,))
 
     def commit(self, changes: Changeset) -> int:
+        cached = self._hot.detach()
         for table, writes in changes.writes:
             if table is JOBS:
                 self._write_jobs(writes)
@@ -227,6 +235,7 @@ class SqliteEngine:
             opening.write_number(self._connection, self._opening, needs_log=True)
         faults.at("commit.flushed")
         self._run("COMMIT")
+        self._hot.attach(cached, changes.writes)
         self.check_present()
         if is_checkpoint_due:
             self._checkpoint()
@@ -268,13 +277,13 @@ class SqliteEngine:
         inserted: list[tuple[Any, ...]] = []
         updated: list[tuple[Any, ...]] = []
         deleted: list[tuple[Any, ...]] = []
-        for id, write in writes.items():
-            if write.new is None:
+        for id, (old, new, _, _) in writes.items():
+            if new is None:
                 deleted.append((id,))
-            elif write.old is None:
-                inserted.append((id, write.new))
+            elif old is None:
+                inserted.append((id, new))
             else:
-                updated.append((write.new, id))
+                updated.append((new, id))
         name = table_name(table)
         self._run_many(f"INSERT INTO {name} (id, document) VALUES (?, ?)", inserted)
         self._run_many(f"UPDATE {name} SET document = ? WHERE id = ?", updated)

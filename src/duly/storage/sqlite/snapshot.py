@@ -26,6 +26,7 @@ from duly.storage.requests import (
     Scan,
 )
 from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
+from duly.storage.sqlite.hot_documents import HotDocuments
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import Cut
 from duly.values.schema.tables import Index, Table
@@ -36,10 +37,11 @@ class SqliteSnapshot:
 
     catalog_version = 0
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, cache: HotDocuments | None = None) -> None:
         self._read = connection.execute
         self._read_one = connection.cursor().execute  # for reads of one result at once: no new cursor each time
-        self.version, self.epoch = cast("tuple[int, int]", self._read(_GET_VERSION).get)
+        self.version, self.epoch, self.data_version = cast("tuple[int, int, int]", self._read(_GET_VERSION).get)
+        self._cache, self.cached = cache, {} if cache is None else cache.documents
 
     def answer(self, request: Request) -> Any:
         try:
@@ -75,6 +77,8 @@ class SqliteSnapshot:
             columns: Any = self._read_one(_GET_JOB, (id,)).get
             return None if columns is None else make_job(columns)
         document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
+        if self._cache is not None and document is not None:
+            self._cache.add(table, id, document)
         return document
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
@@ -168,7 +172,7 @@ def _scan_jobs(
 
 # SQL.
 
-_GET_VERSION: Final = "SELECT version, epoch FROM duly_store"
+_GET_VERSION: Final = "SELECT version, epoch, data_version FROM duly_store, pragma_data_version"
 _SCAN_TABLE: Final = "SELECT id, document FROM {table} WHERE id BETWEEN ? AND ? ORDER BY id {direction} LIMIT ?"
 _SCAN_INDEX: Final = """
 SELECT t.id, t.document FROM {index} i CROSS JOIN {table} t ON t.id = i.id

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Final, cast
 
 from duly.errors import LimitError, SchemaValidationError
 from duly.hints import argument_hint
 from duly.limits import IDENTIFIER_LENGTH_MAX, INDEX_FIELDS_MAX, INDEXES_MAX, TABLES_MAX
+from duly.made_once import made_once
 from duly.values.schema.annotations import validator_of
 from duly.values.schema.containers import ObjectValidator, UnionValidator
 from duly.values.schema.field_paths import check_path
@@ -114,12 +114,12 @@ class SchemaDefinition:
 
     tables: Mapping[str, TableDefinition]
 
-    @cached_property
+    @made_once
     def models(self) -> Mapping[type, str]:
         """The table of each class that describes documents, for `Id[Order]`."""
         return {table.model: name for name, table in self.tables.items() if table.model is not None}
 
-    @cached_property
+    @made_once
     def with_instances(self) -> frozenset[str]:
         """The tables whose documents are instances of a class, or contain instances, such as a datetime."""
         documents = {name: self.tables[name].document for name in self.models.values()}
@@ -129,7 +129,7 @@ class SchemaDefinition:
         """Return the table whose documents a class describes, even if its module was reloaded since."""
         return self.models.get(model) or self._places.get(place_of(model))
 
-    @cached_property
+    @made_once
     def _places(self) -> Mapping[Place | None, str]:
         places = {place_of(model): name for model, name in self.models.items()}
         return {place: name for place, name in places.items() if place is not None}
