@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -190,14 +191,19 @@ async def test_an_applications_own_store_error_fails_only_itself(store: str) -> 
 async def test_the_end_of_an_action_is_recorded_when_the_disk_has_recovered(store: str) -> None:
     async with App(MODULES, store) as app:
         engine = app.database._engine
-        commit, refusals = engine.commit, [StoreError("disk full")]
+        refusals = [StoreError("disk full")]
 
-        def refuse_once(changes: Any) -> int:
-            if app.executor.running and refusals:
-                raise refusals.pop()
-            return commit(changes)
+        def refusing_once(commit: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def commit_or_refuse(changes: Any) -> Any:
+                if app.executor.running and refusals:
+                    raise refusals.pop()
+                return commit(changes)
 
-        engine.commit = refuse_once
+            return commit_or_refuse
+
+        engine.commit = refusing_once(engine.commit)
+        if engine.shared is not None:  # while calls wait, a batch is sent and the next one begins
+            engine.send_commit = refusing_once(engine.send_commit)
         await app.mutation(several, {"names": ["naps"]})
         await asyncio.wait_for(wait_for_states(app, ["success"]), 20)
         assert not refusals

@@ -108,7 +108,7 @@ async def test_an_end_whose_text_a_store_cannot_hold_is_recorded_nevertheless(
     modules = {"app": SimpleNamespace(**{function.handler.__name__: function for function in functions})}
     async with App(modules, database) as app:
         await app.mutation(schedules_what_fails)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):  # each end is tried twice, with a pause
             async for told in app.subscribe(ends):
                 if told == ["ValueError: no more \\u2615"]:
                     break
