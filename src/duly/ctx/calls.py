@@ -43,6 +43,8 @@ class ActionCalls:
             raise unawaited_error(name, left, "What this action did before stays")
 
     def _not_started(self) -> list[CoroutineType[Any, Any, Any]]:
+        if not self._calls:
+            return []
         left = [call for call in self._calls if getcoroutinestate(call) == CORO_CREATED]
         tasks = {task.get_coro() for task in asyncio.all_tasks()} if left else ()
         return [call for call in left if call not in tasks]

@@ -79,8 +79,8 @@ class LocalChange:
             return sorted(map(encode_id, self._writes))
         if index == DUE.name and self._table is JOBS:
             # The executor watches times, not ids; jobs scheduled together are often due together.
-            rows = (row for write in self._writes.values() for row in (write.old, write.new) if isinstance(row, Job))
-            return sorted({encode(row.due) for row in rows if row.due is not None})
+            rows = (row for old, new, _, _ in self._writes.values() for row in (old, new) if isinstance(row, Job))
+            return sorted(map(encode, {row.due for row in rows if row.due is not None}))
         found = self._table.index(index)
         # Readers of an index that is gone were woken when it was dropped, even if the event loop has not run them yet.
         return [] if found is None else sorted(self._keys(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from duly.declare.function import ACTION, Function
 from duly.errors import ArgumentValidationError, FunctionError, ReturnsValidationError
@@ -178,12 +178,13 @@ def encode_arguments(name: str, args: object, limits: Limits) -> str:
     """Return the arguments of a call of a function as JSON; None stands for no arguments."""
     if args is None:
         return "{}"
+    given: object = args
     if not isinstance(args, dict):
         raise ArgumentValidationError(
             f"{name}: got {args!r:.80} ({type(args).__name__}), expected the arguments as a dict"
         )
     try:
-        text = dumps(cast("object", args), limits)
+        text = dumps(given, limits)
     except NotAValueError as error:
         raise ArgumentValidationError(f"{name}: {error}") from None
     return check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")

@@ -29,7 +29,7 @@ from duly.run.failure import describe
 from duly.run.run_log import LOG, is_logged
 from duly.run.runner import Runner
 from duly.storage.rows import Job
-from duly.values.json import dumps, loads
+from duly.values.json import dumps
 
 T = TypeVar("T")
 
@@ -166,7 +166,7 @@ class JobRunner:
         value, caller, started, begun = None, _caller_of(job), monotonic(), self.clock.now()
         try:
             function = self._runner.registry.find(job.name, (ACTION,))
-            value = await contained(self._runner.run_action(function, loads(job.args), caller))
+            value = await contained(self._runner.run_action(function, job.args, caller))
         except asyncio.CancelledError:
             failure, error = FunctionError(jobs.INTERRUPTED), jobs.INTERRUPTED
         except Exception as raised:

@@ -232,7 +232,7 @@ class Runner:
         """Run an action in this event loop, or in a thread if it is a `def`."""
         started = monotonic()
         try:
-            value = await contained(self.run_action(function, args, caller))
+            value = await contained(self._encode_and_run(function, args, caller))
         except Exception as error:
             self._log_run(function.name, ACTION, started, error, args=args)
             raise
@@ -242,9 +242,11 @@ class Runner:
         self._log_run(function.name, ACTION, started, args=args)
         return value
 
-    async def run_action(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
-        """Run an action without a record in the log. Await it `contained`, because it runs code of the application."""
-        text = function.encode(args)
+    async def run_action(self, function: RegisteredFunction, text: str, caller: Caller) -> Any:
+        """Run an action, without a record in the log, with arguments as JSON.
+
+        Await it `contained`, because it runs code of the application.
+        """
         arguments: dict[str, Any] | None = None
         with suppress(ArgumentValidationError):  # they may name a table that another node has just created
             arguments = function.arguments(text, self.database)
@@ -256,7 +258,12 @@ class Runner:
             value = await self._handle_action(function, ctx, arguments)
         finally:
             ctx.calls.end()  # even if a thread goes on, because nothing can stop the thread
+        if value is None and function.returns_none:
+            return None
         return function.result(value, self.database, caller.wants_plain)
+
+    async def _encode_and_run(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
+        return await self.run_action(function, function.encode(args), caller)
 
     async def _handle_action(self, function: RegisteredFunction, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
         limit = self.limits.action_seconds_max
