@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ import apsw
 import pytest
 
 from duly import App, StoreError, StoreGoneError
+from duly.storage.engine import Changeset
 from duly.storage.sqlite import opening
 from duly.storage.sqlite.engine import SqliteEngine
 from tests.storage.owner import MODULES
@@ -355,6 +357,46 @@ def test_a_store_is_opened_while_somebody_reads_it_and_survives_a_kill_then(file
     with owner(file) as opened:
         assert opened.says() == "open"
         assert opened.ask("notes") == "['a', 'b', 'c']"
+
+
+def test_a_file_into_which_the_log_is_being_copied_is_no_other_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first page comes first, and says how many pages there will be."""
+    engine, checkpoint = SqliteEngine(str(file)), opening.checkpoint
+    engine.open()
+    found: list[BaseException | None] = []
+
+    def look() -> None:
+        try:
+            engine.check_present()
+        except StoreGoneError as error:
+            found.append(error)
+        else:
+            found.append(None)
+
+    def half_done(writer: apsw.Connection) -> bool:
+        head = file.read_bytes()[:100]
+        with file.open("r+b") as written:
+            written.write(head[:28] + (1_000_000).to_bytes(4, "big") + head[32:])
+        reader = threading.Thread(target=look)
+        reader.start()
+        reader.join(0.1)
+        with file.open("r+b") as written:
+            written.write(head)
+        whole = checkpoint(writer)
+        waiting.append(reader)
+        return whole
+
+    waiting: list[threading.Thread] = []
+    monkeypatch.setattr(opening, "checkpoint", half_done)
+    engine._checkpoint_at = 0
+    engine.begin()
+    engine.commit(Changeset([], 1, None, [], 0.0))
+    waiting[0].join()
+    assert found == [None]
+    monkeypatch.undo()
+    engine.close()
 
 
 def test_an_sqlite_database_of_something_else_is_said_to_be_one(file: Path) -> None:

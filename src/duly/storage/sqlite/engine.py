@@ -247,7 +247,8 @@ class SqliteEngine:
 
     def _checkpoint(self) -> None:
         """Copy the log into the file. If this fails, the next commit tries again: its own commit is durable."""
-        with suppress(apsw.Error):
+        assert self._owned is not None
+        with suppress(apsw.Error), self._owned.copying:
             is_complete = opening.checkpoint(self._connection)
             self._checkpoint_at = _CHECKPOINT_PAGES if is_complete else self._log_pages + _CHECKPOINT_PAGES
             opening.write_number(self._connection, self._opening)

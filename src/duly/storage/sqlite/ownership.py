@@ -21,6 +21,7 @@ import threading
 from contextlib import suppress
 from typing import Final
 
+from duly.clock import pause
 from duly.errors import StoreError, StoreInUseError
 from duly.logs import log_of
 from duly.storage.sqlite.file_header import LOG_MAGIC, SQLITE_MAGIC, FileHeader
@@ -36,6 +37,8 @@ _READERS_BYTES: Final = 510
 """A process that has the file open in SQLite has a shared lock on these bytes; the last one takes an exclusive lock."""
 _LOCK: Final = getattr(fcntl, "F_OFD_SETLK", fcntl.F_SETLK)
 """The lock of an open file, which stays when the process closes the file elsewhere. Else: the lock of a process."""
+_LOOKS_MAX, _LOOK_SECONDS = 100, 0.01
+"""How often a file that is too short is looked at, and with which pause, until it counts as another one."""
 _TRIES_MAX: Final = 100
 """How often a file may be replaced between its opening and its locking. Restoring a backup does this once."""
 
@@ -59,6 +62,8 @@ class Ownership:
         self._opening = 0
         self._owner_file = _open_owner_file(path)
         self.closing_seconds: float | None = None
+        self.copying = threading.Lock()
+        """Held while this process copies the log into the file."""
 
     @property
     def is_held(self) -> bool:
@@ -104,10 +109,24 @@ class Ownership:
             return f"{self.log_path}, which holds the latest commits of the store, was emptied"
         if found.st_mtime_ns != self._changed_ns:  # by SQLite, or by a program that has copied a file over it
             self._changed_ns = found.st_mtime_ns
-            header = self.header()
-            if header.opening != self._opening or header.is_truncated:
+            if self._is_overwritten():
                 return f"{self.path} was overwritten with another file"
         return None
+
+    def _is_overwritten(self) -> bool:
+        """Return whether the file is another one by now.
+
+        While the log is copied into the file, its first page comes first: the file then says that it has more pages
+        than it has. So a file that is too short is looked at again, after that copy, or for a second if it is made by
+        another program.
+        """
+        for _ in range(_LOOKS_MAX):
+            header = self.header()
+            if header.opening != self._opening or not header.is_truncated:
+                return header.opening != self._opening
+            with self.copying:
+                pause(_LOOK_SECONDS)
+        return True
 
     @property
     def _has_log(self) -> bool:
