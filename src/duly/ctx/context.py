@@ -228,7 +228,7 @@ class ActionCtx(_Ctx):
 
 
 def context_of(ctx: T, invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> T:
-    """Make a new context that of a call of the function `name`."""
+    """Turn a new context into that of a call of the function `name`, and return it."""
     ctx._invoker = invoker  # pyright: ignore[reportPrivateUsage]
     ctx._name = name  # pyright: ignore[reportPrivateUsage]
     ctx._caller = caller  # pyright: ignore[reportPrivateUsage]

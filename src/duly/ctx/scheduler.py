@@ -18,7 +18,7 @@ from duly.hints import scheduler_name_hints
 from duly.model import jobs
 from duly.storage.rows import JOBS
 from duly.values.ids import hint_of
-from duly.values.json import SPECIAL, check_size, size
+from duly.values.json import check_size, size
 from duly.values.schema.annotations import Id
 from duly.values.schema.validator import Ids
 
@@ -74,7 +74,7 @@ class Scheduler:
             refuse(self._invoker, function, misfit)
         transaction = self.transaction
         check_window(when, transaction.now)
-        transaction.usage.schedule(len(text) if text.isascii() and SPECIAL not in text else size(text))
+        transaction.usage.schedule(size(text))
         id = jobs.schedule(transaction, function.name, function.kind, text, when, self._job)
         made: Id[Any] = self._mapper.ids.encode(JOBS.number, id)  # type: ignore[assignment]
         return made

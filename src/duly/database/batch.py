@@ -263,9 +263,8 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        if (
-            self._shared is not None and reads is not None and self._next_seed is not None
-        ):  # also if it read unknown tables only
+        has_run = self._next_seed is not None  # also if it read unknown tables only
+        if self._shared is not None and reads is not None and has_run:
             self._shared.validate(reads)
 
     def commit(self) -> Commit:

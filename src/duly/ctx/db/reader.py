@@ -229,7 +229,7 @@ class DatabaseReader(_Reader):
 
 
 def reader_over(reader: R, mapper: DocumentMapper) -> R:
-    """Make a new reader that of a call with this mapper."""
+    """Turn a new reader into that of a call, whose mapper it uses, and return it."""
     reader._mapper = mapper  # pyright: ignore[reportPrivateUsage]
     reader.transaction = mapper.transaction
     return reader

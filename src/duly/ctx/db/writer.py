@@ -12,7 +12,7 @@ from duly.errors import DocumentNotFoundError, FunctionError, SchemaValidationEr
 from duly.hints import name_hint
 from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import creation_time
-from duly.values.json import SPECIAL, Document, NotAValueError, check_document, check_size, dumps, loads, size
+from duly.values.json import Document, NotAValueError, check_document, check_size, dumps, loads, size
 from duly.values.plain import UNSET, to_plain
 from duly.values.schema.annotations import Id
 from duly.values.schema.documents import D, I, M
@@ -202,7 +202,7 @@ class DatabaseWriter(DatabaseReader):
             text = dumps(document, limits)
         except (Mismatch, NotAValueError) as error:
             raise SchemaValidationError(f"{table}.{act}: {error}") from None
-        length = len(text) if text.isascii() and SPECIAL not in text else size(text)
+        length = size(text)
         if length > limits.document_bytes_max:
             check_size(text, limits, "document_bytes_max", f"{table}.{act}: a document")
         usage.write(length)
