@@ -70,7 +70,7 @@ def begin(header: FileHeader, writer: apsw.Connection) -> int:
     """Write the number of a new opening, or the old one if another process is reading now. Return what was written.
 
     What a killed process has left in the log gets into the file first, under the number that both have. So a log whose
-    number is ahead of the file's holds nothing but that number, and one that does is the log of another file.
+    number is ahead of the file's holds nothing but that number; if it holds more, it is the log of another file.
     """
     number = header.opening
     writer.execute(_SET_APPLICATION)

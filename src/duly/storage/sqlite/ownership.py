@@ -125,7 +125,8 @@ class Ownership:
             if header.opening != self._opening or not header.is_truncated:
                 return header.opening != self._opening
             with self.copying:
-                pause(_LOOK_SECONDS)
+                pass  # a copy that is under way is done now; the next one need not wait for this thread
+            pause(_LOOK_SECONDS)
         return True
 
     @property
