@@ -148,9 +148,9 @@ LOG_BYTES_MAX: Final = 2 << 20
 A reader with an older snapshot is run again. More gains nothing: Python's garbage collector visits all of it."""
 CATALOGS_MAX: Final = 64
 """Recent catalogs kept in memory: more than change between the begin of a snapshot and its first read."""
-HOT_DOCUMENTS_BYTES_MAX: Final = 16 << 20
-"""Size of the documents that the owner of a SQLite file keeps in memory, in bytes (16 MiB): tens of thousands, while in
-most applications fewer are hot. SQLite's own cache has the pages of more."""
+HOT_ROWS_BYTES_MAX: Final = 16 << 20
+"""Size of the rows that the owner of a SQLite file keeps in memory, in bytes (16 MiB): tens of thousands, while in most
+applications fewer are hot. SQLite's own cache has the pages of more."""
 LOG_COMMITS_MAX: Final = 4_096
 """Commits in the commit log, however small."""
 

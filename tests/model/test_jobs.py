@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.model import jobs
 from duly.model.job_admin import commit
@@ -20,9 +21,9 @@ EPOCH = 7
 async def test_the_end_of_an_action_is_recorded_by_the_process_that_runs_it_and_by_no_other(
     store: str, error: str | None, ended: str
 ) -> None:
-    async def start(transaction: Transaction) -> Job:
-        await jobs.start(transaction, await look(transaction), EPOCH)
-        return await look(transaction)
+    def start(batch: Batch) -> Job:
+        jobs.start(batch, batch.attempt(look), EPOCH)
+        return batch.attempt(look)
 
     async def schedule(transaction: Transaction) -> int:
         return jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
@@ -34,12 +35,12 @@ async def test_the_end_of_an_action_is_recorded_by_the_process_that_runs_it_and_
 
     async with opened(store) as database:
         id = await commit(database, schedule)
-        job = await commit(database, start)
+        job = await database.commit(start)
         assert (job.state, job.epoch) == (IN_PROGRESS, EPOCH)
         for epoch in (EPOCH - 1, EPOCH + 1):
-            await commit(database, partial(jobs.end_action, id=id, epoch=epoch, error=error))
+            await database.commit(partial(jobs.end_action, id=id, epoch=epoch, error=error))
             assert await commit(database, look) == job
-        await commit(database, partial(jobs.end_action, id=id, epoch=EPOCH, error=error))
+        await database.commit(partial(jobs.end_action, id=id, epoch=EPOCH, error=error))
         assert await commit(database, look) == job._replace(state=ended, epoch=None, error=error, completed_time=NOW)
 
 
@@ -52,10 +53,10 @@ async def test_all_actions_of_a_lost_process_fail_however_many_are_looked_at_at_
     async def run_one(transaction: Transaction) -> int:
         return jobs.schedule(transaction, "a:a", ACTION, "{}", NOW, None)
 
-    async def start(transaction: Transaction, id: int) -> None:
-        job = await transaction.get(JOBS, id)
+    def start(batch: Batch, id: int) -> None:
+        job = batch.row(JOBS, id)
         assert isinstance(job, Job)
-        await jobs.start(transaction, job, EPOCH)
+        jobs.start(batch, job, EPOCH)
 
     async def state(transaction: Transaction, id: int) -> str:
         job = await transaction.get(JOBS, id)
@@ -65,7 +66,7 @@ async def test_all_actions_of_a_lost_process_fail_however_many_are_looked_at_at_
     async with opened(store) as database:
         ids = [await commit(database, run_one) for _ in range(count)]
         for id in ids:
-            await commit(database, partial(start, id=id))
+            await database.commit(partial(start, id=id))
         found, left = list[Job](), jobs.RUNNING
         while left is not None:
             lost, left = await commit(database, partial(jobs.recover, is_lost=lambda epoch: epoch == EPOCH, among=left))

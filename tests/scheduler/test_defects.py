@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase
 
 from duly.ctx.caller import Caller
-from duly.ctx.scheduler import ActionScheduler
+from duly.ctx.scheduler import ActionScheduler, job_number
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.model import jobs
@@ -31,29 +31,27 @@ Patch = pytest.MonkeyPatch
 def a_cancel_is_forgotten(patch: Patch) -> None:
     cancel = jobs.cancel
 
-    async def forgetful(transaction: Transaction, id: int, own: int | None) -> None:
-        await cancel(transaction, id, own)
+    async def forgetful(transaction: Transaction, id: int, own: int | None, missing_ok: bool = False) -> bool:
+        was_pending = await cancel(transaction, id, own, missing_ok)
         job = await transaction.get(JOBS, id)
         if isinstance(job, Job):
             transaction.write(JOBS, id, job, job._replace(state="pending", due=transaction.now, completed_time=None))
+        return was_pending
 
     patch.setattr(jobs, "cancel", forgetful)
 
 
 def a_mutation_cancels_itself(patch: Patch) -> None:
     cancel = jobs.cancel
-    patch.setattr(jobs, "cancel", lambda transaction, id, own: cancel(transaction, id, None))
+    patch.setattr(jobs, "cancel", lambda transaction, id, own, *more: cancel(transaction, id, None, *more))
 
 
 def a_cancel_just_before_in_the_same_commit_is_missed(patch: Patch) -> None:
-    patch.setattr("duly.database.batch.Batch.latest", lambda batch, table, id, row: row)
+    patch.setattr(Batch, "latest_job", lambda batch, id, job: job)
 
 
 def what_a_canceled_action_schedules_runs(patch: Patch) -> None:
-    async def never(transaction: Transaction, id: int) -> bool:
-        return False
-
-    patch.setattr(jobs, "_is_canceled", never)
+    patch.setattr(jobs, "is_canceled", lambda row: False)
 
 
 def what_a_mutation_of_a_canceled_action_schedules_runs(patch: Patch) -> None:
@@ -61,12 +59,12 @@ def what_a_mutation_of_a_canceled_action_schedules_runs(patch: Patch) -> None:
 
 
 def a_canceled_action_succeeds_after_all(patch: Patch) -> None:
-    async def end(transaction: Transaction, id: int, epoch: int, error: str | None, record: RunRecord) -> None:
-        job = await transaction.get(JOBS, id)
+    def end(batch: Batch, id: int, epoch: int, error: str | None, record: RunRecord = NO_RECORD) -> None:
+        job = batch.row(JOBS, id)
         if isinstance(job, Job) and error is None:
-            jobs.succeed(transaction, job)
+            batch.succeed(job)
         elif isinstance(job, Job):
-            await jobs.fail(transaction, job, error)
+            batch.attempt(jobs.fail, job, error)
 
     patch.setitem(MOVES, "canceled", {**MOVES["canceled"], "succeed": "success", "fail": "failed"})
     patch.setattr(jobs, "end_action", end)
@@ -149,9 +147,9 @@ def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
 
 
 def an_action_may_not_cancel_itself(patch: Patch) -> None:
-    async def cancel(scheduler: ActionScheduler, id: str) -> None:
-        number = int(scheduler._runner.ids.decode(id)[1]) if scheduler._runner.ids.decode(id) else 0  # type: ignore[index]
-        await scheduler._runner.commit(lambda transaction: jobs.cancel(transaction, number, scheduler._job))
+    async def cancel(scheduler: ActionScheduler, id: str, *, missing_ok: bool = False) -> bool:
+        number, own = job_number(scheduler._invoker, id), scheduler._job
+        return await scheduler._invoker.commit(lambda transaction: jobs.cancel(transaction, number, own, missing_ok))
 
     patch.setattr(ActionScheduler, "cancel", cancel)
 
@@ -177,8 +175,8 @@ def a_deploy_changes_what_was_scheduled_before(patch: Patch) -> None:
 def the_scheduled_time_of_the_past_is_now(patch: Patch) -> None:
     schedule = jobs.schedule
 
-    async def now(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
-        return await schedule(transaction, name, queue, args, max(when, transaction.now), parent)
+    def now(transaction: Transaction, name: str, queue: str, args: str, when: float, parent: int | None) -> int:
+        return schedule(transaction, name, queue, args, max(when, transaction.now), parent)
 
     patch.setattr(jobs, "schedule", now)
 

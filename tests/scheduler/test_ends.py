@@ -223,7 +223,7 @@ async def test_a_caller_that_is_cancelled_is_cancelled() -> None:
 async def test_an_end_that_cannot_be_recorded_is_recorded_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
     end_action = jobs.end_action
 
-    async def refuse(transaction: Any, id: int, epoch: int, error: str | None, record: Any) -> None:
+    def refuse(batch: Any, id: int, epoch: int, error: str | None, record: Any) -> None:
         monkeypatch.setattr(jobs, "end_action", end_action)
         raise KeyError("no such tea")
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from duly.clock import monotonic
 from duly.database.changes import Commit, LocalChange, SucceededJobs
 from duly.database.driver.trampoline import drive
 from duly.database.environment import ALL_IDS, CarriedOver, Environment, Tracked, drop_due_after
 from duly.database.indexes.overlay import IndexOverlay, overlay_of
-from duly.database.indexes.row_keys import index_named
 from duly.database.read_set import ReadSet
 from duly.database.transaction import Transaction, begin, merge_writes
 from duly.database.usage import usage_of
@@ -67,8 +65,7 @@ class Batch:
         self._succeeded: dict[int, Job] = {}  # as they were before; see `_write_succeeded`
         self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
         self._engine_changed = False
-        self._others_wait = others_wait
-        self._began = monotonic()
+        self._others_wait, self._began = others_wait, monotonic()
         self.on_durable: list[Callable[[], None]] = []
         """What to do once it is durable, such as to log a run: a run that was rolled back is not logged."""
         self.engine_error: Exception | None = None
@@ -133,18 +130,38 @@ class Batch:
     def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
         if table == JOBS.name and not self._succeeded.keys().isdisjoint(writes):
             self._write_succeeded()
-        if table in self._overlays:
-            for overlay in self._overlays[table].values():
-                for id, write in writes.items():
-                    overlay.replace(id, earlier.get(id), write)
+        for overlay in self._overlays.get(table, {}).values():
+            for id, write in writes.items():
+                overlay.replace(id, earlier.get(id), write)
         merge_writes(earlier, writes)
+
+    # Without a transaction: the executor's own moves of jobs, which run no code that could raise.
+
+    def row(self, table: Table, id: int) -> Row | None:
+        """Return the row of an id as the batch has left it so far, and add it to the read set."""
+        if self._reads is not None:
+            self._reads.points.add((table.name, id))
+        return self.read_row(table, id)
+
+    def write_job(self, old: Job, new: Job) -> None:
+        """Change a job; `old` is as the batch has left it so far."""
+        id, write = old.id, make_write((old, new, (), ()))
+        writes = self._writes.setdefault(JOBS.name, {})
+        if id in writes or JOBS.name in self._overlays:
+            self._merge(JOBS.name, writes, {id: write})
+        else:
+            writes[id] = write
+
+    def succeed(self, job: Job) -> None:
+        """End a job successfully."""
+        self._succeeded[job.id] = job
 
     def dry_run(self, unit: Callable[..., Coroutine[Any, Any, Any]], *args: object, handler: str) -> None:
         """Run a unit as the next attempt would, with the same ids and seed, and keep nothing of it."""
         if self._next_seed is None:
             self._next_seed = self._random.getrandbits(63)
-        usage = usage_of(self._limits)
-        transaction = begin(self.catalog, self.now, self._ids.copy(), usage, self._next_seed, self, None)
+        ids, usage = self._ids.copy(), usage_of(self._limits)
+        transaction = begin(self.catalog, self.now, ids, usage, self._next_seed, self, None)
         transaction.is_dry_run = True
         try:
             drive(unit(transaction, *args), self, self.watched, handler)
@@ -155,13 +172,7 @@ class Batch:
         """Read at once the documents whose ids are in the arguments of calls: the calls will probably read them."""
         if self._shared is None:
             return
-        wanted: dict[int, set[int]] = {}
-        for text in args:
-            for id in _ids.findall(text):
-                decoded = self._codec.decode(id)
-                if decoded is not None:
-                    wanted.setdefault(decoded[0], set()).add(decoded[1])
-        for number, ids in wanted.items():
+        for number, ids in self._codec.found_in(args).items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
                 self._call_engine(self._shared.prefetch, table, list(ids))
@@ -186,7 +197,9 @@ class Batch:
     def read_row(self, table: Table, id: int) -> Row | None:
         """Return the row of an id for a transaction whose own overlay does not have it."""
         name = table.name
-        writes = self._writes.get(name) if table is not JOBS else self._written_to(table)
+        if table is JOBS and id in self._succeeded:
+            self._write_succeeded()
+        writes = self._writes.get(name)
         if writes is not None and id in writes:
             return writes[id].new
         cached = self._cached.get(name)
@@ -216,10 +229,7 @@ class Batch:
         """
         succeeded, self._succeeded = self._succeeded, {}
         writes = {id: make_write((job, succeeded_row(job, self.now), (), ())) for id, job in succeeded.items()}
-        if (earlier := self._writes.get(JOBS.name)) is None:
-            self._writes[JOBS.name] = writes
-        else:
-            self._merge(JOBS.name, earlier, writes)
+        self._merge(JOBS.name, self._writes.setdefault(JOBS.name, {}), writes)
 
     def answer(self, request: Request) -> Any:
         """Answer a request of a transaction whose own overlay has no answer."""
@@ -241,9 +251,8 @@ class Batch:
         if not writes:
             return self._view.answer(scan) if table.name in self._stored.tables else []
         overlay = overlay_of(self._overlays, table, scan.order, writes)
-        below: list[tuple[int, Row]] = []
-        if table.name in self._stored.tables:
-            below = self._view.answer(overlay.widen(scan))
+        is_stored = table.name in self._stored.tables
+        below: list[tuple[int, Row]] = self._view.answer(overlay.widen(scan)) if is_stored else []
         return overlay.merge(scan, below, writes)
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
@@ -263,8 +272,9 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        has_run = self._next_seed is not None  # also if it read unknown tables only
-        if self._shared is not None and reads is not None and has_run:
+        if self._shared is None or reads is None:
+            return
+        if reads.ids or self._next_seed is not None:  # an attempt may have read unknown tables only
             self._shared.validate(reads)
 
     def commit(self) -> Commit:
@@ -293,7 +303,7 @@ class Batch:
         for table, writes in written:
             if table.name in self.tracked:
                 self.tracked[table.name].update(writes)
-        for id in self.claimed and self.claimed.keys() & self._writes.get(JOBS.name, _NOTHING).keys():
+        for id in self.claimed and self.claimed.keys() & self.writes_to(JOBS).keys():
             del self.claimed[id]
         changes: list[LocalChange] = [LocalChange(*pair) for pair in written]
         if self._succeeded:
@@ -309,16 +319,8 @@ class Batch:
             self.catalog = self._stored = self.catalog.with_table(unchecked)
 
     def _reads_to_check(self) -> ReadKeys | None:
-        if self._reads is None:
-            return None
-        tables = self._stored.tables  # no other node has written to tables that this batch creates
-        ids = [id for table, id in self._reads.points if table in tables]
-        ranges = [
-            (table, index_named(table, order), lower, upper)
-            for name, order, lower, upper in self._reads.ranges
-            if (table := tables.get(name)) is not None
-        ]
-        return ReadKeys(ids, ranges)
+        # No other node has written to tables that this batch creates.
+        return None if self._reads is None else self._reads.keys_in(self._stored.tables)
 
     def _create_tables(self) -> None:
         if self.catalog is not self._stored:
@@ -395,5 +397,4 @@ class Batch:
             raise
 
 
-_ids: Final = re.compile(r'"([0-9a-f]{32})"')
 _NOTHING: dict[int, Write] = {}

@@ -165,7 +165,8 @@ class Database:
         Work that changes tables must be `exclusive`; other work may run again. The documents whose ids are in `args`
         may be read beforehand. Work that is not `is_awaited` may take longer.
         """
-        self.refuse_in_handlers()
+        if is_awaited:
+            self.refuse_in_handlers()
         return self._committer.submit(work, exclusive, args, is_awaited)
 
     # Other nodes.

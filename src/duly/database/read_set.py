@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from duly.database.indexes.key_range import KeyRange
+from duly.database.indexes.row_keys import index_named
+from duly.storage.engine import ReadKeys
+from duly.values.schema.tables import Table
 
 
 class RangeReader(Protocol):
@@ -28,3 +32,13 @@ class ReadSet:
         """Move what the scans have read to `ranges`: the function has ended."""
         self.ranges += [scan.range_read() for scan in self.open_scans]
         self.open_scans.clear()
+
+    def keys_in(self, tables: Mapping[str, Table]) -> ReadKeys:
+        """Return what was read of these tables, as an engine compares it with what other nodes have written."""
+        ids = [id for table, id in self.points if table in tables]
+        ranges = [
+            (table, index_named(table, order), lower, upper)
+            for name, order, lower, upper in self.ranges
+            if (table := tables.get(name)) is not None
+        ]
+        return ReadKeys(ids, ranges)

@@ -85,9 +85,9 @@ def due_before(time_ms: float | None) -> ReadSet:
     return reads
 
 
-async def start(transaction: Transaction, job: Job, epoch: int) -> None:
+def start(batch: Batch, job: Job, epoch: int) -> None:
     """Mark an action as running in this process."""
-    _move(transaction, job, START, epoch=epoch)
+    batch.write_job(job, _moved(job, START, batch.now, epoch=epoch))
 
 
 async def change_queue(transaction: Transaction, job: Job, queue: str) -> None:
@@ -133,19 +133,17 @@ async def fail(transaction: Transaction, job: Job, error: str, record: RunRecord
         _move(transaction, job, FAIL, error=text)
 
 
-async def end_action(
-    transaction: Transaction, id: int, epoch: int, error: str | None, record: RunRecord = NO_RECORD
-) -> None:
+def end_action(batch: Batch, id: int, epoch: int, error: str | None, record: RunRecord = NO_RECORD) -> None:
     """Record how an action ended, unless it was canceled or this process no longer owns it."""
-    job = await transaction.get(JOBS, id)
+    job = batch.row(JOBS, id)
     if not isinstance(job, Job) or job.state != IN_PROGRESS or job.epoch != epoch:
         return
     if error is not None:
-        await fail(transaction, job, error, record)
+        batch.attempt(fail, job, error, record)
     elif job.cron is not None:
-        await crons.end_run(transaction, job, after(job.state, SUCCEED), None, record)
+        batch.attempt(crons.end_run, job, after(job.state, SUCCEED), None, record)
     else:
-        succeed(transaction, job)
+        batch.succeed(job)
 
 
 async def cancel(transaction: Transaction, id: int, own: int | None, missing_ok: bool = False) -> bool:
@@ -240,13 +238,16 @@ async def _interrupt(transaction: Transaction, job: Job) -> None:
 
 
 def _move(transaction: Transaction, job: Job, event: str, epoch: int | None = None, error: str | None = None) -> None:
+    transaction.write(JOBS, job.id, job, _moved(job, event, transaction.now, epoch, error))
+
+
+def _moved(job: Job, event: str, now: float, epoch: int | None = None, error: str | None = None) -> Job:
     id, name, args, scheduled_time, _, state, queue, parent, *_, retry_of, cron = job
     state = after(state, event)
-    completed = transaction.now if state in COMPLETED else None
-    moved = make_job(
+    completed = now if state in COMPLETED else None
+    return make_job(
         (id, name, args, scheduled_time, None, state, queue, parent, epoch, error, completed, 0, retry_of, cron)
     )
-    transaction.write(JOBS, id, job, moved)
 
 
 def document_of(

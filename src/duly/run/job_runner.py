@@ -75,7 +75,7 @@ class JobRunner:
             else:
                 self._run_mutation(batch, function, job)
         elif function is not None and function.kind == ACTION and job.queue == ACTION:
-            batch.attempt(jobs.start, job, epoch)
+            jobs.start(batch, job, epoch)
             return True
         elif function is not None and function.kind == ACTION:
             batch.attempt(jobs.change_queue, job, ACTION)  # it was a mutation when it was scheduled
@@ -160,10 +160,12 @@ class JobRunner:
 
     async def run_started(self, job: Job, epoch: int) -> None:
         """Run an action that is marked as started, and record how it ended."""
-        faults.at("action.marked")
+        if faults.armed:
+            faults.at("action.marked")
         failure: Exception | None = None
         error: str | None = None
-        value, caller, started, begun = None, _caller_of(job), monotonic(), self.clock.now()
+        value, caller, started = None, _caller_of(job), monotonic()
+        begun = 0.0 if job.cron is None else self.clock.now()
         try:
             function = self._runner.registry.find(job.name, (ACTION,))
             value = await contained(self._runner.run_action(function, job.args, caller))
@@ -173,10 +175,12 @@ class JobRunner:
             failure, error = raised, describe(raised, ERROR_TEXT_LENGTH_MAX)
         if self._database.is_open:  # otherwise, the process that opens the store next logs it
             self._log_run(job.name, ACTION, started, failure, job)
-        faults.at("action.ran")
+        if faults.armed:
+            faults.at("action.ran")
         record = NO_RECORD if job.cron is None else self._run_record(begun, caller, value)
         await self._record_end(job, epoch, error, record)
-        faults.at("action.recorded")
+        if faults.armed:
+            faults.at("action.recorded")
 
     async def _record_end(self, job: Job, epoch: int, error: str | None, record: RunRecord) -> None:
         """Record how an action ended, however long the store refuses: only this process knows it."""
@@ -185,7 +189,7 @@ class JobRunner:
             try:
                 end = partial(jobs.end_action, id=job.id, epoch=epoch, error=error, record=record)
                 # Not as a call that is awaited: cancelling this coroutine would withdraw it.
-                return await self._database.commit(partial(Batch.attempt, unit=end), is_awaited=False)
+                return await self._database.commit(end, is_awaited=False)
             except StoreError as refused:
                 if not self._database.is_open:
                     return None  # this process is lost: the next one recovers the job
@@ -201,7 +205,7 @@ class JobRunner:
     def give_up(self, job: Job, epoch: int) -> None:
         """Queue a record that an action was interrupted, although the action itself goes on."""
         with suppress(StoreError):  # this process is lost: the next one recovers the job
-            recorded = self.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=jobs.INTERRUPTED))
+            recorded = self._database.commit(partial(jobs.end_action, id=job.id, epoch=epoch, error=jobs.INTERRUPTED))
             recorded.add_done_callback(lambda done: done.cancelled() or done.exception())
             self.log_interrupted(job)
 

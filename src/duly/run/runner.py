@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from random import Random
@@ -12,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from duly.clock import Clock, monotonic
 from duly.ctx.caller import ANONYMOUS, Caller
-from duly.ctx.context import ActionCtx, MutationCtx, QueryCtx, action_context, context_of
+from duly.ctx.context import MutationCtx, QueryCtx, action_context, context_of
 from duly.ctx.sync_context import SyncActionCtx
 from duly.database.batch import Batch
 from duly.database.database import Database, QueryOutcome
@@ -30,6 +29,7 @@ from duly.run.containment import contained, contained_call
 from duly.run.determinism import attempt_with_rehearsal
 from duly.run.run_log import LOG, RunLog
 from duly.run.threads import Threads
+from duly.run.time_limit import TimeLimit
 from duly.storage.rows import JOBS
 from duly.values.ids import IdCodec
 
@@ -60,6 +60,7 @@ class Runner:
         self._next_warning: dict[tuple[str, str], float] = {}  # by function and topic
         self._unlimited = SoftLimits(unlimited(registry.limits))
         self._threads = Threads(database)
+        self._time_limit = TimeLimit(registry.limits.action_seconds_max)
 
     def use(self, registry: Registry) -> None:
         """Find functions in this registry from now on."""
@@ -68,6 +69,7 @@ class Runner:
     def close(self) -> None:
         """Start no more actions in threads. Those that run cannot be stopped, and go on alone."""
         self._threads.close()
+        self._time_limit.close()
 
     def job_id(self, number: int) -> str:
         return self.ids.encode(JOBS.number, number)
@@ -247,15 +249,27 @@ class Runner:
 
         Await it `contained`, because it runs code of the application.
         """
-        arguments: dict[str, Any] | None = None
-        with suppress(ArgumentValidationError):  # they may name a table that another node has just created
+        try:
             arguments = function.arguments(text, self.database)
+        except ArgumentValidationError:  # they may name a table that another node has just created
+            arguments = None
         if arguments is None:
             await self.database.refresh()
             arguments = function.arguments(text, self.database)
-        ctx = action_context(self, function.name, caller)
+        ctx, timeout, ended = action_context(self, function.name, caller), self._time_limit.applied(), None
         try:
-            value = await self._handle_action(function, ctx, arguments)
+            with timeout:
+                if function.blocking:
+                    call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
+                    ended = await self._threads.start(call)
+                    value = await ended
+                else:
+                    value = await function.handler(ctx, **arguments)
+                    ctx.calls.check(function.name)
+        except TimeoutError:
+            if not timeout.expired:
+                raise  # the handler raised it
+            raise self._timeout_error(function, has_begun=ended is not None or not function.blocking) from None
         finally:
             ctx.calls.end()  # even if a thread goes on, because nothing can stop the thread
         if value is None and function.returns_none:
@@ -265,28 +279,15 @@ class Runner:
     async def _encode_and_run(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
         return await self.run_action(function, function.encode(args), caller)
 
-    async def _handle_action(self, function: RegisteredFunction, ctx: ActionCtx, arguments: dict[str, Any]) -> Any:
-        limit = self.limits.action_seconds_max
-        timeout, ended = asyncio.timeout(limit), None
-        try:
-            async with timeout:
-                if not function.blocking:
-                    value = await function.handler(ctx, **arguments)
-                    ctx.calls.check(function.name)
-                    return value
-                call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
-                ended = await self._threads.start(call)
-                return await ended
-        except TimeoutError:
-            if not timeout.expired():
-                raise  # the handler raised it
-            if function.blocking and ended is None:
-                raise self._threads.none_free(function.name, limit) from None
-            goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
-            raise LimitError(
-                f"{function.name}: it ran longer than {limit:g} s (action_seconds_max){goes_on}; do a part and"
-                " schedule the rest"
-            ) from None
+    def _timeout_error(self, function: RegisteredFunction, has_begun: bool) -> LimitError:
+        limit = self._time_limit.seconds
+        if not has_begun:
+            return self._threads.none_free(function.name, limit)
+        goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
+        return LimitError(
+            f"{function.name}: it ran longer than {limit:g} s (action_seconds_max){goes_on}; do a part and"
+            " schedule the rest"
+        )
 
     # Calls within a transaction.
 

@@ -11,7 +11,9 @@ secret of the store can compute. So an invented id is refused.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -30,6 +32,7 @@ WRITTEN_MS: Final = 1_796_083_200_000
 
 TAG_BYTES: Final = 6
 _STRING_LENGTH: Final = 2 * (2 + 8 + TAG_BYTES)
+_STRINGS: Final = re.compile(rf'"([0-9a-f]{{{_STRING_LENGTH}}})"')
 _KNOWN_MAX: Final = 16_384
 
 _head = struct.Struct(">HQ")
@@ -139,6 +142,16 @@ class IdCodec:
             if known is not None:
                 self._know(text, known)
         return known
+
+    def found_in(self, texts: Iterable[str]) -> dict[int, set[int]]:
+        """Return the ids of this store in texts of JSON, by the number of their table."""
+        found: dict[int, set[int]] = {}
+        for text in texts:
+            for string in _STRINGS.findall(text):
+                decoded = self.decode(string)
+                if decoded is not None:
+                    found.setdefault(decoded[0], set()).add(decoded[1])
+        return found
 
     def sign(self, text: bytes) -> bytes:
         """Return a tag of any text that only the holder of the secret can compute."""

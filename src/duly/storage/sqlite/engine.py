@@ -30,7 +30,7 @@ from duly.storage.requests import View
 from duly.storage.rows import JOB_FIELDS, JOBS, Write
 from duly.storage.sqlite import opening, ownership
 from duly.storage.sqlite.file import prepare, read_header
-from duly.storage.sqlite.hot_documents import HotDocuments
+from duly.storage.sqlite.hot_rows import HotRows
 from duly.storage.sqlite.snapshot import JOB_COLUMNS, SqliteSnapshot, index_name, table_name
 from duly.values.schema.tables import Index, Table
 
@@ -60,7 +60,7 @@ class SqliteEngine:
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
         """The reason why nothing can be stored any more, once it is known: the file was deleted, for example."""
-        self._hot = HotDocuments()
+        self._hot = HotRows()
         self._data_version = 0  # changes when another connection has written
         self._opening = 0
         self._log_pages = 0
@@ -218,7 +218,7 @@ class SqliteEngine:
         self._run(_DELETE_INDEX, (index.number,))
 
     def commit(self, changes: Changeset) -> int:
-        cached = self._hot.detach()
+        hot = self._hot.detach()
         for table, writes in changes.writes:
             if table is JOBS:
                 self._write_jobs(writes)
@@ -235,7 +235,7 @@ class SqliteEngine:
             opening.write_number(self._connection, self._opening, needs_log=True)
         faults.at("commit.flushed")
         self._run("COMMIT")
-        self._hot.attach(cached, changes.writes)
+        self._hot.attach(hot, changes)
         self.check_present()
         if is_checkpoint_due:
             self._checkpoint()

@@ -26,7 +26,7 @@ from duly.storage.requests import (
     Scan,
 )
 from duly.storage.rows import ACTION, JOB_FIELDS, JOBS, MUTATION, Row, make_job
-from duly.storage.sqlite.hot_documents import HotDocuments
+from duly.storage.sqlite.hot_rows import HotRows
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import Cut
 from duly.values.schema.tables import Index, Table
@@ -37,11 +37,11 @@ class SqliteSnapshot:
 
     catalog_version = 0
 
-    def __init__(self, connection: apsw.Connection, cache: HotDocuments | None = None) -> None:
+    def __init__(self, connection: apsw.Connection, hot: HotRows | None = None) -> None:
         self._read = connection.execute
         self._read_one = connection.cursor().execute  # for reads of one result at once: no new cursor each time
         self.version, self.epoch, self.data_version = cast("tuple[int, int, int]", self._read(_GET_VERSION).get)
-        self._cache, self.cached = cache, {} if cache is None else cache.documents
+        self._hot, self.cached = hot, {} if hot is None else hot.rows
 
     def answer(self, request: Request) -> Any:
         try:
@@ -77,8 +77,8 @@ class SqliteSnapshot:
             columns: Any = self._read_one(_GET_JOB, (id,)).get
             return None if columns is None else make_job(columns)
         document: str | None = self._read_one(_get_document(table.number, table.name), (id,)).get
-        if self._cache is not None and document is not None:
-            self._cache.add(table, id, document)
+        if self._hot is not None and document is not None:
+            self._hot.add(table, id, document)
         return document
 
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:

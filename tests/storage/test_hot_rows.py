@@ -1,4 +1,4 @@
-"""Documents that the owner of a file keeps in memory: exact, and bounded in bytes."""
+"""Rows that the owner of a file keeps in memory: exact, and bounded in bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from duly import App, MutationCtx, StoreError, define_schema, define_table, mutation, v
 from duly.storage.engine import Changeset
 from duly.storage.requests import Get
-from duly.storage.rows import Write
+from duly.storage.rows import ACTION, JOBS, Job, Row, Write
 from duly.storage.sqlite.engine import SqliteEngine
-from duly.storage.sqlite.hot_documents import HotDocuments
+from duly.storage.sqlite.hot_rows import HotRows
 from duly.values.schema.tables import Table
 
 NOTES, OTHERS = Table("notes", 100), Table("others", 101)
@@ -36,8 +36,12 @@ def engine(tmp_path: Path) -> Iterator[SqliteEngine]:
     engine.close()
 
 
-def commit(engine: SqliteEngine, table: Table, id: int, old: str | None, new: str | None) -> None:
-    engine.commit(Changeset([(table, {id: Write(old, new)})], id, None, [], 0.0))
+def commit(engine: SqliteEngine, table: Table, id: int, old: Row | None, new: Row | None) -> None:
+    engine.commit(writing(table, id, old, new))
+
+
+def writing(table: Table, id: int, old: Row | None, new: Row | None) -> Changeset:
+    return Changeset([(table, {id: Write(old, new)})], id, None, [], 0.0)
 
 
 def read(engine: SqliteEngine, table: Table = NOTES, id: int = 1) -> Any:
@@ -50,8 +54,8 @@ def read(engine: SqliteEngine, table: Table = NOTES, id: int = 1) -> Any:
         engine.rollback()
 
 
-def held(engine: SqliteEngine) -> dict[str, dict[int, str]]:
-    return engine._hot.documents
+def held(engine: SqliteEngine) -> dict[str, dict[int, Row]]:
+    return engine._hot.rows
 
 
 def test_what_was_read_is_held_and_is_as_the_next_commit_leaves_it(engine: SqliteEngine) -> None:
@@ -138,23 +142,64 @@ def test_a_file_that_is_opened_again_has_nothing_held(engine: SqliteEngine) -> N
 
 
 def test_documents_take_no_more_bytes_than_they_may() -> None:
-    hot, text = HotDocuments(bytes_max=1_000), "x" * 200
+    hot, text = HotRows(bytes_max=1_000), "x" * 200
     each = getsizeof(text) + 100
     for id in range(10):
         hot.add(NOTES, id, text)
-        assert hot.bytes == len(hot.documents["notes"]) * each <= 1_000
+        assert hot.bytes == len(hot.rows["notes"]) * each <= 1_000
     hot.add(NOTES, 10, "x" * 2_000)  # more than all may take
-    assert (hot.documents, hot.bytes) == ({}, 0)
+    assert (hot.rows, hot.bytes) == ({}, 0)
 
 
 def test_documents_that_grow_are_let_go() -> None:
-    hot = HotDocuments(bytes_max=1_000)
+    hot = HotRows(bytes_max=1_000)
     hot.add(NOTES, 1, "x")
-    hot.attach(hot.detach(), [(NOTES, {1: Write("x", "x" * 500)})])
-    assert hot.documents == {"notes": {1: "x" * 500}}
+    hot.attach(hot.detach(), writing(NOTES, 1, "x", "x" * 500))
+    assert hot.rows == {"notes": {1: "x" * 500}}
     assert hot.bytes == getsizeof("x" * 500) + 100
-    hot.attach(hot.detach(), [(NOTES, {1: Write("x" * 500, "x" * 1_000)})])
-    assert (hot.documents, hot.bytes) == ({}, 0)
+    hot.attach(hot.detach(), writing(NOTES, 1, "x" * 500, "x" * 1_000))
+    assert (hot.rows, hot.bytes) == ({}, 0)
+
+
+PENDING = Job(7, "app:act", "{}", 1.0, 1.0, "pending", ACTION)
+RUNNING = PENDING._replace(due=None, state="inProgress", epoch=3)
+
+
+def test_a_job_is_held_while_it_is_in_progress(engine: SqliteEngine) -> None:
+    engine.begin()
+    commit(engine, JOBS, 7, None, PENDING)
+    assert held(engine).get(JOBS.name, {}) == {}
+    engine.begin()
+    commit(engine, JOBS, 7, PENDING, RUNNING)
+    assert held(engine)[JOBS.name] == {7: RUNNING}
+    assert read(engine, JOBS, 7) == RUNNING
+    engine.begin()
+    commit(engine, JOBS, 7, RUNNING, RUNNING._replace(state="canceled", epoch=None, completed_time=2.0))
+    assert held(engine)[JOBS.name] == {}
+    assert read(engine, JOBS, 7).state == "canceled"
+    assert engine._hot.bytes == 0
+
+
+def test_a_job_that_succeeded_is_not_held(engine: SqliteEngine) -> None:
+    for old, new in ((None, PENDING), (PENDING, RUNNING)):
+        engine.begin()
+        commit(engine, JOBS, 7, old, new)
+    engine.begin()
+    engine.commit(Changeset([], 7, None, [7], 2.0))
+    assert held(engine)[JOBS.name] == {}
+    assert read(engine, JOBS, 7).state == "success"
+
+
+def test_a_job_is_not_held_after_its_end_was_refused(engine: SqliteEngine) -> None:
+    for old, new in ((None, PENDING), (PENDING, RUNNING)):
+        engine.begin()
+        commit(engine, JOBS, 7, old, new)
+    engine.begin()
+    with refusing(engine, "COMMIT"), pytest.raises(StoreError):
+        engine.commit(Changeset([], 7, None, [7], 2.0))
+    engine.rollback()
+    assert held(engine) == {}
+    assert read(engine, JOBS, 7) == RUNNING
 
 
 @mutation
