@@ -134,6 +134,7 @@ def batches_have_time(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     if not request.node.get_closest_marker("timed_batches"):
         for limit in ("BATCH_SECONDS_MAX", "BATCH_SECONDS_ALONE_MAX"):
             monkeypatch.setattr(f"duly.database.batch.{limit}", 60.0)
+        monkeypatch.setattr("duly.workers.executor.DUE_SECONDS_BEHIND_CALLS_MAX", 60.0)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -531,6 +531,7 @@ class Program:
             # mutation waits among the actions, because it was one. Here it is all that is due.
             patch.setattr("duly.workers.claim_size._SIZE_MIN", DUE_BATCH_MAX)
             patch.setattr("duly.database.batch.BATCH_SECONDS_MAX", float("inf"))
+            patch.setattr("duly.workers.executor.DUE_SECONDS_BEHIND_CALLS_MAX", float("inf"))
             patch.setattr(logging.getLogger("duly.run"), "disabled", True)  # much fails, on purpose
             if IN_MEMORY.is_dir():  # no power is cut here
                 patch.setattr("tempfile.tempdir", str(IN_MEMORY))

@@ -18,6 +18,7 @@ from duly import (
 )
 from duly.declare.function import AsyncFunction
 from duly.limits import BATCH_SECONDS_MAX
+from duly.storage.rows import JOBS
 from duly.testing import Harness
 from tests.scheduler.app import NOW, act, modules, note, noted, notes
 from tests.scheduler.held import Held
@@ -210,6 +211,42 @@ async def test_a_call_that_schedules_for_the_past_comes_before_what_is_due_in_th
             await held.queued(2)
         await asyncio.gather(before, call, idle)
         assert await t.query(notes) == ["called", "yesterday", "just now", "waits"]
+
+
+@pytest.mark.timed_batches
+async def test_a_call_does_not_wait_for_many_functions_that_are_due_in_the_same_commit(
+    t: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duly.workers.executor.DUE_SECONDS_BEHIND_CALLS_MAX", 0.0)
+    async with t:
+
+        async def schedules(ctx: MutationCtx) -> None:
+            for value in range(5):
+                await ctx.scheduler.run_after(0, note, {"value": value})
+
+        await t.transaction(schedules)
+        async with Held(t.app) as held:
+
+            async def fills_a_batch(ctx: MutationCtx) -> None:
+                held.stand()
+                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
+
+            before = asyncio.create_task(t.transaction(fills_a_batch))
+            await held.arrived()
+            call = asyncio.create_task(t.mutation(note, {"value": "called"}))
+            await held.queued(1)
+            idle = asyncio.create_task(t.run_until_idle())
+            await held.queued(2)
+        await asyncio.gather(before, call, idle)
+        assert await t.query(notes) == ["called", 0, 1, 2, 3, 4]
+        commits = t.app.database.commit_log._commits  # pyright: ignore[reportPrivateUsage]
+        jobs = [
+            len(change.ids)
+            for commit in commits
+            for change in commit.changes
+            if change.table == JOBS.name and change.ids
+        ]
+        assert jobs[:2] == [5, 1]  # scheduled, and then the one that is in the commit of the call
 
 
 @mutation

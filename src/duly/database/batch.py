@@ -60,11 +60,13 @@ class Batch:
         self._limits, self._random = environment.limits, environment.random
         self._next_seed: int | None = None  # drawn late: a batch that only reads remote commits has no attempt
         self.watched = environment.watchdog.current_thread()
-        self._reads = reads
+        self.has_caller = False
+        """Whether it has run a call that somebody waits for."""
+        self.seconds_max = BATCH_SECONDS_MAX
+        self._reads, self._engine_changed = reads, False
         self._writes: dict[str, dict[int, Write]] = {}
         self._succeeded: dict[int, Job] = {}  # as they were before; see `_write_succeeded`
         self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
-        self._engine_changed = False
         self._others_wait, self._began = others_wait, monotonic()
         self.on_durable: list[Callable[[], None]] = []
         """What to do once it is durable, such as to log a run: a run that was rolled back is not logged."""
@@ -74,7 +76,7 @@ class Batch:
     def is_time_up(self) -> bool:
         """Whether the time of the batch is used up; calls that are left go into the next batch."""
         seconds = monotonic() - self._began
-        return seconds >= BATCH_SECONDS_MAX and (seconds >= BATCH_SECONDS_ALONE_MAX or self._others_wait())
+        return seconds >= self.seconds_max and (seconds >= BATCH_SECONDS_ALONE_MAX or self._others_wait())
 
     @property
     def has_changes(self) -> bool:
@@ -258,8 +260,7 @@ class Batch:
     def _get_many(self, table: Table, ids: tuple[int, ...]) -> dict[int, Row]:
         if self._shared is not None and table.name in self._stored.tables:
             self._shared.prefetch(table, ids)
-        rows = ((id, self.answer(Get(table, id))) for id in ids)
-        return {id: row for id, row in rows if row is not None}
+        return {id: row for id in ids if (row := self.answer(Get(table, id))) is not None}
 
     def _count(self, count: Count) -> int:
         table, hidden, added, below = count.table, 0, 0, 0
@@ -272,9 +273,8 @@ class Batch:
     def check_reads(self) -> None:
         """Raise Conflict if another node has changed what was read: then the errors of calls may be wrong as well."""
         reads = self._reads_to_check()
-        if self._shared is None or reads is None:
-            return
-        if reads.ids or self._next_seed is not None:  # an attempt may have read unknown tables only
+        has_read = reads is not None and (reads.ids or self._next_seed is not None)  # perhaps unknown tables only
+        if self._shared is not None and reads is not None and has_read:
             self._shared.validate(reads)
 
     def commit(self) -> Commit:

@@ -330,7 +330,8 @@ class Committer:
             while len(calls) < CALLS_AT_ONCE and take_into(calls):
                 pass
         batch.prefetch([call.args for call in calls if call.args])
-        for work, future, *_ in calls:  # the list grows meanwhile
+        for work, future, _, _, is_awaited, _ in calls:  # the list grows meanwhile
+            batch.has_caller = batch.has_caller or is_awaited
             try:
                 outcomes.append((future, work(batch), None))
             except Exception as error:

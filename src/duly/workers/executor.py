@@ -29,7 +29,7 @@ from duly.database.database import Database
 from duly.database.environment import drop_due_after
 from duly.database.read_set import ReadSet
 from duly.errors import StoreError, StoreLostError
-from duly.limits import CLOCK_BACK_MS, DUE_BATCH_MAX
+from duly.limits import CLOCK_BACK_MS, DUE_BATCH_MAX, DUE_SECONDS_BEHIND_CALLS_MAX
 from duly.logs import log_of
 from duly.model import crons, executor_pause, jobs
 from duly.run.job_runner import JobRunner
@@ -183,6 +183,8 @@ class Executor:
         self._latest = max(self._latest, batch.now)
         if batch.attempt(executor_pause.paused_since) is not None:
             return BatchResult(batch.version, self._database.epoch, paused=True)
+        if batch.has_caller:
+            batch.seconds_max = DUE_SECONDS_BEHIND_CALLS_MAX
         epoch, free, limit = self._database.epoch, self._actions.free, self._claim_size.limit
         # One more of each than may run shows whether more are due.
         claimed = jobs.claim(batch, limit + 1, free + 1)
