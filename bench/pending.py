@@ -38,7 +38,7 @@ PROCESSES = 3
 """How many are started on each store."""
 GOAL = 1.15
 START_MS_GOAL = 1_000
-MEMORY_MIB_GOAL = 250
+MEMORY_MIB_GOAL = 100
 
 DRAINS: tuple[tuple[str, Run, int], ...] = (
     ("job that does nothing", drain_noops, 20_000),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from duly.database.call_queue import CallQueue, QueuedCall, withdrawable
+from duly.database.call_queue import CallQueue, QueuedCall
 
 batch: Any = None
 
@@ -78,12 +77,3 @@ def test_a_call_waits_whether_it_was_received_or_not() -> None:
     assert queue.has_more()
     queue.take_all()
     assert not queue.has_more()
-
-
-async def test_a_canceled_call_is_withdrawn_before_its_first_run_but_not_after_it() -> None:
-    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    begun = withdrawable(lambda batch: "ran", future)
-    assert begun(batch) == "ran"
-    future.cancel()
-    assert begun(batch) == "ran"  # it may run again, and counts
-    assert withdrawable(lambda batch: "ran", future)(batch) is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from duly.clock import monotonic
 from duly.database.batch import Batch
@@ -27,10 +28,13 @@ class QueuedCall(NamedTuple):
     args: str
     """JSON with the ids of documents that the call will probably read."""
     is_awaited: bool
-    """False for calls of an executor or of the store itself."""
+    """False for calls of an executor or of the store itself, which are never withdrawn."""
     queued_at: float
     """When it was queued, by `monotonic`."""
 
+
+make_call: Final[Callable[[Iterable[Any]], QueuedCall]] = partial(tuple.__new__, QueuedCall)  # pyright: ignore[reportUnknownMemberType]
+"""Make a queued call from all its fields, in half the time of `QueuedCall(…)`."""
 
 Outcome = tuple["asyncio.Future[Any]", Any, Exception | None]
 """The future of a call, with its result or its error."""
@@ -101,20 +105,6 @@ class CallQueue:
             if call is not None:
                 calls.append(call)
         return calls
-
-
-def withdrawable(work: Work[T], future: asyncio.Future[Any]) -> Work[T | None]:
-    """Return work that does nothing if its future was cancelled before its first run. Later it cannot be withdrawn."""
-    has_begun = False
-
-    def begin(batch: Batch) -> T | None:
-        nonlocal has_begun
-        if not has_begun and future.cancelled():
-            return None
-        has_begun = True
-        return work(batch)
-
-    return begin
 
 
 class StoreTimeout:

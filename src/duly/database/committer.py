@@ -41,7 +41,7 @@ from typing import TypeVar
 from duly import faults
 from duly.clock import monotonic, pause
 from duly.database.batch import Batch
-from duly.database.call_queue import CallQueue, Outcome, QueuedCall, StoreTimeout, Work, withdrawable
+from duly.database.call_queue import CallQueue, Outcome, QueuedCall, StoreTimeout, Work, make_call
 from duly.database.catalog import Catalog, CatalogHistory
 from duly.database.changes import Commit
 from duly.database.commit_log import CommitLog
@@ -113,8 +113,7 @@ class Committer:
         if self._phase is not Phase.OPEN:
             raise closed_error()
         future: asyncio.Future[T] = self._loop.create_future()
-        todo = withdrawable(work, future) if is_awaited else work
-        self._calls.put(QueuedCall(todo, future, exclusive, args, is_awaited, monotonic()))
+        self._calls.put(make_call((work, future, exclusive, args, is_awaited, monotonic())))
         return future
 
     @property
@@ -330,8 +329,15 @@ class Committer:
             while len(calls) < CALLS_AT_ONCE and take_into(calls):
                 pass
         batch.prefetch([call.args for call in calls if call.args])
-        for work, future, _, _, is_awaited, _ in calls:  # the list grows meanwhile
-            batch.has_caller = batch.has_caller or is_awaited
+        while len(outcomes) < len(calls):  # the list changes meanwhile
+            work, future, _, _, is_awaited, _ = calls[len(outcomes)]
+            if is_awaited:
+                batch.has_caller = True
+                if len(outcomes) >= pending.begun and future.cancelled():
+                    del calls[len(outcomes)]  # withdrawn
+                    continue
+            if len(outcomes) == pending.begun:
+                pending.begun += 1
             try:
                 outcomes.append((future, work(batch), None))
             except Exception as error:

@@ -140,8 +140,8 @@ class Database:
 
     def refuse_in_handlers(self) -> None:
         """Raise FunctionError in a query or mutation: a call of the app from there would wait for itself."""
-        driving = driving_thread()
-        if self.is_driving_thread() or (driving is not UNWATCHED and self._environment.watchdog.watches(driving)):
+        driving, watchdog = driving_thread(), self._environment.watchdog
+        if watchdog.watches_current_thread() or (driving is not UNWATCHED and watchdog.watches(driving)):
             raise FunctionError(
                 "got a call of the app in a query or mutation, expected one of `ctx`, such as ctx.run_mutation(…): it"
                 " belongs to its transaction"

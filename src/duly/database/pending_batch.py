@@ -61,12 +61,14 @@ NEXT: Final[Mapping[BatchState, Set[BatchState]]] = {
 class PendingBatch:
     """The calls of one batch, and their outcomes when they ran last. Used in the committer's thread only."""
 
-    __slots__ = ("calls", "commit", "exclusive", "failures", "on_durable", "outcomes", "state")
+    __slots__ = ("begun", "calls", "commit", "exclusive", "failures", "on_durable", "outcomes", "state")
 
     def __init__(self, first: QueuedCall, exclusive: bool) -> None:
         self.state = BatchState.QUEUED
         self.exclusive = exclusive
         self.calls = [first]
+        self.begun = 0
+        """How many of them have begun, in this or an earlier attempt: such a call cannot be withdrawn any more."""
         self.failures = 0
         """How many attempts were rolled back. A batch that has failed takes no more calls, and is not sent ahead."""
         self.outcomes: list[Outcome] = []

@@ -9,13 +9,15 @@ from typing import Any, Final
 from duly.declare.function import ACTION, Function
 from duly.errors import ArgumentValidationError, FunctionError, ReturnsValidationError
 from duly.limits import OF_ANY_SIZE, Limits
-from duly.values.json import NotAValueError, check_size, dumps, loads
+from duly.values.json import CHARACTER_BYTES_MAX, NotAValueError, check_size, dumps, loads
 from duly.values.plain import to_plain
 from duly.values.pydantic_data import without_hidden
 from duly.values.schema.scalars import IdValidator, TypeValidator
 from duly.values.schema.stored_forms import has_forms
 from duly.values.schema.validator import Ids, Mismatch, Validator
 
+_ESCAPED_BYTES_MAX: Final = 6
+"""The bytes that a character of ASCII has at most in JSON: as `\\u0000`."""
 _ATOMS: Final = frozenset((type(None), str, int, float, bool))
 
 
@@ -28,6 +30,7 @@ class RegisteredFunction:
         "_limits",
         "_returns",
         "_returns_instances",
+        "_short_text",
         "blocking",
         "function",
         "handler",
@@ -41,6 +44,8 @@ class RegisteredFunction:
     def __init__(self, name: str, function: Function[Any, Any], models: Mapping[type, str], limits: Limits) -> None:
         self.name = name
         self._limits = limits
+        self._short_text = limits.result_bytes_max // _ESCAPED_BYTES_MAX - 1
+        """The length up to which an ASCII text is a result that needs no check."""
         self.function = function
         self.kind = function.kind
         self.public = function.public
@@ -117,7 +122,8 @@ class RegisteredFunction:
         try:
             if is_atom and not self._returns_instances:  # as are ids
                 checked = value if self._returns is None else self._returns.check(value, ids)
-                self._result_text(checked)
+                if type(checked) is not str or not checked.isascii() or len(checked) > self._short_text:
+                    self._result_text(checked)
                 return checked
             plain = to_plain(value)
             if self._returns is not None and self._returns_instances and not as_plain:
@@ -138,7 +144,9 @@ class RegisteredFunction:
 
     def _result_text(self, plain: object) -> str:
         text = self._text(plain, self._limits)
-        return check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
+        if len(text) * CHARACTER_BYTES_MAX > self._limits.result_bytes_max:
+            check_size(text, self._limits, "result_bytes_max", f"{self.name}: its return value")
+        return text
 
     def text_of(self, result: object) -> str:
         """Return a result as JSON, for comparison with an earlier one."""
@@ -187,7 +195,9 @@ def encode_arguments(name: str, args: object, limits: Limits) -> str:
         text = dumps(given, limits)
     except NotAValueError as error:
         raise ArgumentValidationError(f"{name}: {error}") from None
-    return check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")
+    if len(text) * CHARACTER_BYTES_MAX > limits.arguments_bytes_max:
+        check_size(text, limits, "arguments_bytes_max", f"{name}: arguments")
+    return text
 
 
 def _of_any_ids(validator: Validator) -> Validator:

@@ -150,13 +150,12 @@ class Runner:
         The list is empty if the engine is shared and they do not fit. They may name a table that another node has just
         created, so the batch checks them again.
         """
-        started = monotonic()
         try:
             return [function.arguments(text, self.database)]
         except ArgumentValidationError as error:
             if self.database.is_shared:
                 return []
-            self._log_run(function.name, MUTATION, started, error, args=text)
+            self._log_run(function.name, MUTATION, monotonic(), error, args=text)
             raise
 
     def run_plain(
@@ -175,10 +174,12 @@ class Runner:
         """
         ctx = context_of(MutationCtx(), self, function.name, transaction, caller)
         value = drive(function.handler(ctx, **arguments), batch, batch.watched, function.name)
-        if value is None and function.returns_none and not transaction.calls:
+        if transaction.calls:
+            check_awaited(transaction, function.name)
+        if value is None and function.returns_none:
             pass  # as most scheduled functions end
         elif type(value) in _ATOMS:
-            value = self.result(function, ctx, value, caller.wants_plain)
+            value = function.result(value, ctx.mapper, caller.wants_plain)
         else:
             late = self._late_result(function, ctx, value, caller)
             value = drive(late, batch, batch.watched, function.name)

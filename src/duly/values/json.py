@@ -286,9 +286,13 @@ SPECIAL: Final = "$"
 _in_base64: Final = re.compile(r'\{"\$bytes":"([^"=]*(=*))"\}')
 
 
+CHARACTER_BYTES_MAX: Final = 4
+"""The bytes that a character has at most in UTF-8."""
+
+
 def check_size(text: str, limits: Limits, name: str, what: str) -> str:
     """Return `text`. Raises LimitError if it is larger than the limit `name`."""
     limit = getattr(limits, name)
-    if len(text) * 4 > limit and size(text) > limit:  # a character has at most 4 bytes
+    if len(text) * CHARACTER_BYTES_MAX > limit and size(text) > limit:
         raise LimitError(f"{what}: got {size(text):,} bytes, expected at most {limit:,} ({name})")
     return text

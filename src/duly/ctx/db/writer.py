@@ -66,7 +66,7 @@ class DatabaseWriter(DatabaseReader):
         mapper = self._mapper
         if document is UNSET or table is UNSET:
             table, document = _of_instance(document if table is UNSET else table)
-        name = mapper.name_of(table)
+        name = table if type(table) is str else mapper.name_of(table)
         found = self.transaction.catalog.tables.get(name) or self._new_table(name)
         if found.name in SYSTEM_TABLES:
             raise SchemaValidationError(f"got an insert into {name!r}, expected a table of the application")
