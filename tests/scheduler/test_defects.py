@@ -13,6 +13,7 @@ from duly.ctx.caller import Caller
 from duly.ctx.scheduler import ActionScheduler, job_number
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
+from duly.errors import InvalidScheduleError
 from duly.model import jobs
 from duly.model.cron_log import NO_RECORD, RunRecord
 from duly.model.job_state import MOVES
@@ -148,8 +149,10 @@ def what_fails_is_as_if_it_had_succeeded(patch: Patch) -> None:
 
 def an_action_may_not_cancel_itself(patch: Patch) -> None:
     async def cancel(scheduler: ActionScheduler, id: str, *, missing_ok: bool = False) -> bool:
-        number, own = job_number(scheduler._invoker, id), scheduler._job
-        return await scheduler._invoker.commit(lambda transaction: jobs.cancel(transaction, number, own, missing_ok))
+        number = job_number(scheduler._invoker, id)
+        if number == scheduler._job:
+            raise InvalidScheduleError("it is the action itself")
+        return await scheduler._invoker.commit(lambda transaction: jobs.cancel(transaction, number, None, missing_ok))
 
     patch.setattr(ActionScheduler, "cancel", cancel)
 
