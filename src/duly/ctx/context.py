@@ -13,7 +13,7 @@ from duly.ctx.call_log import CallLog
 from duly.ctx.caller import Caller, Identity
 from duly.ctx.calls import ActionCalls, must_be_started
 from duly.ctx.db.document_mapper import DocumentMapper, mapper_of
-from duly.ctx.db.reader import DatabaseReader, reader_over
+from duly.ctx.db.reader import DatabaseReader
 from duly.ctx.db.writer import DatabaseWriter
 from duly.ctx.invoker import Invoker
 from duly.ctx.scheduler import ActionScheduler, Scheduler
@@ -121,7 +121,12 @@ class _Ctx:
 class QueryCtx(_Ctx):
     """The context of a query: one snapshot to read."""
 
+    # Made together with it and not when they are first read: a look for what is not there yet takes longer.
     transaction: Transaction
+    mapper: DocumentMapper
+    """The mapper that `db` works with; it knows the ids of tables that this call has created."""
+    db: DatabaseReader
+    """The database, for reading."""
 
     def _new_random(self) -> Random:
         return Random(self.transaction.new_seed())
@@ -132,16 +137,6 @@ class QueryCtx(_Ctx):
         log = super().log
         log.disabled = self.transaction.is_dry_run
         return log
-
-    @made_once
-    def mapper(self) -> DocumentMapper:
-        """The mapper that `db` works with; it knows the ids of tables that this call has created."""
-        return mapper_of(self.transaction, self._invoker.ids, self._caller.journal)
-
-    @made_once
-    def db(self) -> DatabaseReader:
-        """The database, for reading."""
-        return reader_over(DatabaseReader(), self.mapper)
 
     @property
     def now(self) -> float:
@@ -169,10 +164,8 @@ class QueryCtx(_Ctx):
 class MutationCtx(QueryCtx):
     """The context of a mutation: one transaction to read, write and schedule in."""
 
-    @made_once
-    def db(self) -> DatabaseWriter:
-        """The database, for reading and writing."""
-        return reader_over(DatabaseWriter(), self.mapper)
+    db: DatabaseWriter  # pyright: ignore[reportIncompatibleVariableOverride]  # nobody sets it
+    """The database, for reading and writing."""
 
     @made_once
     def scheduler(self) -> Scheduler:
@@ -227,12 +220,23 @@ class ActionCtx(_Ctx):
         return result
 
 
-def context_of(ctx: T, invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> T:
-    """Turn a new context into that of a call of the function `name`, and return it."""
+def query_context(invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> QueryCtx:
+    """Return the context of a run of the query `name`."""
+    return _over(QueryCtx(), DatabaseReader(), invoker, name, transaction, caller)
+
+
+def mutation_context(invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> MutationCtx:
+    """Return the context of a run of the mutation `name`."""
+    return _over(MutationCtx(), DatabaseWriter(), invoker, name, transaction, caller)
+
+
+def _over(ctx: T, reader: DatabaseReader, invoker: Invoker, name: str, transaction: Transaction, caller: Caller) -> T:
     ctx._invoker = invoker  # pyright: ignore[reportPrivateUsage]
     ctx._name = name  # pyright: ignore[reportPrivateUsage]
     ctx._caller = caller  # pyright: ignore[reportPrivateUsage]
-    ctx.transaction = transaction
+    ctx.transaction = reader.transaction = transaction
+    ctx.mapper = reader._mapper = mapper_of(transaction, invoker.ids, caller.journal)  # pyright: ignore[reportPrivateUsage]
+    ctx.db = reader
     return ctx
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from duly import faults
 from duly.clock import Clock, monotonic
 from duly.ctx.caller import Caller, caller_of_job
-from duly.ctx.context import MutationCtx, context_of
+from duly.ctx.context import mutation_context
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.declare.function import ACTION, MUTATION
@@ -145,7 +145,7 @@ class JobRunner:
         """Run a scheduled mutation and the end of its job, as one transaction."""
         if caller.lines:
             caller.lines.clear()  # the lines of a rehearsal
-        ctx = context_of(MutationCtx(), self._runner, function.name, transaction, caller)
+        ctx = mutation_context(self._runner, function.name, transaction, caller)
         arguments = function.arguments(job.args, ctx.mapper)
         value = self._result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
         if transaction.usage.is_near_limit:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from duly.clock import Clock, monotonic
 from duly.ctx.caller import ANONYMOUS, Caller
-from duly.ctx.context import MutationCtx, QueryCtx, action_context, context_of
+from duly.ctx.context import MutationCtx, QueryCtx, action_context, mutation_context, query_context
 from duly.ctx.sync_context import SyncActionCtx
 from duly.database.batch import Batch
 from duly.database.database import Database, QueryOutcome
@@ -94,7 +94,7 @@ class Runner:
         text = function.encode(args)
 
         async def unit(transaction: Transaction) -> Any:
-            ctx = context_of(QueryCtx(), self, function.name, transaction, caller)
+            ctx = query_context(self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments), caller.wants_plain)
             if transaction.usage.is_near_limit:
@@ -172,7 +172,7 @@ class Runner:
         while it runs is the time limited. What else may run code of the application takes the longer path, in which
         all of a call is one coroutine: arguments and results that are instances, development, the runs of crons.
         """
-        ctx = context_of(MutationCtx(), self, function.name, transaction, caller)
+        ctx = mutation_context(self, function.name, transaction, caller)
         value = drive(function.handler(ctx, **arguments), batch, batch.watched, function.name)
         if transaction.calls:
             check_awaited(transaction, function.name)
@@ -195,7 +195,7 @@ class Runner:
         self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
     ) -> Any:
         async def unit(transaction: Transaction) -> Any:
-            ctx = context_of(MutationCtx(), self, function.name, transaction, caller)
+            ctx = mutation_context(self, function.name, transaction, caller)
             # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
             given = checked.pop() if checked else function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
@@ -220,7 +220,7 @@ class Runner:
 
         async def run(transaction: Transaction) -> T:
             transaction.usage.soft_limits = self._unlimited
-            value = await unit(context_of(MutationCtx(), self, "transaction", transaction, ANONYMOUS))
+            value = await unit(mutation_context(self, "transaction", transaction, ANONYMOUS))
             check_awaited(transaction, "transaction")
             return value
 
@@ -295,7 +295,7 @@ class Runner:
     async def query_within(self, transaction: Transaction, ref: Ref[Any], args: Any, caller: Caller) -> Any:
         function, child = self.registry.find(ref, (QUERY,)), transaction.child()
         try:
-            ctx = context_of(QueryCtx(), self, function.name, child, caller)
+            ctx = query_context(self, function.name, child, caller)
             arguments = function.arguments(function.encode(args), ctx.mapper)
             return self.result(function, ctx, await function.handler(ctx, **arguments))
         finally:
@@ -305,7 +305,7 @@ class Runner:
         function = self.registry.find(ref, (MUTATION,))
         child, written = parent.child(), parent.usage.write_counts
         try:
-            ctx = context_of(MutationCtx(), self, function.name, child, caller)
+            ctx = mutation_context(self, function.name, child, caller)
             arguments = function.arguments(function.encode(args), ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **arguments))
             parent.merge(child)

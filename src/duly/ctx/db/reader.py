@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, cast, overload
 
 from duly.ctx.db.document_mapper import DocumentMapper
 from duly.ctx.db.query import Query
@@ -19,8 +19,6 @@ from duly.values.schema.documents import D, M
 from duly.values.schema.tables import Table
 from duly.values.text import show
 
-R = TypeVar("R", bound="_Reader")
-
 _WRITES: Final = ("insert", "patch", "replace", "delete")
 
 
@@ -30,7 +28,7 @@ class _Reader:
     __slots__ = ("_mapper", "transaction")
     _system: bool = False
 
-    # Made by `reader_over` and not by `__init__`: see `Usage`.
+    # Set by those who make one and not by an `__init__`: see `Usage`.
     _mapper: DocumentMapper
     transaction: Transaction
 
@@ -225,14 +223,9 @@ class DatabaseReader(_Reader):
     @property
     def system(self) -> SystemReader:
         """A reader of the system tables: `ctx.db.system.query("_scheduled_functions")`."""
-        return reader_over(SystemReader(), self._mapper)
-
-
-def reader_over(reader: R, mapper: DocumentMapper) -> R:
-    """Turn a new reader into that of a call, whose mapper it uses, and return it."""
-    reader._mapper = mapper  # pyright: ignore[reportPrivateUsage]
-    reader.transaction = mapper.transaction
-    return reader
+        reader = SystemReader()
+        reader._mapper, reader.transaction = self._mapper, self.transaction
+        return reader
 
 
 def _wrong_reader(table: object, system: bool) -> str:
