@@ -13,7 +13,7 @@ from duly.app import engine_of
 from duly.errors import StoreError
 from duly.storage.engine import Changeset, Engine
 from duly.storage.requests import Claim, Claimed, CountJobs, Get, JobCounts, ListCompleted, Scan
-from duly.storage.rows import ACTION, JOBS, MUTATION, SYSTEM_TABLES, Job, Write
+from duly.storage.rows import ACTION, JOBS, MUTATION, SYSTEM_TABLES, Job, Write, succeeded_row
 from duly.values.index_keys import EVERYTHING, FIRST, LAST, Cut, Interval, encode, encode_id
 from duly.values.schema.tables import Index, Table
 from tests.conftest import ENGINES
@@ -417,3 +417,21 @@ def test_jobs_are_scanned_like_documents(
             found = [id for id, _ in view.answer(Scan(JOBS, order, interval, descending, 10))]
             assert found == (ids[::-1] if descending else ids)
         assert [id for id, _ in view.answer(Scan(JOBS, order, interval, False, 1))] == ids[:1]
+
+
+def test_jobs_that_only_succeeded_end_by_one_statement_as_by_writes_of_their_own(engine: Engine) -> None:
+    first, second, waiting = job(1, 7.0, parent=9, retry_of=8), job(2, 6.0, ACTION), job(3, 7.0)
+    with_jobs(engine, first, second, waiting)
+    running = second._replace(due=None, state="inProgress", epoch=3)
+    engine.begin()
+    commit(engine, (JOBS, {2: Write(second, running)}))
+    engine.begin()
+    engine.commit(Changeset([], 10, succeeded={1: first, 2: running}, now=40.0))
+    with engine.snapshot() as view:
+        assert [view.answer(Get(JOBS, id)) for id in (1, 2, 3)] == [
+            first._replace(due=None, state="success", completed_time=40.0),
+            second._replace(due=None, state="success", completed_time=40.0),
+            waiting,
+        ]
+        assert view.answer(Get(JOBS, 1)) == succeeded_row(first, 40.0)
+        assert view.answer(Get(JOBS, 2)) == succeeded_row(running, 40.0)

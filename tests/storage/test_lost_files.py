@@ -392,7 +392,7 @@ def test_a_file_into_which_the_log_is_being_copied_is_no_other_file(
     monkeypatch.setattr(opening, "checkpoint", half_done)
     engine._checkpoint_at = 0
     engine.begin()
-    engine.commit(Changeset([], 1, None, [], 0.0))
+    engine.commit(Changeset([], 1))
     waiting[0].join()
     assert found == [None]
     monkeypatch.undo()

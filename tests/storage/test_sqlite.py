@@ -9,8 +9,7 @@ import pytest
 
 from duly.errors import StoreError, StoreInUseError
 from duly.storage.engine import Changeset
-from duly.storage.requests import Get
-from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write, succeeded_row
+from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from duly.storage.sqlite.engine import SqliteEngine
 from duly.storage.sqlite.snapshot import _DUE, _NEXT_DUE  # pyright: ignore[reportPrivateUsage]
 
@@ -41,28 +40,6 @@ def test_a_store_of_a_newer_format_is_not_opened(engine: SqliteEngine) -> None:
     engine.close()
     with pytest.raises(StoreError, match="got a store of format 4, expected 3; this duly cannot read it"):
         engine.open()
-
-
-def test_jobs_that_only_succeeded_end_by_one_statement_as_by_writes_of_their_own(engine: SqliteEngine) -> None:
-    engine.open()
-    engine.begin()
-    tried = Job(1, "a:b", "{}", 5.0, 7.0, "pending", MUTATION, parent=9, attempts=2, retry_of=8)
-    running = Job(2, "a:c", '{"n":1}', 6.0, None, "inProgress", ACTION, epoch=3)
-    waiting = Job(3, "a:b", "{}", 5.0, 7.0, "pending", MUTATION)
-    jobs = (tried, running, waiting)
-    engine.commit(Changeset([(JOBS, {job.id: Write(None, job) for job in jobs})], 3))
-    engine.begin()
-    engine.commit(Changeset([], 3, succeeded=[1, 2], now=40.0))
-    with engine.snapshot() as view:
-        assert [view.answer(Get(JOBS, id)) for id in (1, 2, 3)] == [
-            Job(1, "a:b", "{}", 5.0, None, "success", MUTATION, parent=9, completed_time=40.0, retry_of=8),
-            Job(2, "a:c", '{"n":1}', 6.0, None, "success", ACTION, completed_time=40.0),
-            waiting,
-        ]
-    assert succeeded_row(tried, 40.0) == Job(
-        1, "a:b", "{}", 5.0, None, "success", MUTATION, parent=9, completed_time=40.0, retry_of=8
-    )
-    engine.close()
 
 
 @pytest.mark.parametrize("analyzed", [False, True])

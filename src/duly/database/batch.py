@@ -226,8 +226,8 @@ class Batch:
         """Turn the jobs that succeeded into writes like others.
 
         Most jobs of a batch succeed, and nothing looks at them before the commit, which ends all of them in one
-        statement. So they are a set, and become writes only where something reads jobs, where another write meets one,
-        or where the engine is shared.
+        statement. So they are a set, and become writes only where something reads jobs, or where another write meets
+        one.
         """
         succeeded, self._succeeded = self._succeeded, {}
         writes = {id: make_write((job, succeeded_row(job, self.now), (), ())) for id, job in succeeded.items()}
@@ -290,9 +290,8 @@ class Batch:
     def _changes(self) -> Changeset:
         self._create_tables()
         if self._shared is not None:
-            self._write_succeeded()
             self._mark_unchecked()
-        return Changeset(self._written(), self._ids.last, self._reads_to_check(), list(self._succeeded), self.now)
+        return Changeset(self._written(), self._ids.last, self._reads_to_check(), self._succeeded, self.now)
 
     def _written(self) -> list[tuple[Table, dict[int, Write]]]:
         return [(self.catalog.tables[name], writes) for name, writes in self._writes.items()]

@@ -28,7 +28,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from duly.storage.requests import View
-from duly.storage.rows import Write
+from duly.storage.rows import Job, Write
 from duly.values.schema.tables import Index, Table
 
 
@@ -48,8 +48,8 @@ class Changeset(NamedTuple):
     """The largest id that was allocated."""
     reads: ReadKeys | None = None
     """What the batch has read; None if no other node can have written since it began."""
-    succeeded: Collection[int] = ()
-    """The ids of jobs that only succeeded, at `now`: they are not in `writes`. None where the engine is shared."""
+    succeeded: Mapping[int, Job] = {}
+    """Jobs that only succeeded, at `now`, as they were before: they are not in `writes`."""
     now: float = 0.0
 
 

@@ -6,14 +6,16 @@ Rows and keys are sent in groups, new jobs in columns.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from duly.errors import StoreError
 from duly.storage.engine import Changeset, ReadKeys, RemoteCommit
 from duly.storage.postgres.ddl import index_name, table_name
-from duly.storage.rows import JOBS, Job, Write
+from duly.storage.rows import JOBS, SUCCESS, Job, Write
 from duly.values.schema.tables import Index, Table
+
+_DUE: Final = Job._fields.index("due")
 
 
 class Groups:
@@ -60,35 +62,48 @@ def encode_changes(changes: Changeset, changes_catalog: bool) -> tuple[object, .
     jobs: Mapping[int, Write] = {}
     for table, writes in changes.writes:
         if table is JOBS:
-            # A job that the batch has both inserted and deleted leaves no write.
-            jobs = {id: write for id, write in writes.items() if write.old is not None or write.new is not None}
+            jobs = writes
         else:
             _add_documents(rows, table, writes)
             for position, index in enumerate(table.indexes):
                 _add_keys(keys, index, position, writes)
-    new = [_check_new_job(write.new) for write in jobs.values() if write.old is None]
-    dues = (write.new.due for write in jobs.values() if isinstance(write.new, Job))
-    due = min((due for due in dues if due is not None), default=None)
-    arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_transitions(jobs))
+    # A job that the batch has both inserted and deleted leaves no write.
+    new: list[Any] = [job for old, job, _, _ in jobs.values() if old is None and job is not None]
+    moved = {id: write for id, write in jobs.items() if write.old is not None} if len(new) < len(jobs) else {}
+    due = _first_due([*new, *[write.new for write in moved.values()]])
+    arrays = (*rows.arrays, *keys.arrays, *_columns(new), *_transitions(moved, changes.succeeded, changes.now))
     # Empty arrays are sent as null: 43 of them would cost as much as all the rest of a small batch.
     return (*(array or None for array in arrays), changes.last_id, due, changes_catalog)
 
 
+def _first_due(jobs: list[Any]) -> float | None:
+    return min([job[_DUE] for job in jobs if job is not None and job[_DUE] is not None], default=None)
+
+
 def _add_documents(rows: Groups, table: Table, writes: Mapping[int, Write]) -> None:
-    inserted = [(id, write.new) for id, write in writes.items() if write.old is None and write.new is not None]
-    updated = [(id, write.new) for id, write in writes.items() if write.old is not None and write.new is not None]
-    deleted = [(id, "") for id, write in writes.items() if write.new is None]
-    for act, pairs in (("i", inserted), ("u", updated), ("d", deleted)):
-        rows.add(table.number, table_name(table), act, [id for id, _ in pairs], [row for _, row in pairs])
+    inserted: dict[int, Any] = {}
+    updated: dict[int, Any] = {}
+    deleted: list[int] = []
+    for id, (old, new, _, _) in writes.items():
+        if new is None:
+            deleted.append(id)
+        elif old is None:
+            inserted[id] = new
+        else:
+            updated[id] = new
+    number, name = table.number, table_name(table)
+    rows.add(number, name, "i", list(inserted), list(inserted.values()))
+    rows.add(number, name, "u", list(updated), list(updated.values()))
+    rows.add(number, name, "d", deleted, [""] * len(deleted))
 
 
 def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Write]) -> None:
     removed: list[bytes] = []
     added: list[bytes] = []
     ids: list[int] = []
-    for id, write in writes.items():
-        old = write.old_keys[position] if write.old_keys else None
-        new = write.new_keys[position] if write.new_keys else None
+    for id, (_, _, old_keys, new_keys) in writes.items():
+        old = old_keys[position] if old_keys else None
+        new = new_keys[position] if new_keys else None
         if old != new:
             if old is not None:
                 removed.append(old)
@@ -99,36 +114,33 @@ def _add_keys(keys: Groups, index: Index, position: int, writes: Mapping[int, Wr
     keys.add(index.number, index_name(index), "i", added, ids)
 
 
-def _check_new_job(row: object) -> Job:
-    """Return a new job if the tables can hold it. A completed job, for example, has no due time and no process."""
-    assert isinstance(row, Job)
+def _columns(jobs: list[Any]) -> tuple[Sequence[Any] | None, ...]:
+    """Return the columns of new jobs. The tables must be able to hold these: a completed job has no due time, say."""
+    # Transposed at once: to take each column from each job would take most of the time of a batch that only schedules.
+    ids, names, args, times, dues, states, queues, parents, epochs, errors, ends, _, retries, crons = (
+        zip(*jobs, strict=True) if jobs else [()] * len(Job._fields)
+    )
+    if not epochs.count(None) == errors.count(None) == ends.count(None) == len(jobs):
+        for job in jobs:
+            _check_new_job(job)
+    columns = ids, names, args, times, dues, states, queues, parents, ends, retries, crons
+    # A column without values is sent as null: for PostgreSQL it is shorter than the others, and padded with nulls.
+    return tuple([column if column.count(None) < len(jobs) else None for column in columns])
+
+
+def _check_new_job(row: Job) -> None:
     if row.completed_time is not None and (row.due is not None or row.epoch is not None):
         raise StoreError(f"PostgreSQL refused a write: got a completed job that is due or runs: {row}")
     if row.completed_time is None and (row.epoch is not None or row.error is not None):
         raise StoreError(f"PostgreSQL refused a write: got a new job that runs or has failed: {row}")
-    return row
 
 
-def _columns(jobs: list[Job]) -> tuple[list[Any], ...]:
-    return (
-        [job.id for job in jobs],
-        [job.name for job in jobs],
-        [job.args for job in jobs],
-        [job.scheduled_time for job in jobs],
-        [job.due for job in jobs],
-        [job.state for job in jobs],
-        [job.queue for job in jobs],
-        [job.parent for job in jobs],
-        [job.completed_time for job in jobs],
-        [job.retry_of for job in jobs],
-        [job.cron for job in jobs],
-    )
-
-
-def _transitions(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
+def _transitions(writes: Mapping[int, Write], succeeded: Mapping[int, Job], now: float) -> tuple[list[Any], ...]:
     """Return the changed jobs, grouped by their old and new states: most jobs of a batch end alike."""
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     expired: list[int] = []
+    if not writes and not succeeded:
+        return (expired,) * 12
     for id, write in writes.items():
         old: Any = write.old
         new: Any = write.new
@@ -136,9 +148,11 @@ def _transitions(writes: Mapping[int, Write]) -> tuple[list[Any], ...]:
             expired.append(id)
         elif new is None:
             groups[old.state, old.epoch, "", "", None, None, None, None, 0].append(id)
-        elif old is not None:
+        else:
             end = (new.error, new.completed_time, new.attempts)
             groups[old.state, old.epoch, new.state, new.queue, new.due, new.epoch, *end].append(id)
+    for id, (_, _, _, _, _, state, _, _, epoch, *_) in succeeded.items():
+        groups[state, epoch, SUCCESS, "", None, None, None, now, 0].append(id)
     columns: list[list[Any]] = [[key[column] for key in groups] for column in range(9)]
     columns[6] = [error and error.replace("\x00", "\\0") for error in columns[6]]  # PostgreSQL text has no NUL
     moved = [id for ids in groups.values() for id in ids]
