@@ -146,11 +146,10 @@ class IdCodec:
     def found_in(self, texts: Iterable[str]) -> dict[int, set[int]]:
         """Return the ids of this store in texts of JSON, by the number of their table."""
         found: dict[int, set[int]] = {}
-        for text in texts:
-            for string in _STRINGS.findall(text):
-                decoded = self.decode(string)
-                if decoded is not None:
-                    found.setdefault(decoded[0], set()).add(decoded[1])
+        for string in set(_STRINGS.findall("".join(texts))):  # at once: many have none, or the same
+            decoded = self.decode(string)
+            if decoded is not None:
+                found.setdefault(decoded[0], set()).add(decoded[1])
         return found
 
     def sign(self, text: bytes) -> bytes:

@@ -12,6 +12,7 @@ transaction of the server, such as a backup, has ended.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -35,7 +36,7 @@ from duly.storage.requests import (
     Request,
     Scan,
 )
-from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Row, make_job
+from duly.storage.rows import ACTION, JOBS, Job, Row, make_job
 from duly.values.ids import ID_MAX
 from duly.values.index_keys import Cut
 from duly.values.schema.tables import Table
@@ -163,11 +164,11 @@ class PostgresSnapshot:
             known = CURSOR_START
         firsts, nexts = zip(known.mutations, known.actions, strict=True)
         *rows, of_mutations, of_actions = self._fetch(
-            f"SELECT * FROM {self._schema}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)",
-            *(*request, *self._partition, firsts, nexts, known.version),
+            _CLAIM.format(schema=self._schema), *(*request, *self._partition, firsts, nexts, known.version)
         )
-        jobs = [make_job((*row[:8], None, None, None, *row[8:])) for row in rows]
-        queues = [[job for job in jobs if job.queue == queue] for queue in (MUTATION, ACTION)]
+        jobs = list(map(make_job, rows))
+        mutations_end = bisect_left(jobs, True, key=lambda job: job.queue == ACTION)
+        queues = jobs[:mutations_end], jobs[mutations_end:]
         dues = [end["due"] for end in (of_mutations, of_actions)]
         mutations, actions = (_queue_start(*queue) for queue in zip(queues, limits, dues, strict=True))
         next_due = min((due for due in dues if due is not None), default=None)
@@ -227,6 +228,10 @@ _COMPLETED: Final = (
     "id, name, args, scheduled_time, NULL AS due, state, lane, parent, NULL AS epoch, error, completed_time,"
     " 0 AS attempts, retry_of, NULL AS cron"
 )
+_CLAIM: Final = (
+    f"SELECT {_JOB.replace('epoch', 'NULL::bigint AS epoch')} FROM {{schema}}.claim_1($1, $2, $3, $4, $5, $6, $7, $8)"
+)
+"""All columns of a job: those that a pending one does not have cost less as nulls than to be put in here."""
 _GET_JOB: Final = (
     f"SELECT {_JOB} FROM {{schema}}.jobs WHERE id = $1"
     f" UNION ALL SELECT {_COMPLETED} FROM {{schema}}.completed_jobs WHERE id = $1"
