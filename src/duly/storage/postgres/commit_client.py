@@ -37,6 +37,7 @@ class CommitClient:
     ) -> None:
         self._connection = connection
         self._address = address
+        self._sql = _COMMIT.format(schema=address.schema)  # once: asyncpg finds its statements by their text
         self._membership = membership
         self._on_connection_lost = on_connection_lost
         self._number = 0
@@ -71,7 +72,7 @@ class CommitClient:
         return self._outcome(self._connection.answer)
 
     def _statement(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return _COMMIT.format(schema=self._address.schema), self._membership.epoch, self._number + 1, *arguments
+        return self._sql, self._membership.epoch, self._number + 1, *arguments
 
     def _outcome(self, ask: Callable[[], list[Any]]) -> int:
         version: int

@@ -100,9 +100,10 @@ class BlockingConnection:
 
     def send(self, sql: str, *values: object) -> None:
         """Send one statement without waiting for its answer. The next call must be `answer`."""
-        connection = self._ensure_connected()
-        self._sent = self._own_loop().create_task(connection.fetch(sql, *values, timeout=self._answer_seconds))
-        self._await(asyncio.sleep(0))  # one pass of the loop writes it, as far as the socket takes it
+        connection, loop = self._ensure_connected(), self._own_loop()
+        self._sent = loop.create_task(connection.fetch(sql, *values, timeout=self._answer_seconds))
+        loop.call_soon(loop.stop)
+        loop.run_forever()  # one pass of the loop writes it, as far as the socket takes it
 
     def answer(self) -> list[Any]:
         """Wait for the statement that was sent, and return its rows."""
