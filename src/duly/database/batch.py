@@ -163,7 +163,7 @@ class Batch:
         if self._next_seed is None:
             self._next_seed = self._random.getrandbits(63)
         ids, usage = self._ids.copy(), usage_of(self._limits)
-        transaction = begin(self.catalog, self.now, ids, usage, self._next_seed, self, None)
+        transaction = begin(self.catalog, self.now, ids, usage, self._next_seed, self, self._reads)
         transaction.is_dry_run = True
         try:
             drive(unit(transaction, *args), self, self.watched, handler)
@@ -177,7 +177,7 @@ class Batch:
         for number, ids in self._codec.found_in(args).items():
             table = self._stored.by_number.get(number)
             if table is not None and table is not JOBS:
-                self._call_engine(self._shared.prefetch, table, list(ids))
+                self._call_engine(self._shared.prefetch, table, ids)
 
     def writes_to(self, table: Table) -> Mapping[int, Write]:
         """Return what it has written to a table so far, but for the jobs that only succeeded."""

@@ -308,7 +308,7 @@ class Committer:
         self._read_remote()
         now = environment.clock.now()
         environment.ids.check(now)
-        reads = ReadSet() if self._shared is not None and not pending.exclusive else None
+        reads = ReadSet(self._shared.points) if self._shared is not None and not pending.exclusive else None
         return Batch(environment, self._carried, view, now, reads, partial(self._others_wait, pending))
 
     def _others_wait(self, pending: PendingBatch) -> bool:

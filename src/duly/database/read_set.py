@@ -22,8 +22,8 @@ class ReadSet:
 
     __slots__ = ("open_scans", "points", "ranges")
 
-    def __init__(self) -> None:
-        self.points: set[tuple[str, int]] = set()
+    def __init__(self, points: set[tuple[str, int]] | None = None) -> None:
+        self.points: set[tuple[str, int]] = set() if points is None else points
         self.ranges: list[KeyRange] = []
         self.open_scans: list[RangeReader] = []
         """Scans under way; `seal` adds the ranges that they have read."""

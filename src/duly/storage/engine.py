@@ -14,6 +14,7 @@ There are two protocols. An engine whose store belongs to one process, such as S
       refresh remote_commits                       what other nodes have committed
       validate                                     optimistic concurrency: raises Conflict if what was read has changed
       prefetch                                     fewer round trips
+      points                                       what the batch has read by id, some of it from memory
       send_commit await_commit resolve_commit      a commit in flight, while the next batch runs
       deploys deploy                               what the versions of the application have declared
 
@@ -198,7 +199,15 @@ class SharedEngine(Engine, Protocol):
         """Raise Conflict if another node has written something of `reads` since the batch began."""
         ...
 
-    def prefetch(self, table: Table, ids: Sequence[int]) -> None:
+    @property
+    def points(self) -> set[tuple[str, int]]:
+        """The table and id of each row that the batch has read by its id so far, from `View.cached` or otherwise.
+
+        Until it has a snapshot, these may come from memory; what other nodes have written of them contradicts that.
+        """
+        ...
+
+    def prefetch(self, table: Table, ids: Collection[int]) -> None:
         """Read in one round trip the rows that the batch will probably read one by one."""
         ...
 

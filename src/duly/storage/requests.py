@@ -89,7 +89,7 @@ class JobCounts(NamedTuple):
 Request = Get | GetMany | Scan | Count | Claim | ListCompleted | CountJobs
 
 
-NOTHING_CACHED: Final[Mapping[str, Mapping[int, Row]]] = {}
+NOTHING_CACHED: Final[Mapping[str, Mapping[int, Row | None]]] = {}
 
 
 class View(Protocol):
@@ -106,8 +106,11 @@ class View(Protocol):
         ...
 
     @property
-    def cached(self) -> Mapping[str, Mapping[int, Row]]:
-        """Rows that it has without a request, by the name of their table and by id."""
+    def cached(self) -> Mapping[str, Mapping[int, Row | None]]:
+        """Rows that it has without a request, by the name of their table and by id; None where there is no row.
+
+        Where the engine is shared, whoever reads one by its id adds that to `SharedEngine.points`.
+        """
         ...
 
     def answer(self, request: Request) -> Any:

@@ -89,8 +89,8 @@ def test_documents_in_memory_are_bounded_by_their_size(monkeypatch: pytest.Monke
     monkeypatch.setattr("duly.storage.postgres.replica.DOCUMENT_CACHE_BYTES_MAX", 10_000)
     documents = Replica("duly").documents
     for id in range(100):
-        documents.put(id, "x" * 1_000)
-    kept = [id for id in range(100) if documents.get(id)[0]]
+        documents.put("notes", {id: "x" * 1_000})
+    kept = list(documents.rows["notes"])
     assert 1 <= len(kept) <= 9
     assert kept[-1] == 99
 

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping, Set
+from itertools import islice
 from typing import Final
 
 from duly.storage.engine import Changeset
-from duly.storage.rows import JOBS
+from duly.storage.rows import JOBS, Row
 
-_MISSING: Final = ""
 _ENTRY_BYTES: Final = 200  # the size of an entry, without its text
 
 
 class DocumentCache:
-    """Documents by id, including ids known to have none. The size is bounded: the cache drops the oldest first."""
+    """Documents by table and id, and ids known to have none. The size is bounded: the oldest are dropped first."""
 
     def __init__(self, bytes_max: int) -> None:
+        self.rows: dict[str, dict[int, Row | None]] = {}
+        """By the name of the table and by id: a cron and its clock have the same id."""
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._rows: dict[int, str] = {}
 
-    def get(self, id: int) -> tuple[bool, str | None]:
-        """Return whether the id is known, and its document."""
-        row = self._rows.get(id)
-        return row is not None, row or None
-
-    def put(self, id: int, row: str | None) -> None:
-        self.drop((id,))
-        self._rows[id] = row or _MISSING
-        self._bytes += _ENTRY_BYTES + len(row or _MISSING)
+    def put(self, table: str, rows: Mapping[int, Row | None]) -> None:
+        known = self.rows.setdefault(table, {})
+        self._forget(known, known.keys() & rows.keys())
+        known.update(rows)
+        self._bytes += _ENTRY_BYTES * len(rows) + sum([len(row) for row in rows.values() if row is not None])
         if self._bytes > self._bytes_max:
             # Drop half at once: finding the oldest entry of a dict that has lost many is slow.
-            self.drop(list(self._rows)[: len(self._rows) // 2 + 1])
+            for known in self.rows.values():
+                self._forget(known, list(islice(known, len(known) // 2 + 1)))
 
     def write(self, changes: Changeset) -> None:
         """Put the documents that a batch writes."""
         for table, writes in changes.writes:
             if table is not JOBS:
-                for id, write in writes.items():
-                    assert not isinstance(write.new, tuple)
-                    self.put(id, write.new)
+                self.put(table.name, {id: new for id, (_, new, _, _) in writes.items()})
 
-    def drop(self, ids: Iterable[int]) -> None:
-        for id in ids:
-            row = self._rows.pop(id, None)
-            if row is not None:
-                self._bytes -= _ENTRY_BYTES + len(row)
+    def drop(self, ids: Set[int]) -> None:
+        """Drop the documents with these ids, whatever their table."""
+        for known in self.rows.values():
+            self._forget(known, known.keys() & ids)
 
     def clear(self) -> None:
-        self._rows.clear()
+        self.rows.clear()
         self._bytes = 0
+
+    def _forget(self, known: dict[int, Row | None], ids: Collection[int]) -> None:
+        for id in ids:
+            row = known.pop(id)
+            self._bytes -= _ENTRY_BYTES + (0 if row is None else len(row))

@@ -19,7 +19,7 @@ The state of a batch:
     _exclusive         begin                             next begin            it has held the lock since its begin
     _in_transaction    before BEGIN is sent              it has ended, loss    a transaction may be open
     _catalog_changes   create_table, deploy …            next begin            other nodes must read the tables again
-    _answered          a document came from memory only  next begin, rollback  a snapshot must not contradict these
+    points             a row is read by its id           next begin, rollback  a snapshot must not contradict these
     _sent              send_commit                       the answer arrives    the changes of the commit in flight
     _outcome           the answer arrives                next answer           its version, or the reason why not
     _is_invalid        the commit before it failed, or   next begin, rollback  the running batch has relied on
@@ -31,7 +31,7 @@ The state of a batch:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ from duly.storage.postgres.lock_timeout import LockTimeout
 from duly.storage.postgres.membership import Membership
 from duly.storage.postgres.replica import Replica
 from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresSnapshot
-from duly.storage.requests import NOTHING_CACHED, Claim, Get, ListCompleted, Request, View
+from duly.storage.requests import Claim, Get, ListCompleted, Request, View
 from duly.storage.rows import JOBS, Row
 from duly.values.schema.tables import Index, Table
 
@@ -67,7 +67,7 @@ class PostgresEngine:
         self._connection = self._new_connection()
         self._readers = ConnectionPool(self._new_connection)
         self._replica = Replica(address.schema)
-        self._documents, self._answered = self._replica.documents, self._replica.answered
+        self._documents = self._replica.documents
         self._commits = CommitClient(self._connection, address, self.membership, self._on_connection_lost)
         self._lock_timeout = LockTimeout(limits.handler_seconds_max)
         self._exclusive = False
@@ -92,6 +92,10 @@ class PostgresEngine:
     @property
     def position(self) -> int:
         return self._replica.position
+
+    @property
+    def points(self) -> set[tuple[str, int]]:
+        return self._replica.points
 
     @property
     def _idle_connection(self) -> BlockingConnection:
@@ -156,15 +160,14 @@ class PostgresEngine:
         self._is_invalid = False
         if self._sent is None:
             self._recover()
-        self._exclusive = exclusive
-        self._catalog_changes = False
-        self._answered.clear()
+        self._exclusive, self._catalog_changes = exclusive, False
+        self._replica.points = set()
         if exclusive:
             connection, self._in_transaction = self._idle_connection, True  # rolled back if it fails half-way
             connection.execute(BEGIN_EXCLUSIVE.format(idle=self._lock_timeout.milliseconds, lock=self.address.lock))
             self._lock_timeout.acquired()
             self._replica.catch_up(connection)
-        return BatchView(self)
+        return BatchView(self, self._documents.rows)
 
     def _recover(self) -> None:
         """After a lost connection: find out the outcome of the last batch, load the store again, and join again."""
@@ -195,23 +198,22 @@ class PostgresEngine:
             self.refresh()
 
     def get(self, table: Table, id: int) -> Row | None:
-        is_known, row = self._documents.get(id)
-        if not is_known:
-            row = self.read(Get(table, id))
-            assert not isinstance(row, tuple)
-            self._documents.put(id, row)
-        elif not self._in_transaction:
-            self._answered.add(id)
+        self.points.add((table.name, id))
+        known = self._documents.rows.get(table.name, {})
+        if id in known:
+            return known[id]
+        row: Row | None = self.read(Get(table, id))
+        self._documents.put(table.name, {id: row})
         return row
 
-    def prefetch(self, table: Table, ids: Sequence[int]) -> None:
-        unknown = [id for id in ids if not self._documents.get(id)[0]]
+    def prefetch(self, table: Table, ids: Collection[int]) -> None:
+        known = self._documents.rows.get(table.name, {})
+        unknown = [id for id in ids if id not in known]
         if len(unknown) > 1:  # a single one is read when it is needed
             self._open_snapshot()
             sql = f'SELECT id, document FROM {self._schema}."{ddl.table_name(table)}" WHERE id = ANY ($1)'
-            rows = dict(self._idle_connection.fetch(sql, unknown))
-            for id in unknown:
-                self._documents.put(id, rows.get(id))
+            rows: dict[int, Row] = dict(self._idle_connection.fetch(sql, unknown))
+            self._documents.put(table.name, {id: rows.get(id) for id in unknown})
 
     def find_jobs(self, request: Claim | ListCompleted) -> Any:
         """Read outside of the snapshot. A job that is no longer pending makes the commit fail."""
@@ -233,7 +235,7 @@ class PostgresEngine:
 
     def rollback(self) -> None:
         self._is_invalid = False
-        self._answered.clear()
+        self._replica.points = set()
         if self._in_transaction:
             self._in_transaction = False
             if self._connection.is_connected:
@@ -246,8 +248,7 @@ class PostgresEngine:
     def validate(self, reads: ReadKeys) -> None:
         self._end_snapshot()
         sql = f"SELECT {self._schema}.check_1($1, $2, $3, $4, $5, $6)"
-        [(newest,)] = self._idle_connection.fetch(sql, self.position, *encode_reads(reads))
-        if newest is None:
+        if self._idle_connection.fetch(sql, self.position, *encode_reads(reads))[0][0] is None:
             raise Conflict(_CHANGED)
 
     # Its commit.
@@ -279,7 +280,7 @@ class PostgresEngine:
                 self._is_invalid |= self._connection.generation != self._replica.generation
             except Exception as error:
                 self._outcome, self._is_invalid = error, True
-                self._documents.drop(id for _, writes in sent.writes for id in writes)
+                self._documents.drop({id for _, writes in sent.writes for id in writes})
 
     def _commit_arguments(self, changes: Changeset) -> tuple[Any, ...]:
         """Return the arguments of `commit_1` for a batch."""
@@ -386,11 +387,10 @@ class BatchView:
     """What a batch reads: documents in memory, and one snapshot for the rest."""
 
     catalog_version = 0
-    cached = NOTHING_CACHED
 
-    def __init__(self, engine: PostgresEngine) -> None:
+    def __init__(self, engine: PostgresEngine, cached: Mapping[str, Mapping[int, Row | None]]) -> None:
         self._engine = engine
-        self.version = engine.position
+        self.version, self.cached = engine.position, cached
 
     def answer(self, request: Request) -> Any:
         if type(request) is Get and request.table is not JOBS:

@@ -31,8 +31,8 @@ class Replica:
         self.claim_cursor = CURSOR_START
         self.catalog_version = 0
         """The last version known to have changed tables or indexes."""
-        self.answered: set[int] = set()
-        """The ids that the running batch has read from memory, while it had no snapshot to read from."""
+        self.points: set[tuple[str, int]] = set()
+        """The table and id of each row that the running batch has read by its id, from here until it has a snapshot."""
         self.generation = 0
         """The connection that all of this was read through. Another one may lead to a server that was restored."""
         self._schema = schema
@@ -74,7 +74,7 @@ class Replica:
         if len(known) > REMOTE_COMMITS_MAX + 1 or not known or known[0]["version"] != self.position:
             before = self.catalog_version
             self.reload(connection)
-            return self.catalog_version > before or bool(self.answered)
+            return self.catalog_version > before or bool(self.points)
         stale: set[int] = set()
         catalog_changed = False
         for row in known[1:]:
@@ -87,7 +87,7 @@ class Replica:
                 deploy = ddl.newest_deploy(connection, self._schema)
             self._remote_commits.append(decode_commit(row, tables, deploy))
         self.documents.drop(stale)
-        return catalog_changed or not self.answered.isdisjoint(stale)
+        return catalog_changed or (bool(stale) and any(id in stale for _, id in self.points))
 
 
 # SQL.
