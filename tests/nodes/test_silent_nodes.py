@@ -97,7 +97,7 @@ def test_a_connection_that_is_lost_within_a_transaction_is_not_replaced_until_th
     [(pid,)] = connection.fetch("SELECT pg_backend_pid()")
     other.fetch("SELECT pg_terminate_backend($1)", pid)
     while connection.is_connected:
-        connection.wait(asyncio.Event(), 0.01)  # it learns of it between two statements
+        connection.wait(0.01)  # it learns of it between two statements
 
     with pytest.raises(StoreLostError):
         connection.execute("COMMIT")  # on another connection it would seem to succeed

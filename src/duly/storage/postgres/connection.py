@@ -78,6 +78,7 @@ class BlockingConnection:
         self.generation = 0
         """The number of connections made so far. It changes when a lost one is replaced."""
         self._sent: asyncio.Task[list[Any]] | None = None
+        self._waiting: asyncio.Future[None] | None = None
         self._in_transaction = False
         """Whether the last statement left a transaction open: then a new connection cannot replace this one."""
 
@@ -115,10 +116,18 @@ class BlockingConnection:
         """Call `on_message` for each notification that arrives while this thread waits for an answer or in `wait`."""
         self._run(lambda connection: connection.add_listener(channel, lambda *message: on_message(message[-1])))
 
-    def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait until an event is set, for example by `on_message`, or until a timeout."""
-        with suppress(TimeoutError):
-            self._await(asyncio.wait_for(event.wait(), seconds))
+    def wait(self, seconds: float) -> None:
+        """Wait until `wake` is called, for example by `on_message`, or until a timeout."""
+        # A bare future and a timer: nodes that are busy wait anew for each commit of the others.
+        self._waiting = self._own_loop().create_future()
+        timer = self._own_loop().call_later(seconds, self.wake)
+        self._await(self._waiting)
+        timer.cancel()
+
+    def wake(self) -> None:
+        """End the wait of this thread, if it waits."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def call_soon(self, act: Callable[[], None]) -> None:
         """Call `act` in the thread of this connection while it waits. Called from another thread."""

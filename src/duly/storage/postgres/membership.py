@@ -19,7 +19,6 @@ Each node sends a heartbeat several times a second, and the server records its o
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from contextlib import suppress
@@ -57,7 +56,7 @@ class Membership:
         self._reported: tuple[int, Partition, frozenset[int]] = (0, UNPARTITIONED, self._live)
         """Epoch, partition and live nodes as of the last update that `listen` has returned."""
         self._connection = BlockingConnection(address.listen, CONNECT_SECONDS, NODE_ANSWER_SECONDS)
-        self._notified = asyncio.Event()
+        self._notified = False
         self._is_listening = False
         self._heartbeat_at = 0.0
         """When the next heartbeat is due."""
@@ -78,7 +77,7 @@ class Membership:
                 f"no notifications can be received from listen={redacted(self._address.listen)}: {error}"
             ) from error
         self._is_listening = True
-        self._notified.set()  # a notification may have been missed before
+        self._notified = True  # a notification may have been missed before
 
     # In the thread that commits.
 
@@ -107,10 +106,9 @@ class Membership:
             self._is_listening = False
         if not self._is_listening:
             self.start_listening()
-        if not self._notified.is_set():
-            self._connection.wait(self._notified, max(self._heartbeat_at - monotonic(), 0.0))
-        has_commits = self._notified.is_set()
-        self._notified.clear()
+        if not self._notified:
+            self._connection.wait(max(self._heartbeat_at - monotonic(), 0.0))
+        has_commits, self._notified = self._notified, False
         if monotonic() < self._heartbeat_at:
             return PeerUpdate(has_commits, membership_changed=False)
         update = self._send_heartbeat(self._connection, is_responsive and self._executes)
@@ -120,13 +118,17 @@ class Membership:
 
     def stop_listening(self) -> None:
         """Make `listen` return at once. Called from another thread."""
-        self._connection.call_soon(self._notified.set)
+        self._connection.call_soon(self._notify)
 
     def _on_notification(self, message: str) -> None:
         epoch, version = map(int, message.split())
         self.newest_version = max(self.newest_version, version)
         if epoch != self.epoch:
-            self._notified.set()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._notified = True
+        self._connection.wake()
 
     def _send_heartbeat(self, connection: BlockingConnection, is_ready: bool) -> PeerUpdate:
         began = monotonic()
@@ -146,5 +148,4 @@ class Membership:
     def close(self) -> None:
         with suppress(StoreError):
             self._connection.close()
-        self._is_listening = False
-        self._notified = asyncio.Event()  # the old one belongs to the event loop that was closed with the connection
+        self._is_listening = self._notified = False
