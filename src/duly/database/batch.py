@@ -50,8 +50,7 @@ class Batch:
         self.claimed = carried.claimed
         """Due functions that an earlier batch has claimed and left to the next ones, except those written since."""
         self.overdue = math.inf
-        """The earliest due time of the functions that it has scheduled for a time in the past: functions that are due
-        later run after those, so in a later batch."""
+        """The earliest due time among what it has scheduled for the past: what is due later runs in a later batch."""
         self._reindexed: set[str] = set()  # the tables whose indexes it has changed, even if it has changed them back
         self._stored = catalog  # the catalog with the tables that the engine has
         self._engine, self._shared = environment.engine, environment.engine.shared
@@ -60,10 +59,9 @@ class Batch:
         self._limits, self._random = environment.limits, environment.random
         self._next_seed: int | None = None  # drawn late: a batch that only reads remote commits has no attempt
         self.watched = environment.watchdog.current_thread()
-        self.has_caller = False
-        """Whether it has run a call that somebody waits for."""
-        self.seconds_max = BATCH_SECONDS_MAX
-        self._reads, self._engine_changed = reads, False
+        self.has_caller, self.seconds_max = False, BATCH_SECONDS_MAX
+        """Whether it has run a call that somebody waits for; how long it may run while others wait."""
+        self._reads, self._engine_changed, self._refreshes = reads, False, False
         self._writes: dict[str, dict[int, Write]] = {}
         self._succeeded: dict[int, Job] = {}  # as they were before; see `_write_succeeded`
         self._overlays: dict[str, dict[str, IndexOverlay]] = {}  # by table and index, from the first scan on
@@ -126,7 +124,7 @@ class Batch:
     def end(self, transaction: Transaction) -> None:
         """End the transaction of an attempt, kept or not: its reads count in any case."""
         transaction.end()
-        if self._reads is not None:
+        if self._reads is not None and self._reads.open_scans:
             self._reads.seal()
 
     def _merge(self, table: str, earlier: dict[int, Write], writes: dict[int, Write]) -> None:
@@ -226,8 +224,7 @@ class Batch:
         """Turn the jobs that succeeded into writes like others.
 
         Most jobs of a batch succeed, and nothing looks at them before the commit, which ends all of them in one
-        statement. So they are a set, and become writes only where something reads jobs, or where another write meets
-        one.
+        statement. So they are a set, and become writes where something reads jobs, or another write meets one.
         """
         succeeded, self._succeeded = self._succeeded, {}
         writes = {id: make_write((job, succeeded_row(job, self.now), (), ())) for id, job in succeeded.items()}
@@ -276,6 +273,8 @@ class Batch:
         has_read = reads is not None and (reads.ids or self._next_seed is not None)  # perhaps unknown tables only
         if self._shared is not None and reads is not None and has_read:
             self._shared.validate(reads)
+        if self._shared is not None and self._refreshes:
+            self._shared.refresh()
 
     def commit(self) -> Commit:
         """Commit through the engine, and return what was committed."""
@@ -379,8 +378,10 @@ class Batch:
         return kept
 
     def refresh(self) -> None:
-        """Read what other nodes have committed."""
-        if self._shared is not None:
+        """Read what other nodes have committed. The answer to a commit brings that, so none in flight is awaited."""
+        if self._shared is not None and self._shared.is_in_flight:
+            self._refreshes = True  # if this batch commits nothing itself
+        elif self._shared is not None:
             self._call_engine(self._shared.refresh)
 
     def _change(self, act: Callable[..., None], *args: object) -> None:

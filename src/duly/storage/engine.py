@@ -15,7 +15,8 @@ There are two protocols. An engine whose store belongs to one process, such as S
       validate                                     optimistic concurrency: raises Conflict if what was read has changed
       prefetch                                     fewer round trips
       points                                       what the batch has read by id, some of it from memory
-      send_commit await_commit resolve_commit      a commit in flight, while the next batch runs
+      send_commit is_in_flight                     a commit in flight, while the next batch runs
+        await_commit resolve_commit
       deploys deploy                               what the versions of the application have declared
 
 A new engine implements `Engine`, sets `shared = None`, and gets its address in `open.py`. The tests that every engine
@@ -216,6 +217,11 @@ class SharedEngine(Engine, Protocol):
 
         The next batch reads as if this commit had succeeded. It gets SpeculationFailed if this turns out to be wrong.
         """
+        ...
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a commit was sent whose answer is not there yet: whoever reads from the store would wait for it."""
         ...
 
     def await_commit(self) -> int:

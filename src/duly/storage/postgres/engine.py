@@ -50,7 +50,7 @@ from duly.storage.postgres.lock_timeout import LockTimeout
 from duly.storage.postgres.membership import Membership
 from duly.storage.postgres.replica import Replica
 from duly.storage.postgres.snapshot import BEGIN_EXCLUSIVE, BEGIN_SNAPSHOT, PostgresSnapshot
-from duly.storage.requests import Claim, Get, ListCompleted, Request, View
+from duly.storage.requests import Claim, Get, GetMany, ListCompleted, Request, View
 from duly.storage.rows import JOBS, Row
 from duly.values.schema.tables import Index, Table
 
@@ -96,6 +96,10 @@ class PostgresEngine:
     @property
     def points(self) -> set[tuple[str, int]]:
         return self._replica.points
+
+    @property
+    def is_in_flight(self) -> bool:
+        return self._sent is not None
 
     @property
     def _idle_connection(self) -> BlockingConnection:
@@ -210,15 +214,12 @@ class PostgresEngine:
         known = self._documents.rows.get(table.name, {})
         unknown = [id for id in ids if id not in known]
         if len(unknown) > 1:  # a single one is read when it is needed
-            self._open_snapshot()
-            sql = f'SELECT id, document FROM {self._schema}."{ddl.table_name(table)}" WHERE id = ANY ($1)'
-            rows: dict[int, Row] = dict(self._idle_connection.fetch(sql, unknown))
+            rows: dict[int, Row] = self.read(GetMany(table, tuple(unknown)))
             self._documents.put(table.name, {id: rows.get(id) for id in unknown})
 
     def find_jobs(self, request: Claim | ListCompleted) -> Any:
         """Read outside of the snapshot. A job that is no longer pending makes the commit fail."""
-        fetch, partition = self._idle_connection.fetch, self.membership.partition
-        view = PostgresSnapshot(fetch, self._schema, self.position, partition)
+        view = PostgresSnapshot(self._idle_connection.fetch, self._schema, self.position, self.membership.partition)
         if isinstance(request, ListCompleted):
             return view.answer(request)
         claimed, self._replica.claim_cursor = view.claim(request, self._replica.claim_cursor)
@@ -285,12 +286,11 @@ class PostgresEngine:
     def _commit_arguments(self, changes: Changeset) -> tuple[Any, ...]:
         """Return the arguments of `commit_1` for a batch."""
         _ = self._idle_connection  # the commit in flight comes first
-        encoded = encode_changes(changes, self._catalog_changes)
         since = None if self._exclusive else self.position
         if not self._exclusive:
             self._end_snapshot()
         faults.at("commit.flushed")
-        return since, *encode_reads(changes.reads), *encoded
+        return since, *encode_reads(changes.reads), *encode_changes(changes, self._catalog_changes)
 
     def _accept(self, changes: Changeset, answer: int) -> int:
         """Move to the version that a commit has made; raise if it made none."""
