@@ -260,6 +260,23 @@ READERS_MAX: Final = 4
 TIMER_CHECK_SECONDS: Final = 1.0
 """How often a sleep checks the wall clock, in seconds, to notice a clock that was set."""
 
+# Clients that connect to a server.
+SOCKET_QUERIES_MAX: Final = 2_000
+"""Queries that one connection may watch: a page with more should ask for lists, not for their elements."""
+SOCKET_CALLS_MAX: Final = 1_000
+"""Mutations and actions of one connection that have not ended: each is kept in memory until it has."""
+MUTATIONS_AHEAD_MAX: Final = 16
+"""Mutations of one client that run before a Transition shows it their effects. Some, so that they need not wait for its
+queries; not many, because none can be shown while another runs."""
+MESSAGE_BYTES_MAX: Final = (16 << 20) + (1 << 20)
+"""Size of a message or a request of a client, in bytes: the largest arguments, and a MiB for what is around them."""
+PING_SECONDS: Final = 15.0
+"""Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
+CATCH_UP_SECONDS: Final = 5.0
+"""How long a client waits for this server to know what it has seen on another one, in seconds."""
+REQUEST_RETENTION_MS: Final = 14 * 24 * 3600 * 1000.0
+"""How long it is known which mutations a client has sent, in milliseconds (14 days): a laptop may be shut for long."""
+
 DEFAULTS: Final = Limits()
 """The limits of an application that sets none."""
 
