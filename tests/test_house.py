@@ -31,9 +31,9 @@ FLOORS = (
     {"ctx"},
     {"run", "decorators"},
     {"workers", "sync"},
-    {"subscription"},
+    {"subscription", "server"},
     {"app", FRONT_DOOR},
-    {"dashboard", "server"},
+    {"dashboard"},
     {"testing", "cli"},
     {"__main__"},
 )

@@ -106,6 +106,7 @@ class App:
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._open: OpenApp | None = None
+        self._asgi: Any = None
         self._is_entered = False
         """Whether it is being opened, is open, or is being closed."""
 
@@ -224,6 +225,19 @@ class App:
 
     async def _call_action(self, function: RegisteredFunction, args: Args | None, caller: Caller) -> Any:
         return await self.executor.called_actions.run(function.name, self.runner.action(function, args, caller))
+
+    @property
+    def asgi(self) -> Any:
+        """The ASGI application that serves this app to remote clients, alone or mounted in another one.
+
+            server = FastAPI(lifespan=…)  # which enters the app
+            server.mount("/", app.asgi)
+        """
+        if self._asgi is None:
+            from duly.server.asgi import application  # only an app that is served needs it
+
+            self._asgi = application(self)
+        return self._asgi
 
     # Administration.
 

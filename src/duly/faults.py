@@ -25,6 +25,7 @@ POINTS: Final = (
     "recovery.begun",  # the store is open, no interrupted action is recorded
     "job.refused",  # the store has refused a due function, it is not postponed yet
     "jobs.swept",  # expired rows are deleted in the open transaction
+    "requests.swept",  # the same for old requests of clients
     "executor.paused",  # the pause is in the open transaction
     "cron.ticked",  # the run of a cron is inserted, its clock has not moved
     "schema.index_created",  # a new index is in the open transaction, empty

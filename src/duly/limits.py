@@ -272,6 +272,8 @@ MESSAGE_BYTES_MAX: Final = (16 << 20) + (1 << 20)
 """Size of a message or a request of a client, in bytes: the largest arguments, and a MiB for what is around them."""
 PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
+READER_SLOW_SECONDS: Final = 30.0
+"""How long a client may take nothing of what it is sent, in seconds, until it is disconnected: that uses memory."""
 CATCH_UP_SECONDS: Final = 5.0
 """How long a client waits for this server to know what it has seen on another one, in seconds."""
 REQUEST_RETENTION_MS: Final = 14 * 24 * 3600 * 1000.0

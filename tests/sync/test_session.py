@@ -10,6 +10,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duly.sync.effects import CatchUp, CheckToken, Close, Result, RunAction, RunMutation, Send, Unwatch, Watch
 from duly.sync.protocol import (
     ActionResponse,
     Add,
@@ -23,18 +24,7 @@ from duly.sync.protocol import (
     StateVersion,
     Transition,
 )
-from duly.sync.session import (
-    CatchUp,
-    CheckToken,
-    Close,
-    Result,
-    RunAction,
-    RunMutation,
-    Send,
-    Session,
-    Unwatch,
-    Watch,
-)
+from duly.sync.session import Session
 
 SESSION = str(UUID(int=7))
 KEYS = 4

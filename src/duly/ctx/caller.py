@@ -9,6 +9,7 @@ from typing import Any, Final
 from duly.ctx.db.cursor import Journal
 from duly.errors import LimitError
 from duly.limits import CALL_DEPTH_MAX
+from duly.model.client_requests import RequestKey
 
 Identity = dict[str, Any]
 """The identity of the caller: `tokenIdentifier`, `subject`, `issuer`, and other claims of the identity provider."""
@@ -29,6 +30,8 @@ class Caller:
     """Whether the result leaves the process, so that it must be of plain values instead of instances."""
     journal: Journal | None = None
     """Where the pages of a live query ended; None for a query that runs once."""
+    request: RequestKey | None = None
+    """The request of a remote client, if the call is a mutation that must not run twice."""
 
     def inner(self, name: str) -> Caller:
         """Return the caller of a function that the function `name` calls."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -47,6 +47,9 @@ from duly.values.schema.tables import Table
 T = TypeVar("T")
 
 _log: Final = log_of("duly.store")
+
+Read = tuple[Callable[[Transaction], Coroutine[Any, Any, T]], str]
+"""A read-only transaction, and the name of the handler whose code it runs; empty if it runs none."""
 
 
 class QueryOutcome(NamedTuple, Generic[T]):
@@ -222,10 +225,15 @@ class Database:
 
         If `handler` names the handler whose code the unit runs, the time of the unit is limited.
         """
+        [outcome] = await self.read_together([(unit, handler)])
+        return outcome
+
+    async def read_together(self, reads: Sequence[Read[T]]) -> list[QueryOutcome[T]]:
+        """Run several read-only transactions, one after another, on the same snapshot."""
         loop, deadline = asyncio.get_running_loop(), monotonic() + STORE_LOST_SECONDS_MAX
         while self._committer.is_open:
             try:
-                return await loop.run_in_executor(self._readers, partial(self._read, unit, handler, copy_context()))
+                return await loop.run_in_executor(self._readers, partial(self._read, reads, copy_context()))
             except Conflict as conflict:
                 if monotonic() > deadline:
                     raise StoreError(f"the tables changed whenever they were read: {conflict}") from conflict
@@ -238,28 +246,36 @@ class Database:
                 await asyncio.sleep(STORE_PAUSE_SECONDS)
         raise closed_error()
 
-    def _read(
-        self, unit: Callable[[Transaction], Coroutine[Any, Any, T]], handler: str, context: Context
-    ) -> QueryOutcome[T]:
-        environment, reads = self._environment, ReadSet()
+    def _read(self, reads: Sequence[Read[T]], context: Context) -> list[QueryOutcome[T]]:
         with self._engine.snapshot() as view:
             catalog = self._committer.catalogs.at(view)
-            usage, seed = usage_of(environment.limits), environment.random.getrandbits(64)
-            watched = environment.watchdog.current_thread()
-            rows = _Rows(view, watched)
-            transaction = begin(catalog, environment.clock.now(), environment.ids, usage, seed, rows, reads)
-            value, error = None, None
-            try:
-                value = context.run(lambda: drive(unit(transaction), view, watched, handler))
-            except Exception as raised:
-                error = raised
-            finally:
-                transaction.end()
-                reads.seal()
-            error = rows.error or error
-            if isinstance(error, StoreLostError | Conflict):
-                raise error
-            return QueryOutcome(value if error is None else None, error, reads, view.version)
+            return [self._read_at(view, catalog, unit, handler, context) for unit, handler in reads]
+
+    def _read_at(
+        self,
+        view: View,
+        catalog: Catalog,
+        unit: Callable[[Transaction], Coroutine[Any, Any, T]],
+        handler: str,
+        context: Context,
+    ) -> QueryOutcome[T]:
+        environment, reads = self._environment, ReadSet()
+        usage, seed = usage_of(environment.limits), environment.random.getrandbits(64)
+        watched = environment.watchdog.current_thread()
+        rows = _Rows(view, watched)
+        transaction = begin(catalog, environment.clock.now(), environment.ids, usage, seed, rows, reads)
+        value, error = None, None
+        try:
+            value = context.run(lambda: drive(unit(transaction), view, watched, handler))
+        except Exception as raised:
+            error = raised
+        finally:
+            transaction.end()
+            reads.seal()
+        error = rows.error or error
+        if isinstance(error, StoreLostError | Conflict):
+            raise error
+        return QueryOutcome(value if error is None else None, error, reads, view.version)
 
     def watch(self, reads: ReadSet, since: int) -> Watch:
         """Return a future that is done when a commit after version `since` has changed something of `reads`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
 from functools import partial
 from random import Random
@@ -25,6 +25,8 @@ from duly.declare.registered import RegisteredFunction
 from duly.declare.registry import Registry
 from duly.errors import ArgumentValidationError, FunctionError, LimitError
 from duly.limits import WARNING_SECONDS, unlimited
+from duly.model import client_requests
+from duly.model.client_requests import Answer
 from duly.run.containment import contained, contained_call
 from duly.run.determinism import attempt_with_rehearsal
 from duly.run.run_log import LOG, RunLog
@@ -34,6 +36,9 @@ from duly.storage.rows import JOBS
 from duly.values.ids import IdCodec
 
 T = TypeVar("T")
+
+QueryCall = tuple[RegisteredFunction, str, Caller]
+"""A query, its arguments as JSON, and for whom it runs."""
 
 _ATOMS: Final = frozenset((type(None), str, int, float, bool))
 CALL_INTERRUPTED: Final = (
@@ -91,8 +96,20 @@ class Runner:
         self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
     ) -> QueryOutcome[Any]:
         """Run a query. Returns its value or its error, with its read set."""
-        text = function.encode(args)
+        [outcome] = await self.read_together([(function, function.encode(args), caller)])
+        return outcome
 
+    async def read_together(self, calls: Sequence[QueryCall]) -> list[QueryOutcome[Any]]:
+        """Run several queries on one snapshot, with arguments as JSON."""
+        started = monotonic()
+        outcomes = await self.database.read_together([(self._query_unit(*call), call[0].name) for call in calls])
+        for (function, text, _), outcome in zip(calls, outcomes, strict=True):
+            self._log_run(function.name, QUERY, started, outcome.error, args=text)
+        return outcomes
+
+    def _query_unit(
+        self, function: RegisteredFunction, text: str, caller: Caller
+    ) -> Callable[[Transaction], Coroutine[Any, Any, Any]]:
         async def unit(transaction: Transaction) -> Any:
             ctx = query_context(self, function.name, transaction, caller)
             arguments = function.arguments(text, ctx.mapper)
@@ -101,10 +118,7 @@ class Runner:
                 self.warn_of_limits(function, transaction)
             return value
 
-        started = monotonic()
-        outcome = await self.database.read(unit, function.name)
-        self._log_run(function.name, QUERY, started, outcome.error, args=text)
-        return outcome
+        return unit
 
     async def query(self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS) -> Any:
         """Run a query and return its value."""
@@ -121,7 +135,8 @@ class Runner:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
         checked, context = self._checked_arguments(function, text), copy_context()
-        attempt = self._attempt_plain if function.is_plain and not self.development else self._attempt
+        is_plain = function.is_plain and not self.development and caller.request is None
+        attempt = self._attempt_plain if is_plain else self._attempt
         # A copy for each attempt: it starts with the context variables as the caller has set them.
         return self.database.commit(
             lambda batch: context.copy().run(attempt, batch, function, text, caller, checked), args=text
@@ -195,12 +210,18 @@ class Runner:
         self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
     ) -> Any:
         async def unit(transaction: Transaction) -> Any:
+            if caller.lines:
+                caller.lines.clear()  # those of a rehearsal, or of a run before a conflict
+            if (known := await self._answer_to(transaction, caller)) is not None:
+                return known.value
             ctx = mutation_context(self, function.name, transaction, caller)
             # A handler may change its arguments: a rehearsal, and a run after a conflict, get arguments of their own.
             given = checked.pop() if checked else function.arguments(text, ctx.mapper)
             value = self.result(function, ctx, await function.handler(ctx, **given), caller.wants_plain)
             if transaction.usage.is_near_limit:
                 self.warn_of_limits(function, transaction)
+            if caller.request is not None:
+                client_requests.record(transaction, caller.request, Answer(value, caller.lines or []))
             return value
 
         started = monotonic()
@@ -214,6 +235,15 @@ class Runner:
             raise
         self._log_run(function.name, MUTATION, started, batch=batch, args=text)
         return value
+
+    async def _answer_to(self, transaction: Transaction, caller: Caller) -> Answer | None:
+        """Return the answer to a request that was committed before, with its log lines in those of the caller."""
+        if caller.request is None:
+            return None
+        known = await client_requests.find(transaction, caller.request)
+        if known is not None and caller.lines is not None:
+            caller.lines += known.lines
+        return known
 
     async def transaction(self, unit: Callable[[MutationCtx], Awaitable[T]]) -> T:
         """Run a function that does not belong to the application as a mutation."""

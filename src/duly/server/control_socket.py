@@ -15,11 +15,11 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
-from duly.app import App
 from duly.errors import DulyError, FunctionNotFoundError
 from duly.limits import CALL_NOTICE_SECONDS, DEFAULTS, OF_ANY_SIZE
 from duly.logs import log_of
 from duly.run.failure import describe
+from duly.server.host import Host
 from duly.storage.sqlite.ownership import owner_of
 from duly.values.json import dumps, loads
 
@@ -28,7 +28,7 @@ _LINE_BYTES_MAX: Final = 2 * DEFAULTS.arguments_bytes_max + 4096  # bytes are ba
 
 
 @asynccontextmanager
-async def serve(app: App, store: str) -> AsyncGenerator[None]:
+async def serve(app: Host, store: str) -> AsyncGenerator[None]:
     """Answer calls of an app's functions while the context lasts."""
     path = _socket_path(store)
     with suppress(FileNotFoundError):
@@ -55,7 +55,7 @@ def _socket_path(store_path: str) -> str:
     return min(path, os.path.relpath(path), key=len)
 
 
-async def _serve_connection(app: App, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_connection(app: Host, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while line := await reader.readline():
             writer.write((await _answer(app, line)).encode() + b"\n")
@@ -66,7 +66,7 @@ async def _serve_connection(app: App, reader: asyncio.StreamReader, writer: asyn
         writer.close()
 
 
-async def _answer(app: App, line: bytes) -> str:
+async def _answer(app: Host, line: bytes) -> str:
     try:
         request = loads(line.decode())
         _check_known(app, request["function"])
@@ -76,7 +76,7 @@ async def _answer(app: App, line: bytes) -> str:
         return dumps({"error": describe(error).encode("utf-8", "replace").decode()})
 
 
-def _check_known(app: App, function: str) -> None:
+def _check_known(app: Host, function: str) -> None:
     """Log a call of an unknown function. Every other refused call is a run, and runs are logged anyway."""
     try:
         app.runner.registry.find(function)

@@ -25,7 +25,11 @@ EXECUTOR: Final = Table("_executor", 2)
 """The settings that the executors of all processes follow. They are documents, unlike jobs."""
 CRONS: Final = Table("_cron_jobs", 3, (Index("by_name", 4, ("name",)),))
 CRON_LOGS: Final = Table("_cron_job_logs", 4, (Index("by_name", 5, ("name",)),))
-SYSTEM_TABLES: Final = {table.name: table for table in (JOBS, EXECUTOR, CRONS, CRON_LOGS)}
+REQUESTS: Final = Table("_client_requests", 5, (Index("by_request", 6, ("session", "request")),))
+"""The mutations that remote clients have sent, each recorded by its own commit."""
+SERVER: Final = Table("_server", 6)
+"""What the servers of all processes must agree on, such as the origin of their timestamps."""
+SYSTEM_TABLES: Final = {table.name: table for table in (JOBS, EXECUTOR, CRONS, CRON_LOGS, REQUESTS, SERVER)}
 USER_NUMBER_MIN: Final = 100
 """The first number of a user's table or index; smaller numbers are reserved for the system."""
 

@@ -36,7 +36,8 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_QUERIES_MAX
+from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_CALLS_MAX, SOCKET_QUERIES_MAX
+from duly.sync.effects import CatchUp, CheckToken, Close, Effect, Result, RunAction, RunMutation, Send, Unwatch, Watch
 from duly.sync.protocol import (
     Action,
     ActionResponse,
@@ -56,91 +57,15 @@ from duly.sync.protocol import (
     QueryRemoved,
     QueryUpdated,
     Remove,
-    ServerMessage,
     StateVersion,
     Transition,
     parse,
 )
 
-GOING_AWAY: Final = 1001
 INTERNAL_ERROR: Final = 1011
+TRY_AGAIN_LATER: Final = 1013
 NORMAL: Final = 1000
 NO_WAY_BACK: Final = 1 << 63  # later than every timestamp
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a query has returned, and since when that is so."""
-
-    value: bytes | Failure
-    since: int
-    digest: object
-    """Two results with equal digests look the same to a client."""
-    lines: tuple[str, ...] = ()
-    journal: str | None = None
-
-
-# What is to be done.
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    message: ServerMessage
-
-
-@dataclass(frozen=True, slots=True)
-class CatchUp:
-    """Do not go on before this server knows all commits up to a timestamp; then call `caught_up`."""
-
-    ts: int
-
-
-@dataclass(frozen=True, slots=True)
-class CheckToken:
-    """Check a token; then call `accepted` or `refused`."""
-
-    message: Authenticate
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Run a query now and whenever what it read has changed, until `Unwatch`; report by `query_ran` and `query_stale`."""
-
-    query: Add
-    identity: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Unwatch:
-    query_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunMutation:
-    """Run a mutation, once even if the client sends it on several connections; then call `mutation_ended`."""
-
-    session_id: str
-    mutation: Mutation
-    identity: Any
-
-
-@dataclass(frozen=True, slots=True)
-class RunAction:
-    """Run an action; then call `action_ended`."""
-
-    action: Action
-    identity: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the connection. Nothing follows."""
-
-    code: int
-    reason: str
-
-
-Effect = Send | CatchUp | CheckToken | Watch | Unwatch | RunMutation | RunAction | Close
 
 
 @dataclass(slots=True)
@@ -185,6 +110,8 @@ class Session:
         self._queries: dict[int, _Query] = {}
         self._removed: list[int] = []
         self._mutations = _Mutations()
+        self._actions = 0
+        """Actions that run."""
         self._blocked = False
         """Whether the effect CatchUp or CheckToken has not been answered."""
         self._held: deque[ClientMessage] = deque()
@@ -221,7 +148,7 @@ class Session:
         elif isinstance(message, Mutation):
             self._enqueue(RunMutation(self.session_id, message, self.identity))
         elif isinstance(message, Action):
-            self._effects.append(RunAction(message, self.identity))
+            self._begin_action(message)
         elif isinstance(message, Authenticate):
             self._authenticate(message)
 
@@ -293,8 +220,21 @@ class Session:
     # Mutations and actions.
 
     def _enqueue(self, mutation: RunMutation) -> None:
-        self._mutations.waiting.append(mutation)  # rule H: with the identity that it arrived under
-        self._run_next_mutation()
+        if self._may_call():
+            self._mutations.waiting.append(mutation)  # rule H: with the identity that it arrived under
+            self._run_next_mutation()
+
+    def _begin_action(self, action: Action) -> None:
+        if self._may_call():
+            self._actions += 1
+            self._effects.append(RunAction(action, self.identity))
+
+    def _may_call(self) -> bool:
+        """Return whether there is room for one more call. If not, end the connection: the client tries again later."""
+        if len(self._mutations.waiting) + self._actions < SOCKET_CALLS_MAX:
+            return True
+        self.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
+        return False
 
     def _run_next_mutation(self) -> None:
         """Rule E. A client whose Transitions lag behind waits, too, or it would never get one (rule A)."""
@@ -315,6 +255,7 @@ class Session:
 
     def action_ended(self, response: ActionResponse) -> None:
         if not self.is_closed:
+            self._actions -= 1
             self._respond(response)
 
     def _respond(self, response: MutationResponse | ActionResponse) -> None:

@@ -34,10 +34,16 @@ class Journal:
     Otherwise, after one of ten documents was deleted, a page would read an eleventh, which the next page has, too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: str | None = None) -> None:
+        """Begin with nothing, or go on where another journal was: `text` is what its `text` was, from a client."""
         self._run: object = None
         self._ends: dict[tuple[object, ...], str] = {}
-        self._next: dict[tuple[object, ...], str] = {}
+        self._next: dict[tuple[object, ...], str] = {} if text is None else _ends_in(text)
+
+    @property
+    def text(self) -> str | None:
+        """What the last run has read, for a client to keep; None if it read no page."""
+        return dumps([[*request, end] for request, end in self._next.items()], OF_ANY_SIZE) if self._next else None
 
     def end_of(self, run: object, request: tuple[object, ...]) -> str | None:
         """Return where the requested page ended in the previous run, None if that run did not read it."""
@@ -48,6 +54,15 @@ class Journal:
     def record(self, request: tuple[object, ...], end: str) -> None:
         """Record where the requested page ends in this run."""
         self._next[request] = end
+
+
+def _ends_in(text: str) -> dict[tuple[object, ...], str]:
+    """Return the ends of pages in the text of a journal. The ends are cursors: they are checked when they are used."""
+    try:
+        found: list[list[object]] = loads(text)
+        return {tuple(request): str(end) for *request, end in found}
+    except (ValueError, TypeError):
+        raise _invalid(f"got the journal {text!r:.80}, expected one that came with a result of this query") from None
 
 
 END: Final = Place((), -1)

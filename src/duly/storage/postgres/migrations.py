@@ -18,7 +18,7 @@ from duly.storage.postgres.address import Address
 from duly.storage.postgres.connection import BlockingConnection
 from duly.values.ids import SECRET_BYTES
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The newest version, which this duly creates and needs."""
 
 
@@ -115,7 +115,8 @@ def check_format(connection: BlockingConnection, address: Address) -> None:
 def sql_of(version: int, address: Address) -> str:
     """Return the statements that turn a store of the previous version into one of this version."""
     folder = files("duly.storage.postgres")
-    text = "\n".join(folder.joinpath(f"{version}_{part}.sql").read_text() for part in ("tables", "functions"))
+    parts = [folder.joinpath(f"{version}_{part}.sql") for part in ("tables", "functions")]
+    text = "\n".join(part.read_text() for part in parts if part.is_file())
     for mark, value in (
         ("duly.", f"{address.schema}."),
         ("$lock", str(address.lock)),

@@ -17,7 +17,7 @@ from duly.storage.rows import SYSTEM_TABLES
 from duly.values.ids import SECRET_BYTES
 from duly.values.schema.tables import Index, Table
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """The version of the layout. A file of an older one is migrated when it is opened; a newer one is refused."""
 
 
@@ -101,6 +101,9 @@ CREATE TABLE t3__cron_jobs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRI
 CREATE TABLE i4_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE t4__cron_job_logs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 CREATE TABLE i5_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE t5__client_requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i6_by_request (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE t6__server (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 """
 _INSERT_STORE: Final = "INSERT INTO duly_store VALUES (?, ?, 0, 0, 0)"
 _NEXT_EPOCH: Final = "UPDATE duly_store SET epoch = epoch + 1"
@@ -129,6 +132,12 @@ CREATE TABLE t3__cron_jobs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRI
 CREATE TABLE i4_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE t4__cron_job_logs (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 CREATE TABLE i5_by_name (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    # 4: the mutations of remote clients, and what servers agree on.
+    3: """
+CREATE TABLE t5__client_requests (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
+CREATE TABLE i6_by_request (key BLOB PRIMARY KEY, id INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE t6__server (id INTEGER PRIMARY KEY, document TEXT NOT NULL) STRICT;
 """,
 }
 """By format: the statements that turn a store of this format into one of the next."""

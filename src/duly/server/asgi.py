@@ -1,0 +1,64 @@
+"""The ASGI application of an app: its routes. It may be served alone, or mounted in another one."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from duly.errors import StoreError
+from duly.server.host import Host
+from duly.server.http_api import endpoints
+from duly.server.service import Services
+from duly.server.socket import converse
+from duly.sync.session import INTERNAL_ERROR
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def application(host: Host) -> Starlette:
+    """Return the application that serves an app to remote clients. The app must be open when it is called."""
+    services = Services(host)
+
+    async def sync(websocket: WebSocket) -> None:
+        try:
+            service = await services.get()
+        except StoreError:
+            await websocket.accept()  # a refused handshake has no code that clients could read
+            await websocket.close(INTERNAL_ERROR, "InternalServerError")
+            return
+        await converse(websocket, service)
+
+    routes: list[BaseRoute] = [
+        WebSocketRoute("/api/sync", sync),
+        WebSocketRoute("/api/{version}/sync", sync),
+        Route("/", _text("duly serves this address: point a Convex client at it")),
+        Route("/version", _text(version("duly"))),
+        Route("/instance_version", _text(version("duly"))),
+        Route("/instance_name", _text("duly")),
+        *(Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints(services).items()),
+        Route("/api/{path:path}", _text(""), methods=["OPTIONS"]),
+    ]
+    # Pages of any origin may call it: what a caller may do is told by its token, never by a cookie.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origin_regex=".*",
+        allow_credentials=True,
+        allow_methods=_METHODS,
+        allow_headers=["*"],
+        max_age=86_400,
+    )
+    return Starlette(routes=routes, middleware=[cors])
+
+
+def _text(text: str):  # noqa: ANN202
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse(text)
+
+    return endpoint

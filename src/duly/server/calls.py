@@ -1,0 +1,110 @@
+"""Calls of remote clients: which functions they reach, and what they learn of the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from duly.ctx.caller import Caller
+from duly.declare.function import ACTION, MUTATION, QUERY
+from duly.declare.registered import RegisteredFunction
+from duly.errors import ArgumentValidationError, FunctionNotFoundError, StoreError
+from duly.model.client_requests import RequestKey
+from duly.server.host import Host
+from duly.server.identity import ClientIdentity
+from duly.sync import convex_json
+from duly.sync.protocol import Failure
+
+ALL_KINDS: Final = (QUERY, MUTATION, ACTION)
+
+
+class Outcome(NamedTuple):
+    """What has become of a call: a value, or how it failed."""
+
+    value: Any
+    failure: Failure | None
+    lines: tuple[str, ...]
+
+    def result(self) -> bytes | Failure:
+        return convex_json.dumps(self.value) if self.failure is None else self.failure
+
+
+class ClientCalls:
+    """The calls of remote clients of one open app."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def find(self, path: str, kinds: Iterable[str], is_admin: bool) -> RegisteredFunction:
+        """Return the function of a path. An internal one does not exist but for the administrator."""
+        unknown = FunctionNotFoundError(f"got the function {path!r:.200}, which does not exist or is not public")
+        try:
+            function = self._host.runner.registry.find(path)
+        except FunctionNotFoundError:
+            raise unknown from None
+        if not function.public and not is_admin:
+            raise unknown
+        return self._host.runner.registry.find(path, kinds)
+
+    def find_query(self, path: str, is_admin: bool) -> RegisteredFunction:
+        return self.find(path, (QUERY,), is_admin)
+
+    def failure(self, error: BaseException) -> Failure:
+        """Return what a client learns of an error."""
+        known = self._host.client_error(error)
+        if isinstance(known.data, type(_NO_DATA)):
+            return Failure(known.message)
+        return Failure(known.message, convex_json.dumps(known.data))
+
+    def lines_of(self, lines: list[str]) -> tuple[str, ...]:
+        """Return the log lines of a call as clients print them: only in development, for they may be private."""
+        return tuple(f"[LOG] {line}" for line in lines) if self._host.development else ()
+
+    async def call(
+        self, path: str, args: object, who: ClientIdentity, kinds: Iterable[str], request: RequestKey | None = None
+    ) -> Outcome:
+        """Call a function with parsed JSON as its arguments. Raises StoreError if the store does not answer."""
+        caller = Caller(who.identity, lines=[], wants_plain=True, request=request)
+        try:
+            function = self.find(path, kinds, who.is_admin)
+            value, failure = await self._run(function, arguments_of(args), caller), None
+        except StoreError:
+            raise
+        except Exception as error:
+            value, failure = None, self.failure(error)
+        return Outcome(value, failure, self.lines_of(caller.lines or []))
+
+    async def query_at(self, path: str, args: object, who: ClientIdentity, version: int) -> tuple[Outcome, bool]:
+        """Run a query now. Return its outcome, and whether it would have been the same at an earlier version."""
+        caller = Caller(who.identity, lines=[], wants_plain=True)
+        try:
+            function = self.find(path, (QUERY,), who.is_admin)
+            read = await self._host.runner.read(function, arguments_of(args), caller)
+        except StoreError:
+            raise
+        except Exception as error:
+            return Outcome(None, self.failure(error), ()), True
+        watch = self._host.database.watch(read.reads, version)
+        is_unchanged = not watch.done()
+        watch.cancel()
+        failure = None if read.error is None else self.failure(read.error)
+        return Outcome(read.value, failure, self.lines_of(caller.lines or [])), is_unchanged
+
+    async def _run(self, function: RegisteredFunction, args: dict[str, Any], caller: Caller) -> Any:
+        runner = self._host.runner
+        if function.kind == QUERY:
+            return await runner.query(function, args, caller)
+        if function.kind == MUTATION:
+            return await runner.mutation(function, args, caller)
+        return await self._host.executor.called_actions.run(function.name, runner.action(function, args, caller))
+
+
+def arguments_of(json: object) -> dict[str, Any]:
+    """Return the arguments that parsed JSON stands for."""
+    value = convex_json.decode(json)
+    if not isinstance(value, dict):
+        raise ArgumentValidationError(f"got {value!r:.80} as the arguments, expected an object")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+_NO_DATA: Final = Failure("").data

@@ -1,0 +1,66 @@
+"""A TCP port on which an app is served."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import uvicorn
+
+from duly.errors import DulyError
+from duly.limits import MESSAGE_BYTES_MAX
+
+
+class ListenError(DulyError):
+    """There is no port to listen on."""
+
+
+@asynccontextmanager
+async def listening(application: Any, host: str, port: int) -> AsyncGenerator[str]:
+    """Serve an ASGI application while the context lasts. Yields its address. Raises ListenError.
+
+    At the end, clients are told that the server goes away, so that they reconnect, and requests may end.
+    """
+    listener = _listener(host, port)
+    server = _Server(
+        uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="websockets-sansio",
+            ws_max_size=MESSAGE_BYTES_MAX,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=120.0,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+    )
+    serving = asyncio.get_running_loop().create_task(server.serve([listener]))
+    try:
+        yield f"http://{host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await serving
+        listener.close()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except (OSError, OverflowError) as error:
+        raise ListenError(
+            f"got {host}:{port}, on which nothing can listen ({error}); name another port: --port PORT"
+        ) from error
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals to the program."""
+        yield

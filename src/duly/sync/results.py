@@ -1,0 +1,247 @@
+"""The results of queries that sessions watch: each query is run once for all of them, and again when it must be.
+
+A commit wakes the queries that had read what it changed. All that are woken in one moment run on one snapshot, so that
+their results hold at the same timestamp and a session can show them together.
+
+    watch ──▶ due ──▶ running ──▶ current ──(a commit)──▶ due ──▶ …        until nobody watches it
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
+
+from duly.ctx.caller import Caller, Identity
+from duly.ctx.db.cursor import Journal
+from duly.database.database import QueryOutcome
+from duly.database.read_set import ReadSet
+from duly.declare.registered import RegisteredFunction
+from duly.errors import StoreError
+from duly.limits import STORE_PAUSE_SECONDS
+from duly.logs import log_of
+from duly.run.runner import Runner
+from duly.sync import convex_json
+from duly.sync.effects import Result
+from duly.sync.protocol import Failure
+from duly.sync.timestamps import Timestamps
+
+_log: Final = log_of("duly.server")
+
+
+class QueryKey(NamedTuple):
+    """What makes two subscriptions the same."""
+
+    path: str
+    args: bytes
+    """JSON with sorted names. It is decoded when the query runs: arguments that are no values fail the query."""
+    identity: str | None
+    """The identity as JSON; None if anonymous."""
+    journal: str | None
+    is_admin: bool = False
+
+
+class Watcher(Protocol):
+    """Who watches queries: a connection."""
+
+    def query_ran(self, query_id: int, result: Result) -> None: ...
+
+    def query_stale(self, query_id: int, at: int) -> None: ...
+
+    def wake(self) -> None:
+        """All that has happened in this moment was reported."""
+        ...
+
+
+class Calls(Protocol):
+    """What the results need of the server: functions by their paths, and errors as clients may know them."""
+
+    def find_query(self, path: str, is_admin: bool) -> RegisteredFunction: ...
+
+    def failure(self, error: BaseException) -> Failure: ...
+
+    def lines_of(self, lines: list[str]) -> tuple[str, ...]: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """One query, with all who watch it."""
+
+    key: QueryKey
+    identity: Identity | None
+    journal: str | None
+    watchers: dict[tuple[Watcher, int], None] = field(default_factory=dict[tuple[Watcher, int], None])
+    result: Result | None = None
+    """The last result; out of date unless `watch` is pending."""
+    watch: asyncio.Future[None] | None = None
+    is_due: bool = False
+    is_running: bool = False
+
+
+class SharedResults:
+    """Runs what is watched. Used in the event loop of the app."""
+
+    def __init__(self, runner: Runner, timestamps: Timestamps, calls: Calls) -> None:
+        self._runner = runner
+        self._database = runner.database
+        self._timestamps = timestamps
+        self._calls = calls
+        self._loop = asyncio.get_running_loop()
+        self._entries: dict[QueryKey, _Entry] = {}
+        self._watched: dict[tuple[Watcher, int], _Entry] = {}
+        self._due: dict[_Entry, None] = {}
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._settled = self._database.commit_log.version
+        """All that commits up to this version have changed was reported."""
+        self.runs = 0
+        """How many queries were run so far."""
+
+    def __len__(self) -> int:
+        """Return how many different queries are watched."""
+        return len(set(self._watched.values()))
+
+    def watch(self, watcher: Watcher, query_id: int, key: QueryKey, identity: Identity | None) -> None:
+        """Report the results of a query to a watcher from now on."""
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(key, identity, key.journal)
+        entry.watchers[watcher, query_id] = None
+        self._watched[watcher, query_id] = entry
+        if entry.result is not None and entry.watch is not None and not entry.watch.done():
+            watcher.query_ran(query_id, entry.result)
+            watcher.wake()
+        else:
+            self._make_due(entry)
+
+    def unwatch(self, watcher: Watcher, query_id: int) -> None:
+        """Report nothing more of it. A query that nobody watches is forgotten."""
+        entry = self._watched.pop((watcher, query_id), None)
+        if entry is None:
+            return
+        del entry.watchers[watcher, query_id]
+        if not entry.watchers:
+            self._forget(entry)
+            self._due.pop(entry, None)
+            if entry.watch is not None:
+                entry.watch.cancel()
+
+    def settle(self) -> int:
+        """Return the version that is known now: what it has changed is reported before anything that is called soon."""
+        version = self._database.commit_log.version
+        self._loop.call_soon(self._set_settled, version)
+        return version
+
+    def _set_settled(self, version: int) -> None:
+        self._settled = max(self._settled, version)
+
+    def _forget(self, entry: _Entry) -> None:
+        """Let the next watcher of the same query have an entry of its own."""
+        if self._entries.get(entry.key) is entry:
+            del self._entries[entry.key]
+
+    # Rounds: what is due at one moment runs on one snapshot.
+
+    def _make_due(self, entry: _Entry) -> None:
+        entry.is_due = True
+        if entry.is_running or entry in self._due:
+            return  # it runs again when it has ended, if it must
+        if not self._due:
+            self._loop.call_soon(self._begin_round)
+        self._due[entry] = None
+
+    def _begin_round(self) -> None:
+        entries, self._due = [*self._due], {}
+        if entries:
+            task = self._loop.create_task(self._round(entries))
+            self._rounds.add(task)
+            task.add_done_callback(self._rounds.discard)
+
+    async def _round(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            entry.is_due, entry.is_running = False, True
+        try:
+            await self._run(entries)
+        except StoreError as error:
+            if not self._database.is_open:
+                return  # the app is being closed, and with it all connections
+            _log.warning("queries that clients watch cannot be read, and are tried again: %s", error)
+            await asyncio.sleep(STORE_PAUSE_SECONDS)
+            for entry in entries:
+                entry.is_due = True
+        finally:
+            for entry in entries:
+                entry.is_running = False
+                if entry.is_due and entry.watchers:
+                    self._make_due(entry)
+
+    async def _run(self, entries: list[_Entry]) -> None:
+        calls, callers, failed = [], list[tuple[_Entry, Caller]](), list[tuple[_Entry, BaseException]]()
+        for entry in entries:
+            try:
+                caller = Caller(entry.identity, lines=[], wants_plain=True, journal=Journal(entry.journal))
+                function = self._calls.find_query(entry.key.path, entry.key.is_admin)
+                calls.append((function, function.encode(convex_json.decode(orjson.loads(entry.key.args))), caller))
+                callers.append((entry, caller))
+            except Exception as error:  # it does not begin, and only other code can change that
+                failed.append((entry, error))
+        self.runs += len(calls)
+        version = self._database.commit_log.version
+        outcomes = await self._runner.read_together(calls) if calls else []
+        if outcomes:
+            version = outcomes[0].version
+            await self._timestamps.know(version)
+        for (entry, caller), outcome in zip(callers, outcomes, strict=True):
+            self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
+        for entry, error in failed:
+            result = self._result_of(Caller(), QueryOutcome(None, _as_exception(error), ReadSet(), version))
+            self._report(entry, result, ReadSet(), version)
+        self._wake_all(entries)
+
+    def _result_of(self, caller: Caller, outcome: QueryOutcome[Any]) -> Result:
+        value: bytes | Failure
+        if outcome.error is not None:
+            value = self._calls.failure(outcome.error)
+            digest = (type(outcome.error), str(outcome.error), value.data)  # not its message: each has its own request id
+        else:
+            value = digest = convex_json.dumps(outcome.value)
+        lines = self._calls.lines_of(caller.lines or [])
+        journal = None if caller.journal is None else caller.journal.text
+        return Result(value, self._timestamps.of(outcome.version), (digest, lines), lines, journal)
+
+    def _report(self, entry: _Entry, result: Result, reads: ReadSet, version: int) -> None:
+        entry.result, entry.journal = result, result.journal
+        if not entry.watchers:
+            return
+        if result.journal is not None:
+            # Pages grow and shrink while they are watched: who comes later begins with a fresh one.
+            self._forget(entry)
+        entry.watch = self._database.watch(reads, version)
+        for watcher, query_id in entry.watchers:
+            watcher.query_ran(query_id, result)
+        if entry.watch.done():
+            self._on_stale(entry, version + 1)
+        else:
+            entry.watch.add_done_callback(lambda done: None if done.cancelled() else self._on_woken(entry, done))
+
+    def _on_woken(self, entry: _Entry, watch: asyncio.Future[None]) -> None:
+        if entry.watch is watch:
+            # Which commit it was is not known: one after those that were settled before.
+            self._on_stale(entry, self._settled + 1)
+
+    def _on_stale(self, entry: _Entry, version: int) -> None:
+        at = self._timestamps.of(version)
+        for watcher, query_id in entry.watchers:
+            watcher.query_stale(query_id, at)
+        self._make_due(entry)
+
+    def _wake_all(self, entries: Sequence[_Entry]) -> None:
+        for watcher in {watcher for entry in entries for watcher, _ in entry.watchers}:
+            watcher.wake()
+
+
+def _as_exception(error: BaseException) -> Exception:
+    assert isinstance(error, Exception)
+    return error
