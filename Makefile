@@ -11,6 +11,7 @@ SEED ?= 1
 
 BIN := .venv/bin
 READY := .venv/.installed
+NODE_CLIENTS := tests/clients/node_modules/.installed
 
 # Otherwise pyright asks the network, at every run, whether there is a newer pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -27,12 +28,12 @@ help: ## Show this help
 
 ##@ Everyday
 
-setup: $(READY) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
+setup: $(READY) $(NODE_CLIENTS) ## Create .venv with duly and its tools (another interpreter: PYTHON=python3.13)
 
 quick: $(READY) ## Run the tests that start no other process and no server, in a minute
 	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal -m "not slow and not crash and not server"
 
-test: $(READY) ## Run the tests
+test: $(READY) $(NODE_CLIENTS) ## Run the tests
 	@$(BIN)/pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --dist worksteal
 
 check: $(READY) ## Lint, check the format and check the types
@@ -49,7 +50,7 @@ hooks: $(READY) ## Have git check each commit, as .pre-commit-config.yaml says
 	@$(BIN)/pre-commit install
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
+	@rm -rf tests/clients/node_modules .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Examples
@@ -100,3 +101,9 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@
+
+# The official JavaScript clients, for tests. Without npm those tests are skipped, and say so.
+$(NODE_CLIENTS): tests/clients/package-lock.json
+	@if command -v npm >/dev/null; then \
+		cd tests/clients && npm ci --silent --no-audit --no-fund --ignore-scripts && touch node_modules/.installed; \
+	else echo "There is no npm: the tests with the official JavaScript clients will be skipped"; fi

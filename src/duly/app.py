@@ -230,8 +230,8 @@ class App:
     def asgi(self) -> Any:
         """The ASGI application that serves this app to remote clients, alone or mounted in another one.
 
-            server = FastAPI(lifespan=…)  # which enters the app
-            server.mount("/", app.asgi)
+        server = FastAPI(lifespan=…)  # which enters the app
+        server.mount("/", app.asgi)
         """
         if self._asgi is None:
             from duly.server.asgi import application  # only an app that is served needs it

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from duly.cli import backup, crons, dev, jobs, migrate, run
+from duly.cli import backup, crons, jobs, migrate, run
 from duly.cli.commands import Commands
+from duly.cli.process import dev, serve
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -14,5 +15,15 @@ def main() -> None:
     """Functions that run when they should, exactly once."""
 
 
-for command in (dev.dev, run.run, migrate.migrate, jobs.jobs, crons.crons, backup.backup, backup.restore):
+_COMMANDS = (
+    dev.dev,
+    serve.serve,
+    run.run,
+    migrate.migrate,
+    jobs.jobs,
+    crons.crons,
+    backup.backup,
+    backup.restore,
+)
+for command in _COMMANDS:
     main.add_command(command)

@@ -1,6 +1,6 @@
-"""The mutations that remote clients have sent: each is recorded by its own commit, so it runs once however often it comes.
+"""The mutations that remote clients have sent: each is recorded by its own commit, so it runs once.
 
-A client that was disconnected sends again all mutations without an answer. The record is found then, and has the answer.
+A client that was disconnected sends again all mutations without an answer. Then the record is found and has the answer.
 Only what was committed is recorded: a mutation that failed has done nothing, and may run again.
 """
 

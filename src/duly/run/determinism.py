@@ -21,11 +21,13 @@ from duly.database.driver.application_lines import is_application
 from duly.database.transaction import Transaction
 from duly.errors import FunctionError, LimitError
 from duly.logs import log_of
-from duly.storage.rows import CRON_LOGS, Job, Row
+from duly.storage.rows import CRON_LOGS, REQUESTS, Job, Row
 from duly.values.json import loads
 from duly.values.text import show
 
 T = TypeVar("T")
+_UNLIKE: Final = (CRON_LOGS.name, REQUESTS.name)
+"""Tables whose rows differ from run to run: they contain times, and log lines, which a rehearsal has none of."""
 Unit = Callable[..., Coroutine[Any, Any, T]]
 
 _log: Final = log_of("duly.run")
@@ -123,10 +125,10 @@ class _Trace:
 
     @property
     def rows(self) -> dict[tuple[str, int], Row | None]:
-        """The new value of each row, without the log of crons: its rows contain times that differ from run to run."""
+        """The new value of each row, without those of `_UNLIKE`."""
         if self.transaction is None or self.error is not None:
             return {}
-        tables = [(name, writes) for name, writes in self.transaction.writes.items() if name != CRON_LOGS.name]
+        tables = [(name, writes) for name, writes in self.transaction.writes.items() if name not in _UNLIKE]
         return {(name, id): write.new for name, writes in tables for id, write in writes.items()}
 
 

@@ -57,7 +57,7 @@ def application(host: Host) -> Starlette:
     return Starlette(routes=routes, middleware=[cors])
 
 
-def _text(text: str):  # noqa: ANN202
+def _text(text: str):
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(text)
 

@@ -25,7 +25,7 @@ class ClientIdentity(NamedTuple):
     """Whether it may call internal functions."""
 
 
-NOBODY: Final = ClientIdentity()
+ANYONE: Final = ClientIdentity()
 
 
 class IdentityError(DulyError):
@@ -39,7 +39,7 @@ class IdentityError(DulyError):
 def of_header(authorization: str | None) -> ClientIdentity:
     """Return whom the header `Authorization` names. Raises IdentityError."""
     if not authorization:
-        return NOBODY
+        return ANYONE
     scheme, _, credentials = authorization.partition(" ")
     if scheme.lower() == "convex":
         key, _, acting_as = credentials.strip().rpartition("|")[2].partition(":")

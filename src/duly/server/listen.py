@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -19,12 +20,13 @@ class ListenError(DulyError):
 
 
 @asynccontextmanager
-async def listening(application: Any, host: str, port: int) -> AsyncGenerator[str]:
-    """Serve an ASGI application while the context lasts. Yields its address. Raises ListenError.
+async def listening(application: Any, host: str, ports: Iterable[int]) -> AsyncGenerator[str]:
+    """Serve an ASGI application on the first free port while the context lasts. Yields its address.
 
-    At the end, clients are told that the server goes away, so that they reconnect, and requests may end.
+    At the end, clients are told that the server goes away, so that they reconnect, and requests may end. Raises
+    ListenError if no port is free.
     """
-    listener = _listener(host, port)
+    listener = _listener(host, list(ports))
     server = _Server(
         uvicorn.Config(
             application,
@@ -49,14 +51,17 @@ async def listening(application: Any, host: str, port: int) -> AsyncGenerator[st
         listener.close()
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(host: str, ports: Sequence[int]) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2_048)
-    except (OSError, OverflowError) as error:
-        raise ListenError(
-            f"got {host}:{port}, on which nothing can listen ({error}); name another port: --port PORT"
-        ) from error
+    for port in ports:
+        try:
+            return socket.create_server((host, port), family=family, backlog=2_048)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port == ports[-1]:
+                raise ListenError(
+                    f"got {host}:{port}, on which nothing can listen ({error.strerror}); name another port: --port PORT"
+                ) from error
+    raise ListenError("got no port to listen on")
 
 
 class _Server(uvicorn.Server):

@@ -15,7 +15,7 @@ from duly.limits import PING_SECONDS, READER_SLOW_SECONDS
 from duly.logs import log_of
 from duly.model.client_requests import RequestKey
 from duly.server import identity
-from duly.server.identity import NOBODY, ClientIdentity, IdentityError
+from duly.server.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.service import Service
 from duly.sync.effects import (
     CatchUp,
@@ -194,7 +194,7 @@ class Connection:
 
 
 def _identity(identity: ClientIdentity | None) -> ClientIdentity:
-    return NOBODY if identity is None else identity
+    return ANYONE if identity is None else identity
 
 
 async def converse(websocket: WebSocket, service: Service) -> None:

@@ -4,7 +4,7 @@ Their numbers are all floats, or explicit 64-bit integers. Ours are ints and flo
 other side could tell:
 
     here                                  there
-    int up to ±2^53                       a number
+    int up to ±2^53                       a number, written 3.0: the HTTP client of Python refuses 3
     a larger int                          {"$integer": base64 of 8 bytes}
     float                                 a number; {"$float": …} for NaN, infinities and -0.0
     bytes                                 {"$bytes": base64}
@@ -79,7 +79,7 @@ def _walked(value: object, leaf: Callable[[object], object]) -> object:
 
 def _special(value: object) -> object:
     if isinstance(value, int):
-        return value if -EXACT_MAX <= value <= EXACT_MAX else {"$integer": _base64(struct.pack("<q", value))}
+        return float(value) if -EXACT_MAX <= value <= EXACT_MAX else {"$integer": _base64(struct.pack("<q", value))}
     if isinstance(value, float):
         return {"$float": _base64(struct.pack("<d", value))} if _is_special(value) else value
     return {"$bytes": _base64(cast("bytes", value))}

@@ -204,7 +204,8 @@ class SharedResults:
         value: bytes | Failure
         if outcome.error is not None:
             value = self._calls.failure(outcome.error)
-            digest = (type(outcome.error), str(outcome.error), value.data)  # not its message: each has its own request id
+            # Not by its message, which has the id of its own request.
+            digest = (type(outcome.error), str(outcome.error), value.data)
         else:
             value = digest = convex_json.dumps(outcome.value)
         lines = self._calls.lines_of(caller.lines or [])

@@ -1,0 +1,92 @@
+"""What `duly dev` and `duly serve` have in common: an open app, its store and its addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from duly.app import App
+from duly.cli import options
+from duly.cli.process.ending import exit_when_gone
+from duly.cli.times import local_and_utc
+from duly.declare.registry import Registry
+from duly.errors import StoreError
+from duly.model import executor_pause
+from duly.server import control_socket
+from duly.storage.open import sqlite_path
+from duly.storage.postgres.address import is_postgres
+
+
+class Place(NamedTuple):
+    """What is served, and where."""
+
+    folder: str
+    store: str
+    host: str
+    port: int | None
+    """None stands for the first free one of `tries` ports."""
+    tries: int = 1
+
+
+def check_folder(command: str, folder: str) -> None:
+    """Raise a ClickException if a folder of functions is none."""
+    if not Path(folder).is_dir():
+        problem = "which is a file" if Path(folder).is_file() else "which does not exist"
+        raise click.ClickException(
+            f"got the folder {folder!r}, {problem} ({Path(folder).absolute()}); name one: duly {command} FOLDER"
+        )
+
+
+@asynccontextmanager
+async def serving(app: App, place: Place) -> AsyncGenerator[None]:
+    """Serve an open app while the context lasts, and print what happens to it."""
+    folder, store, host, port, tries = place
+    # Print this at once: due functions start during the next await.
+    click.echo(f"duly {version('duly')} runs {counted(app.runner.registry)} of {folder} on {options.redacted(store)}")
+    if not app.runner.registry.functions:
+        click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
+    from duly.server.listen import listening  # other commands need no server
+
+    background = [asyncio.create_task(_print_pauses(app, store))]
+    async with AsyncExitStack() as stack:
+        if not is_postgres(store):
+            file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
+            background.append(asyncio.create_task(exit_when_gone(app, file)))
+            await stack.enter_async_context(control_socket.serve(app, sqlite_path(store)))
+        ports = [port] if port is not None else range(options.DEFAULT_PORT, options.DEFAULT_PORT + tries)
+        address = await stack.enter_async_context(listening(app.asgi, host, ports))
+        click.echo(f"Clients connect to {address}")
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+
+
+def counted(registry: Registry) -> str:
+    count = len(registry.functions)
+    return "1 function" if count == 1 else f"{count} functions"
+
+
+async def _print_pauses(app: App, store: str) -> None:
+    """Print when the executor is paused or resumed."""
+    how = "duly jobs resume" if is_postgres(store) else "end this, run `duly jobs resume`, and start it again"
+    was_paused = False
+    while app.is_open:
+        try:
+            paused = await app.database.read(executor_pause.paused_since)
+        except StoreError:
+            continue  # the store did not answer, or the app is closed
+        if paused.value is not None and not was_paused:
+            click.echo(click.style(f"nothing starts: it was paused {local_and_utc(paused.value)}; {how}", fg="yellow"))
+        elif paused.value is None and was_paused:
+            click.echo(click.style("resumed: what is due starts", fg="cyan"))
+        was_paused = paused.value is not None
+        await app.database.watch(paused.reads, paused.version)
