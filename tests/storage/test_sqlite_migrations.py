@@ -106,7 +106,7 @@ def test_a_store_is_migrated_once(old: Path) -> None:
         assert engine.epoch == epoch
         engine.close()
     connection = apsw.Connection(str(old))
-    assert connection.execute("SELECT format FROM duly_store").get == 3
+    assert connection.execute("SELECT format FROM duly_store").get == 4
     connection.close()
 
 

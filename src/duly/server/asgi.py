@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from duly.errors import StoreError
 from duly.server.host import Host
-from duly.server.http_api import endpoints
+from duly.server.http_api import Endpoint, endpoints
 from duly.server.service import Services
 from duly.server.socket import converse
 from duly.sync.session import INTERNAL_ERROR
@@ -57,7 +57,7 @@ def application(host: Host) -> Starlette:
     return Starlette(routes=routes, middleware=[cors])
 
 
-def _text(text: str):
+def _text(text: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         return PlainTextResponse(text)
 

@@ -14,6 +14,7 @@ from duly.server.host import Host
 from duly.server.identity import ClientIdentity
 from duly.sync import convex_json
 from duly.sync.protocol import Failure
+from duly.values.plain import UNSET
 
 ALL_KINDS: Final = (QUERY, MUTATION, ACTION)
 
@@ -52,9 +53,7 @@ class ClientCalls:
     def failure(self, error: BaseException) -> Failure:
         """Return what a client learns of an error."""
         known = self._host.client_error(error)
-        if isinstance(known.data, type(_NO_DATA)):
-            return Failure(known.message)
-        return Failure(known.message, convex_json.dumps(known.data))
+        return Failure(known.message, UNSET if known.data is UNSET else convex_json.dumps(known.data))
 
     def lines_of(self, lines: list[str]) -> tuple[str, ...]:
         """Return the log lines of a call as clients print them: only in development, for they may be private."""
@@ -106,5 +105,3 @@ def arguments_of(json: object) -> dict[str, Any]:
         raise ArgumentValidationError(f"got {value!r:.80} as the arguments, expected an object")
     return value  # pyright: ignore[reportUnknownVariableType]
 
-
-_NO_DATA: Final = Failure("").data

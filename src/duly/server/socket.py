@@ -51,7 +51,7 @@ class Connection:
 
     # From the socket.
 
-    def receive(self, text: str) -> None:
+    def receive(self, text: str | bytes) -> None:
         self._session.receive(text)
         self._work()
         self.wake()
@@ -207,8 +207,8 @@ async def converse(websocket: WebSocket, service: Service) -> None:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect" or writer.done():
                 break
-            text: str | bytes | None = message.get("text")
-            connection.receive(text if text is not None else (message.get("bytes") or b"").decode("utf-8", "replace"))
+            text: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
+            connection.receive(text)
     finally:
         connection.disconnected()
         writer.cancel()

@@ -23,7 +23,7 @@ from duly.declare.registered import RegisteredFunction
 from duly.errors import StoreError
 from duly.limits import STORE_PAUSE_SECONDS
 from duly.logs import log_of
-from duly.run.runner import Runner
+from duly.run.runner import QueryCall, Runner
 from duly.sync import convex_json
 from duly.sync.effects import Result
 from duly.sync.protocol import Failure
@@ -178,30 +178,36 @@ class SharedResults:
                     self._make_due(entry)
 
     async def _run(self, entries: list[_Entry]) -> None:
-        calls, callers, failed = [], list[tuple[_Entry, Caller]](), list[tuple[_Entry, BaseException]]()
+        begun, failed = self._begin(entries)
+        version, outcomes = self._database.commit_log.version, list[QueryOutcome[Any]]()
+        if begun:
+            self.runs += len(begun)
+            outcomes = await self._runner.read_together([call for _, call in begun])
+            version = outcomes[0].version
+            await self._timestamps.know(version)
+        for (entry, (_, _, caller)), outcome in zip(begun, outcomes, strict=True):
+            self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
+        for entry, why in failed:
+            outcome = QueryOutcome[Any](None, why, ReadSet(), version)
+            self._report(entry, self._result_of(Caller(), outcome), outcome.reads, version)
+        self._wake_all(entries)
+
+    def _begin(self, entries: list[_Entry]) -> tuple[list[tuple[_Entry, QueryCall]], list[tuple[_Entry, Exception]]]:
+        """Return the calls to run, and the queries that cannot begin, which only other code can change."""
+        begun, failed = list[tuple[_Entry, QueryCall]](), list[tuple[_Entry, Exception]]()
         for entry in entries:
             try:
                 caller = Caller(entry.identity, lines=[], wants_plain=True, journal=Journal(entry.journal))
                 function = self._calls.find_query(entry.key.path, entry.key.is_admin)
-                calls.append((function, function.encode(convex_json.decode(orjson.loads(entry.key.args))), caller))
-                callers.append((entry, caller))
-            except Exception as error:  # it does not begin, and only other code can change that
+                text = function.encode(convex_json.decode(orjson.loads(entry.key.args)))
+                begun.append((entry, (function, text, caller)))
+            except Exception as error:
                 failed.append((entry, error))
-        self.runs += len(calls)
-        version = self._database.commit_log.version
-        outcomes = await self._runner.read_together(calls) if calls else []
-        if outcomes:
-            version = outcomes[0].version
-            await self._timestamps.know(version)
-        for (entry, caller), outcome in zip(callers, outcomes, strict=True):
-            self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
-        for entry, error in failed:
-            result = self._result_of(Caller(), QueryOutcome(None, _as_exception(error), ReadSet(), version))
-            self._report(entry, result, ReadSet(), version)
-        self._wake_all(entries)
+        return begun, failed
 
     def _result_of(self, caller: Caller, outcome: QueryOutcome[Any]) -> Result:
         value: bytes | Failure
+        digest: object
         if outcome.error is not None:
             value = self._calls.failure(outcome.error)
             # Not by its message, which has the id of its own request.
@@ -241,8 +247,3 @@ class SharedResults:
     def _wake_all(self, entries: Sequence[_Entry]) -> None:
         for watcher in {watcher for entry in entries for watcher, _ in entry.watchers}:
             watcher.wake()
-
-
-def _as_exception(error: BaseException) -> Exception:
-    assert isinstance(error, Exception)
-    return error

@@ -160,10 +160,10 @@ def test_a_node_goes_on_while_its_store_becomes_one_of_the_next_format(
 ) -> None:
     with_notes(engine, 5)
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "FORMAT", 2)
+        patched.setattr(migrations, "FORMAT", 3)
         patched.setattr(migrations, "sql_of", lambda version, address: _NEXT.replace("duly.", f"{address.schema}."))
         newer = new_engine()
-    assert ask(store, "SELECT format FROM duly.store") == [(2,)]
+    assert ask(store, "SELECT format FROM duly.store") == [(3,)]
     assert put(engine, 1, 5, 6) == 2
     engine.begin()
     engine.commit(changes((JOBS, {1: Write(None, job(1, 5.0))})))
@@ -176,7 +176,7 @@ def test_a_node_goes_on_while_its_store_becomes_one_of_the_next_format(
 
 _NEXT = """
 ALTER TABLE duly.jobs ADD note text; ALTER TABLE duly.completed_jobs ADD note text; ALTER TABLE duly.log ADD note text;
-ALTER TABLE duly.nodes ADD note text; CREATE TABLE duly.more (); UPDATE duly.store SET format = 2
+ALTER TABLE duly.nodes ADD note text; CREATE TABLE duly.more (); UPDATE duly.store SET format = 3
 """
 
 
