@@ -13,7 +13,7 @@ from duly.database.transaction import Transaction
 from duly.storage.rows import SERVER
 from duly.values.json import dumps, loads
 
-_ID: Final = 1  # no other row has this id: ids begin with the time
+_ID: Final = 2  # no other row of any table has this id: 1 is the pause, other ids begin with the time
 
 
 async def origin(transaction: Transaction) -> int:

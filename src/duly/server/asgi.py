@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket
 
 from duly.errors import StoreError
 from duly.server.host import Host
-from duly.server.http_api import Endpoint, endpoints
+from duly.server.http_api import Endpoint, endpoints, problem
 from duly.server.service import Services
 from duly.server.socket import converse
 from duly.sync.session import INTERNAL_ERROR
@@ -43,7 +43,7 @@ def application(host: Host) -> Starlette:
         Route("/instance_version", _text(version("duly"))),
         Route("/instance_name", _text("duly")),
         *(Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints(services).items()),
-        Route("/api/{path:path}", _text(""), methods=["OPTIONS"]),
+        Route("/{path:path}", _elsewhere, methods=_METHODS),
     ]
     # Pages of any origin may call it: what a caller may do is told by its token, never by a cookie.
     cors = Middleware(
@@ -54,7 +54,17 @@ def application(host: Host) -> Starlette:
         allow_headers=["*"],
         max_age=86_400,
     )
-    return Starlette(routes=routes, middleware=[cors])
+    served = Starlette(routes=routes, middleware=[cors])
+    served.state.services = services
+    return served
+
+
+async def _elsewhere(request: Request) -> Response:
+    """Answer what no other route does: pages ask for the options of each before they call it."""
+    if request.method == "OPTIONS":
+        return PlainTextResponse("")
+    what = f"{request.method} {request.url.path}"
+    return problem(404, "NotFound", f"got {what:.200}, which this server does not know")
 
 
 def _text(text: str) -> Endpoint:

@@ -52,15 +52,15 @@ def _as_endpoint(handle: Callable[[Service, Request], Awaitable[Response]], serv
         try:
             return await handle(await services.get(), request)
         except HttpError as error:
-            return _error(error.status, error.code, str(error))
+            return problem(error.status, error.code, str(error))
         except IdentityError as error:
-            return _error(401, error.code, str(error))
+            return problem(401, error.code, str(error))
         except StoreError as error:
             _log.warning("a request could not be answered: %s", error)
-            return _error(503, "ServiceUnavailable", _SORRY)
+            return problem(503, "ServiceUnavailable", _SORRY)
         except Exception:
             _log.exception("a request failed")
-            return _error(500, "InternalServerError", _SORRY)
+            return problem(500, "InternalServerError", _SORRY)
 
     return endpoint
 
@@ -221,7 +221,7 @@ def _envelope(outcome: Outcome, format: str) -> Json:
     return {"status": "success", "value": orjson.Fragment(FORMATS[format](outcome.value)), **lines}
 
 
-def _error(status: int, code: str, message: str) -> Response:
+def problem(status: int, code: str, message: str) -> Response:
     return _json(status, {"code": code, "message": message})
 
 
