@@ -329,14 +329,14 @@ def test_dev_waits_for_functions_that_do_not_load_at_first(project: Path) -> Non
 def test_dev_says_what_it_runs_before_it_runs_what_is_due(configured: Path) -> None:
     assert duly(configured, "run", "notes:add", '{"text": "tea\\nfor two"}').returncode == 0
     with dev(configured) as running:
-        lines = [running.next() for _ in range(5)]
-    assert [line.split(" ")[0] for line in lines[:2]] == ["duly", "Call"]
+        lines = [running.next() for _ in range(6)]
+    assert [line.split(" ")[0] for line in lines[:3]] == ["duly", "Clients", "Call"]
     # Each line says whose it is.
-    assert [line[line.index(" ") :] for line in lines[2:4]] == [
+    assert [line[line.index(" ") :] for line in lines[3:5]] == [
         " │ notes:announce: new: tea",
         " │ notes:announce: for two",
     ]
-    assert "✓ action   notes:announce scheduled" in lines[4]
+    assert "✓ action   notes:announce scheduled" in lines[5]
 
 
 def test_dev_says_that_nothing_starts_and_how_to_resume(configured: Path, engine: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -59,7 +60,7 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == ports[-1]:
                 raise ListenError(
-                    f"got {host}:{port}, on which nothing can listen ({error.strerror}); name another port: --port PORT"
+                    f"got {host}:{port}, on which nothing can listen ({os.strerror(error.errno or 0)}); name another port: --port PORT"
                 ) from error
     raise ListenError("got no port to listen on")
 

@@ -103,7 +103,7 @@ def _exit(code: int) -> None:
 
 async def exit_when_gone(app: App, file: str) -> None:
     """Exit when the file of the store is gone, because writes to a deleted file are lost."""
-    await app.database.gone
+    await asyncio.shield(app.database.gone)  # a cancelled future would count as done: as if the store were gone
     click.echo(
         f"Error: the store {file} was deleted, moved or replaced while this ran, so this ends: nothing"
         " it did from then on would be kept. Start it again with the file that is there now, or to make a new one",

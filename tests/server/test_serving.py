@@ -1,0 +1,69 @@
+"""`duly serve`, ports that are in use, and what is not imported where nothing is served."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from duly.server.listen import ListenError, listening
+from tests.clients.server import BACKEND, Server
+
+NEEDED_TO_SERVE = ("starlette", "uvicorn", "websockets", "duly.server", "duly.sync")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imported", ["duly", "duly.app", "duly.testing", "duly.cli"])
+def test_what_serves_nothing_imports_no_server(imported: str) -> None:
+    source = f"import sys, {imported}; print([n for n in {NEEDED_TO_SERVE[:3]} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_a_port_that_is_in_use_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError) as raised:
+            async with listening(None, "127.0.0.1", [port]):
+                pass
+    expected = (
+        f"got 127.0.0.1:{port}, on which nothing can listen (Address already in use); name another port: --port PORT"
+    )
+    assert str(raised.value) == expected
+
+
+async def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ListenError, match=r"got 192\.0\.2\.1:3210, on which nothing can listen"):
+        async with listening(None, "192.0.2.1", [3210, 3211]):
+            pass
+
+
+async def test_the_first_free_port_is_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        async with listening(None, "127.0.0.1", [port, 0]) as address:
+            assert address != f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.slow
+def test_serve_answers_until_it_is_told_to_end(tmp_path: Path) -> None:
+    server = Server(tmp_path, "serve").start()
+    with urllib.request.urlopen(f"{server.address}/version") as answer:
+        assert answer.status == 200
+    assert server.stop() == 0
+    assert (tmp_path / "server.log").read_text().endswith("stopped\n")
+
+
+@pytest.mark.slow
+def test_serve_does_not_start_without_its_port_or_its_folder(tmp_path: Path) -> None:
+    with Server(tmp_path, "serve") as server:
+        command = [sys.executable, "-m", "duly", "serve", "--store", f"sqlite:///{tmp_path}/other.db"]
+        taken = subprocess.run([*command, str(BACKEND), "--port", str(server.port)], capture_output=True, text=True)
+        no_folder = subprocess.run([*command, "nowhere"], capture_output=True, text=True, cwd=tmp_path)
+    assert (taken.returncode, no_folder.returncode) == (1, 1)
+    assert f"Error: ListenError: got 127.0.0.1:{server.port}, on which nothing can listen" in taken.stderr
+    assert no_folder.stderr.startswith("Error: got the folder 'nowhere', which does not exist")
