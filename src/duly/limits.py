@@ -274,6 +274,9 @@ PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
 READER_SLOW_SECONDS: Final = 30.0
 """How long a client may take nothing of what it is sent, in seconds, until it is disconnected: that uses memory."""
+TORN_MAX: Final = 3
+"""How often in a row the results of a client may hold at no common time, because its queries are woken in turns, until
+all of them run on one snapshot: that costs runs which nothing else needs."""
 CATCH_UP_SECONDS: Final = 5.0
 """How long a client waits for this server to know what it has seen on another one, in seconds."""
 REQUEST_RETENTION_MS: Final = 14 * 24 * 3600 * 1000.0

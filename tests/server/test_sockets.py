@@ -256,6 +256,35 @@ async def test_an_app_that_is_not_open_refuses_clients() -> None:
         assert (await client.post("/api/query", {"path": "app:numbers"}))[0] == 503
 
 
+async def test_queries_that_are_woken_in_turns_all_the_time_are_shown_nevertheless() -> None:
+    @query
+    async def letters(ctx: QueryCtx) -> int:
+        return await ctx.db.query("letters").count()
+
+    @mutation
+    async def put(ctx: MutationCtx) -> None:
+        await ctx.db.insert("letters", {})
+
+    async with Harness(app_of(numbers, letters, add, put)) as t, client_of(t.app) as client, client.socket() as socket:
+
+        async def write(name: str, **args: Any) -> None:
+            while not enough.is_set():
+                await t.mutation(f"app:{name}", args)
+
+        enough = asyncio.Event()
+        await socket.hello()
+        await socket.modify(
+            {"type": "Add", "queryId": 0, "udfPath": "app:numbers", "args": [{}]},
+            {"type": "Add", "queryId": 1, "udfPath": "app:letters", "args": [{}]},
+        )
+        await socket.transition()
+        writing = asyncio.gather(*(write("add", n=n) for n in range(3)), *(write("put") for _ in range(3)))
+        for _ in range(20):
+            assert await socket.transition() != {}
+        enough.set()
+        await writing
+
+
 async def test_the_state_stays_consistent_while_many_write() -> None:
     """Each transition shows the same numbers in all queries, however fast they change."""
     async with served() as (t, client), client.socket() as socket:

@@ -104,4 +104,3 @@ def arguments_of(json: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArgumentValidationError(f"got {value!r:.80} as the arguments, expected an object")
     return value  # pyright: ignore[reportUnknownVariableType]
-

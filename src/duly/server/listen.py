@@ -59,8 +59,9 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
             return socket.create_server((host, port), family=family, backlog=2_048)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == ports[-1]:
+                problem = os.strerror(error.errno or 0)
                 raise ListenError(
-                    f"got {host}:{port}, on which nothing can listen ({os.strerror(error.errno or 0)}); name another port: --port PORT"
+                    f"got {host}:{port}, on which nothing can listen ({problem}); name another port: --port PORT"
                 ) from error
     raise ListenError("got no port to listen on")
 

@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duly.declare.function import ACTION, MUTATION
 from duly.errors import StoreError
-from duly.limits import PING_SECONDS, READER_SLOW_SECONDS
+from duly.limits import PING_SECONDS, READER_SLOW_SECONDS, TORN_MAX
 from duly.logs import log_of
 from duly.model.client_requests import RequestKey
 from duly.server import identity
@@ -48,6 +48,8 @@ class Connection:
         self._has_output = asyncio.Event()
         self._flushes = False
         """Whether the session is going to be flushed in a moment."""
+        self._torn = 0
+        """How often in a row the results held at no common timestamp."""
 
     # From the socket.
 
@@ -102,6 +104,10 @@ class Connection:
             return  # a slow reader: `on_sent` wakes this, and then it gets the newest state instead of each one
         self._session.flush(self._service.timestamps.of(version))
         self._work()
+        self._torn = self._torn + 1 if self._session.is_torn else 0
+        if self._torn >= TORN_MAX:
+            self._torn = 0
+            self._service.results.run_together(self)
 
     # What the session wants.
 

@@ -1,7 +1,8 @@
 """The results of queries that sessions watch: each query is run once for all of them, and again when it must be.
 
 A commit wakes the queries that had read what it changed. All that are woken in one moment run on one snapshot, so that
-their results hold at the same timestamp and a session can show them together.
+their results hold at the same timestamp and a session can show them together. A session whose results hold at no common
+timestamp, because each commit wakes others of its queries, has all of them run on one snapshot.
 
     watch ──▶ due ──▶ running ──▶ current ──(a commit)──▶ due ──▶ …        until nobody watches it
 """
@@ -77,8 +78,11 @@ class _Entry:
     result: Result | None = None
     """The last result; out of date unless `watch` is pending."""
     watch: asyncio.Future[None] | None = None
+    version: int = -1
+    """The version that the last result was read at."""
     is_due: bool = False
-    is_running: bool = False
+    rounds: int = 0
+    """How many rounds run it now: more than one only if a session needs all of its queries together."""
 
 
 class SharedResults:
@@ -91,7 +95,7 @@ class SharedResults:
         self._calls = calls
         self._loop = asyncio.get_running_loop()
         self._entries: dict[QueryKey, _Entry] = {}
-        self._watched: dict[tuple[Watcher, int], _Entry] = {}
+        self._watched: dict[Watcher, dict[int, _Entry]] = {}
         self._due: dict[_Entry, None] = {}
         self._rounds: set[asyncio.Task[None]] = set()
         self._settled = self._database.commit_log.version
@@ -101,7 +105,7 @@ class SharedResults:
 
     def __len__(self) -> int:
         """Return how many different queries are watched."""
-        return len(set(self._watched.values()))
+        return len({entry for entries in self._watched.values() for entry in entries.values()})
 
     def watch(self, watcher: Watcher, query_id: int, key: QueryKey, identity: Identity | None) -> None:
         """Report the results of a query to a watcher from now on."""
@@ -109,7 +113,7 @@ class SharedResults:
         if entry is None:
             entry = self._entries[key] = _Entry(key, identity, key.journal)
         entry.watchers[watcher, query_id] = None
-        self._watched[watcher, query_id] = entry
+        self._watched.setdefault(watcher, {})[query_id] = entry
         if entry.result is not None and entry.watch is not None and not entry.watch.done():
             watcher.query_ran(query_id, entry.result)
             watcher.wake()
@@ -118,7 +122,10 @@ class SharedResults:
 
     def unwatch(self, watcher: Watcher, query_id: int) -> None:
         """Report nothing more of it. A query that nobody watches is forgotten."""
-        entry = self._watched.pop((watcher, query_id), None)
+        entries = self._watched.get(watcher, {})
+        entry = entries.pop(query_id, None)
+        if not entries:
+            self._watched.pop(watcher, None)
         if entry is None:
             return
         del entry.watchers[watcher, query_id]
@@ -144,9 +151,13 @@ class SharedResults:
 
     # Rounds: what is due at one moment runs on one snapshot.
 
+    def run_together(self, watcher: Watcher) -> None:
+        """Run all queries of a watcher on one snapshot, whether they are due or not."""
+        self._start_round([*dict.fromkeys(self._watched.get(watcher, {}).values())])
+
     def _make_due(self, entry: _Entry) -> None:
         entry.is_due = True
-        if entry.is_running or entry in self._due:
+        if entry.rounds or entry in self._due:
             return  # it runs again when it has ended, if it must
         if not self._due:
             self._loop.call_soon(self._begin_round)
@@ -154,14 +165,18 @@ class SharedResults:
 
     def _begin_round(self) -> None:
         entries, self._due = [*self._due], {}
+        self._start_round(entries)
+
+    def _start_round(self, entries: list[_Entry]) -> None:
+        for entry in entries:
+            entry.is_due = False
+            entry.rounds += 1
         if entries:
             task = self._loop.create_task(self._round(entries))
             self._rounds.add(task)
             task.add_done_callback(self._rounds.discard)
 
     async def _round(self, entries: list[_Entry]) -> None:
-        for entry in entries:
-            entry.is_due, entry.is_running = False, True
         try:
             await self._run(entries)
         except StoreError as error:
@@ -173,8 +188,8 @@ class SharedResults:
                 entry.is_due = True
         finally:
             for entry in entries:
-                entry.is_running = False
-                if entry.is_due and entry.watchers:
+                entry.rounds -= 1
+                if entry.is_due and entry.watchers and not entry.rounds:
                     self._make_due(entry)
 
     async def _run(self, entries: list[_Entry]) -> None:
@@ -219,9 +234,11 @@ class SharedResults:
         return Result(value, self._timestamps.of(outcome.version), (digest, lines), lines, journal)
 
     def _report(self, entry: _Entry, result: Result, reads: ReadSet, version: int) -> None:
-        entry.result, entry.journal = result, result.journal
-        if not entry.watchers:
-            return
+        if not entry.watchers or version < entry.version:
+            return  # nobody waits for it, or a later round has ended earlier
+        if entry.watch is not None:
+            entry.watch.cancel()
+        entry.result, entry.journal, entry.version = result, result.journal, version
         if result.journal is not None:
             # Pages grow and shrink while they are watched: who comes later begins with a fresh one.
             self._forget(entry)
@@ -236,7 +253,7 @@ class SharedResults:
     def _on_woken(self, entry: _Entry, watch: asyncio.Future[None]) -> None:
         if entry.watch is watch:
             # Which commit it was is not known: one after those that were settled before.
-            self._on_stale(entry, self._settled + 1)
+            self._on_stale(entry, max(self._settled, entry.version) + 1)
 
     def _on_stale(self, entry: _Entry, version: int) -> None:
         at = self._timestamps.of(version)

@@ -326,6 +326,13 @@ class Session:
         self._mutations.ahead = 0
         self._run_next_mutation()
 
+    @property
+    def is_torn(self) -> bool:
+        """Whether a Transition is due, and all results are there, but hold at no common timestamp."""
+        if self._mutations.running is not None or any(query.result is None for query in self._queries.values()):
+            return False  # it waits for an answer or for a result, which will come
+        return self._is_due() and self._ts_of_transition() is None
+
     def _is_due(self) -> bool:
         return (
             self._owes_transition

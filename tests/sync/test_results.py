@@ -1,0 +1,171 @@
+"""Shared results: who is told what, and how often a query runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from duly import AppError, MutationCtx, QueryCtx, mutation, query
+from duly.server.calls import ClientCalls
+from duly.sync.effects import Result
+from duly.sync.protocol import Failure
+from duly.sync.results import QueryKey, SharedResults
+from duly.sync.timestamps import Timestamps
+from duly.testing import Harness
+from tests.support import app_of, until
+
+
+@query
+async def numbers(ctx: QueryCtx) -> list[int]:
+    return [row["n"] async for row in ctx.db.query("numbers")]
+
+
+@query
+async def letters(ctx: QueryCtx) -> int:
+    return await ctx.db.query("letters").count()
+
+
+@query
+async def empty(ctx: QueryCtx) -> None:
+    if await ctx.db.query("numbers").first() is None:
+        raise AppError("empty")
+
+
+@mutation
+async def add(ctx: MutationCtx, table: str, n: int = 0) -> None:
+    await ctx.db.insert(table, {"n": n})
+
+
+class Watcher:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.results: dict[int, Result] = {}
+        self.stale: list[tuple[int, int]] = []
+        self.wakes = 0
+
+    def query_ran(self, query_id: int, result: Result) -> None:
+        self.results[query_id] = result
+
+    def query_stale(self, query_id: int, at: int) -> None:
+        self.stale.append((query_id, at))
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+
+def key(path: str, args: bytes = b"{}", journal: str | None = None) -> QueryKey:
+    return QueryKey(path, args, None, journal)
+
+
+@asynccontextmanager
+async def results() -> AsyncGenerator[tuple[Harness, SharedResults]]:
+    async with Harness(app_of(numbers, letters, empty, add)) as t:
+        timestamps = Timestamps(t.app.database)
+        await timestamps.start()
+        yield t, SharedResults(t.app.runner, timestamps, ClientCalls(t.app))
+
+
+async def test_a_watcher_gets_the_result_now_and_after_each_commit_that_changes_it() -> None:
+    async with results() as (t, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 7, key("app:numbers"), None)
+        await until(lambda: 7 in watcher.results)
+        first = watcher.results[7]
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        await until(lambda: watcher.results[7] is not first)
+
+        assert (first.value, watcher.results[7].value) == (b"[]", b"[1.0]")
+        [(query_id, at)] = watcher.stale
+        assert query_id == 7 and first.since < at <= watcher.results[7].since
+
+
+async def test_a_commit_to_what_was_not_read_runs_nothing() -> None:
+    async with results() as (t, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:numbers"), None)
+        await until(lambda: 0 in watcher.results)
+        await t.mutation("app:add", {"table": "letters"})
+        await t.mutation("app:add", {"table": "numbers"})
+        await until(lambda: watcher.results[0].value == b"[0.0]")
+        assert shared.runs == 2
+
+
+async def test_who_comes_later_gets_the_result_that_is_there() -> None:
+    async with results() as (_, shared):
+        first, second = Watcher(), Watcher()
+        shared.watch(first, 0, key("app:numbers"), None)
+        await until(lambda: 0 in first.results)
+        shared.watch(second, 5, key("app:numbers"), None)
+        assert second.results[5] is first.results[0]
+        assert (shared.runs, second.wakes) == (1, 1)
+
+
+async def test_other_arguments_and_identities_are_other_queries() -> None:
+    async with results() as (_, shared):
+        watcher = Watcher()
+        keys = [
+            key("app:numbers"),
+            key("app:numbers", b'{"a":1}'),
+            QueryKey("app:numbers", b"{}", '{"subject":"a"}', None),
+        ]
+        for query_id, one in enumerate(keys):
+            shared.watch(watcher, query_id, one, None)
+        assert len(shared) == 3
+
+
+async def test_a_failed_query_is_a_result_that_changes_like_others() -> None:
+    async with results() as (t, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:empty"), None)
+        await until(lambda: 0 in watcher.results)
+        assert watcher.results[0].value == Failure("empty", b'"empty"')
+        await t.mutation("app:add", {"table": "numbers"})
+        await until(lambda: watcher.results[0].value == b"null")
+
+
+async def test_two_failures_that_differ_in_their_request_only_look_the_same() -> None:
+    async with results() as (t, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:nothing"), None)
+        await until(lambda: 0 in watcher.results)
+        first = watcher.results[0]
+        await t.app.reload()
+        await until(lambda: watcher.results[0] is not first)
+        second = watcher.results[0]
+        assert isinstance(first.value, Failure) and isinstance(second.value, Failure)
+        assert first.value.message != second.value.message
+        assert first.digest == second.digest
+
+
+async def test_queries_that_are_run_together_hold_at_one_time() -> None:
+    async with results() as (t, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:numbers"), None)
+        await until(lambda: 0 in watcher.results)
+        await t.mutation("app:add", {"table": "letters"})
+        shared.watch(watcher, 1, key("app:letters"), None)
+        await until(lambda: 1 in watcher.results)
+        assert watcher.results[0].since < watcher.results[1].since
+
+        before = dict(watcher.results)
+        shared.run_together(watcher)
+        await until(lambda: watcher.results[0] is not before[0])
+
+        assert watcher.results[0].since == watcher.results[1].since
+        await t.mutation("app:add", {"table": "numbers"})  # and they are still watched
+        await until(lambda: watcher.results[0].value == b"[0.0]")
+
+
+async def test_nothing_is_kept_of_what_nobody_watches() -> None:
+    async with results() as (t, shared):
+        watcher: Any = Watcher()
+        for query_id, path in enumerate(("app:numbers", "app:letters", "app:nothing")):
+            shared.watch(watcher, query_id, key(path), None)
+        await until(lambda: len(watcher.results) == 3)
+        for query_id in range(3):
+            shared.unwatch(watcher, query_id)
+        await t.mutation("app:add", {"table": "numbers"})
+        assert (len(shared), shared.runs) == (0, 2)
+        assert t.app.database.commit_log._watchers.watches == set()  # pyright: ignore
