@@ -34,6 +34,7 @@ NO_TASKS: Final = {
     "docs/api.md": "is made from docstrings",
     "docs/architecture.md": "is about the inside",
     "docs/benchmarks.md": "is figures and how to get them",
+    "docs/clients.md": "is about programs of others, which tests/clients runs",
     "docs/guarantees.md": "is a reference",
     "docs/failures.md": "is a reference",
     "docs/postgresql.md": "is a reference",

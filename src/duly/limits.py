@@ -274,6 +274,10 @@ PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
 READER_SLOW_SECONDS: Final = 30.0
 """How long a client may take nothing of what it is sent, in seconds, until it is disconnected: that uses memory."""
+READY_LAG_MS: Final = 30_000.0
+"""How late due functions may be, in milliseconds, while a server calls itself ready: more than a restart takes."""
+READY_SECONDS: Final = 2.0
+"""How long the store may take to say so, in seconds: who asks whether a server is ready waits a few seconds only."""
 TORN_MAX: Final = 3
 """How often in a row the results of a client may hold at no common time, because its queries are woken in turns, until
 all of them run on one snapshot: that costs runs which nothing else needs."""

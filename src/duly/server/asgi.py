@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from duly.errors import StoreError
+from duly.server.health import alive, readiness
 from duly.server.host import Host
 from duly.server.http_api import Endpoint, endpoints, problem
 from duly.server.service import Services
@@ -39,6 +40,8 @@ def application(host: Host) -> Starlette:
         WebSocketRoute("/api/sync", sync),
         WebSocketRoute("/api/{version}/sync", sync),
         Route("/", _text("duly serves this address: point a Convex client at it")),
+        Route("/healthz", alive),
+        Route("/readyz", readiness(host)),
         Route("/version", _text(version("duly"))),
         Route("/instance_version", _text(version("duly"))),
         Route("/instance_name", _text("duly")),

@@ -10,6 +10,16 @@ from duly.run.runner import Runner
 from duly.workers.executor import Executor
 
 
+class Backlog(Protocol):
+    """How far behind the executors of a store are."""
+
+    @property
+    def lag_ms(self) -> float: ...
+
+    @property
+    def paused_since(self) -> float | None: ...
+
+
 class Host(Protocol):
     """An app."""
 
@@ -30,6 +40,8 @@ class Host(Protocol):
     def client_error(self, error: BaseException) -> ClientError:
         """Return what a remote client may know of an error, and log all of it."""
         ...
+
+    async def stats(self) -> Backlog: ...
 
     async def run(self, ref: Any, args: dict[str, Any] | None = None) -> Any:
         """Run a function of any kind for a trusted caller."""
