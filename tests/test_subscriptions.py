@@ -82,15 +82,15 @@ async def test_a_subscription_that_could_not_read_the_store_reads_again_when_it_
 ) -> None:
     async with Harness({"app": SimpleNamespace(one=one)}) as t:
         subscription = t.app.subscribe("app:one")
-        read = t.app.database.read
+        read = t.app.database.read_together
 
         async def refused(*args: object) -> Any:
             raise StoreLostError("too many clients")
 
-        monkeypatch.setattr(t.app.database, "read", refused)
+        monkeypatch.setattr(t.app.database, "read_together", refused)
         with pytest.raises(StoreLostError):
             await anext(subscription)
-        monkeypatch.setattr(t.app.database, "read", read)
+        monkeypatch.setattr(t.app.database, "read_together", read)
 
         async with asyncio.timeout(30):
             assert await anext(subscription) == 1

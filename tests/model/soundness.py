@@ -106,4 +106,7 @@ IN_POSTGRES = {
     TABLES: TABLES.replace("duly_", ""),
     INDEXES: INDEXES.replace("duly_", ""),
 }
-SYSTEM = {"t2__executor", "t3__cron_jobs", "i4_by_name", "t4__cron_job_logs", "i5_by_name"}
+SYSTEM = {
+    *("t2__executor", "t3__cron_jobs", "i4_by_name", "t4__cron_job_logs", "i5_by_name"),
+    *("t5__client_requests", "i6_by_request", "t6__server"),
+}

@@ -36,9 +36,9 @@ def test_a_second_name_of_the_same_file_has_the_same_owner(engine: SqliteEngine,
 
 def test_a_store_of_a_newer_format_is_not_opened(engine: SqliteEngine) -> None:
     engine.open()
-    engine._connection.execute("UPDATE duly_store SET format = 4")
+    engine._connection.execute("UPDATE duly_store SET format = 5")
     engine.close()
-    with pytest.raises(StoreError, match="got a store of format 4, expected 3; this duly cannot read it"):
+    with pytest.raises(StoreError, match="got a store of format 5, expected 4; this duly cannot read it"):
         engine.open()
 
 
