@@ -35,13 +35,18 @@ async def fail_once(ctx: MutationCtx) -> str:
     raise AppError(fails.pop())
 
 
+@mutation
+async def logs_what_no_text_can_hold(ctx: MutationCtx) -> None:
+    ctx.log.info("half a character: \ud800")
+
+
 @query
 async def numbers(ctx: QueryCtx) -> list[int]:
     return [row["n"] async for row in ctx.db.query("numbers")]
 
 
 fails: list[str] = []
-APP = app_of(add, fail_once, numbers)
+APP = app_of(add, fail_once, logs_what_no_text_can_hold, numbers)
 
 
 async def send(t: Harness, function: str, session: str, request: int, **args: Any) -> tuple[Any, list[str]]:
@@ -91,6 +96,13 @@ async def test_requests_are_known_after_a_crash() -> None:
         await t.crash()
         assert await send(t, "app:add", ONE, 0, n=1) == first
         assert await t.query("app:numbers") == [1]
+
+
+async def test_a_log_line_that_cannot_be_stored_does_not_keep_a_mutation_from_being() -> None:
+    async with Harness(APP) as t:
+        for _ in range(2):
+            assert (await send(t, "app:logs_what_no_text_can_hold", ONE, 0))[0] is None
+        assert (await send(t, "app:logs_what_no_text_can_hold", ONE, 0))[1] == ["half a character: ?"]
 
 
 async def test_requests_are_known_for_fourteen_days() -> None:

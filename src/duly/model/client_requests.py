@@ -48,7 +48,8 @@ async def find(transaction: Transaction, key: RequestKey) -> Answer | None:
 
 def record(transaction: Transaction, key: RequestKey, answer: Answer) -> None:
     """Record the answer of a mutation in its own transaction."""
-    row = {**key._asdict(), "value": dumps(answer.value, OF_ANY_SIZE), "lines": answer.lines}
+    lines = [line.encode("utf-8", "replace").decode() for line in answer.lines]  # they may hold lone surrogates
+    row = {**key._asdict(), "value": dumps(answer.value, OF_ANY_SIZE), "lines": lines}
     transaction.write(REQUESTS, transaction.new_id(), None, dumps(row, OF_ANY_SIZE))
 
 

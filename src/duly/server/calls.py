@@ -57,7 +57,9 @@ class ClientCalls:
 
     def lines_of(self, lines: list[str]) -> tuple[str, ...]:
         """Return the log lines of a call as clients print them: only in development, for they may be private."""
-        return tuple(f"[LOG] {line}" for line in lines) if self._host.development else ()
+        if not self._host.development:
+            return ()
+        return tuple(f"[LOG] {line}".encode("utf-8", "replace").decode() for line in lines)
 
     async def call(
         self, path: str, args: object, who: ClientIdentity, kinds: Iterable[str], request: RequestKey | None = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -123,11 +124,11 @@ class Connection:
         elif isinstance(effect, Unwatch):
             self._service.results.unwatch(self, effect.query_id)
         elif isinstance(effect, RunMutation):
-            self._service.spawn(self._mutate(effect))
+            self._service.spawn(self._guarded(self._mutate(effect)))
         elif isinstance(effect, RunAction):
-            self._service.spawn(self._act(effect))
+            self._service.spawn(self._guarded(self._act(effect)))
         elif isinstance(effect, CatchUp):
-            self._service.spawn(self._catch_up(effect.ts))
+            self._service.spawn(self._guarded(self._catch_up(effect.ts)))
         elif isinstance(effect, CheckToken):
             self._check(effect)
         else:
@@ -146,13 +147,8 @@ class Connection:
 
     async def _mutate(self, run: RunMutation) -> None:
         mutation, key = run.mutation, RequestKey(run.session_id, run.mutation.request_id)
-        try:
-            outcome = await self._service.calls.call(
-                mutation.path, mutation.args, _identity(run.identity), (MUTATION,), key
-            )
-        except StoreError as error:
-            self._fail(error)
-            return
+        who = _identity(run.identity)
+        outcome = await self._service.calls.call(mutation.path, mutation.args, who, (MUTATION,), key)
         # What the mutation has committed was published before it returned, so this is its timestamp or a later one.
         ts = self._service.timestamps.now if outcome.failure is None else None
         self._session.mutation_ended(MutationResponse(mutation.request_id, outcome.result(), ts, outcome.lines))
@@ -161,22 +157,13 @@ class Connection:
 
     async def _act(self, run: RunAction) -> None:
         action = run.action
-        try:
-            outcome = await self._service.calls.call(action.path, action.args, _identity(run.identity), (ACTION,))
-        except StoreError as error:
-            self._fail(error)
-            return
+        outcome = await self._service.calls.call(action.path, action.args, _identity(run.identity), (ACTION,))
         self._session.action_ended(ActionResponse(action.request_id, outcome.result(), outcome.lines))
         self._work()
         self.wake()
 
     async def _catch_up(self, ts: int) -> None:
-        try:
-            caught_up = await self._service.timestamps.catch_up(ts)
-        except StoreError as error:
-            self._fail(error)
-            return
-        if caught_up:
+        if await self._service.timestamps.catch_up(ts):
             self._session.caught_up()
             self._work()
             self.wake()
@@ -192,11 +179,17 @@ class Connection:
             self._session.refused(str(error))
         self._work()
 
-    def _fail(self, error: StoreError) -> None:
-        """The store does not answer: let the client come back, here or to another server, and try again."""
-        _log.warning("a client was disconnected, so that it tries again: %s", error)
-        self._session.close(INTERNAL_ERROR, "InternalServerError")
-        self._work()
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do work. If it fails, let the client come back, here or to another server, and try again."""
+        try:
+            await work
+        except Exception as error:
+            if isinstance(error, StoreError):
+                _log.warning("a client was disconnected, so that it tries again: %s", error)
+            else:
+                _log.exception("a client was disconnected after an error of the server")
+            self._session.close(INTERNAL_ERROR, "InternalServerError")
+            self._work()
 
 
 def _identity(identity: ClientIdentity | None) -> ClientIdentity:
