@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from duly import ActionCtx, App, Id, MutationCtx, internal_action, internal_mutation, mutation
 from duly.cli import main
 from duly.ctx.scheduler import job_number
+from duly.database.batch import Batch
 from duly.model import jobs as model
 from duly.model.job_admin import SEARCHED_MAX
 from duly.storage.rows import JOBS, Job
@@ -105,14 +106,16 @@ class Shop:
 
         return self.do(unit)
 
-    def change(self, id: str, unit: Callable[[Any, Job], Coroutine[Any, Any, object]]) -> None:
+    def change(self, id: str, act: Callable[[Batch, Job], object]) -> None:
         """Do something to a function that only the executor does."""
 
         async def change(t: Harness) -> None:
-            async def in_transaction(transaction: Any) -> None:
-                await unit(transaction, await transaction.get(JOBS, job_number(t.app.runner, id)))
+            def in_batch(batch: Batch) -> None:
+                job = batch.row(JOBS, job_number(t.app.runner, id))
+                assert isinstance(job, Job)
+                act(batch, job)
 
-            await t.app.runner.commit(in_transaction)
+            await t.app.database.commit(in_batch)
 
         self.do(change)
 
@@ -309,7 +312,7 @@ def test_a_search_for_children_that_was_not_complete_says_so(shop: Shop) -> None
 def test_why_a_function_is_due_later_is_shown(shop: Shop) -> None:
     [id] = shop.schedule(("note", 0))
     for _ in range(2):
-        shop.change(id, lambda transaction, job: model.back_off(transaction, job.id, share=1.0))
+        shop.change(id, lambda batch, job: batch.attempt(model.back_off, job.id, 1.0))
     lines = shop.duly("show", id).splitlines()
     assert "due          2025-01-01 13:00:01.000+01:00  2025-01-01T12:00:01.000Z  " in "\n".join(lines)
     assert "refused      2 times by the store" in lines
@@ -360,7 +363,7 @@ def test_more_than_one_commit_holds_are_canceled(shop: Shop) -> None:
 def with_one_in_progress(shop: Shop) -> str:
     """An action that its process left running, as a process does that is lost."""
     [action] = shop.schedule(("ship", 0))
-    shop.change(action, lambda transaction, job: model.start(transaction, job, epoch=1))
+    shop.change(action, lambda batch, job: model.start(batch, job, epoch=1))
     return action
 
 
