@@ -32,6 +32,7 @@ _OPENING: Final = ("schema.ready", "schema.applied", "recovery.begun")  # each p
 _NOT_PASSED: Final = (
     "job.refused",  # the disk of the server is not full
     "jobs.swept",  # nothing is old enough
+    "requests.swept",  # there is no remote client
     "executor.paused",  # nobody pauses
     "cron.ticked",  # there is no cron; tests/crons/kills.py dies there
 )
