@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Final
 
 from duly.database.batch import Batch
 from duly.database.database import Database
@@ -59,6 +58,3 @@ class Timestamps:
 
 def _refresh(batch: Batch) -> None:
     batch.refresh()
-
-
-__all__: Final = ["Timestamps"]
