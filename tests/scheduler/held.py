@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import TracebackType
 from typing import Any, Final, Self
 
-from duly import App, faults
+from duly import App, MutationCtx, faults
+from duly.limits import BATCH_SECONDS_MAX
 
 _PATIENCE: Final = 20.0
 
@@ -38,6 +40,11 @@ class Held:
         self._queued = 0
         self._loop.call_soon_threadsafe(self._arrived.set)
         self._go_on.wait(_PATIENCE)
+
+    async def fills_a_batch(self, ctx: MutationCtx) -> None:
+        """A mutation that stands, and takes all the time of its batch: what waits goes into the next one, together."""
+        self.stand()
+        time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  mutations run in a thread
 
     async def arrived(self) -> None:
         await asyncio.wait_for(self._arrived.wait(), _PATIENCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -17,7 +16,6 @@ from duly import (
     mutation,
 )
 from duly.declare.function import AsyncFunction
-from duly.limits import BATCH_SECONDS_MAX
 from duly.storage.rows import JOBS
 from duly.testing import Harness
 from tests.scheduler.app import NOW, act, modules, note, noted, notes
@@ -198,12 +196,7 @@ async def test_a_call_that_schedules_for_the_past_comes_before_what_is_due_in_th
     async with t:
         await t.transaction(lambda ctx: ctx.scheduler.run_after(0, note, {"value": "waits"}))
         async with Held(t.app) as held:
-
-            async def fills_a_batch(ctx: MutationCtx) -> None:
-                held.stand()
-                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
-
-            before = asyncio.create_task(t.transaction(fills_a_batch))
+            before = asyncio.create_task(t.transaction(held.fills_a_batch))
             await held.arrived()
             call = asyncio.create_task(t.mutation(notes_and_looks_back, {"value": "called"}))
             await held.queued(1)
@@ -226,12 +219,7 @@ async def test_a_call_does_not_wait_for_many_functions_that_are_due_in_the_same_
 
         await t.transaction(schedules)
         async with Held(t.app) as held:
-
-            async def fills_a_batch(ctx: MutationCtx) -> None:
-                held.stand()
-                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
-
-            before = asyncio.create_task(t.transaction(fills_a_batch))
+            before = asyncio.create_task(t.transaction(held.fills_a_batch))
             await held.arrived()
             call = asyncio.create_task(t.mutation(note, {"value": "called"}))
             await held.queued(1)
@@ -290,12 +278,7 @@ async def schedules_two(ctx: MutationCtx, value: int) -> None:
 async def test_mutations_of_one_batch_have_scheduled_in_the_order_in_which_they_ran(t: Harness) -> None:
     async with t:
         async with Held(t.app) as held:
-
-            async def fills_a_batch(ctx: MutationCtx) -> None:
-                held.stand()
-                time.sleep(2 * BATCH_SECONDS_MAX)  # noqa: ASYNC251  what waits goes into the next one, together
-
-            before = asyncio.create_task(t.transaction(fills_a_batch))
+            before = asyncio.create_task(t.transaction(held.fills_a_batch))
             await held.arrived()
             together: list[asyncio.Task[None]] = []
             for n in range(5):
