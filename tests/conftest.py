@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests import leaks, postgres, processes
 
@@ -24,6 +25,8 @@ SLOW_FOLDERS = ("bench", "crash", "nodes", "typed")
 SOAK = "DULY_SOAK" in os.environ
 """Whether there is time for all engines everywhere: `make soak`."""
 _files = pytest.StashKey[str]()
+settings.register_profile("of any duration", deadline=None)  # how long an example takes tells of the machine
+settings.load_profile("of any duration")
 only_on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
 

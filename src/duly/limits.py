@@ -274,6 +274,8 @@ PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
 READER_SLOW_SECONDS: Final = 30.0
 """How long a client may take nothing of what it is sent, in seconds, until it is disconnected: that uses memory."""
+LIVENESS_CHECK_SECONDS: Final = 1.0
+"""How often all connections are looked at for the two limits above, in seconds: both are many times longer."""
 READY_LAG_MS: Final = 30_000.0
 """How late due functions may be, in milliseconds, while a server calls itself ready: more than a restart takes."""
 READY_SECONDS: Final = 2.0

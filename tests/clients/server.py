@@ -42,6 +42,11 @@ class Server:
         self.port = int(self.address.rpartition(":")[2])
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End it as a crash does."""
         assert self._process is not None

@@ -36,6 +36,7 @@ async def listening(application: Any, host: str, ports: Iterable[int]) -> AsyncG
             lifespan="off",
             ws="websockets-sansio",
             ws_max_size=MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False,  # it would take tens of KB for each client
             ws_ping_interval=20.0,
             ws_ping_timeout=120.0,
             timeout_graceful_shutdown=5,

@@ -4,14 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from duly.database.database import Database
 from duly.errors import StoreError
 from duly.server.calls import ClientCalls
 from duly.server.host import Host
+from duly.server.outbox import Liveness, Texts
 from duly.sync.results import SharedResults
 from duly.sync.timestamps import Timestamps
+
+
+class Flushed(Protocol):
+    """A connection."""
+
+    def flush(self, version: int) -> None: ...
+
+
+class Flushes:
+    """Lets connections send Transitions, once all that has happened up to now was reported to them.
+
+    A commit is published in the event loop, and what it woke is called soon. So what is called soon from here on comes
+    after the reports of all commits that are known here and now.
+    """
+
+    def __init__(self, results: SharedResults) -> None:
+        self._results = results
+        self._loop = asyncio.get_running_loop()
+        self._version = -1
+        self._waiting: dict[Flushed, None] = {}
+
+    def soon(self, connection: Flushed) -> None:
+        version = self._results.settle()
+        if version != self._version or not self._waiting:
+            self._version, self._waiting = version, {}
+            self._loop.call_soon(self._flush, version, self._waiting)
+        self._waiting[connection] = None
+
+    def _flush(self, version: int, connections: dict[Flushed, None]) -> None:
+        while connections:
+            connections.popitem()[0].flush(version)
 
 
 class Service:
@@ -23,6 +55,9 @@ class Service:
         self.calls = ClientCalls(host)
         self.timestamps = Timestamps(host.database)
         self.results = SharedResults(host.runner, self.timestamps, self.calls)
+        self.flushes = Flushes(self.results)
+        self.liveness = Liveness()
+        self.texts = Texts()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

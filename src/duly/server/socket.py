@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
 import orjson
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from duly.declare.function import ACTION, MUTATION
 from duly.errors import StoreError
-from duly.limits import PING_SECONDS, READER_SLOW_SECONDS, TORN_MAX
+from duly.limits import TORN_MAX
 from duly.logs import log_of
 from duly.model.client_requests import RequestKey
 from duly.server import identity
 from duly.server.identity import ANYONE, ClientIdentity, IdentityError
+from duly.server.outbox import Outbox
 from duly.server.service import Service
 from duly.sync.effects import (
     CatchUp,
@@ -30,12 +30,11 @@ from duly.sync.effects import (
     Unwatch,
     Watch,
 )
-from duly.sync.protocol import ActionResponse, MutationResponse, Ping, dumps
+from duly.sync.protocol import ActionResponse, MutationResponse
 from duly.sync.results import QueryKey
 from duly.sync.session import INTERNAL_ERROR, NORMAL, Session
 
 _log: Final = log_of("duly.server")
-_PING: Final = dumps(Ping())
 
 
 class Connection:
@@ -44,11 +43,9 @@ class Connection:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._session = Session()
-        self._loop = asyncio.get_running_loop()
-        self._outbox: deque[str | Close] = deque()
-        self._has_output = asyncio.Event()
-        self._flushes = False
-        """Whether the session is going to be flushed in a moment."""
+        self.outbox = Outbox(on_sent=self._on_sent)
+        self._waits_for_reader = False
+        """Whether the client has not yet taken what was sent, so that the next Transition waits."""
         self._torn = 0
         """How often in a row the results held at no common timestamp."""
 
@@ -64,21 +61,9 @@ class Connection:
         self._session.close(NORMAL, "")
         self._work()
 
-    async def next_output(self) -> str | Close | None:
-        """Return what is to be sent next; None if there was nothing for a while."""
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                await self._has_output.wait()
-        except TimeoutError:
-            return None
-        output = self._outbox.popleft()
-        if not self._outbox:
-            self._has_output.clear()
-        return output
-
-    def on_sent(self) -> None:
-        """All that was to be sent was sent."""
-        if not self._outbox:
+    def _on_sent(self) -> None:
+        if self._waits_for_reader:
+            self._waits_for_reader = False
             self.wake()
 
     # From the results.
@@ -90,22 +75,17 @@ class Connection:
         self._session.query_stale(query_id, at)
 
     def wake(self) -> None:
-        """Let the session send a Transition, once all that has happened up to now was reported to it.
+        """Let the session send a Transition, once all that has happened up to now was reported to it."""
+        self._service.flushes.soon(self)
 
-        A commit is published in the event loop, and what it woke is called soon. So what is called soon from here on
-        comes after the reports of all commits that are known here and now.
-        """
-        if not self._flushes:
-            self._flushes = True
-            self._loop.call_soon(self._flush, self._service.results.settle())
-
-    def _flush(self, version: int) -> None:
-        self._flushes = False
-        if self._outbox:
-            return  # a slow reader: `on_sent` wakes this, and then it gets the newest state instead of each one
-        self._session.flush(self._service.timestamps.of(version))
+    def flush(self, version: int) -> None:
+        """Let the session send a Transition: all commits up to a version were reported to it."""
+        if self.outbox.is_sending:
+            self._waits_for_reader = True  # a slow reader gets the newest state instead of each one
+            return
+        is_torn = self._session.flush(self._service.timestamps.of(version))
         self._work()
-        self._torn = self._torn + 1 if self._session.is_torn else 0
+        self._torn = self._torn + 1 if is_torn else 0
         if self._torn >= TORN_MAX:
             self._torn = 0
             self._service.results.run_together(self)
@@ -118,7 +98,7 @@ class Connection:
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, Send):
-            self._put(dumps(effect.message))
+            self.outbox.put(self._service.texts.of(effect.message))
         elif isinstance(effect, Watch):
             self._watch(effect)
         elif isinstance(effect, Unwatch):
@@ -132,11 +112,7 @@ class Connection:
         elif isinstance(effect, CheckToken):
             self._check(effect)
         else:
-            self._put(effect)
-
-    def _put(self, output: str | Close) -> None:
-        self._outbox.append(output)
-        self._has_output.set()
+            self.outbox.put(effect)
 
     def _watch(self, watch: Watch) -> None:
         who, query = _identity(watch.identity), watch.query
@@ -200,29 +176,19 @@ async def converse(websocket: WebSocket, service: Service) -> None:
     """Serve a client until one side ends the connection."""
     await websocket.accept()
     connection = Connection(service)
-    writer = asyncio.get_running_loop().create_task(_write(websocket, connection))
-    try:
-        while True:
-            message = await websocket.receive()
-            if message["type"] == "websocket.disconnect" or writer.done():
-                break
-            text: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
-            connection.receive(text)
-    finally:
-        connection.disconnected()
-        writer.cancel()
-        await asyncio.wait((writer,))
+    loop = asyncio.get_running_loop()
+    reading = loop.create_task(_read(websocket, connection))
+    writing = loop.create_task(connection.outbox.send_all(websocket))
+    with service.liveness.watched(connection.outbox, writing):
+        try:
+            await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            connection.disconnected()
+            reading.cancel()
+            writing.cancel()
+            await asyncio.wait((reading, writing))
 
 
-async def _write(websocket: WebSocket, connection: Connection) -> None:
-    try:
-        while True:
-            output = await connection.next_output()
-            async with asyncio.timeout(READER_SLOW_SECONDS):
-                if isinstance(output, Close):
-                    await websocket.close(output.code, output.reason)
-                    return
-                await websocket.send_text(_PING if output is None else output)
-            connection.on_sent()
-    except (TimeoutError, WebSocketDisconnect, OSError, RuntimeError):
-        connection.disconnected()  # it takes nothing, or is gone
+async def _read(websocket: WebSocket, connection: Connection) -> None:
+    while (message := await websocket.receive())["type"] != "websocket.disconnect":
+        connection.receive(message["text"] if message.get("text") is not None else message["bytes"])

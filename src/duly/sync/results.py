@@ -100,6 +100,7 @@ class SharedResults:
         self._rounds: set[asyncio.Task[None]] = set()
         self._settled = self._database.commit_log.version
         """All that commits up to this version have changed was reported."""
+        self._settling = self._settled
         self.runs = 0
         """How many queries were run so far."""
 
@@ -138,11 +139,13 @@ class SharedResults:
     def settle(self) -> int:
         """Return the version that is known now: what it has changed is reported before anything that is called soon."""
         version = self._database.commit_log.version
-        self._loop.call_soon(self._set_settled, version)
+        if version > self._settling:
+            self._settling = version
+            self._loop.call_soon(self._set_settled, version)
         return version
 
     def _set_settled(self, version: int) -> None:
-        self._settled = max(self._settled, version)
+        self._settled = version
 
     def _forget(self, entry: _Entry) -> None:
         """Let the next watcher of the same query have an entry of its own."""

@@ -65,17 +65,33 @@ from duly.sync.protocol import (
 INTERNAL_ERROR: Final = 1011
 TRY_AGAIN_LATER: Final = 1013
 NORMAL: Final = 1000
-NO_WAY_BACK: Final = 1 << 63  # later than every timestamp
 
 
 @dataclass(slots=True)
 class _Query:
     add: Add
     result: Result | None = None
-    until: int = NO_WAY_BACK
-    """When a commit changed what the result had read."""
     sent: object = None
     """The digest that the client has; None if it has nothing."""
+
+
+@dataclass(slots=True)
+class _Results:
+    """What is known of the results of all queries together, so that a flush looks at those that changed only."""
+
+    missing: set[int] = field(default_factory=set[int])
+    """The queries that have none."""
+    changed: dict[int, None] = field(default_factory=dict[int, None])
+    """The queries of which the client has another one."""
+    until: dict[int, int] = field(default_factory=dict[int, int])
+    """Where a commit has changed what a query had read: when it did."""
+    since: int = 0
+    """All that there are, and were, hold from here on."""
+
+    def forget(self, query_id: int) -> None:
+        self.missing.discard(query_id)
+        self.changed.pop(query_id, None)
+        self.until.pop(query_id, None)
 
 
 @dataclass(slots=True)
@@ -108,6 +124,7 @@ class Session:
         self._earliest_ts = 0
         self._owes_transition = False
         self._queries: dict[int, _Query] = {}
+        self._results = _Results()
         self._removed: list[int] = []
         self._mutations = _Mutations()
         self._actions = 0
@@ -195,27 +212,34 @@ class Session:
         if add.query_id in self._removed:
             self._removed.remove(add.query_id)
         self._queries[add.query_id] = _Query(add)
+        self._results.missing.add(add.query_id)
         self._effects.append(Watch(add, self.identity))
         return True
 
     def _remove(self, remove: Remove) -> None:
         self._removed.append(remove.query_id)
         if self._queries.pop(remove.query_id, None) is not None:
+            self._results.forget(remove.query_id)
             self._effects.append(Unwatch(remove.query_id))
 
     def query_ran(self, query_id: int, result: Result) -> None:
         """A query has a result that holds from now on."""
-        query = self._queries.get(query_id)
-        if query is not None:
-            query.result, query.until = result, NO_WAY_BACK
+        query, results = self._queries.get(query_id), self._results
+        if query is None:
+            return
+        query.result = result
+        if result.journal != query.add.journal:
             # The page of a query that runs again, here or on the next connection, ends where it ended before.
             query.add = replace(query.add, journal=result.journal)
+        results.forget(query_id)
+        results.since = max(results.since, result.since)
+        if result.digest != query.sent:
+            results.changed[query_id] = None
 
     def query_stale(self, query_id: int, at: int) -> None:
         """A commit at `at` has changed what the query had read. Another result follows."""
-        query = self._queries.get(query_id)
-        if query is not None:
-            query.until = min(query.until, at)
+        if query_id in self._queries:
+            self._results.until[query_id] = min(self._results.until.get(query_id, at), at)
 
     # Mutations and actions.
 
@@ -284,7 +308,9 @@ class Session:
         self.identity = identity
         self.received = replace(self.received, identity=self.received.identity + 1)
         for query_id, query in self._queries.items():
-            query.result, query.until = None, NO_WAY_BACK
+            query.result = None
+            self._results.forget(query_id)
+            self._results.missing.add(query_id)
             self._effects += (Unwatch(query_id), Watch(query.add, identity))
 
     def refused(self, error: str, expired: bool = False) -> None:
@@ -309,45 +335,39 @@ class Session:
 
     # Transitions.
 
-    def flush(self, newest: int) -> None:
+    def flush(self, newest: int) -> bool:
         """Send a Transition if one is due and possible.
 
         Every commit up to `newest` that changed what a query had read has been reported by `query_stale` before.
+        Return whether it is due, and all results are there, but hold at no common timestamp.
         """
         self._newest = max(self._newest, newest)
-        if self.is_closed or not self._is_due():
-            return
+        if self.is_closed or not self._is_due() or self._results.missing:
+            return False
         ts = self._ts_of_transition()
         if ts is None:
-            return
-        end = replace(self.received, ts=ts)
+            return self._mutations.running is None  # else it waits for its answer, which will come
+        end = StateVersion(self.received.query_set, self.received.identity, ts)
         self._effects.append(Send(Transition(self.sent, end, tuple(self._changes()))))
         self.sent, self._owes_transition = end, False
         self._mutations.ahead = 0
         self._run_next_mutation()
-
-    @property
-    def is_torn(self) -> bool:
-        """Whether a Transition is due, and all results are there, but hold at no common timestamp."""
-        if self._mutations.running is not None or any(query.result is None for query in self._queries.values()):
-            return False  # it waits for an answer or for a result, which will come
-        return self._is_due() and self._ts_of_transition() is None
+        return False
 
     def _is_due(self) -> bool:
         return (
             self._owes_transition
+            or bool(self._results.changed)
             or self.received.query_set != self.sent.query_set
             or self.received.identity != self.sent.identity
-            or any(query.result is not None and query.result.digest != query.sent for query in self._queries.values())
         )
 
     def _ts_of_transition(self) -> int | None:
         """Return a timestamp at which all results hold (rule D), the newest one; None if there is none yet."""
-        first, last = max(self.sent.ts, self._earliest_ts), self._latest_ts()
-        for query in self._queries.values():
-            if query.result is None:
-                return None
-            first, last = max(first, query.result.since), min(last, query.until - 1)
+        first = max(self.sent.ts, self._earliest_ts, self._results.since)
+        last = self._latest_ts()
+        if self._results.until:
+            last = min(last, min(self._results.until.values()) - 1)
         return last if first <= last else None
 
     def _latest_ts(self) -> int:
@@ -358,12 +378,12 @@ class Session:
     def _changes(self) -> list[Modification]:
         changes: list[Modification] = [QueryRemoved(query_id) for query_id in dict.fromkeys(self._removed)]
         self._removed.clear()
-        for query_id, query in self._queries.items():
-            result = query.result
-            assert result is not None
-            if result.digest != query.sent:
-                query.sent = result.digest
-                changes.append(_change(query_id, result))
+        for query_id in self._results.changed:
+            query = self._queries[query_id]
+            assert query.result is not None
+            query.sent = query.result.digest
+            changes.append(_change(query_id, query.result))
+        self._results.changed.clear()
         return changes
 
 
