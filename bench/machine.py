@@ -55,6 +55,12 @@ def flush_ms(folder: Path, count: int) -> tuple[float, float]:
     return percentiles(times)
 
 
+def resident_kb(process: int) -> float:
+    """The memory that a process has now, in kilobytes of 1,000 bytes."""
+    with open(f"/proc/{process}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1_000
+
+
 def memory_mib() -> float:
     """The most memory that this process has had at once."""
     status = Path("/proc/self/status")
