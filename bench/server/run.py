@@ -83,15 +83,22 @@ async def fan_out(sockets: list[RawSocket], send: Callable[[int], None], rounds:
     return FanOut(times)
 
 
-async def measure_echo(count: int, rounds: int, payload: str) -> FanOut:
+@contextmanager
+def echoing() -> Iterator[int]:
+    """The echo in a process of its own, on a port."""
     port = free_port()
     with subprocess.Popen([sys.executable, str(HERE / "echo.py"), str(port)]) as process:
         try:
-            await _until_open(port)
-            sockets = [await connect("127.0.0.1", port, "/") for _ in range(count)]
-            return await fan_out(sockets, lambda number: sockets[0].send(text=payload, number=number), rounds)
+            yield port
         finally:
             process.kill()
+
+
+async def measure_echo(count: int, rounds: int, payload: str) -> FanOut:
+    with echoing() as port:
+        await _until_open(port)
+        sockets = [await connect("127.0.0.1", port, "/") for _ in range(count)]
+        return await fan_out(sockets, lambda number: sockets[0].send(text=payload, number=number), rounds)
 
 
 async def _until_open(port: int) -> None:
@@ -113,12 +120,11 @@ async def subscribe(sockets: list[RawSocket], subscriptions: int) -> None:
         return {"type": "Add", "queryId": query_id, "udfPath": path, "args": [chosen]}
 
     for number, socket in enumerate(sockets):
-        adds = [add(number, query_id) for query_id in range(subscriptions)]
-        before = socket.messages
+        adds, answered = [add(number, query_id) for query_id in range(subscriptions)], asyncio.Event()
+        socket.on_message = lambda text, at, answered=answered: answered.set()
         socket.send(type="ModifyQuerySet", baseVersion=0, newVersion=1, modifications=adds)
         async with asyncio.timeout(60):
-            while socket.messages == before:
-                await asyncio.sleep(0)
+            await answered.wait()
 
 
 # Calls.

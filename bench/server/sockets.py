@@ -22,7 +22,6 @@ class RawSocket(asyncio.Protocol):
     def __init__(self, host: str, path: str) -> None:
         self.on_message: OnMessage = lambda text, at: None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.messages = 0
         self._host, self._path = host, path
         self._data = b""
 
@@ -49,7 +48,6 @@ class RawSocket(asyncio.Protocol):
             opcode, begin, end = frame
             start = end
             if opcode == 1:
-                self.messages += 1
                 self.on_message(data[begin:end], at)
         self._data = data[start:]
 

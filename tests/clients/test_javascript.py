@@ -156,6 +156,7 @@ def test_pages_keep_their_ends_while_rows_are_added(server: Server) -> None:
 def test_a_client_goes_on_after_the_server_was_killed(server: Server) -> None:
     script = """
     const c = client(), seen = changesOf(c, api.messages.bodies, {});
+    await until(c, api.messages.bodies, {}, (bodies) => bodies.length === 0);
     await c.mutation(api.messages.send, { body: "before" });
     print("kill");
     await new Promise((resolve) => {

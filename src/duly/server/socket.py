@@ -21,7 +21,6 @@ from duly.server.service import Service
 from duly.sync.effects import (
     CatchUp,
     CheckToken,
-    Close,
     Effect,
     Result,
     RunAction,
