@@ -63,6 +63,9 @@ SQL = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+# What `duly init` copies: files of applications, which are no modules of the house.
+TEMPLATES = ("cli", "templates")
+
 ROOM_FILES_MAX = 16
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 40
@@ -441,7 +444,7 @@ def functions_of(house: Path) -> Iterator[tuple[int, str, str]]:
 def modules_of(house: Path) -> dict[str, Path]:
     """Every module by its dotted name; a package goes by the name of its folder."""
     paths = {path.relative_to(house.parent).with_suffix("").parts: path for path in sorted(house.rglob("*.py"))}
-    return {".".join(parts).removesuffix(".__init__"): path for parts, path in paths.items()}
+    return {".".join(parts).removesuffix(".__init__"): path for parts, path in paths.items() if parts[1:3] != TEMPLATES}
 
 
 def committed_files(root: Path) -> list[Path]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from hatchling.build import build_wheel
+from hatchling.build import build_sdist, build_wheel
 
 from tests.typed.test_typed import HERE, planted
 
@@ -37,8 +39,24 @@ def files_in(package: Path) -> set[str]:
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     packed = files_in(wheel / "duly")
-    assert {"py.typed", "storage/postgres/1_tables.sql"} <= packed
+    assert {"py.typed", "storage/postgres/1_tables.sql", "cli/templates/app/.gitignore"} <= packed
     assert files_in(ROOT / "src" / "duly") == packed
+
+
+def test_the_source_distribution_has_every_file_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build_sdist(str(tmp_path))) as archive:
+        packed = {name.partition("/src/duly/")[2] for name in archive.getnames()}
+    assert files_in(ROOT / "src" / "duly") == packed - {""}
+
+
+def test_the_wheel_makes_an_application_when_an_installer_has_compiled_it(wheel: Path, tmp_path: Path) -> None:
+    assert compileall.compile_dir(wheel / "duly" / "cli", quiet=1)
+    command = [sys.executable, "-m", "duly", "init", "shop"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(wheel)}, check=True, timeout=60)
+    packed = {name.partition("/")[2] for name in files_in(wheel / "duly" / "cli" / "templates") if name[:5] != "react"}
+    assert files_in(tmp_path / "shop") == packed
+    assert list((tmp_path / "shop").rglob("*.pyc")) == []
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from duly.cli import backup, crons, jobs, migrate, run
+from duly.cli import backup, crons, init, jobs, migrate, run
 from duly.cli.commands import Commands
 from duly.cli.process import dev, serve
 
@@ -16,6 +16,7 @@ def main() -> None:
 
 
 _COMMANDS = (
+    init.init,
     dev.dev,
     serve.serve,
     run.run,
