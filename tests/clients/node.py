@@ -29,11 +29,11 @@ needs_node = pytest.mark.skipif(bool(why_not()), reason=why_not())
 class Script:
     """A script that runs, prints a line of JSON for each thing that happens, and is told what to do by lines."""
 
-    def __init__(self, address: str, source: str) -> None:
+    def __init__(self, address: str, source: str, prelude: str = "prelude.mjs", more: tuple[str, ...] = ()) -> None:
         assert NODE is not None
-        text = (FOLDER / "prelude.mjs").read_text() + source
+        text = (FOLDER / prelude).read_text() + source
         self._process = subprocess.Popen(
-            [NODE, "--input-type=module", "-", address],
+            [NODE, "--input-type=module", "-", address, *more],
             cwd=FOLDER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -69,8 +69,12 @@ class Script:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        self._process.terminate()  # so that one with a browser closes it
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
