@@ -32,6 +32,8 @@ class Caller:
     """Where the pages of a live query ended; None for a query that runs once."""
     request: RequestKey | None = None
     """The request of a remote client, if the call is a mutation that must not run twice."""
+    request_is_new: bool = False
+    """Whether the client cannot have sent this request before, so that there is no answer to look for."""
 
     def inner(self, name: str) -> Caller:
         """Return the caller of a function that the function `name` calls."""

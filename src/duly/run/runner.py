@@ -135,7 +135,7 @@ class Runner:
         """Run a mutation; the future has its value once it is durable."""
         text = function.encode(args)
         checked, context = self._checked_arguments(function, text), copy_context()
-        is_plain = function.is_plain and not self.development and caller.request is None
+        is_plain = function.is_plain and not self.development and (caller.request is None or caller.request_is_new)
         attempt = self._attempt_plain if is_plain else self._attempt
         # A copy for each attempt: it starts with the context variables as the caller has set them.
         return self.database.commit(
@@ -146,10 +146,14 @@ class Runner:
         self, batch: Batch, function: RegisteredFunction, text: str, caller: Caller, checked: list[dict[str, Any]]
     ) -> Any:
         started, transaction = monotonic(), batch.begin()
+        if caller.lines:
+            caller.lines.clear()  # those of a run before a conflict
         try:
             # A handler may change its arguments: a run after a conflict gets arguments of its own.
             arguments = checked.pop() if checked else function.arguments(text, batch)
             value = self.run_plain(batch, function, transaction, caller, arguments)
+            if caller.request is not None:
+                client_requests.record(transaction, caller.request, Answer(value, caller.lines or []))
             batch.keep(transaction)
         except Exception as error:
             self._log_run(function.name, MUTATION, started, error, batch=batch, args=text)
@@ -238,7 +242,7 @@ class Runner:
 
     async def _answer_to(self, transaction: Transaction, caller: Caller) -> Answer | None:
         """Return the answer to a request that was committed before, with its log lines in those of the caller."""
-        if caller.request is None:
+        if caller.request is None or caller.request_is_new:
             return None
         known = await client_requests.find(transaction, caller.request)
         if known is not None and caller.lines is not None:

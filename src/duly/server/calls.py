@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from duly.ctx.caller import Caller
@@ -13,6 +14,7 @@ from duly.model.client_requests import RequestKey
 from duly.server.host import Host
 from duly.server.identity import ClientIdentity
 from duly.sync import convex_json
+from duly.sync.effects import RunMutation
 from duly.sync.protocol import Failure
 from duly.values.plain import UNSET
 
@@ -38,14 +40,13 @@ class ClientCalls:
 
     def find(self, path: str, kinds: Iterable[str], is_admin: bool) -> RegisteredFunction:
         """Return the function of a path. An internal one does not exist but for the administrator."""
-        unknown = FunctionNotFoundError(f"got the function {path!r:.200}, which does not exist or is not public")
         try:
             function = self._host.runner.registry.find(path)
         except FunctionNotFoundError:
-            raise unknown from None
-        if not function.public and not is_admin:
-            raise unknown
-        return self._host.runner.registry.find(path, kinds)
+            function = None
+        if function is None or not (function.public or is_admin):
+            raise FunctionNotFoundError(f"got the function {path!r:.200}, which does not exist or is not public")
+        return function if function.kind in kinds else self._host.runner.registry.find(path, kinds)
 
     def find_query(self, path: str, is_admin: bool) -> RegisteredFunction:
         return self.find(path, (QUERY,), is_admin)
@@ -61,11 +62,9 @@ class ClientCalls:
             return ()
         return tuple(f"[LOG] {line}".encode("utf-8", "replace").decode() for line in lines)
 
-    async def call(
-        self, path: str, args: object, who: ClientIdentity, kinds: Iterable[str], request: RequestKey | None = None
-    ) -> Outcome:
+    async def call(self, path: str, args: object, who: ClientIdentity, kinds: Iterable[str]) -> Outcome:
         """Call a function with parsed JSON as its arguments. Raises StoreError if the store does not answer."""
-        caller = Caller(who.identity, lines=[], wants_plain=True, request=request)
+        caller = Caller(who.identity, lines=[], wants_plain=True)
         try:
             function = self.find(path, kinds, who.is_admin)
             value, failure = await self._run(function, arguments_of(args), caller), None
@@ -74,6 +73,28 @@ class ClientCalls:
         except Exception as error:
             value, failure = None, self.failure(error)
         return Outcome(value, failure, self.lines_of(caller.lines or []))
+
+    def start_mutation(
+        self, run: RunMutation, who: ClientIdentity, on_end: Callable[[Outcome | StoreError], None]
+    ) -> None:
+        """Run a mutation, without a task of its own. Then call `on_end`, with the StoreError if its end is unknown."""
+        key = RequestKey(run.session_id, run.mutation.request_id)
+        caller = Caller(who.identity, lines=[], wants_plain=True, request=key, request_is_new=run.is_new)
+        running: asyncio.Future[Any]
+        try:
+            function = self.find(run.mutation.path, (MUTATION,), who.is_admin)
+            running = self._host.runner.mutation(function, arguments_of(run.mutation.args), caller)
+        except Exception as error:
+            running = asyncio.get_running_loop().create_future()
+            running.set_exception(error)
+        running.add_done_callback(lambda ended: on_end(self._outcome_of(ended, caller)))
+
+    def _outcome_of(self, ended: asyncio.Future[Any], caller: Caller) -> Outcome | StoreError:
+        error = ended.exception()
+        if isinstance(error, StoreError):
+            return error
+        lines = self.lines_of(caller.lines or [])
+        return Outcome(ended.result(), None, lines) if error is None else Outcome(None, self.failure(error), lines)
 
     async def query_at(self, path: str, args: object, who: ClientIdentity, version: int) -> tuple[Outcome, bool]:
         """Run a query now. Return its outcome, and whether it would have been the same at an earlier version."""

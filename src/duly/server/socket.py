@@ -9,15 +9,16 @@ from typing import Any, Final
 import orjson
 from starlette.websockets import WebSocket
 
-from duly.declare.function import ACTION, MUTATION
+from duly.declare.function import ACTION
 from duly.errors import StoreError
 from duly.limits import TORN_MAX
 from duly.logs import log_of
-from duly.model.client_requests import RequestKey
 from duly.server import identity
+from duly.server.calls import Outcome
 from duly.server.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.outbox import Outbox
 from duly.server.service import Service
+from duly.sync.convex_json import shortened
 from duly.sync.effects import (
     CatchUp,
     CheckToken,
@@ -103,7 +104,7 @@ class Connection:
         elif isinstance(effect, Unwatch):
             self._service.results.unwatch(self, effect.query_id)
         elif isinstance(effect, RunMutation):
-            self._service.spawn(self._guarded(self._mutate(effect)))
+            self._mutate(effect)
         elif isinstance(effect, RunAction):
             self._service.spawn(self._guarded(self._act(effect)))
         elif isinstance(effect, CatchUp):
@@ -116,17 +117,25 @@ class Connection:
     def _watch(self, watch: Watch) -> None:
         who, query = _identity(watch.identity), watch.query
         as_json = None if who.identity is None else orjson.dumps(who.identity, option=orjson.OPT_SORT_KEYS).decode()
-        args = orjson.dumps(query.args, option=orjson.OPT_SORT_KEYS)
+        args = shortened(orjson.dumps(query.args, option=orjson.OPT_SORT_KEYS))
         key = QueryKey(query.path, args, as_json, query.journal, who.is_admin)
         self._service.results.watch(self, query.query_id, key, who.identity)
 
-    async def _mutate(self, run: RunMutation) -> None:
-        mutation, key = run.mutation, RequestKey(run.session_id, run.mutation.request_id)
-        who = _identity(run.identity)
-        outcome = await self._service.calls.call(mutation.path, mutation.args, who, (MUTATION,), key)
+    def _mutate(self, run: RunMutation) -> None:
+        def on_end(outcome: Outcome | StoreError) -> None:
+            try:
+                self._mutated(run.mutation.request_id, outcome)
+            except Exception as error:
+                self._fail(error)
+
+        self._service.calls.start_mutation(run, _identity(run.identity), on_end)
+
+    def _mutated(self, request_id: int, outcome: Outcome | StoreError) -> None:
+        if isinstance(outcome, StoreError):
+            raise outcome
         # What the mutation has committed was published before it returned, so this is its timestamp or a later one.
         ts = self._service.timestamps.now if outcome.failure is None else None
-        self._session.mutation_ended(MutationResponse(mutation.request_id, outcome.result(), ts, outcome.lines))
+        self._session.mutation_ended(MutationResponse(request_id, outcome.result(), ts, outcome.lines))
         self._work()
         self.wake()
 
@@ -155,16 +164,19 @@ class Connection:
         self._work()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do work. If it fails, let the client come back, here or to another server, and try again."""
         try:
             await work
         except Exception as error:
-            if isinstance(error, StoreError):
-                _log.warning("a client was disconnected, so that it tries again: %s", error)
-            else:
-                _log.exception("a client was disconnected after an error of the server")
-            self._session.close(INTERNAL_ERROR, "InternalServerError")
-            self._work()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Let the client come back, here or to another server, and try again."""
+        if isinstance(error, StoreError):
+            _log.warning("a client was disconnected, so that it tries again: %s", error)
+        else:
+            _log.error("a client was disconnected after an error of the server", exc_info=error)
+        self._session.close(INTERNAL_ERROR, "InternalServerError")
+        self._work()
 
 
 def _identity(identity: ClientIdentity | None) -> ClientIdentity:

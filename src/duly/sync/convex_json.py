@@ -36,10 +36,18 @@ class EncodingError(ValidationError):
 
 # Out.
 
+_BUFFER_BYTES: Final = 4_096
+"""What orjson keeps allocated for each text that it returns, however short."""
+
 
 def dumps(value: object) -> bytes:
     """Return a value as clients read it. Equal values give equal bytes, whatever the order of their fields."""
-    return orjson.dumps(_encoded(value), option=orjson.OPT_SORT_KEYS)
+    return shortened(orjson.dumps(_encoded(value), option=orjson.OPT_SORT_KEYS))
+
+
+def shortened(text: bytes) -> bytes:
+    """Return a text of orjson that takes no more memory than its length: thousands of results are kept."""
+    return bytes(memoryview(text)) if len(text) < _BUFFER_BYTES else text
 
 
 def dumps_clean(value: object) -> bytes:

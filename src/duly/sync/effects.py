@@ -62,6 +62,8 @@ class RunMutation:
     session_id: str
     mutation: Mutation
     identity: Any
+    is_new: bool = False
+    """Whether it cannot have been sent on an earlier connection."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ class Session:
         self.session_id: str | None = None
         self.identity: Any = None
         self.is_closed = False
+        self._is_first_connection = False
+        """Whether the client was never connected before, and so has sent no mutation before."""
         self._newest = 0
         """All that is known of the queries is known up to here."""
         self._earliest_ts = 0
@@ -163,7 +165,7 @@ class Session:
         elif isinstance(message, ModifyQuerySet):
             self._modify(message)
         elif isinstance(message, Mutation):
-            self._enqueue(RunMutation(self.session_id, message, self.identity))
+            self._enqueue(RunMutation(self.session_id, message, self.identity, self._is_first_connection))
         elif isinstance(message, Action):
             self._begin_action(message)
         elif isinstance(message, Authenticate):
@@ -174,6 +176,7 @@ class Session:
             self._fatal("got a second Connect, expected one for each connection")
             return
         self.session_id, self._earliest_ts = message.session_id, message.max_observed_ts
+        self._is_first_connection = message.connection_count == 0
         self._blocked = True
         self._effects.append(CatchUp(message.max_observed_ts))
 
