@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final, cast
 
+from duly.declare.auth import providers_of
 from duly.declare.cron_jobs import CronJobs, Declaration
 from duly.declare.function import ACTION, QUERY, Function
 from duly.declare.loading import Source, is_package, load_modules
@@ -41,6 +42,7 @@ class Registry:
                 self._add(f"{module}:{attribute}", function, models)
         self._found: dict[Ref[Any], RegisteredFunction] = dict(self.functions.items())
         self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
+        self.providers = providers_of(modules)
 
     @cached_property
     def mark(self) -> str:
