@@ -10,6 +10,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duly.limits import SOCKET_CALLS_MAX
 from duly.sync.effects import CatchUp, CheckToken, Close, Result, RunAction, RunMutation, Send, Unwatch, Watch
 from duly.sync.protocol import (
     ActionResponse,
@@ -155,6 +156,27 @@ def test_what_follows_a_token_waits_until_it_is_checked() -> None:
 
     assert session.take() == [Watch(Add(0, "app:one", {}), "ada")]
     assert session.received == StateVersion(1, 1)
+
+
+def test_what_waits_for_a_token_has_a_limit() -> None:
+    session = connected()
+    session.receive(message("Authenticate", baseVersion=0, tokenType="User", value="token"))
+    session.take()
+    for request_id in range(SOCKET_CALLS_MAX):
+        session.receive(mutation(request_id))
+    assert session.take() == []
+    session.receive(mutation(SOCKET_CALLS_MAX))
+    assert session.take() == [Close(1013, "TooManyConcurrentRequests")]
+
+
+def test_a_token_that_has_expired_ends_the_connection() -> None:
+    session = connected()
+    session.receive(message("Authenticate", baseVersion=0, tokenType="User", value="token"))
+    session.accepted("ada")
+    session.flush(5)
+    session.take()
+    session.refused("the token has expired", expired=True)
+    assert session.take() == [Send(AuthError("the token has expired", 1, False)), Close(1000, "AuthError")]
 
 
 def test_a_refused_token_ends_the_connection() -> None:

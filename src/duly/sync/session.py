@@ -152,7 +152,9 @@ class Session:
         except ProtocolError as error:
             self._fatal(str(error))
             return
-        if self._blocked:
+        if self._blocked and len(self._held) >= SOCKET_CALLS_MAX:
+            self.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
+        elif self._blocked:
             self._held.append(message)  # rule I
         else:
             self._handle(message)
