@@ -264,7 +264,8 @@ TIMER_CHECK_SECONDS: Final = 1.0
 SOCKET_QUERIES_MAX: Final = 2_000
 """Queries that one connection may watch: a page with more should ask for lists, not for their elements."""
 SOCKET_CALLS_MAX: Final = 1_000
-"""Mutations and actions of one connection that have not ended: each is kept in memory until it has."""
+"""Mutations and actions of one connection that have not ended: each is kept in memory until it has. Also messages that
+wait until a token is checked."""
 MUTATIONS_AHEAD_MAX: Final = 16
 """Mutations of one client that run before a Transition shows it their effects. Some, so that they need not wait for its
 queries; not many, because none can be shown while another runs."""
@@ -287,6 +288,24 @@ CATCH_UP_SECONDS: Final = 5.0
 """How long a client waits for this server to know what it has seen on another one, in seconds."""
 REQUEST_RETENTION_MS: Final = 14 * 24 * 3600 * 1000.0
 """How long it is known which mutations a client has sent, in milliseconds (14 days): a laptop may be shut for long."""
+
+# Tokens of users, and the keys of the identity providers that sign them.
+TOKEN_LENGTH_MAX: Final = 16_384
+"""Characters of a token (16 KiB): most servers take no longer header, and tokens of users in many groups have half."""
+TOKEN_LEEWAY_MS: Final = 5_000.0
+"""How far the clock of an identity provider may differ, in milliseconds: its tokens count so much earlier and later."""
+RSA_BITS_MIN: Final = 2_048
+"""Bits of an RSA key (RFC 7518): shorter ones can be broken."""
+KEYS_AGE_MS_MAX: Final = 3_600_000.0
+"""How old keys may be, in milliseconds (an hour), until they are fetched again: then a withdrawn key is refused."""
+KEYS_PAUSE_MS: Final = 60_000.0
+"""Pause between two fetches of the same keys, in milliseconds (a minute): anybody can invent tokens of unknown keys."""
+KEYS_RETRY_MS: Final = 5_000.0
+"""The same while there are no keys at all, in milliseconds: no user can log in until they are there."""
+KEYS_SECONDS_MAX: Final = 5.0
+"""How long an identity provider may take to answer, in seconds: a user waits for it."""
+KEYS_BYTES_MAX: Final = 1 << 20
+"""Size of an answer of an identity provider, in bytes (1 MiB): a hundred keys have a tenth."""
 
 DEFAULTS: Final = Limits()
 """The limits of an application that sets none."""

@@ -13,15 +13,24 @@ import pytest
 from duly.server.listen import ListenError, listening
 from tests.clients.server import BACKEND, Server
 
-NEEDED_TO_SERVE = ("starlette", "uvicorn", "websockets", "duly.server", "duly.sync")
+NEEDED_TO_SERVE = ("starlette", "uvicorn", "websockets", "joserfc", "duly.server", "duly.sync")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("imported", ["duly", "duly.app", "duly.testing", "duly.cli"])
 def test_what_serves_nothing_imports_no_server(imported: str) -> None:
-    source = f"import sys, {imported}; print([n for n in {NEEDED_TO_SERVE[:3]} if n in sys.modules])"
+    source = f"import sys, {imported}; print([n for n in {NEEDED_TO_SERVE[:4]} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_what_checks_tokens_is_imported_for_applications_with_providers_only() -> None:
+    source = (
+        "import sys; from duly import App; App({}).asgi; print('starlette' in sys.modules, 'joserfc' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"
 
 
 async def test_a_port_that_is_in_use_is_named() -> None:

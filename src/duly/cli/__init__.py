@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from duly.cli import backup, crons, init, jobs, migrate, run
+from duly.cli import admin_key, backup, crons, init, jobs, migrate, run
 from duly.cli.commands import Commands
 from duly.cli.process import dev, serve
 
@@ -25,6 +25,7 @@ _COMMANDS = (
     crons.crons,
     backup.backup,
     backup.restore,
+    admin_key.admin_key,
 )
 for command in _COMMANDS:
     main.add_command(command)

@@ -15,7 +15,7 @@ from duly.errors import StoreError
 from duly.limits import MESSAGE_BYTES_MAX
 from duly.logs import log_of
 from duly.server.calls import ALL_KINDS, Outcome
-from duly.server.identity import ClientIdentity, IdentityError, of_header
+from duly.server.identity import ClientIdentity, IdentityError
 from duly.server.service import Service, Services
 from duly.sync.convex_json import FORMATS, EncodingError, decode_ts, encode_ts
 from duly.sync.protocol import data_of
@@ -133,8 +133,8 @@ def _format_of(name: object, default: str) -> str:
     return name
 
 
-def _who(request: Request) -> ClientIdentity:
-    return of_header(request.headers.get("authorization"))
+async def _who(service: Service, request: Request) -> ClientIdentity:
+    return await service.authentication.of_header(request.headers.get("authorization"))
 
 
 # The endpoints.
@@ -142,7 +142,8 @@ def _who(request: Request) -> ClientIdentity:
 
 def _calls(kind: str) -> Callable[[Service, Request], Awaitable[Response]]:
     async def handle(service: Service, request: Request) -> Response:
-        return await _answer(service, _call_of(await _body(request)), _who(request), (kind,))
+        call = _call_of(await _body(request))
+        return await _answer(service, call, await _who(service, request), (kind,))
 
     return handle
 
@@ -154,11 +155,11 @@ async def _query_by_get(service: Service, request: Request) -> Response:
     except orjson.JSONDecodeError as error:
         raise HttpError(400, "BadJsonBody", f"got args that are no JSON ({error})") from None
     call = _call_of({"path": given.get("path"), "args": args, "format": given.get("format")})
-    return await _answer(service, call, _who(request), (QUERY,))
+    return await _answer(service, call, await _who(service, request), (QUERY,))
 
 
 async def _function(service: Service, request: Request) -> Response:
-    who = _who(request)
+    who = await _who(service, request)
     if not who.is_admin:
         raise HttpError(403, "BadDeployKey", "got a call of /api/function without an admin key")
     return await _answer(service, _call_of(await _body(request)), who, ALL_KINDS)
@@ -169,11 +170,11 @@ async def _run(service: Service, request: Request) -> Response:
     if not module or not name:
         raise HttpError(400, "MissingIdentifier", "got no function, expected /api/run/module/function")
     call = _call_of({**await _body(request), "path": f"{'/'.join(module)}:{name}"})
-    return await _answer(service, call, _who(request), ALL_KINDS)
+    return await _answer(service, call, await _who(service, request), ALL_KINDS)
 
 
 async def _query_batch(service: Service, request: Request) -> Response:
-    queries, who = (await _body(request)).get("queries"), _who(request)
+    queries, who = (await _body(request)).get("queries"), await _who(service, request)
     if not isinstance(queries, list):
         raise HttpError(400, "BadJsonBody", f"got {queries!r:.80} for 'queries', expected a list")
     answers = [
@@ -189,7 +190,7 @@ async def _query_ts(service: Service, request: Request) -> Response:
 
 async def _query_at_ts(service: Service, request: Request) -> Response:
     """Answer a query as of an earlier timestamp: if what it reads has not changed since then, it is as it was."""
-    body, who = await _body(request), _who(request)
+    body, who = await _body(request), await _who(service, request)
     try:
         ts = decode_ts(body.get("ts"))
     except EncodingError as error:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from duly.database.database import Database
 from duly.errors import StoreError
+from duly.server.authentication import Authentication
 from duly.server.calls import ClientCalls
 from duly.server.host import Host
 from duly.server.outbox import Liveness, Texts
@@ -52,6 +53,7 @@ class Service:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.database = host.database
+        self.authentication = Authentication(host)
         self.calls = ClientCalls(host)
         self.timestamps = Timestamps(host.database)
         self.results = SharedResults(host.runner, self.timestamps, self.calls)

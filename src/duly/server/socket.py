@@ -13,7 +13,6 @@ from duly.declare.function import ACTION
 from duly.errors import StoreError
 from duly.limits import TORN_MAX
 from duly.logs import log_of
-from duly.server import identity
 from duly.server.calls import Outcome
 from duly.server.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.outbox import Outbox
@@ -48,6 +47,8 @@ class Connection:
         """Whether the client has not yet taken what was sent, so that the next Transition waits."""
         self._torn = 0
         """How often in a row the results held at no common timestamp."""
+        self._expiry: asyncio.Task[None] | None = None
+        """Waits until the token in force expires."""
 
     # From the socket.
 
@@ -60,6 +61,7 @@ class Connection:
         """Nobody listens any more. Mutations and actions that were begun go on."""
         self._session.close(NORMAL, "")
         self._work()
+        self._forget_expiry()
 
     def _on_sent(self) -> None:
         if self._waits_for_reader:
@@ -110,7 +112,8 @@ class Connection:
         elif isinstance(effect, CatchUp):
             self._service.spawn(self._guarded(self._catch_up(effect.ts)))
         elif isinstance(effect, CheckToken):
-            self._check(effect)
+            self._forget_expiry()  # another token replaces the one that expires
+            self._service.spawn(self._guarded(self._check(effect)))
         else:
             self.outbox.put(effect)
 
@@ -156,12 +159,28 @@ class Connection:
             self._session.close(INTERNAL_ERROR, "InternalServerError")
             self._work()
 
-    def _check(self, check: CheckToken) -> None:
+    async def _check(self, check: CheckToken) -> None:
         try:
-            self._session.accepted(identity.of_message(check.message))
+            who = await self._service.authentication.of_message(check.message)
         except IdentityError as error:
             self._session.refused(str(error))
+        else:
+            self._session.accepted(who)
+            if who.expires_at is not None and not self._session.is_closed:
+                self._expiry = self._service.spawn(self._expire(who, who.expires_at))
         self._work()
+        self.wake()
+
+    async def _expire(self, who: ClientIdentity, at: float) -> None:
+        """End the connection when its token expires, unless the client has logged out."""
+        await self._service.host.runner.clock.sleep_until(at)
+        if self._session.identity is who:
+            self._session.refused("the token has expired", expired=True)
+            self._work()
+
+    def _forget_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
