@@ -10,6 +10,7 @@ from typing import Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from duly.clock import monotonic
 from duly.limits import LIVENESS_CHECK_SECONDS, PING_SECONDS, READER_SLOW_SECONDS
 from duly.sync.effects import Close
 from duly.sync.protocol import Ping, ServerMessage, Transition, dumps
@@ -25,8 +26,8 @@ class Outbox:
         self._outputs: deque[str | Close] = deque()
         self._has_outputs = asyncio.Event()
         self.busy_since: float | None = None
-        """Since when the client has not taken a message, by the clock of the event loop; None if it has taken all."""
-        self.silent_since = asyncio.get_running_loop().time()
+        """Since when the client has not taken a message, by `monotonic`; None if it has taken all."""
+        self.silent_since = monotonic()
 
     @property
     def is_sending(self) -> bool:
@@ -38,14 +39,14 @@ class Outbox:
 
     async def send_all(self, websocket: WebSocket) -> None:
         """Send until the connection ends, or this is cancelled."""
-        loop, outputs = asyncio.get_running_loop(), self._outputs
+        outputs = self._outputs
         try:
             while True:
                 await self._has_outputs.wait()
                 self._has_outputs.clear()
                 while outputs:
                     output = outputs.popleft()
-                    self.busy_since = self.silent_since = loop.time()
+                    self.busy_since = self.silent_since = monotonic()
                     if isinstance(output, Close):
                         await websocket.close(output.code, output.reason)
                         return
@@ -64,26 +65,30 @@ class Liveness:
 
     def __init__(self) -> None:
         self._watched: dict[Outbox, asyncio.Task[None]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
 
     @contextmanager
     def watched(self, outbox: Outbox, sending: asyncio.Task[None]) -> Generator[None]:
         """Watch an outbox while the context lasts. `sending` is cancelled if its client takes nothing."""
         self._watched[outbox] = sending
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._watch())
+        self._start_or_stop()
         try:
             yield
         finally:
             del self._watched[outbox]
-            if not self._watched and self._task is not None:
-                self._task.cancel()
-                self._task = None
+            self._start_or_stop()
+
+    def _start_or_stop(self) -> None:
+        if self._watched and self._watch_task is None:
+            self._watch_task = asyncio.get_running_loop().create_task(self._watch())
+        elif not self._watched and self._watch_task is not None:
+            self._watch_task.cancel()
+            self._watch_task = None
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(LIVENESS_CHECK_SECONDS)
-            self.check(asyncio.get_running_loop().time())
+            self.check(monotonic())
 
     def check(self, now: float) -> None:
         for outbox, sending in self._watched.items():
