@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from duly import AppError, MutationCtx, QueryCtx, mutation, query
 from duly.server.calls import ClientCalls
 from duly.sync.effects import Result
@@ -37,6 +39,21 @@ async def add(ctx: MutationCtx, table: str, n: int = 0) -> None:
     await ctx.db.insert(table, {"n": n})
 
 
+@query
+async def mine(ctx: QueryCtx) -> list[int]:
+    """Looks at the identity only while there are numbers."""
+    found = [row["n"] async for row in ctx.db.query("numbers")]
+    if found:
+        identity = await ctx.auth.get_user_identity()
+        return [n for n in found if identity is not None and n == identity["number"]]
+    return []
+
+
+@query
+async def through(ctx: QueryCtx) -> list[int]:
+    return await ctx.run_query("app:mine")
+
+
 class Watcher:
     """Remembers what it is told."""
 
@@ -61,7 +78,7 @@ def key(path: str, args: bytes = b"{}", journal: str | None = None) -> QueryKey:
 
 @asynccontextmanager
 async def results() -> AsyncGenerator[tuple[Harness, SharedResults]]:
-    async with Harness(app_of(numbers, letters, empty, add)) as t:
+    async with Harness(app_of(numbers, letters, empty, add, mine, through)) as t:
         timestamps = Timestamps(t.app.database)
         await timestamps.start()
         yield t, SharedResults(t.app.runner, timestamps, ClientCalls(t.app))
@@ -102,17 +119,60 @@ async def test_who_comes_later_gets_the_result_that_is_there() -> None:
         assert (shared.runs, second.wakes) == (1, 1)
 
 
-async def test_other_arguments_and_identities_are_other_queries() -> None:
+async def test_other_arguments_are_other_queries() -> None:
     async with results() as (_, shared):
         watcher = Watcher()
-        keys = [
-            key("app:numbers"),
-            key("app:numbers", b'{"a":1}'),
-            QueryKey("app:numbers", b"{}", '{"subject":"a"}', None),
-        ]
-        for query_id, one in enumerate(keys):
+        for query_id, one in enumerate((key("app:numbers"), key("app:numbers", b'{"a":1}'))):
             shared.watch(watcher, query_id, one, None)
-        assert len(shared) == 3
+        assert len(shared) == 2
+
+
+def watch_as(shared: SharedResults, path: str, number: int) -> Watcher:
+    watcher = Watcher()
+    shared.watch(watcher, 0, QueryKey(path, b"{}", f'{{"number":{number}}}', None), {"number": number})
+    return watcher
+
+
+async def test_users_share_a_query_that_looks_at_no_identity() -> None:
+    async with results() as (t, shared):
+        watchers = [watch_as(shared, "app:numbers", number) for number in range(3)]
+        await until(lambda: all(watcher.results for watcher in watchers))
+        assert (len(shared), shared.runs) == (1, 3)
+        watchers.append(watch_as(shared, "app:numbers", 3))
+        assert watchers[3].results[0].value == b"[]"
+
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        await until(lambda: all(watcher.results[0].value == b"[1.0]" for watcher in watchers))
+
+        assert shared.runs == 4
+        for watcher in watchers:
+            shared.unwatch(watcher, 0)
+        assert len(shared) == 0
+
+
+@pytest.mark.parametrize("path", ["app:mine", "app:through"])
+async def test_users_get_results_of_their_own_once_a_query_looks_at_the_identity(path: str) -> None:
+    async with results() as (t, shared):
+        watchers = [watch_as(shared, path, number) for number in range(3)]
+        await until(lambda: all(watcher.results for watcher in watchers))
+        assert len(shared) == 1
+        shared.unwatch(watchers.pop(0), 0)
+
+        await t.mutation("app:add", {"table": "numbers", "n": 2})
+        await until(lambda: [watcher.results[0].value for watcher in watchers] == [b"[]", b"[2.0]"])
+
+        assert len(shared) == 2
+        assert all(watcher.stale for watcher in watchers)
+
+
+async def test_a_query_that_looks_at_the_identity_is_never_shared() -> None:
+    async with results() as (t, shared):
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        first = watch_as(shared, "app:mine", 1)
+        await until(lambda: 0 in first.results)
+        second = watch_as(shared, "app:mine", 2)
+        await until(lambda: 0 in second.results)
+        assert (first.results[0].value, second.results[0].value, len(shared)) == (b"[1.0]", b"[]", 2)
 
 
 async def test_a_failed_query_is_a_result_that_changes_like_others() -> None:

@@ -15,6 +15,13 @@ Identity = dict[str, Any]
 """The identity of the caller: `tokenIdentifier`, `subject`, `issuer`, and other claims of the identity provider."""
 
 
+@dataclass(slots=True)
+class IdentityUse:
+    """Whether a call, or one within it, has looked at the identity of its caller."""
+
+    seen: bool = False
+
+
 @dataclass
 class Caller:
     """For whom a function runs, and the work that it is a part of."""
@@ -30,10 +37,16 @@ class Caller:
     """Whether the result leaves the process, so that it must be of plain values instead of instances."""
     journal: Journal | None = None
     """Where the pages of a live query ended; None for a query that runs once."""
+    identity_use: IdentityUse | None = None
+    """Where it is noted that the identity was looked at; None if nobody wants to know."""
     request: RequestKey | None = None
     """The request of a remote client, if the call is a mutation that must not run twice."""
     request_is_new: bool = False
     """Whether the client cannot have sent this request before, so that there is no answer to look for."""
+
+    @property
+    def has_used_identity(self) -> bool:
+        return self.identity_use is not None and self.identity_use.seen
 
     def inner(self, name: str) -> Caller:
         """Return the caller of a function that the function `name` calls."""
@@ -43,7 +56,7 @@ class Caller:
                 f"{name}: got {depth} calls of functions by functions, each within the one before, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
-        return Caller(self.identity, self.job, depth, self.lines, journal=self.journal)
+        return Caller(self.identity, self.job, depth, self.lines, journal=self.journal, identity_use=self.identity_use)
 
     @staticmethod
     def live(identity: Identity | None) -> Caller:

@@ -36,14 +36,16 @@ T = TypeVar("T", bound="QueryCtx")
 class Auth:
     """`ctx.auth`."""
 
-    __slots__ = ("_identity",)
+    __slots__ = ("_caller",)
 
-    def __init__(self, identity: Identity | None) -> None:
-        self._identity = identity
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     async def get_user_identity(self) -> Identity | None:
         """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously."""
-        return deepcopy(self._identity)
+        if self._caller.identity_use is not None:
+            self._caller.identity_use.seen = True
+        return deepcopy(self._caller.identity)
 
 
 NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, write with ctx.run_mutation"
@@ -63,7 +65,7 @@ class _Ctx:
     @property
     def auth(self) -> Auth:
         """The identity of the caller: `await ctx.auth.get_user_identity()`."""
-        return Auth(self._caller.identity)
+        return Auth(self._caller)
 
     @property
     def random(self) -> Random:

@@ -4,6 +4,9 @@ A commit wakes the queries that had read what it changed. All that are woken in 
 their results hold at the same timestamp and a session can show them together. A session whose results hold at no common
 timestamp, because each commit wakes others of its queries, has all of them run on one snapshot.
 
+Whether a query looks at the identity of its caller is known only after it has run. Until then, users do not share it.
+One that has not looked is shared by all; if it looks one day, all but the one it ran for get entries of their own.
+
     watch ──▶ due ──▶ running ──▶ current ──(a commit)──▶ due ──▶ …        until nobody watches it
 """
 
@@ -16,7 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from duly.ctx.caller import Caller, Identity
+from duly.ctx.caller import Caller, Identity, IdentityUse
 from duly.ctx.db.cursor import Journal
 from duly.database.database import QueryOutcome
 from duly.database.read_set import ReadSet
@@ -34,7 +37,7 @@ _log: Final = log_of("duly.server")
 
 
 class QueryKey(NamedTuple):
-    """What makes two subscriptions the same."""
+    """What makes two subscriptions the same. For a query that looks at no identity, `identity` does not count."""
 
     path: str
     args: bytes
@@ -74,7 +77,12 @@ class _Entry:
     key: QueryKey
     identity: Identity | None
     journal: str | None
-    watchers: dict[tuple[Watcher, int], None] = field(default_factory=dict[tuple[Watcher, int], None])
+    watchers: dict[tuple[Watcher, int], tuple[QueryKey, Identity | None]] = field(
+        default_factory=dict[tuple[Watcher, int], tuple[QueryKey, "Identity | None"]]
+    )
+    """Who watches it, and what each of them asked for."""
+    is_for_all: bool = False
+    """Whether the query looked at no identity, so that users share it."""
     result: Result | None = None
     """The last result; out of date unless `watch` is pending."""
     watch: asyncio.Future[None] | None = None
@@ -83,6 +91,15 @@ class _Entry:
     is_due: bool = False
     rounds: int = 0
     """How many rounds run it now: more than one only if a session needs all of its queries together."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether no commit has changed what it read."""
+        return self.watch is not None and not self.watch.done()
+
+
+def _without_identity(key: QueryKey) -> QueryKey:
+    return key._replace(identity=None)
 
 
 class SharedResults:
@@ -95,6 +112,7 @@ class SharedResults:
         self._calls = calls
         self._loop = asyncio.get_running_loop()
         self._entries: dict[QueryKey, _Entry] = {}
+        self._for_all: dict[QueryKey, _Entry] = {}  # by their keys without identities
         self._watched: dict[Watcher, dict[int, _Entry]] = {}
         self._due: dict[_Entry, None] = {}
         self._rounds: set[asyncio.Task[None]] = set()
@@ -110,16 +128,19 @@ class SharedResults:
 
     def watch(self, watcher: Watcher, query_id: int, key: QueryKey, identity: Identity | None) -> None:
         """Report the results of a query to a watcher from now on."""
-        entry = self._entries.get(key)
+        entry = self._for_all.get(_without_identity(key)) or self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(key, identity, key.journal)
-        entry.watchers[watcher, query_id] = None
-        self._watched.setdefault(watcher, {})[query_id] = entry
-        if entry.result is not None and entry.watch is not None and not entry.watch.done():
+        self._join(entry, watcher, query_id, (key, identity))
+        if entry.result is not None and entry.is_current:
             watcher.query_ran(query_id, entry.result)
             watcher.wake()
         else:
             self._make_due(entry)
+
+    def _join(self, entry: _Entry, watcher: Watcher, query_id: int, wanted: tuple[QueryKey, Identity | None]) -> None:
+        entry.watchers[watcher, query_id] = wanted
+        self._watched.setdefault(watcher, {})[query_id] = entry
 
     def unwatch(self, watcher: Watcher, query_id: int) -> None:
         """Report nothing more of it. A query that nobody watches is forgotten."""
@@ -131,10 +152,13 @@ class SharedResults:
             return
         del entry.watchers[watcher, query_id]
         if not entry.watchers:
-            self._forget(entry)
-            self._due.pop(entry, None)
-            if entry.watch is not None:
-                entry.watch.cancel()
+            self._end(entry)
+
+    def _end(self, entry: _Entry) -> None:
+        self._forget(entry)
+        self._due.pop(entry, None)
+        if entry.watch is not None:
+            entry.watch.cancel()
 
     def settle(self) -> int:
         """Return the version that is known now: what it has changed is reported before anything that is called soon."""
@@ -151,6 +175,39 @@ class SharedResults:
         """Let the next watcher of the same query have an entry of its own."""
         if self._entries.get(entry.key) is entry:
             del self._entries[entry.key]
+        if entry.is_for_all:
+            entry.is_for_all = False
+            del self._for_all[_without_identity(entry.key)]
+
+    # Users share what looks at no identity.
+
+    def _share(self, entry: _Entry) -> None:
+        """Let all have one entry of a query that has looked at no identity."""
+        key = _without_identity(entry.key)
+        shared = self._for_all.get(key)
+        if shared is None:
+            entry.is_for_all = True
+            self._for_all[key] = entry
+        elif shared is not entry and shared.is_current and shared.result is not None:
+            for (watcher, query_id), wanted in entry.watchers.items():
+                self._join(shared, watcher, query_id, wanted)
+                watcher.query_ran(query_id, shared.result)
+                watcher.wake()
+            entry.watchers.clear()
+            self._end(entry)
+
+    def _part(self, entry: _Entry) -> None:
+        """Give users an entry each of a query that looks at the identity now. What they have holds no longer."""
+        del self._for_all[_without_identity(entry.key)]
+        entry.is_for_all = False
+        until = self._timestamps.of(entry.version + 1)
+        others = {place: wanted for place, wanted in entry.watchers.items() if wanted[0] != entry.key}
+        for (watcher, query_id), (key, identity) in others.items():
+            del entry.watchers[watcher, query_id]
+            watcher.query_stale(query_id, until)
+            self.watch(watcher, query_id, key, identity)
+        if not entry.watchers:
+            self._end(entry)
 
     # Rounds: what is due at one moment runs on one snapshot.
 
@@ -204,7 +261,11 @@ class SharedResults:
             version = outcomes[0].version
             await self._timestamps.know(version)
         for (entry, (_, _, caller)), outcome in zip(begun, outcomes, strict=True):
+            if caller.has_used_identity and entry.is_for_all:
+                self._part(entry)
             self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
+            if not caller.has_used_identity and entry.journal is None:
+                self._share(entry)
         for entry, why in failed:
             outcome = QueryOutcome[Any](None, why, ReadSet(), version)
             self._report(entry, self._result_of(Caller(), outcome), outcome.reads, version)
@@ -215,7 +276,8 @@ class SharedResults:
         begun, failed = list[tuple[_Entry, QueryCall]](), list[tuple[_Entry, Exception]]()
         for entry in entries:
             try:
-                caller = Caller(entry.identity, lines=[], wants_plain=True, journal=Journal(entry.journal))
+                journal, use = Journal(entry.journal), IdentityUse()
+                caller = Caller(entry.identity, lines=[], wants_plain=True, journal=journal, identity_use=use)
                 function = self._calls.find_query(entry.key.path, entry.key.is_admin)
                 text = function.encode(convex_json.decode(orjson.loads(entry.key.args)))
                 begun.append((entry, (function, text, caller)))
