@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 
 
 class Proxy:
-    """Passes bytes on. `on_answer` sees each piece that the server sends, and cuts the connection by returning True."""
+    """Passes bytes on, to several servers in turn, without those that are down.
 
-    def __init__(self, port: int, on_answer: Callable[[bytes], bool]) -> None:
-        self._port, self._on_answer = port, on_answer
+    `on_answer` sees each piece that a server sends, and cuts the connection by returning True.
+    """
+
+    def __init__(self, *ports: int, on_answer: Callable[[bytes], bool] = lambda _: False) -> None:
+        self._ports, self._on_answer = deque(ports), on_answer
         self.connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -32,7 +36,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+            up_reader, up_writer = await self._connect()
         except OSError:
             writer.close()
             return
@@ -44,6 +48,14 @@ class Proxy:
             for each in (writer, up_writer):
                 each.transport.abort()
             self._tasks.discard(task)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        for _ in range(len(self._ports) - 1):
+            self._ports.rotate()
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", self._ports[0])
+        self._ports.rotate()
+        return await asyncio.open_connection("127.0.0.1", self._ports[0])
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cuts: Callable[[bytes], bool]

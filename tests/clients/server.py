@@ -32,7 +32,7 @@ class Server:
             self._process = subprocess.Popen(
                 [*command, "--port", str(self.port)], stdout=output, stderr=output, cwd=self._folder, text=True
             )
-        while (found := _ADDRESS.search(log.read_text()[at:])) is None:
+        while (found := _ADDRESS.search(log.read_bytes()[at:].decode())) is None:
             assert self._process.poll() is None, log.read_text()
             try:
                 self._process.wait(0.02)

@@ -38,7 +38,7 @@ async def test_a_mutation_whose_answer_was_lost_is_not_run_again(server: Server)
         cuts -= is_cut
         return is_cut
 
-    async with Proxy(server.port, cuts_answer) as proxy:
+    async with Proxy(server.port, on_answer=cuts_answer) as proxy:
         result = await asyncio.to_thread(run, proxy.address, script)
 
     assert result == ["once", ["once"]]
@@ -66,7 +66,7 @@ async def test_each_of_many_mutations_happens_once_while_connections_are_cut(ser
         cuts -= is_cut
         return is_cut
 
-    async with Proxy(server.port, cuts_some) as proxy:
+    async with Proxy(server.port, on_answer=cuts_some) as proxy:
         result = await asyncio.to_thread(run, proxy.address, script)
 
     assert result == [list(range(40)), 0]
