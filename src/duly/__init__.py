@@ -11,6 +11,7 @@ from duly.ctx.crons import crons
 from duly.ctx.db.pagination import Page, PaginationOpts
 from duly.ctx.sync_context import SyncActionCtx
 from duly.declare.cron_jobs import cron_jobs
+from duly.declare.http_router import http_router
 from duly.declare.references import api, internal
 from duly.decorators import action, internal_action, internal_mutation, internal_query, mutation, query
 from duly.errors import (
@@ -77,6 +78,7 @@ __all__ = [
     "crons",
     "define_schema",
     "define_table",
+    "http_router",
     "id_of",
     "internal",
     "internal_action",

@@ -271,6 +271,8 @@ MUTATIONS_AHEAD_MAX: Final = 16
 queries; not many, because none can be shown while another runs."""
 MESSAGE_BYTES_MAX: Final = (16 << 20) + (1 << 20)
 """Size of a message or a request of a client, in bytes: the largest arguments, and a MiB for what is around them."""
+HTTP_ACTION_BYTES_MAX: Final = 20 << 20
+"""Size of the body of a request to an HTTP action, in bytes (20 MiB): handlers read it into memory."""
 PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
 READER_SLOW_SECONDS: Final = 30.0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
 from duly.ctx.db.cursor import Journal
-from duly.errors import LimitError
+from duly.errors import DulyError, LimitError
 from duly.limits import CALL_DEPTH_MAX
 from duly.model.client_requests import RequestKey
 
@@ -43,6 +44,16 @@ class Caller:
     """The request of a remote client, if the call is a mutation that must not run twice."""
     request_is_new: bool = False
     """Whether the client cannot have sent this request before, so that there is no answer to look for."""
+    refusal: DulyError | None = None
+    """Why the token of an HTTP request was refused: raised to a function that wants to know the identity."""
+
+    def known_identity(self) -> Identity | None:
+        """Return a copy of the identity, for a function may change it. Raises the refusal of a token."""
+        if self.identity_use is not None:
+            self.identity_use.seen = True
+        if self.refusal is not None:
+            raise self.refusal
+        return deepcopy(self.identity)
 
     @property
     def has_used_identity(self) -> bool:
@@ -56,7 +67,15 @@ class Caller:
                 f"{name}: got {depth} calls of functions by functions, each within the one before, expected at most"
                 f" {CALL_DEPTH_MAX} (CALL_DEPTH_MAX)"
             )
-        return Caller(self.identity, self.job, depth, self.lines, journal=self.journal, identity_use=self.identity_use)
+        return Caller(
+            self.identity,
+            self.job,
+            depth,
+            self.lines,
+            journal=self.journal,
+            identity_use=self.identity_use,
+            refusal=self.refusal,
+        )
 
     @staticmethod
     def live(identity: Identity | None) -> Caller:

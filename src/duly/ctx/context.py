@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine
-from copy import deepcopy
 from random import Random
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -42,10 +41,11 @@ class Auth:
         self._caller = caller
 
     async def get_user_identity(self) -> Identity | None:
-        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously."""
-        if self._caller.identity_use is not None:
-            self._caller.identity_use.seen = True
-        return deepcopy(self._caller.identity)
+        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously.
+
+        In an HTTP action it raises an error if the token of the request is not valid.
+        """
+        return self._caller.known_identity()
 
 
 NO_DATABASE: Final = "got ctx.{name} in an action: read with ctx.run_query, write with ctx.run_mutation"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from copy import deepcopy
 from typing import Any
 
-from duly.ctx.caller import Identity
+from duly.ctx.caller import Caller, Identity
 from duly.ctx.context import NO_DATABASE, ActionCtx
 from duly.ctx.invoker import EventLoop
 from duly.ctx.schedule_time import Delay, Moment
@@ -47,12 +46,15 @@ class SyncScheduler:
 class SyncAuth:
     """`ctx.auth` of a `def` action."""
 
-    def __init__(self, identity: Identity | None) -> None:
-        self._identity = identity
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     def get_user_identity(self) -> Identity | None:
-        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously."""
-        return deepcopy(self._identity)
+        """Return the identity of the caller; None if anonymous. Scheduled functions run anonymously.
+
+        In an HTTP action it raises an error if the token of the request is not valid.
+        """
+        return self._caller.known_identity()
 
 
 @name_hint(NO_DATABASE, "db")
@@ -62,7 +64,7 @@ class SyncActionCtx:
     def __init__(self, ctx: ActionCtx, loop: EventLoop) -> None:
         self._ctx = ctx
         self._loop = loop
-        self.auth = SyncAuth(ctx._caller.identity)  # pyright: ignore[reportPrivateUsage]
+        self.auth = SyncAuth(ctx._caller)  # pyright: ignore[reportPrivateUsage]
         """The identity of the caller: `ctx.auth.get_user_identity()`."""
         self.scheduler = SyncScheduler(ctx.scheduler, loop)
         """Schedules functions; each call is committed at once and stays when the action fails."""

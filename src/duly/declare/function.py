@@ -72,7 +72,7 @@ class Function(Generic[P, R_co]):
             declared = arguments_of(self.handler)
         else:
             declared = declared_arguments(self.handler, as_validator(self.args, "args="))
-        _check_ctx(self.handler, self.kind)
+        check_ctx(self.handler, self.kind)
         return declared
 
     @cached_property
@@ -108,7 +108,7 @@ _BLOCKING_CTX: Final = ("SyncActionCtx", "a `def` action")
 _CTX_CLASSES: Final = {*(name for name, _ in _CTX.values()), _BLOCKING_CTX[0]}
 
 
-def _check_ctx(handler: Callable[..., Any], kind: str) -> None:
+def check_ctx(handler: Callable[..., Any], kind: str) -> None:
     """Refuse the context of another kind. It compares names: an annotation may name what only type checkers import."""
     wanted, function = _CTX[kind] if inspect.iscoroutinefunction(handler) else _BLOCKING_CTX
     name, given = ctx_of(handler)

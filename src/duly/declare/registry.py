@@ -1,4 +1,4 @@
-"""The registry: the functions, the schema and the crons of one application, found by name."""
+"""The registry: the functions, the schema, the crons and the HTTP actions of one application, found by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from duly.declare.auth import providers_of
 from duly.declare.cron_jobs import CronJobs, Declaration
 from duly.declare.function import ACTION, QUERY, Function
+from duly.declare.http_router import HttpRouter
 from duly.declare.loading import Source, is_package, load_modules
 from duly.declare.references import Ref, Reference, canonical
 from duly.declare.registered import RegisteredFunction
@@ -43,6 +44,7 @@ class Registry:
         self._found: dict[Ref[Any], RegisteredFunction] = dict(self.functions.items())
         self.crons = [self._cron(name, declared) for name, declared in _crons_of(modules).items()]
         self.providers = providers_of(modules)
+        self.http = _http_of(modules)
 
     @cached_property
     def mark(self) -> str:
@@ -142,6 +144,8 @@ class Registry:
 
 
 _SHOWN_MAX: Final = 12
+_DECLARATIONS: Final = (SchemaDefinition, CronJobs, HttpRouter)
+"""What may stand in place of the module that declares it."""
 
 
 def _normalized(name: str) -> str:
@@ -156,7 +160,7 @@ def _check_modules(modules: Mapping[Any, object]) -> None:
     for name, module in modules.items():
         if not isinstance(name, str):
             raise LoadError(f"got {name!r:.80} ({type(name).__name__}) as the name of a module, expected a string")
-        if not hasattr(module, "__dict__") and not isinstance(module, SchemaDefinition | CronJobs):
+        if not hasattr(module, "__dict__") and not isinstance(module, _DECLARATIONS):
             got = f"{module!r:.80} ({type(module).__name__})" if module is not None else "None"
             raise LoadError(f"got {got} for the module {name!r}, expected a module")
         if isinstance(module, Function):
@@ -164,7 +168,7 @@ def _check_modules(modules: Mapping[Any, object]) -> None:
 
 
 def _members_of(module: object) -> dict[str, object]:
-    return {} if isinstance(module, SchemaDefinition | CronJobs) else vars(module)
+    return {} if isinstance(module, _DECLARATIONS) else vars(module)
 
 
 def _functions_of(module: object) -> list[tuple[str, Function[Any, Any]]]:
@@ -193,6 +197,24 @@ def _crons_of(modules: Mapping[str, object]) -> dict[str, Declaration]:
     if crons is not None:
         raise LoadError(f"crons: got {crons!r:.80} as `crons`, expected `crons = cron_jobs()`")
     return {}
+
+
+def _http_of(modules: Mapping[str, object]) -> HttpRouter:
+    """Return `http` of the module `http`. Raises LoadError if another module has a router."""
+    module = modules.get("http")
+    http = module if isinstance(module, HttpRouter) else getattr(module, "http", None)
+    for place, other in modules.items():
+        for name, member in _members_of(other).items():
+            if isinstance(member, HttpRouter) and member is not http:
+                raise LoadError(
+                    f"{place}: got `{name} = http_router()`, expected all routes in one object: `http = http_router()`"
+                    " in http.py, at the top of the application"
+                )
+    if http is None:
+        return HttpRouter()
+    if not isinstance(http, HttpRouter):
+        raise LoadError(f"http: got {http!r:.80} as `http`, expected `http = http_router()`")
+    return http
 
 
 def _schema_of(modules: Mapping[str, object]) -> SchemaDefinition:

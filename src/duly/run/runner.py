@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import copy_context
-from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
 from duly.clock import Clock, monotonic
 from duly.ctx.caller import ANONYMOUS, Caller
 from duly.ctx.context import MutationCtx, QueryCtx, action_context, mutation_context, query_context
-from duly.ctx.sync_context import SyncActionCtx
 from duly.database.batch import Batch
 from duly.database.database import Database, QueryOutcome
 from duly.database.driver.trampoline import drive
@@ -20,18 +18,18 @@ from duly.database.driver.unawaited import check_awaited
 from duly.database.transaction import Transaction
 from duly.database.usage import SoftLimits
 from duly.declare.function import ACTION, MUTATION, QUERY
+from duly.declare.http_router import HTTP, HttpHandler
 from duly.declare.references import Ref
 from duly.declare.registered import RegisteredFunction
 from duly.declare.registry import Registry
-from duly.errors import ArgumentValidationError, FunctionError, LimitError
+from duly.errors import ArgumentValidationError, FunctionError
 from duly.limits import WARNING_SECONDS, unlimited
 from duly.model import client_requests
 from duly.model.client_requests import Answer
-from duly.run.containment import contained, contained_call
+from duly.run.action_handlers import ActionHandlers
+from duly.run.containment import contained
 from duly.run.determinism import attempt_with_rehearsal
 from duly.run.run_log import LOG, RunLog
-from duly.run.threads import Threads
-from duly.run.time_limit import TimeLimit
 from duly.storage.rows import JOBS
 from duly.values.ids import IdCodec
 
@@ -64,8 +62,7 @@ class Runner:
         self._log_run = self.run_log.record
         self._next_warning: dict[tuple[str, str], float] = {}  # by function and topic
         self._unlimited = SoftLimits(unlimited(registry.limits))
-        self._threads = Threads(database)
-        self._time_limit = TimeLimit(registry.limits.action_seconds_max)
+        self._handlers = ActionHandlers(database, registry.limits.action_seconds_max)
 
     def use(self, registry: Registry) -> None:
         """Find functions in this registry from now on."""
@@ -73,8 +70,7 @@ class Runner:
 
     def close(self) -> None:
         """Start no more actions in threads. Those that run cannot be stopped, and go on alone."""
-        self._threads.close()
-        self._time_limit.close()
+        self._handlers.close()
 
     def job_id(self, number: int) -> str:
         return self.ids.encode(JOBS.number, number)
@@ -267,17 +263,7 @@ class Runner:
         self, function: RegisteredFunction, args: dict[str, Any] | None, caller: Caller = ANONYMOUS
     ) -> Any:
         """Run an action in this event loop, or in a thread if it is a `def`."""
-        started = monotonic()
-        try:
-            value = await contained(self._encode_and_run(function, args, caller))
-        except Exception as error:
-            self._log_run(function.name, ACTION, started, error, args=args)
-            raise
-        except asyncio.CancelledError:
-            self._log_run(function.name, ACTION, started, FunctionError(CALL_INTERRUPTED), args=args)
-            raise
-        self._log_run(function.name, ACTION, started, args=args)
-        return value
+        return await self._logged(function.name, ACTION, args, self._encode_and_run(function, args, caller))
 
     async def run_action(self, function: RegisteredFunction, text: str, caller: Caller) -> Any:
         """Run an action, without a record in the log, with arguments as JSON.
@@ -291,22 +277,8 @@ class Runner:
         if arguments is None:
             await self.database.refresh()
             arguments = function.arguments(text, self.database)
-        ctx, timeout, ended = action_context(self, function.name, caller), self._time_limit.applied(), None
-        try:
-            with timeout:
-                if function.blocking:
-                    call = partial(contained_call, function.handler, SyncActionCtx(ctx, self._threads), arguments)
-                    ended = await self._threads.start(call)
-                    value = await ended
-                else:
-                    value = await function.handler(ctx, **arguments)
-                    ctx.calls.check(function.name)
-        except TimeoutError:
-            if not timeout.expired:
-                raise  # the handler raised it
-            raise self._timeout_error(function, has_begun=ended is not None or not function.blocking) from None
-        finally:
-            ctx.calls.end()  # even if a thread goes on, because nothing can stop the thread
+        ctx = action_context(self, function.name, caller)
+        value = await self._handlers.run(function.name, function.handler, function.blocking, ctx, arguments)
         if value is None and function.returns_none:
             return None
         return function.result(value, self.database, caller.wants_plain)
@@ -314,15 +286,40 @@ class Runner:
     async def _encode_and_run(self, function: RegisteredFunction, args: object, caller: Caller) -> Any:
         return await self.run_action(function, function.encode(args), caller)
 
-    def _timeout_error(self, function: RegisteredFunction, has_begun: bool) -> LimitError:
-        limit = self._time_limit.seconds
-        if not has_begun:
-            return self._threads.none_free(function.name, limit)
-        goes_on = "; its thread cannot be stopped and goes on" if function.blocking else ""
-        return LimitError(
-            f"{function.name}: it ran longer than {limit:g} s (action_seconds_max){goes_on}; do a part and"
-            " schedule the rest"
-        )
+    async def http_action(
+        self,
+        handler: HttpHandler,
+        request: Any,
+        respond: Callable[[Any], Awaitable[None]],
+        about: dict[str, Any],
+        caller: Caller,
+    ) -> None:
+        """Run the handler of a route with a request, as an action, and `respond` with what it returns.
+
+        The response is a part of the run: its body may be a generator, which may use `ctx`. `about` is what the log has
+        in place of arguments.
+        """
+        ctx = action_context(self, handler.name, caller)
+
+        def handle(ctx: object) -> Any:
+            return handler.handle(ctx, request)
+
+        run = self._handlers.run(handler.name, handle, handler.blocking, ctx, {}, respond)
+        await self._logged(handler.name, HTTP, about, run)
+
+    async def _logged(self, name: str, kind: str, args: object, action: Coroutine[Any, Any, T]) -> T:
+        """Await an action and log how it ended."""
+        started = monotonic()
+        try:
+            value = await contained(action)
+        except Exception as error:
+            self._log_run(name, kind, started, error, args=args)
+            raise
+        except asyncio.CancelledError:
+            self._log_run(name, kind, started, FunctionError(CALL_INTERRUPTED), args=args)
+            raise
+        self._log_run(name, kind, started, args=args)
+        return value
 
     # Calls within a transaction.
 

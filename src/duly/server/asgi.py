@@ -9,24 +9,42 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from duly.declare.http_router import HTTP_METHODS
 from duly.errors import StoreError
 from duly.server.health import alive, readiness
 from duly.server.host import Host
+from duly.server.http_actions import PREFIX, HttpActions
 from duly.server.http_api import Endpoint, endpoints, problem
 from duly.server.service import Services
 from duly.server.socket import converse
 from duly.sync.session import INTERNAL_ERROR
 
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-
 
 def application(host: Host) -> Starlette:
     """Return the application that serves an app to remote clients. The app must be open when it is called."""
     services = Services(host)
+    # Pages of any origin may call it: what a caller may do is told by its token, never by a cookie.
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origin_regex=".*",
+        allow_credentials=True,
+        allow_methods=HTTP_METHODS,
+        allow_headers=["*"],
+        max_age=86_400,
+    )
+    routes: list[BaseRoute] = [
+        Route(PREFIX + "{path:path}", HttpActions(host)),  # each decides by itself what pages of other origins may do
+        Mount("", routes=_api(host, services), middleware=[cors]),
+    ]
+    served = Starlette(routes=routes)
+    served.state.services = services
+    return served
 
+
+def _api(host: Host, services: Services) -> list[BaseRoute]:
     async def sync(websocket: WebSocket) -> None:
         try:
             service = await services.get()
@@ -36,7 +54,7 @@ def application(host: Host) -> Starlette:
             return
         await converse(websocket, service)
 
-    routes: list[BaseRoute] = [
+    return [
         WebSocketRoute("/api/sync", sync),
         WebSocketRoute("/api/{version}/sync", sync),
         Route("/", _text("duly serves this address: point a Convex client at it")),
@@ -46,20 +64,8 @@ def application(host: Host) -> Starlette:
         Route("/instance_version", _text(version("duly"))),
         Route("/instance_name", _text("duly")),
         *(Route(path, endpoint, methods=[method]) for (method, path), endpoint in endpoints(services).items()),
-        Route("/{path:path}", _elsewhere, methods=_METHODS),
+        Route("/{path:path}", _elsewhere, methods=HTTP_METHODS),
     ]
-    # Pages of any origin may call it: what a caller may do is told by its token, never by a cookie.
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origin_regex=".*",
-        allow_credentials=True,
-        allow_methods=_METHODS,
-        allow_headers=["*"],
-        max_age=86_400,
-    )
-    served = Starlette(routes=routes, middleware=[cors])
-    served.state.services = services
-    return served
 
 
 async def _elsewhere(request: Request) -> Response:

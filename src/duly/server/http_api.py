@@ -56,8 +56,7 @@ def _as_endpoint(handle: Callable[[Service, Request], Awaitable[Response]], serv
         except IdentityError as error:
             return problem(401, error.code, str(error))
         except StoreError as error:
-            _log.warning("a request could not be answered: %s", error)
-            return problem(503, "ServiceUnavailable", _SORRY)
+            return unavailable(error)
         except Exception:
             _log.exception("a request failed")
             return problem(500, "InternalServerError", _SORRY)
@@ -181,11 +180,11 @@ async def _query_batch(service: Service, request: Request) -> Response:
         _envelope(await service.calls.call(call.path, call.args, who, (QUERY,)), call.format)
         for call in map(_call_of, cast("list[Json]", queries))
     ]
-    return _json(200, {"results": answers})
+    return json_response(200, {"results": answers})
 
 
 async def _query_ts(service: Service, request: Request) -> Response:
-    return _json(200, {"ts": encode_ts(service.timestamps.now)})
+    return json_response(200, {"ts": encode_ts(service.timestamps.now)})
 
 
 async def _query_at_ts(service: Service, request: Request) -> Response:
@@ -199,7 +198,7 @@ async def _query_at_ts(service: Service, request: Request) -> Response:
     outcome, is_unchanged = await service.calls.query_at(call.path, call.args, who, service.timestamps.version_at(ts))
     if not is_unchanged:
         raise HttpError(503, "OutOfRetention", "got a timestamp since when the result has changed: ask for a new one")
-    return _json(200, _envelope(outcome, call.format))
+    return json_response(200, _envelope(outcome, call.format))
 
 
 async def _ignored(service: Service, request: Request) -> Response:
@@ -210,7 +209,7 @@ async def _ignored(service: Service, request: Request) -> Response:
 
 
 async def _answer(service: Service, call: Call, who: ClientIdentity, kinds: tuple[str, ...]) -> Response:
-    return _json(200, _envelope(await service.calls.call(call.path, call.args, who, kinds), call.format))
+    return json_response(200, _envelope(await service.calls.call(call.path, call.args, who, kinds), call.format))
 
 
 def _envelope(outcome: Outcome, format: str) -> Json:
@@ -222,9 +221,14 @@ def _envelope(outcome: Outcome, format: str) -> Json:
     return {"status": "success", "value": orjson.Fragment(FORMATS[format](outcome.value)), **lines}
 
 
+def unavailable(error: StoreError) -> Response:
+    _log.warning("a request could not be answered: %s", error)
+    return problem(503, "ServiceUnavailable", _SORRY)
+
+
 def problem(status: int, code: str, message: str) -> Response:
-    return _json(status, {"code": code, "message": message})
+    return json_response(status, {"code": code, "message": message})
 
 
-def _json(status: int, body: Json) -> Response:
+def json_response(status: int, body: Json) -> Response:
     return Response(orjson.dumps(body), status, media_type="application/json")

@@ -50,7 +50,7 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
     folder, store, host, port, tries = place
     # Print this at once: due functions start during the next await.
     click.echo(f"duly {version('duly')} runs {counted(app.runner.registry)} of {folder} on {options.redacted(store)}")
-    if not app.runner.registry.functions:
+    if not app.runner.registry.functions and not app.runner.registry.http:
         click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
     from duly.server.listen import listening  # other commands need no server
 
@@ -63,6 +63,8 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
         ports = [port] if port is not None else range(options.DEFAULT_PORT, options.DEFAULT_PORT + tries)
         address = await stack.enter_async_context(listening(app.asgi, host, ports))
         click.echo(f"Clients connect to {address}")
+        if app.runner.registry.http:
+            click.echo(f"HTTP actions are below {address}/http")
         try:
             yield
         finally:
@@ -71,8 +73,12 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
 
 
 def counted(registry: Registry) -> str:
-    count = len(registry.functions)
-    return "1 function" if count == 1 else f"{count} functions"
+    """Return how many functions an application has, and how many routes, if it has any."""
+    functions, routes = len(registry.functions), len(registry.http)
+    text = "1 function" if functions == 1 else f"{functions} functions"
+    if not routes:
+        return text
+    return f"{text} and 1 HTTP route" if routes == 1 else f"{text} and {routes} HTTP routes"
 
 
 async def _print_pauses(app: App, store: str) -> None:
