@@ -55,6 +55,13 @@ class Limits:
     actions_running_max: int = 64
     """Scheduled actions that run at once in one process; the others wait, and do not block mutations."""
 
+    # Clients of a server.
+    sockets_max: int = 10_000
+    """WebSockets that are open at once in one process; more are refused, and come back later. Each needs a
+    file descriptor, and tens of KB."""
+    sockets_per_address_max: int = 1_000
+    """The same from one address, or from one IPv6 network of 64 bits: the people of a company have one in common."""
+
     # Nodes that share a store in PostgreSQL.
     node_lost_seconds: float = 15.0
     """How long a node may be silent, in seconds, until it is lost: then its actions have failed, and its commits are
@@ -266,11 +273,28 @@ SOCKET_QUERIES_MAX: Final = 2_000
 SOCKET_CALLS_MAX: Final = 1_000
 """Mutations and actions of one connection that have not ended: each is kept in memory until it has. Also messages that
 wait until a token is checked."""
+SOCKET_CALLS_BYTES_MAX: Final = 32 << 20
+"""Size of the messages of these calls, in bytes (32 MiB), from which on the connection is not read until some have
+ended: a few of the largest. A client that is not read for two minutes is disconnected."""
 MUTATIONS_AHEAD_MAX: Final = 16
 """Mutations of one client that run before a Transition shows it their effects. Some, so that they need not wait for its
 queries; not many, because none can be shown while another runs."""
 MESSAGE_BYTES_MAX: Final = (16 << 20) + (1 << 20)
 """Size of a message or a request of a client, in bytes: the largest arguments, and a MiB for what is around them."""
+SOCKET_MESSAGES_PER_SECOND_MAX: Final = 500.0
+"""Messages of one connection that are read in a second, on average: faster than any page, and as fast as a program that
+waits for each mutation. Those beyond it are not read until then. They are not refused: a client would reconnect, send
+all of them again, and end up in the same place."""
+SOCKET_MESSAGES_AT_ONCE_MAX: Final = 1_000
+"""Messages that are read at once after a pause: all calls that a client may have begun, when it reconnects."""
+SOCKET_FRAGMENTS_MAX: Final = 16_384
+"""Fragments of one message: of the largest one, each has a KiB. Browsers send larger ones."""
+CONNECT_MESSAGE_SECONDS: Final = 60.0
+"""How long a connection may be open before its first message, in seconds: JavaScript clients fetch a token first."""
+REQUEST_HEAD_SECONDS: Final = 20.0
+"""How long the head of an HTTP request may take to arrive, in seconds: each has a few KB."""
+REQUEST_BODY_SECONDS: Final = 60.0
+"""How long its body may take, in seconds: the largest one at 3 Mbit/s."""
 HTTP_ACTION_BYTES_MAX: Final = 20 << 20
 """Size of the body of a request to an HTTP action, in bytes (20 MiB): handlers read it into memory."""
 PING_SECONDS: Final = 15.0

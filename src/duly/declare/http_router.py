@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar
 
 from duly.declare.function import ACTION, Function, check_ctx
 
@@ -126,11 +126,11 @@ def _check_path(kind: str, path: object) -> None:
         raise ValueError(f"got the path_prefix {path!r:.80}, expected one that ends with '/'")
 
 
-def _checked_methods(methods: object) -> list[str]:
+def _checked_methods(methods: Iterable[Any]) -> list[str]:
     known = ", ".join(HTTP_METHODS)
-    if isinstance(methods, str) or not isinstance(methods, Iterable):
+    if isinstance(methods, str) or not isinstance(methods, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ValueError(f'got methods={methods!r:.80}, expected a list, such as ["POST"]')
-    given = list(cast("Iterable[Any]", methods))
+    given = list(methods)
     for method in given:
         if method == "HEAD":
             raise ValueError("got the method 'HEAD', which is answered as GET, without the body: declare GET")

@@ -14,13 +14,14 @@ from starlette.websockets import WebSocket
 
 from duly.declare.http_router import HTTP_METHODS
 from duly.errors import StoreError
+from duly.server.admission import Admission
 from duly.server.health import alive, readiness
 from duly.server.host import Host
 from duly.server.http_actions import PREFIX, HttpActions
 from duly.server.http_api import Endpoint, endpoints, problem
 from duly.server.service import Services
 from duly.server.socket import converse
-from duly.sync.session import INTERNAL_ERROR
+from duly.sync.session import INTERNAL_ERROR, TRY_AGAIN_LATER
 
 
 def application(host: Host) -> Starlette:
@@ -45,6 +46,8 @@ def application(host: Host) -> Starlette:
 
 
 def _api(host: Host, services: Services) -> list[BaseRoute]:
+    admission = Admission()
+
     async def sync(websocket: WebSocket) -> None:
         try:
             service = await services.get()
@@ -52,7 +55,14 @@ def _api(host: Host, services: Services) -> list[BaseRoute]:
             await websocket.accept()  # a refused handshake has no code that clients could read
             await websocket.close(INTERNAL_ERROR, "InternalServerError")
             return
-        await converse(websocket, service)
+        client = None if websocket.client is None else websocket.client.host
+        with admission.of(client, host.runner.limits) as problem:
+            if problem is None:
+                await converse(websocket, service)
+            else:
+                host.runner.warn_now_and_then(("sockets", ""), "a socket of a client was refused: %s", problem)
+                await websocket.accept()
+                await websocket.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
 
     return [
         WebSocketRoute("/api/sync", sync),

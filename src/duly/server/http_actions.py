@@ -12,12 +12,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from duly.ctx.caller import Caller
 from duly.declare.http_router import HttpHandler, HttpRouter
-from duly.errors import FunctionError, LimitError, StoreError
+from duly.errors import FunctionError, StoreError
 from duly.limits import HTTP_ACTION_BYTES_MAX
 from duly.run.failure import ClientError
 from duly.server.host import Host
-from duly.server.http_api import json_response, problem, unavailable
+from duly.server.http_api import body_problem, json_response, problem, unavailable
 from duly.server.identity import IdentityError, of_header
+from duly.server.request_body import BodyError, limited
 from duly.sync import convex_json
 from duly.values.plain import UNSET
 
@@ -33,7 +34,7 @@ class HttpActions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(send, is_head=scope["method"] == "HEAD")
-        answer = await self._answer(scope, _limited(receive), reply)
+        answer = await self._answer(scope, limited(receive, "HTTP_ACTION_BYTES_MAX", HTTP_ACTION_BYTES_MAX), reply)
         # After an error in the middle of a body there is no answer: the server cuts the connection.
         if answer is not None and not reply.has_begun:
             await answer(scope, receive, reply)
@@ -50,8 +51,8 @@ class HttpActions:
             await self._run(match.handler, path, Request(scope, receive, reply), reply)
         except ClientDisconnect:
             return None  # while the handler read the body
-        except _RequestTooLargeError as error:
-            return problem(413, "RequestTooLarge", str(error))
+        except BodyError as error:
+            return body_problem(error)
         except HTTPException as error:  # Starlette raises it, too, for a form that is none
             return PlainTextResponse(error.detail, error.status_code, error.headers)
         except IdentityError as error:
@@ -89,26 +90,6 @@ class _Reply:
         if self._is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
-
-
-class _RequestTooLargeError(LimitError):
-    """The body of a request is too large. It is raised to the handler that reads it."""
-
-
-def _limited(receive: Receive) -> Receive:
-    size = 0
-
-    async def limited() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > HTTP_ACTION_BYTES_MAX:
-            raise _RequestTooLargeError(
-                f"got a body of more than {HTTP_ACTION_BYTES_MAX:,} bytes (HTTP_ACTION_BYTES_MAX)"
-            )
-        return message
-
-    return limited
 
 
 def _caller_of(request: Request) -> Caller:

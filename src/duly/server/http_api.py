@@ -16,11 +16,13 @@ from duly.limits import MESSAGE_BYTES_MAX
 from duly.logs import log_of
 from duly.server.calls import ALL_KINDS, Outcome
 from duly.server.identity import ClientIdentity, IdentityError
+from duly.server.request_body import BodyError, limited
 from duly.server.service import Service, Services
 from duly.sync.convex_json import FORMATS, EncodingError, decode_ts, encode_ts
 from duly.sync.protocol import data_of
 
 _log: Final = log_of("duly.server")
+_TIMEOUT: Final = 408
 _SORRY: Final = "Your request couldn't be completed. Try again later."
 
 Json = Mapping[str, Any]
@@ -53,6 +55,8 @@ def _as_endpoint(handle: Callable[[Service, Request], Awaitable[Response]], serv
             return await handle(await services.get(), request)
         except HttpError as error:
             return problem(error.status, error.code, str(error))
+        except BodyError as error:
+            return body_problem(error)
         except IdentityError as error:
             return problem(401, error.code, str(error))
         except StoreError as error:
@@ -86,14 +90,10 @@ def endpoints(services: Services) -> dict[tuple[str, str], Endpoint]:
 
 async def _body(request: Request) -> Json:
     """Return the body of a request, an object."""
-    parts, size = list[bytes](), 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MESSAGE_BYTES_MAX:
-            raise HttpError(413, "RequestTooLarge", f"got more than {MESSAGE_BYTES_MAX:,} bytes (MESSAGE_BYTES_MAX)")
+    receive = limited(request.receive, "MESSAGE_BYTES_MAX", MESSAGE_BYTES_MAX)
+    text = await Request(request.scope, receive).body()
     try:
-        body: object = orjson.loads(b"".join(parts))
+        body: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise HttpError(400, "BadJsonBody", f"got a body that is no JSON ({error})") from None
     if not isinstance(body, dict):
@@ -219,6 +219,13 @@ def _envelope(outcome: Outcome, format: str) -> Json:
         data = data_of(outcome.failure)
         return {"status": "error", "errorMessage": outcome.failure.message, **data, **lines}
     return {"status": "success", "value": orjson.Fragment(FORMATS[format](outcome.value)), **lines}
+
+
+def body_problem(error: BodyError) -> Response:
+    response = problem(error.status, error.code, str(error))
+    if error.status == _TIMEOUT:
+        response.headers["connection"] = "close"  # what else it sends would be taken for the next request
+    return response
 
 
 def unavailable(error: StoreError) -> Response:

@@ -14,6 +14,7 @@ import uvicorn
 
 from duly.errors import DulyError
 from duly.limits import MESSAGE_BYTES_MAX
+from duly.server.protocols import HttpConnection, WebSocketConnection
 
 
 class ListenError(DulyError):
@@ -34,7 +35,8 @@ async def listening(application: Any, host: str, ports: Iterable[int]) -> AsyncG
             log_config=None,
             access_log=False,
             lifespan="off",
-            ws="websockets-sansio",
+            http=HttpConnection,
+            ws=WebSocketConnection,
             ws_max_size=MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,  # it would take tens of KB for each client
             ws_ping_interval=20.0,

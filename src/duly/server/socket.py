@@ -9,9 +9,15 @@ from typing import Any, Final
 import orjson
 from starlette.websockets import WebSocket
 
+from duly.clock import monotonic
 from duly.declare.function import ACTION
 from duly.errors import StoreError
-from duly.limits import TORN_MAX
+from duly.limits import (
+    CONNECT_MESSAGE_SECONDS,
+    SOCKET_MESSAGES_AT_ONCE_MAX,
+    SOCKET_MESSAGES_PER_SECOND_MAX,
+    TORN_MAX,
+)
 from duly.logs import log_of
 from duly.server.calls import Outcome
 from duly.server.identity import ANYONE, ClientIdentity, IdentityError
@@ -31,9 +37,12 @@ from duly.sync.effects import (
 )
 from duly.sync.protocol import ActionResponse, MutationResponse
 from duly.sync.results import QueryKey
-from duly.sync.session import INTERNAL_ERROR, NORMAL, Session
+from duly.sync.session import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER, Session
+from duly.sync.token_bucket import TokenBucket
 
 _log: Final = log_of("duly.server")
+_TOO_DEEP: Final = b'{"a":' * 128 + b"0" + b"}" * 128
+"""Stands for arguments that are nested too deep to be written as JSON again: they fail in the same way."""
 
 
 class Connection:
@@ -49,6 +58,9 @@ class Connection:
         """How often in a row the results held at no common timestamp."""
         self._expiry: asyncio.Task[None] | None = None
         """Waits until the token in force expires."""
+        self._bucket = TokenBucket(SOCKET_MESSAGES_PER_SECOND_MAX, SOCKET_MESSAGES_AT_ONCE_MAX, monotonic())
+        self._may_read = asyncio.Event()
+        self._connect_timer = asyncio.get_running_loop().call_later(CONNECT_MESSAGE_SECONDS, self._expect_connect)
 
     # From the socket.
 
@@ -57,8 +69,20 @@ class Connection:
         self._work()
         self.wake()
 
+    async def ready(self) -> None:
+        """Wait until the next message may be read. Unread ones wait in the client, and need no memory here."""
+        if (seconds := self._bucket.take(monotonic())) > 0:
+            await asyncio.sleep(seconds)
+        await self._may_read.wait()
+
+    def _expect_connect(self) -> None:
+        if self._session.session_id is None:
+            self._session.close(TRY_AGAIN_LATER, f"no Connect within {CONNECT_MESSAGE_SECONDS:g} s")
+            self._work()
+
     def disconnected(self) -> None:
         """Nobody listens any more. Mutations and actions that were begun go on."""
+        self._connect_timer.cancel()
         self._session.close(NORMAL, "")
         self._work()
         self._forget_expiry()
@@ -97,6 +121,10 @@ class Connection:
     def _work(self) -> None:
         for effect in self._session.take():
             self._do(effect)
+        if self._session.may_receive:
+            self._may_read.set()
+        else:
+            self._may_read.clear()
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, Send):
@@ -120,7 +148,10 @@ class Connection:
     def _watch(self, watch: Watch) -> None:
         who, query = _identity(watch.identity), watch.query
         as_json = None if who.identity is None else orjson.dumps(who.identity, option=orjson.OPT_SORT_KEYS).decode()
-        args = shortened(orjson.dumps(query.args, option=orjson.OPT_SORT_KEYS))
+        try:
+            args = shortened(orjson.dumps(query.args, option=orjson.OPT_SORT_KEYS))
+        except TypeError:
+            args = _TOO_DEEP
         key = QueryKey(query.path, args, as_json, query.journal, who.is_admin)
         self._service.results.watch(self, query.query_id, key, who.identity)
 
@@ -145,7 +176,7 @@ class Connection:
     async def _act(self, run: RunAction) -> None:
         action = run.action
         outcome = await self._service.calls.call(action.path, action.args, _identity(run.identity), (ACTION,))
-        self._session.action_ended(ActionResponse(action.request_id, outcome.result(), outcome.lines))
+        self._session.action_ended(ActionResponse(action.request_id, outcome.result(), outcome.lines), action.size)
         self._work()
         self.wake()
 
@@ -222,3 +253,4 @@ async def converse(websocket: WebSocket, service: Service) -> None:
 async def _read(websocket: WebSocket, connection: Connection) -> None:
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         connection.receive(message["text"] if message.get("text") is not None else message["bytes"])
+        await connection.ready()

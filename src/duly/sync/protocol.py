@@ -7,7 +7,7 @@ called: arguments that are no values fail that call, not the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -68,6 +68,8 @@ class Mutation:
     request_id: int
     path: str
     args: object
+    size: int = field(default=0, compare=False)
+    """That of its message, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Action:
     request_id: int
     path: str
     args: object
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ def parse(text: str | bytes) -> ClientMessage:
         raise ProtocolError(f"got a message that is no JSON ({error})") from None
     if not isinstance(json, dict):
         raise ProtocolError(f"got {_short(json)} as a message, expected an object")
-    message = _Fields(cast("Json", json))
+    message = _Fields(cast("Json", json), len(text))
     kind = message.text("type")
     reader = _READERS.get(kind)
     if reader is None:
@@ -114,8 +117,9 @@ def parse(text: str | bytes) -> ClientMessage:
 class _Fields:
     """The fields of one message. Unknown ones are ignored: newer clients may send more."""
 
-    def __init__(self, json: Json) -> None:
+    def __init__(self, json: Json, size: int = 0) -> None:
         self._json = json
+        self.size = size
 
     def text(self, name: str) -> str:
         value = self._json.get(name)
@@ -204,12 +208,12 @@ def _modification(message: _Fields) -> Add | Remove:
 
 def _mutation(message: _Fields) -> Mutation:
     message.refuse_component()
-    return Mutation(message.whole("requestId"), message.text("udfPath"), message.args())
+    return Mutation(message.whole("requestId"), message.text("udfPath"), message.args(), message.size)
 
 
 def _action(message: _Fields) -> Action:
     message.refuse_component()
-    return Action(message.whole("requestId"), message.text("udfPath"), message.args())
+    return Action(message.whole("requestId"), message.text("udfPath"), message.args(), message.size)
 
 
 def _authenticate(message: _Fields) -> Authenticate:

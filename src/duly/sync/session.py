@@ -36,7 +36,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_CALLS_MAX, SOCKET_QUERIES_MAX
+from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_CALLS_BYTES_MAX, SOCKET_CALLS_MAX, SOCKET_QUERIES_MAX
 from duly.sync.effects import CatchUp, CheckToken, Close, Effect, Result, RunAction, RunMutation, Send, Unwatch, Watch
 from duly.sync.protocol import (
     Action,
@@ -98,6 +98,7 @@ class _Results:
 class _Running:
     started: int
     """All commits up to here were made before the mutation began."""
+    size: int
 
 
 @dataclass(slots=True)
@@ -127,10 +128,12 @@ class Session:
         self._owes_transition = False
         self._queries: dict[int, _Query] = {}
         self._results = _Results()
-        self._removed: list[int] = []
+        self._removed: dict[int, None] = {}
         self._mutations = _Mutations()
         self._actions = 0
         """Actions that run."""
+        self._call_bytes = 0
+        """Of the messages of all calls that have not ended."""
         self._blocked = False
         """Whether the effect CatchUp or CheckToken has not been answered."""
         self._held: deque[ClientMessage] = deque()
@@ -182,6 +185,11 @@ class Session:
         self._blocked = True
         self._effects.append(CatchUp(message.max_observed_ts))
 
+    @property
+    def may_receive(self) -> bool:
+        """Whether to read the next message. If not, it would only be kept in memory, until something else has ended."""
+        return self.is_closed or not (self._blocked or self._call_bytes >= SOCKET_CALLS_BYTES_MAX)
+
     def caught_up(self) -> None:
         """This server knows all that the client has ever seen."""
         self._unblock()
@@ -214,15 +222,14 @@ class Session:
         if len(self._queries) >= SOCKET_QUERIES_MAX:
             self.close(INTERNAL_ERROR, f"more than {SOCKET_QUERIES_MAX} queries (SOCKET_QUERIES_MAX)")
             return False
-        if add.query_id in self._removed:
-            self._removed.remove(add.query_id)
+        self._removed.pop(add.query_id, None)
         self._queries[add.query_id] = _Query(add)
         self._results.missing.add(add.query_id)
         self._effects.append(Watch(add, self.identity))
         return True
 
     def _remove(self, remove: Remove) -> None:
-        self._removed.append(remove.query_id)
+        self._removed[remove.query_id] = None
         if self._queries.pop(remove.query_id, None) is not None:
             self._results.forget(remove.query_id)
             self._effects.append(Unwatch(remove.query_id))
@@ -249,18 +256,19 @@ class Session:
     # Mutations and actions.
 
     def _enqueue(self, mutation: RunMutation) -> None:
-        if self._may_call():
+        if self._may_call(mutation.mutation):
             self._mutations.waiting.append(mutation)  # rule H: with the identity that it arrived under
             self._run_next_mutation()
 
     def _begin_action(self, action: Action) -> None:
-        if self._may_call():
+        if self._may_call(action):
             self._actions += 1
             self._effects.append(RunAction(action, self.identity))
 
-    def _may_call(self) -> bool:
+    def _may_call(self, call: Mutation | Action) -> bool:
         """Return whether there is room for one more call. If not, end the connection: the client tries again later."""
         if len(self._mutations.waiting) + self._actions < SOCKET_CALLS_MAX:
+            self._call_bytes += call.size
             return True
         self.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
         return False
@@ -269,8 +277,9 @@ class Session:
         """Rule E. A client whose Transitions lag behind waits, too, or it would never get one (rule A)."""
         mutations = self._mutations
         if mutations.running is None and mutations.waiting and mutations.ahead < MUTATIONS_AHEAD_MAX:
-            mutations.running = _Running(self._newest)
-            self._effects.append(mutations.waiting.popleft())
+            run = mutations.waiting.popleft()
+            mutations.running = _Running(self._newest, run.mutation.size)
+            self._effects.append(run)
 
     def mutation_ended(self, response: MutationResponse) -> None:
         """The mutation that runs has ended. All commits up to that of the mutation are known to this server."""
@@ -278,13 +287,16 @@ class Session:
             return
         self._respond(response)
         self._earliest_ts = max(self._earliest_ts, response.ts or 0)  # rule C
+        if self._mutations.running is not None:
+            self._call_bytes -= self._mutations.running.size
         self._mutations.running = None
         self._mutations.ahead += 1
         self._run_next_mutation()
 
-    def action_ended(self, response: ActionResponse) -> None:
+    def action_ended(self, response: ActionResponse, size: int = 0) -> None:
         if not self.is_closed:
             self._actions -= 1
+            self._call_bytes -= size
             self._respond(response)
 
     def _respond(self, response: MutationResponse | ActionResponse) -> None:
@@ -381,7 +393,7 @@ class Session:
         return self._newest if running is None else min(self._newest, running.started)
 
     def _changes(self) -> list[Modification]:
-        changes: list[Modification] = [QueryRemoved(query_id) for query_id in dict.fromkeys(self._removed)]
+        changes: list[Modification] = [QueryRemoved(query_id) for query_id in self._removed]
         self._removed.clear()
         for query_id in self._results.changed:
             query = self._queries[query_id]

@@ -1,0 +1,80 @@
+"""The protocols of uvicorn, with limits that it does not have: against clients that are slow on purpose, or cut their
+messages into too many pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from duly.limits import READER_SLOW_SECONDS, REQUEST_HEAD_SECONDS, SOCKET_FRAGMENTS_MAX
+
+_TOO_BIG: Final = 1009
+
+
+class HttpConnection(H11Protocol):
+    """A connection that is closed if the head of a request takes too long, or if the client reads nothing.
+
+    `cycle` is the last request of which the head has arrived; None before the first.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
+    _unsent = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(REQUEST_HEAD_SECONDS, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        last = self.cycle
+        super().data_received(data)
+        if self.cycle is not last or self not in self.connections:  # a head has come, perhaps of a WebSocket
+            self._cancel_head_timer()
+        elif self._head_timer is None and last.response_complete:  # a first head has a timer
+            self._head_timer = self.loop.call_later(REQUEST_HEAD_SECONDS, self.transport.close)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(READER_SLOW_SECONDS, self._check_reader)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_reader_timer()
+
+    def _check_reader(self) -> None:
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if self._unsent >= before:
+            self.transport.abort()
+        else:
+            self._reader_timer = self.loop.call_later(READER_SLOW_SECONDS, self._check_reader)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        self._cancel_reader_timer()
+        super().connection_lost(exc)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _cancel_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """A WebSocket that is closed if a message has too many fragments: each costs more memory than its bytes."""
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < SOCKET_FRAGMENTS_MAX:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.fail(_TOO_BIG, f"more than {SOCKET_FRAGMENTS_MAX} fragments (SOCKET_FRAGMENTS_MAX)")
+            self.handle_parser_exception()
