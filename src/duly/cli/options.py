@@ -64,18 +64,6 @@ store = click.option(
 )
 
 
-DEFAULT_PORT: Final = 3210
-PORTS_TRIED: Final = 100
-"""How many ports `duly dev` tries, if the first ones are in use: one may run for each of several applications."""
-
-host = click.option(
-    "--host", default="127.0.0.1", help="The address to listen on; 0.0.0.0 lets other machines in. Default: 127.0.0.1"
-)
-port = click.option(
-    "--port", type=click.IntRange(0, 65_535), help=f"The port to listen on; 0 takes any. Default: {DEFAULT_PORT}"
-)
-
-
 def redacted(store: str) -> str:
     """Return an address that may be printed: without its password, with its schema."""
     if not is_postgres(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from starlette.applications import Starlette
@@ -19,18 +20,23 @@ from duly.server.health import alive, readiness
 from duly.server.host import Host
 from duly.server.http_actions import PREFIX, HttpActions
 from duly.server.http_api import Endpoint, endpoints, problem
+from duly.server.origins import allowed_origins
 from duly.server.service import Services
 from duly.server.socket import converse
 from duly.sync.session import INTERNAL_ERROR, TRY_AGAIN_LATER
 
 
-def application(host: Host) -> Starlette:
-    """Return the application that serves an app to remote clients. The app must be open when it is called."""
-    services = Services(host)
-    # Pages of any origin may call it: what a caller may do is told by its token, never by a cookie.
+def application(host: Host, allow_origins: Iterable[str] | None = None) -> Starlette:
+    """Return the application that serves an app to remote clients. The app must be open when it is called.
+
+    Pages of these origins may call it; by default those that the environment names, else those of any origin: what a
+    caller may do is told by its token, never by a cookie. Raises ValueError for what is no origin.
+    """
+    services, origins = Services(host), allowed_origins(allow_origins)
     cors = Middleware(
         CORSMiddleware,
-        allow_origin_regex=".*",
+        allow_origins=origins or (),
+        allow_origin_regex=".*" if origins is None else None,
         allow_credentials=True,
         allow_methods=HTTP_METHODS,
         allow_headers=["*"],
@@ -38,17 +44,20 @@ def application(host: Host) -> Starlette:
     )
     routes: list[BaseRoute] = [
         Route(PREFIX + "{path:path}", HttpActions(host)),  # each decides by itself what pages of other origins may do
-        Mount("", routes=_api(host, services), middleware=[cors]),
+        Mount("", routes=_api(host, services, origins), middleware=[cors]),
     ]
     served = Starlette(routes=routes)
     served.state.services = services
     return served
 
 
-def _api(host: Host, services: Services) -> list[BaseRoute]:
+def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list[BaseRoute]:
     admission = Admission()
 
     async def sync(websocket: WebSocket) -> None:
+        if origins is not None and websocket.headers.get("origin", "") not in {*origins, ""}:
+            await websocket.close()  # which refuses the handshake; programs that are no browsers send no origin
+            return
         try:
             service = await services.get()
         except StoreError:

@@ -12,16 +12,16 @@ from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.process.ending import SignalHandler, close
 from duly.cli.process.file_changes import FileChanges
-from duly.cli.process.serving import Place, check_folder, counted, serving
+from duly.cli.process.server_options import ServerOptions, server_options
+from duly.cli.process.serving import PORTS_TRIED, Place, check_folder, counted, serving
 from duly.errors import DulyError, LoadError, SchemaValidationError
 
 
 @click.command()
 @click.argument("folder", default=options.default_folder)
 @options.store
-@options.host
-@options.port
-def dev(folder: str, store: str, host: str, port: int | None) -> None:
+@server_options
+def dev(folder: str, store: str, server: ServerOptions) -> None:
     """Serve and execute the functions in FOLDER, reload them when a file changes, and print each run.
 
     FOLDER defaults to [tool.duly] folder, then to ./backend. Call functions from another terminal
@@ -30,11 +30,11 @@ def dev(folder: str, store: str, host: str, port: int | None) -> None:
     """
     check_folder("dev", folder)
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_dev(folder, store, host, port))
+        asyncio.run(_dev(folder, store, server))
     click.echo("stopped")
 
 
-async def _dev(folder: str, store: str, host: str, port: int | None) -> None:
+async def _dev(folder: str, store: str, server: ServerOptions) -> None:
     task = asyncio.current_task()
     assert task is not None
     terminal.print_runs()
@@ -46,7 +46,7 @@ async def _dev(folder: str, store: str, host: str, port: int | None) -> None:
     try:
         while not await _open(app):
             await changes.next()
-        async with serving(app, Place(folder, store, host, port, tries=options.PORTS_TRIED)):
+        async with serving(app, Place(folder, store, server, tries=PORTS_TRIED)):
             # Not earlier, because such a call is answered only from here on.
             click.echo(click.style("Call one from another terminal with `duly run`; Ctrl-C ends this.", dim=True))
             while True:

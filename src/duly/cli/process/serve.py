@@ -11,15 +11,15 @@ from duly.app import App
 from duly.cli import options, terminal
 from duly.cli.errors import errors_as_text
 from duly.cli.process.ending import SignalHandler, close
+from duly.cli.process.server_options import ServerOptions, server_options
 from duly.cli.process.serving import Place, check_folder, serving
 
 
 @click.command()
 @click.argument("folder", default=options.default_folder)
 @options.store
-@options.host
-@options.port
-def serve(folder: str, store: str, host: str, port: int | None) -> None:
+@server_options
+def serve(folder: str, store: str, server: ServerOptions) -> None:
     """Serve and execute the functions in FOLDER, as in production.
 
     Clients get no text of errors but that of AppError, and no log lines. FOLDER defaults to
@@ -27,11 +27,11 @@ def serve(folder: str, store: str, host: str, port: int | None) -> None:
     """
     check_folder("serve", folder)
     with errors_as_text(), suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_serve(folder, store, host, port))
+        asyncio.run(_serve(folder, store, server))
     click.echo("stopped")
 
 
-async def _serve(folder: str, store: str, host: str, port: int | None) -> None:
+async def _serve(folder: str, store: str, server: ServerOptions) -> None:
     task = asyncio.current_task()
     assert task is not None
     terminal.print_runs()
@@ -40,7 +40,7 @@ async def _serve(folder: str, store: str, host: str, port: int | None) -> None:
     app = App(folder, store)
     await app.__aenter__()
     try:
-        async with serving(app, Place(folder, store, host, port)):
+        async with serving(app, Place(folder, store, server)):
             await asyncio.get_running_loop().create_future()  # until a signal
     finally:
         await close(app, signals)

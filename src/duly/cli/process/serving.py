@@ -8,13 +8,14 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
 from duly.app import App
 from duly.cli import options
 from duly.cli.process.ending import exit_when_gone
+from duly.cli.process.server_options import DEFAULT_PORT, ServerOptions
 from duly.cli.times import local_and_utc
 from duly.declare.registry import Registry
 from duly.errors import StoreError
@@ -23,16 +24,18 @@ from duly.server import control_socket
 from duly.storage.open import sqlite_path
 from duly.storage.postgres.address import is_postgres
 
+PORTS_TRIED: Final = 100
+"""How many ports `duly dev` tries, if the first ones are in use: one may run for each of several applications."""
+
 
 class Place(NamedTuple):
     """What is served, and where."""
 
     folder: str
     store: str
-    host: str
-    port: int | None
-    """None stands for the first free one of `tries` ports."""
+    server: ServerOptions
     tries: int = 1
+    """How many ports to try if none is named."""
 
 
 def check_folder(command: str, folder: str) -> None:
@@ -47,12 +50,13 @@ def check_folder(command: str, folder: str) -> None:
 @asynccontextmanager
 async def serving(app: App, place: Place) -> AsyncGenerator[None]:
     """Serve an open app while the context lasts, and print what happens to it."""
-    folder, store, host, port, tries = place
+    folder, store, server, tries = place
     # Print this at once: due functions start during the next await.
     click.echo(f"duly {version('duly')} runs {counted(app.runner.registry)} of {folder} on {options.redacted(store)}")
     if not app.runner.registry.functions and not app.runner.registry.http:
         click.echo(f"There is no decorated function in {Path(folder).absolute()} yet: write one, and it is loaded")  # noqa: ASYNC240
-    from duly.server.listen import listening  # other commands need no server
+    from duly.server.asgi import application  # other commands need no server
+    from duly.server.listen import Transport, listening
 
     background = [asyncio.create_task(_print_pauses(app, store))]
     async with AsyncExitStack() as stack:
@@ -60,8 +64,10 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
             background.append(asyncio.create_task(exit_when_gone(app, file)))
             await stack.enter_async_context(control_socket.serve(app, sqlite_path(store)))
-        ports = [port] if port is not None else range(options.DEFAULT_PORT, options.DEFAULT_PORT + tries)
-        address = await stack.enter_async_context(listening(app.asgi, host, ports))
+        ports = [server.port] if server.port is not None else range(DEFAULT_PORT, DEFAULT_PORT + tries)
+        asgi = application(app, allow_origins=server.allow_origin or None)
+        transport = Transport(server.ssl_certfile, server.ssl_keyfile, server.proxy_headers, server.forwarded_allow_ips)
+        address = await stack.enter_async_context(listening(asgi, server.host, ports, transport))
         click.echo(f"Clients connect to {address}")
         if app.runner.registry.http:
             click.echo(f"HTTP actions are below {address}/http")
