@@ -24,7 +24,7 @@ from duly.declare.registered import RegisteredFunction
 from duly.declare.registry import Registry
 from duly.errors import AppError, LoadError, StoreError
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
-from duly.logs import log_of
+from duly.logs import REQUEST, log_of
 from duly.model import executor_pause, job_admin, jobs
 from duly.model.schema_change import Deploy, apply_schema
 from duly.run.failure import ClientError, describe, for_client
@@ -298,10 +298,15 @@ class App:
         An AppError keeps its data. For any other error, a client gets the text in development. In production it only
         learns that an error has happened.
         """
-        request_id = f"{self._random.getrandbits(64):016x}"
+        request = REQUEST.get()
+        request_id = self.new_request_id() if request is None else request.id
         if not isinstance(error, AppError):
             _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
         return for_client(error, self.development, request_id)
+
+    def new_request_id(self) -> str:
+        """Return an id for what a remote client wants, under which logs and errors have it."""
+        return f"{self._random.getrandbits(64):016x}"
 
     def _find(self, ref: Any, kind: str) -> RegisteredFunction:
         return self.runner.registry.find(ref, (kind,))

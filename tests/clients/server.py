@@ -16,9 +16,16 @@ _ADDRESS = re.compile(r"Clients connect to (http://\S+)")
 class Server:
     """`duly serve` or `duly dev` on the backend of these tests."""
 
-    def __init__(self, folder: Path, command: str = "dev", backend: Path = BACKEND, store: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: str = "dev",
+        backend: Path = BACKEND,
+        store: str | None = None,
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.store = store or f"sqlite:///{folder}/data.db"
-        self._folder, self._command, self._backend = folder, command, backend
+        self._folder, self._command, self._backend, self._options = folder, command, backend, options
         self.port = 0
         self.address = ""
         self._process: subprocess.Popen[str] | None = None
@@ -30,7 +37,11 @@ class Server:
         with log.open("a") as output:
             at = log.stat().st_size
             self._process = subprocess.Popen(
-                [*command, "--port", str(self.port)], stdout=output, stderr=output, cwd=self._folder, text=True
+                [*command, "--port", str(self.port), *self._options],
+                stdout=output,
+                stderr=output,
+                cwd=self._folder,
+                text=True,
             )
         while (found := _ADDRESS.search(log.read_bytes()[at:].decode())) is None:
             assert self._process.poll() is None, log.read_text()

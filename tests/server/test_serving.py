@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_serve_answers_until_it_is_told_to_end(tmp_path: Path) -> None:
         assert answer.status == 200
     assert server.stop() == 0
     assert (tmp_path / "server.log").read_text().endswith("stopped\n")
+
+
+@pytest.mark.slow
+def test_serve_logs_lines_of_json_if_it_is_wanted(tmp_path: Path) -> None:
+    with Server(tmp_path, "serve", options=("--log-format", "json")) as server:
+        body = json.dumps({"path": "messages:nothing", "args": {}}).encode()
+        with urllib.request.urlopen(f"{server.address}/api/query", data=body) as answer:
+            message = json.load(answer)["errorMessage"]
+    [line] = [line for line in (tmp_path / "server.log").read_text().splitlines() if line.startswith("{")]
+    record = json.loads(line)
+    assert (record["level"], record["logger"]) == ("ERROR", "duly.run")
+    assert message == f"[Request ID: {record['request_id']}] Server Error"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from traceback import format_exception_only
 from typing import Final
 
 from duly.limits import Limits
+from duly.logs import set_request
 
 APP_LOG: Final = "duly.app"
 """The logger above all `ctx.log`."""
@@ -42,6 +43,7 @@ class CallLog(logging.Logger):
                 self._kept.append(record.getMessage())
             if not self._shared.isEnabledFor(record.levelno):
                 return
+        set_request(record)
         with suppress(Exception):  # errors of handlers: what the function does must not depend on them
             super().handle(record)
 

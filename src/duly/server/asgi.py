@@ -8,13 +8,15 @@ from importlib.metadata import version
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from duly.declare.http_router import HTTP_METHODS
 from duly.errors import StoreError
+from duly.logs import REQUEST, Request
 from duly.server.admission import Admission
 from duly.server.health import alive, readiness
 from duly.server.host import Host
@@ -46,9 +48,25 @@ def application(host: Host, allow_origins: Iterable[str] | None = None) -> Starl
         Route(PREFIX + "{path:path}", HttpActions(host)),  # each decides by itself what pages of other origins may do
         Mount("", routes=_api(host, services, origins), middleware=[cors]),
     ]
-    served = Starlette(routes=routes)
+    served = Starlette(routes=routes, middleware=[Middleware(_WithRequestId, host=host)])
     served.state.services = services
     return served
+
+
+class _WithRequestId:
+    """Gives each request and each connection an id, before anything is done for it."""
+
+    def __init__(self, app: ASGIApp, host: Host) -> None:
+        self._app = app
+        self._host = host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_client = scope["type"] != "lifespan"
+        token = REQUEST.set(Request(self._host.new_request_id()) if is_client else None)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            REQUEST.reset(token)
 
 
 def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list[BaseRoute]:
@@ -87,7 +105,7 @@ def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list
     ]
 
 
-async def _elsewhere(request: Request) -> Response:
+async def _elsewhere(request: HttpRequest) -> Response:
     """Answer what no other route does: pages ask for the options of each before they call it."""
     if request.method == "OPTIONS":
         return PlainTextResponse("")
@@ -96,7 +114,7 @@ async def _elsewhere(request: Request) -> Response:
 
 
 def _text(text: str) -> Endpoint:
-    async def endpoint(request: Request) -> Response:
+    async def endpoint(request: HttpRequest) -> Response:
         return PlainTextResponse(text)
 
     return endpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextvars import copy_context
 from typing import Any, Final
 
 import orjson
@@ -18,7 +19,7 @@ from duly.limits import (
     SOCKET_MESSAGES_PER_SECOND_MAX,
     TORN_MAX,
 )
-from duly.logs import log_of
+from duly.logs import REQUEST, Request, log_of
 from duly.server.calls import Outcome
 from duly.server.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.outbox import Outbox
@@ -134,7 +135,7 @@ class Connection:
         elif isinstance(effect, Unwatch):
             self._service.results.unwatch(self, effect.query_id)
         elif isinstance(effect, RunMutation):
-            self._mutate(effect)
+            copy_context().run(self._mutate, effect)
         elif isinstance(effect, RunAction):
             self._service.spawn(self._guarded(self._act(effect)))
         elif isinstance(effect, CatchUp):
@@ -156,6 +157,8 @@ class Connection:
         self._service.results.watch(self, query.query_id, key, who.identity)
 
     def _mutate(self, run: RunMutation) -> None:
+        self._name_request()
+
         def on_end(outcome: Outcome | StoreError) -> None:
             try:
                 self._mutated(run.mutation.request_id, outcome)
@@ -213,7 +216,12 @@ class Connection:
         if self._expiry is not None:
             self._expiry.cancel()
 
+    def _name_request(self) -> None:
+        """Let the lines that are logged from here on, in this context, have an id of their own."""
+        REQUEST.set(Request(self._service.host.new_request_id(), self._session.session_id))
+
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        self._name_request()
         try:
             await work
         except Exception as error:

@@ -26,7 +26,7 @@ from duly.database.read_set import ReadSet
 from duly.declare.registered import RegisteredFunction
 from duly.errors import StoreError
 from duly.limits import STORE_PAUSE_SECONDS
-from duly.logs import log_of
+from duly.logs import REQUEST, log_of
 from duly.run.runner import QueryCall, Runner
 from duly.sync import convex_json
 from duly.sync.effects import Result
@@ -237,6 +237,7 @@ class SharedResults:
             task.add_done_callback(self._rounds.discard)
 
     async def _round(self, entries: list[_Entry]) -> None:
+        REQUEST.set(None)  # it works for all who watch, not only for who has caused it
         try:
             await self._run(entries)
         except StoreError as error:

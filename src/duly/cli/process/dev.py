@@ -8,11 +8,11 @@ from contextlib import suppress
 import click
 
 from duly.app import App
-from duly.cli import options, terminal
+from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.cli.process.ending import SignalHandler, close
 from duly.cli.process.file_changes import FileChanges
-from duly.cli.process.server_options import ServerOptions, server_options
+from duly.cli.process.server_options import ServerOptions, print_log, server_options
 from duly.cli.process.serving import PORTS_TRIED, Place, check_folder, counted, serving
 from duly.errors import DulyError, LoadError, SchemaValidationError
 
@@ -37,7 +37,7 @@ def dev(folder: str, store: str, server: ServerOptions) -> None:
 async def _dev(folder: str, store: str, server: ServerOptions) -> None:
     task = asyncio.current_task()
     assert task is not None
-    terminal.print_runs()
+    print_log(server.log_format)
     signals = SignalHandler()
     signals.on_next(task.cancel)
     app = App(folder, store, development=True)

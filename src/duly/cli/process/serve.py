@@ -8,10 +8,10 @@ from contextlib import suppress
 import click
 
 from duly.app import App
-from duly.cli import options, terminal
+from duly.cli import options
 from duly.cli.errors import errors_as_text
 from duly.cli.process.ending import SignalHandler, close
-from duly.cli.process.server_options import ServerOptions, server_options
+from duly.cli.process.server_options import ServerOptions, print_log, server_options
 from duly.cli.process.serving import Place, check_folder, serving
 
 
@@ -34,7 +34,7 @@ def serve(folder: str, store: str, server: ServerOptions) -> None:
 async def _serve(folder: str, store: str, server: ServerOptions) -> None:
     task = asyncio.current_task()
     assert task is not None
-    terminal.print_runs()
+    print_log(server.log_format)
     signals = SignalHandler()
     signals.on_next(task.cancel)
     app = App(folder, store)

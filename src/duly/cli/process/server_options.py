@@ -8,9 +8,12 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from duly.cli import json_log, terminal
 from duly.server.origins import check_origin
 
 DEFAULT_PORT: Final = 3210
+TEXT: Final = "text"
+JSON: Final = "json"
 
 
 class ServerOptions(NamedTuple):
@@ -23,6 +26,7 @@ class ServerOptions(NamedTuple):
     ssl_keyfile: str | None
     allow_origin: tuple[str, ...]
     """Empty: those of the environment variable, else any."""
+    log_format: str
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,6 +44,14 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_OPTIONS):
         with_options = option(with_options)
     return with_options
+
+
+def print_log(log_format: str) -> None:
+    """Print every run and all log records from now on."""
+    if log_format == JSON:
+        json_log.print_json()
+    else:
+        terminal.print_runs()
 
 
 def _checked_origins(context: click.Context, parameter: click.Parameter, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,5 +89,12 @@ _OPTIONS: Final = (
         callback=_checked_origins,
         help="An origin whose pages may call, such as https://shop.example; may be repeated. Default:"
         " $DULY_ALLOW_ORIGINS, then any",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice([TEXT, JSON]),
+        default=TEXT,
+        help="Print runs and log records as text on the standard output, or as lines of JSON on the standard error."
+        " Default: text",
     ),
 )
