@@ -22,6 +22,7 @@ import pytest
 
 import duly
 from duly import App, Limits, MutationCtx, limits
+from duly.cli.process.serve import serve
 from duly.testing import Harness
 from tests import page_shell, pages
 from tests.page_shell import Shell
@@ -38,6 +39,7 @@ NO_TASKS: Final = {
     "docs/guarantees.md": "is a reference",
     "docs/failures.md": "is a reference",
     "docs/postgresql.md": "is a reference",
+    "docs/production.md": "is options, and files of other programs",
     "docs/scaling.md": "is on paper",
     **{page: "is a record" for page in PAGES if page.startswith("docs/decisions/")},
 }
@@ -163,6 +165,13 @@ def test_the_numbers_that_a_page_names_are_there(page: str) -> None:
 def test_the_files_that_a_page_names_are_there(page: str) -> None:
     for path in re.findall(r"`((?:src|tests|examples|bench)/[\w/.]+\.\w+)`", read(page)):
         assert (ROOT / path).exists(), f"{page}: {path}"
+
+
+def test_the_options_of_serve_that_a_page_names_are_there() -> None:
+    known = {option for parameter in serve.params for option in parameter.opts}
+    named = set(re.findall(r"`(?:duly serve )?(--[a-z-]+)", read("docs/production.md")))
+    assert named
+    assert named <= known
 
 
 def test_the_index_and_the_menu_have_all_pages_of_tasks() -> None:

@@ -232,6 +232,8 @@ class App:
 
         server = FastAPI(lifespan=…)  # which enters the app
         server.mount("/", app.asgi)
+
+        Pages of any origin may call it, or of those that the environment variable DULY_ALLOW_ORIGINS names.
         """
         if self._asgi is None:
             from duly.server.asgi import application  # only an app that is served needs it

@@ -37,6 +37,7 @@ from duly.limits import HTTP_ACTION_BYTES_MAX
 from duly.server.listen import listening
 from duly.testing import Harness
 from tests.clients.server import Server
+from tests.server.raw import connected
 from tests.server.support import Client, client_of
 from tests.support import until
 
@@ -338,6 +339,15 @@ async def test_a_body_may_be_so_large_and_not_larger() -> None:
             413,
             {"code": "RequestTooLarge", "message": "got a body of more than 20,971,520 bytes (HTTP_ACTION_BYTES_MAX)"},
         )
+
+
+async def test_a_body_that_does_not_arrive_is_a_408(monkeypatch: pytest.MonkeyPatch, runs: Runs) -> None:
+    monkeypatch.setattr("duly.server.request_body.REQUEST_BODY_SECONDS", 0.1)
+    async with served() as (_, client), connected(client.address) as connection:
+        await connection.send(b"POST /http/length HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 408 ")
+    assert runs.lines == ['http:length {"method":"POST","path":"/length"} BodyError']
+    assert runs.errors == []
 
 
 async def test_a_handler_has_the_time_of_an_action(runs: Runs) -> None:
