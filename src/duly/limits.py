@@ -273,8 +273,8 @@ SOCKET_QUERIES_MAX: Final = 2_000
 SOCKET_CALLS_MAX: Final = 1_000
 """Mutations and actions of one connection that have not ended: each is kept in memory until it has. Also messages that
 wait until a token is checked."""
-SOCKET_CALLS_BYTES_MAX: Final = 32 << 20
-"""Size of the messages of these calls, in bytes (32 MiB), from which on the connection is not read until some have
+SOCKET_CALLS_LENGTH_MAX: Final = 32 << 20
+"""Characters of the messages of these calls (33 million), from which on the connection is not read until some have
 ended: a few of the largest. A client that is not read for two minutes is disconnected."""
 MUTATIONS_AHEAD_MAX: Final = 16
 """Mutations of one client that run before a Transition shows it their effects. Some, so that they need not wait for its

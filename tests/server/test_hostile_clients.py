@@ -297,7 +297,7 @@ async def test_a_client_that_sends_large_calls_is_not_read_while_they_wait() -> 
         for _ in range(5):
             while (await socket.next())["type"] != "ActionResponse":
                 pass
-        assert (session.may_receive, session._call_bytes) == (True, 0)
+        assert (session.may_receive, session._calls_length) == (True, 0)
 
 
 async def test_only_so_many_sockets_are_open_at_once() -> None:

@@ -179,7 +179,7 @@ class Connection:
     async def _act(self, run: RunAction) -> None:
         action = run.action
         outcome = await self._service.calls.call(action.path, action.args, _identity(run.identity), (ACTION,))
-        self._session.action_ended(ActionResponse(action.request_id, outcome.result(), outcome.lines), action.size)
+        self._session.action_ended(ActionResponse(action.request_id, outcome.result(), outcome.lines), action.length)
         self._work()
         self.wake()
 

@@ -68,8 +68,8 @@ class Mutation:
     request_id: int
     path: str
     args: object
-    size: int = field(default=0, compare=False)
-    """That of its message, in bytes."""
+    length: int = field(default=0, compare=False)
+    """Of its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Action:
     request_id: int
     path: str
     args: object
-    size: int = field(default=0, compare=False)
+    length: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,9 @@ def parse(text: str | bytes) -> ClientMessage:
 class _Fields:
     """The fields of one message. Unknown ones are ignored: newer clients may send more."""
 
-    def __init__(self, json: Json, size: int = 0) -> None:
+    def __init__(self, json: Json, length: int = 0) -> None:
         self._json = json
-        self.size = size
+        self.length = length
 
     def text(self, name: str) -> str:
         value = self._json.get(name)
@@ -208,12 +208,12 @@ def _modification(message: _Fields) -> Add | Remove:
 
 def _mutation(message: _Fields) -> Mutation:
     message.refuse_component()
-    return Mutation(message.whole("requestId"), message.text("udfPath"), message.args(), message.size)
+    return Mutation(message.whole("requestId"), message.text("udfPath"), message.args(), message.length)
 
 
 def _action(message: _Fields) -> Action:
     message.refuse_component()
-    return Action(message.whole("requestId"), message.text("udfPath"), message.args(), message.size)
+    return Action(message.whole("requestId"), message.text("udfPath"), message.args(), message.length)
 
 
 def _authenticate(message: _Fields) -> Authenticate:

@@ -36,7 +36,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_CALLS_BYTES_MAX, SOCKET_CALLS_MAX, SOCKET_QUERIES_MAX
+from duly.limits import MUTATIONS_AHEAD_MAX, SOCKET_CALLS_LENGTH_MAX, SOCKET_CALLS_MAX, SOCKET_QUERIES_MAX
 from duly.sync.effects import CatchUp, CheckToken, Close, Effect, Result, RunAction, RunMutation, Send, Unwatch, Watch
 from duly.sync.protocol import (
     Action,
@@ -98,7 +98,8 @@ class _Results:
 class _Running:
     started: int
     """All commits up to here were made before the mutation began."""
-    size: int
+    length: int
+    """Of its message."""
 
 
 @dataclass(slots=True)
@@ -132,8 +133,8 @@ class Session:
         self._mutations = _Mutations()
         self._actions = 0
         """Actions that run."""
-        self._call_bytes = 0
-        """Of the messages of all calls that have not ended."""
+        self._calls_length = 0
+        """Of the messages of all calls that have not ended, together."""
         self._blocked = False
         """Whether the effect CatchUp or CheckToken has not been answered."""
         self._held: deque[ClientMessage] = deque()
@@ -188,7 +189,7 @@ class Session:
     @property
     def may_receive(self) -> bool:
         """Whether to read the next message. If not, it would only be kept in memory, until something else has ended."""
-        return self.is_closed or not (self._blocked or self._call_bytes >= SOCKET_CALLS_BYTES_MAX)
+        return self.is_closed or not (self._blocked or self._calls_length >= SOCKET_CALLS_LENGTH_MAX)
 
     def caught_up(self) -> None:
         """This server knows all that the client has ever seen."""
@@ -268,7 +269,7 @@ class Session:
     def _may_call(self, call: Mutation | Action) -> bool:
         """Return whether there is room for one more call. If not, end the connection: the client tries again later."""
         if len(self._mutations.waiting) + self._actions < SOCKET_CALLS_MAX:
-            self._call_bytes += call.size
+            self._calls_length += call.length
             return True
         self.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
         return False
@@ -278,7 +279,7 @@ class Session:
         mutations = self._mutations
         if mutations.running is None and mutations.waiting and mutations.ahead < MUTATIONS_AHEAD_MAX:
             run = mutations.waiting.popleft()
-            mutations.running = _Running(self._newest, run.mutation.size)
+            mutations.running = _Running(self._newest, run.mutation.length)
             self._effects.append(run)
 
     def mutation_ended(self, response: MutationResponse) -> None:
@@ -288,15 +289,15 @@ class Session:
         self._respond(response)
         self._earliest_ts = max(self._earliest_ts, response.ts or 0)  # rule C
         if self._mutations.running is not None:
-            self._call_bytes -= self._mutations.running.size
+            self._calls_length -= self._mutations.running.length
         self._mutations.running = None
         self._mutations.ahead += 1
         self._run_next_mutation()
 
-    def action_ended(self, response: ActionResponse, size: int = 0) -> None:
+    def action_ended(self, response: ActionResponse, length: int = 0) -> None:
         if not self.is_closed:
             self._actions -= 1
-            self._call_bytes -= size
+            self._calls_length -= length
             self._respond(response)
 
     def _respond(self, response: MutationResponse | ActionResponse) -> None:
