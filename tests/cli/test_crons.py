@@ -278,7 +278,8 @@ def test_a_cron_whose_zone_this_machine_does_not_know_is_shown_as_it_is_written(
         return parse({**schedule, "tz": "My/Zone"} if schedule.get("tz") == "Europe/Berlin" else schedule)
 
     monkeypatch.setattr(
-        "duly.cli.cron_text.cron_schedule", SimpleNamespace(**{**vars(model.cron_schedule), "parse": parse_here})
+        "duly.cli.printing.cron_text.cron_schedule",
+        SimpleNamespace(**{**vars(model.cron_schedule), "parse": parse_here}),
     )
     lines = {line[:14].strip(): line for line in shop.duly("list").splitlines()}
     assert re.search(" 30 2 \\* \\* \\* +Europe/Berlin  2025-03-29 ", lines["wake up"])

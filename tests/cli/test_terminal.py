@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from duly import ActionCtx, MutationCtx, action, crons, internal_mutation, mutation, query
-from duly.cli.terminal import print_runs
+from duly.cli.printing.terminal import print_runs
 from duly.ctx.call_log import APP_LOG
 from duly.ctx.context import QueryCtx
 from duly.testing import Harness

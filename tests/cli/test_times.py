@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from duly.cli.times import local, local_and_utc, relative, time
+from duly.cli.printing.times import local, local_and_utc, relative, time
 
 NOON = 1_735_732_800_000.0  # 2025-01-01T12:00:00Z
 MINUTE, HOUR, DAY = 60_000.0, 3_600_000.0, 86_400_000.0

@@ -309,7 +309,7 @@ async def test_an_http_exception_of_starlette_is_its_status() -> None:
 
 async def test_the_identity_is_that_of_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DULY_ADMIN_KEY", "key")
-    ada = {"subject": "ada"}
+    ada = {"subject": "ada", "issuer": "https://id.test", "tokenIdentifier": "https://id.test|ada"}
     header = {"Authorization": f"Convex key:{base64.b64encode(json.dumps(ada).encode()).decode()}"}
     async with served() as (_, client):
         assert (await client.http.get("/http/who")).json() == [None, None]

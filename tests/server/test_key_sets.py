@@ -13,8 +13,8 @@ import pytest
 from duly.clock import ManualClock
 from duly.declare.auth import providers_of
 from duly.limits import KEYS_BYTES_MAX
-from duly.server.identity import IdentityError
-from duly.server.tokens import TokenChecker
+from duly.server.auth.identity import IdentityError
+from duly.server.auth.tokens import TokenChecker
 from tests.server.signing import NOW, Signer, Site, jwks
 from tests.support import until
 
@@ -163,7 +163,7 @@ async def test_a_provider_that_nothing_answers_for_is_down(site: Site) -> None:
 
 
 async def test_a_provider_that_does_not_answer_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duly.server.key_sets.KEYS_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("duly.server.auth.key_sets.KEYS_SECONDS_MAX", 0.05)
     site.waits.clear()
     assert await Checks(site).subject(ONE) == missing(site)
 
@@ -239,7 +239,7 @@ async def test_a_redirect_to_another_path_is_followed(site: Site) -> None:
 
 
 async def test_a_proxy_is_not_asked_for_what_is_local(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from duly.server import key_sets
+    from duly.server.auth import key_sets
 
     key_sets._opener.cache_clear()  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")

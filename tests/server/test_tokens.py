@@ -16,8 +16,8 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from duly.clock import ManualClock
 from duly.declare.auth import providers_of
-from duly.server.identity import ClientIdentity, IdentityError
-from duly.server.tokens import TokenChecker
+from duly.server.auth.identity import ClientIdentity, IdentityError
+from duly.server.auth.tokens import TokenChecker
 from tests.server.signing import APPLICATION, ISSUER, NOW, Signer, base64url, custom, jwks, oidc, unsigned
 
 ES, RS, ED = Signer("ES256"), Signer("RS256"), Signer("EdDSA")

@@ -10,12 +10,13 @@ from typing import Final
 
 import click
 
-from duly.cli import cron_text, options, pause_note
+from duly.cli import options
 from duly.cli.commands import Commands
-from duly.cli.cron_text import CronDetails
 from duly.cli.errors import errors_as_text
 from duly.cli.open_store import open_store
-from duly.cli.times import local_and_utc
+from duly.cli.printing import cron_text, pause_note
+from duly.cli.printing.cron_text import CronDetails
+from duly.cli.printing.times import local_and_utc
 from duly.clock import SystemClock
 from duly.database.transaction import Transaction
 from duly.errors import InvalidScheduleError

@@ -10,12 +10,13 @@ from typing import Final
 
 import click
 
-from duly.cli import job_text, options, pause_note
+from duly.cli import options
 from duly.cli.commands import Commands
 from duly.cli.errors import errors_as_text
-from duly.cli.job_text import Relatives
 from duly.cli.open_store import open_store
-from duly.cli.times import local_and_utc, relative, time
+from duly.cli.printing import job_text, pause_note
+from duly.cli.printing.job_text import Relatives
+from duly.cli.printing.times import local_and_utc, relative, time
 from duly.database.database import Database
 from duly.database.transaction import Transaction
 from duly.declare.references import canonical

@@ -45,7 +45,9 @@ def application(host: Host, allow_origins: Iterable[str] | None = None) -> Starl
         max_age=86_400,
     )
     routes: list[BaseRoute] = [
-        Route(PREFIX + "{path:path}", HttpActions(host)),  # each decides by itself what pages of other origins may do
+        Route(
+            PREFIX + "{path:path}", HttpActions(host, services)
+        ),  # each decides by itself what pages of other origins may do
         Mount("", routes=_api(host, services, origins), middleware=[cors]),
     ]
     served = Starlette(routes=routes, middleware=[Middleware(_WithRequestId, host=host)])

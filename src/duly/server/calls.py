@@ -11,8 +11,8 @@ from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.declare.registered import RegisteredFunction
 from duly.errors import ArgumentValidationError, FunctionNotFoundError, StoreError
 from duly.model.client_requests import RequestKey
+from duly.server.auth.identity import ClientIdentity
 from duly.server.host import Host
-from duly.server.identity import ClientIdentity
 from duly.sync import convex_json
 from duly.sync.effects import RunMutation
 from duly.sync.protocol import Failure

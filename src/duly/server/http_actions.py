@@ -15,10 +15,11 @@ from duly.declare.http_router import HttpHandler, HttpRouter
 from duly.errors import FunctionError, StoreError
 from duly.limits import HTTP_ACTION_BYTES_MAX
 from duly.run.failure import ClientError
+from duly.server.auth.identity import IdentityError
 from duly.server.host import Host
 from duly.server.http_api import body_problem, json_response, problem, unavailable
-from duly.server.identity import IdentityError, of_header
 from duly.server.request_body import BodyError, limited
+from duly.server.service import Services
 from duly.sync import convex_json
 from duly.values.plain import UNSET
 
@@ -29,8 +30,9 @@ PREFIX: Final = "/http/"
 class HttpActions:
     """An ASGI application, for a route whose parameter `path` is what follows `PREFIX`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, services: Services) -> None:
         self._host = host
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _Reply(send, is_head=scope["method"] == "HEAD")
@@ -73,8 +75,17 @@ class HttpActions:
             await result(request.scope, request.receive, reply)
 
         about = {"method": request.method, "path": path}
-        run = self._host.runner.http_action(handler, request, respond, about, _caller_of(request))
+        run = self._host.runner.http_action(handler, request, respond, about, await self._caller_of(request))
         await self._host.executor.called_actions.run(handler.name, run)
+
+    async def _caller_of(self, request: Request) -> Caller:
+        """Return for whom a request runs. A token that is refused counts only if the handler wants to know the
+        identity: the header may be meant for the handler itself."""
+        authentication = (await self._services.get()).authentication
+        try:
+            return Caller((await authentication.of_header(request.headers.get("authorization"))).identity)
+        except IdentityError as error:
+            return Caller(refusal=error)
 
 
 class _Reply:
@@ -90,15 +101,6 @@ class _Reply:
         if self._is_head and message["type"] == "http.response.body":
             message = {**message, "body": b""}
         await self._send(message)
-
-
-def _caller_of(request: Request) -> Caller:
-    """Return for whom a request runs. A token that is refused counts only if the handler wants to know the identity:
-    the header may be meant for the handler itself."""
-    try:
-        return Caller(of_header(request.headers.get("authorization")).identity)
-    except IdentityError as error:
-        return Caller(refusal=error)
 
 
 def _not_routed(routes: HttpRouter, method: str, path: str) -> Response:

@@ -14,8 +14,8 @@ from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.errors import StoreError
 from duly.limits import MESSAGE_BYTES_MAX
 from duly.logs import log_of
+from duly.server.auth.identity import ClientIdentity, IdentityError
 from duly.server.calls import ALL_KINDS, Outcome
-from duly.server.identity import ClientIdentity, IdentityError
 from duly.server.request_body import BodyError, limited
 from duly.server.service import Service, Services
 from duly.sync.convex_json import FORMATS, EncodingError, decode_ts, encode_ts

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from duly.database.database import Database
 from duly.errors import StoreError
-from duly.server.authentication import Authentication
+from duly.server.auth.authentication import Authentication
 from duly.server.calls import ClientCalls
 from duly.server.host import Host
 from duly.server.outbox import Liveness, Texts

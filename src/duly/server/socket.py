@@ -20,8 +20,8 @@ from duly.limits import (
     TORN_MAX,
 )
 from duly.logs import REQUEST, Request, log_of
+from duly.server.auth.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.calls import Outcome
-from duly.server.identity import ANYONE, ClientIdentity, IdentityError
 from duly.server.outbox import Outbox
 from duly.server.service import Service
 from duly.sync.convex_json import shortened

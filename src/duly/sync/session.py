@@ -61,37 +61,11 @@ from duly.sync.protocol import (
     Transition,
     parse,
 )
+from duly.sync.query_state import Results, WatchedQuery
 
 INTERNAL_ERROR: Final = 1011
 TRY_AGAIN_LATER: Final = 1013
 NORMAL: Final = 1000
-
-
-@dataclass(slots=True)
-class _Query:
-    add: Add
-    result: Result | None = None
-    sent: object = None
-    """The digest that the client has; None if it has nothing."""
-
-
-@dataclass(slots=True)
-class _Results:
-    """What is known of the results of all queries together, so that a flush looks at those that changed only."""
-
-    missing: set[int] = field(default_factory=set[int])
-    """The queries that have none."""
-    changed: dict[int, None] = field(default_factory=dict[int, None])
-    """The queries of which the client has another one."""
-    until: dict[int, int] = field(default_factory=dict[int, int])
-    """Where a commit has changed what a query had read: when it did."""
-    since: int = 0
-    """All that there are, and were, hold from here on."""
-
-    def forget(self, query_id: int) -> None:
-        self.missing.discard(query_id)
-        self.changed.pop(query_id, None)
-        self.until.pop(query_id, None)
 
 
 @dataclass(slots=True)
@@ -127,8 +101,8 @@ class Session:
         """All that is known of the queries is known up to here."""
         self._earliest_ts = 0
         self._owes_transition = False
-        self._queries: dict[int, _Query] = {}
-        self._results = _Results()
+        self._queries: dict[int, WatchedQuery] = {}
+        self._results = Results()
         self._removed: dict[int, None] = {}
         self._mutations = _Mutations()
         self._actions = 0
@@ -224,7 +198,7 @@ class Session:
             self.close(INTERNAL_ERROR, f"more than {SOCKET_QUERIES_MAX} queries (SOCKET_QUERIES_MAX)")
             return False
         self._removed.pop(add.query_id, None)
-        self._queries[add.query_id] = _Query(add)
+        self._queries[add.query_id] = WatchedQuery(add)
         self._results.missing.add(add.query_id)
         self._effects.append(Watch(add, self.identity))
         return True

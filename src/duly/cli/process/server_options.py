@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from duly.cli import json_log, terminal
+from duly.cli import json_log
+from duly.cli.printing import terminal
 from duly.server.origins import check_origin
 
 DEFAULT_PORT: Final = 3210

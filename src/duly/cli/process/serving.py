@@ -14,9 +14,9 @@ import click
 
 from duly.app import App
 from duly.cli import options
+from duly.cli.printing.times import local_and_utc
 from duly.cli.process.ending import exit_when_gone
 from duly.cli.process.server_options import DEFAULT_PORT, ServerOptions
-from duly.cli.times import local_and_utc
 from duly.declare.registry import Registry
 from duly.errors import StoreError
 from duly.model import executor_pause

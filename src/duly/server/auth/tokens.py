@@ -21,8 +21,8 @@ from joserfc.jwk import Key
 from duly.clock import Clock
 from duly.declare.auth import ALGORITHMS, Provider
 from duly.limits import TOKEN_LEEWAY_MS, TOKEN_LENGTH_MAX
-from duly.server.identity import Claims, ClientIdentity, IdentityError, identity_of
-from duly.server.key_sets import KeysError, KeySets
+from duly.server.auth.identity import Claims, ClientIdentity, IdentityError, identity_of
+from duly.server.auth.key_sets import KeysError, KeySets
 
 
 class _Token(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from duly.cli.times import relative
+from duly.cli.printing.times import relative
 from duly.database.database import Database
 from duly.database.transaction import Transaction
 from duly.model import executor_pause, job_admin

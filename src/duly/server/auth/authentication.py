@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import orjson
 
 from duly.model import admin_key, job_admin
+from duly.server.auth.identity import ANYONE, ClientIdentity, IdentityError, acting_as
 from duly.server.host import Host
-from duly.server.identity import ANYONE, ClientIdentity, IdentityError, acting_as
 from duly.sync.protocol import Authenticate
 
 if TYPE_CHECKING:
-    from duly.server.tokens import TokenChecker
+    from duly.server.auth.tokens import TokenChecker
 
 ADMIN_KEY_VARIABLE: Final = "DULY_ADMIN_KEY"
 
@@ -61,7 +61,7 @@ class Authentication:
 
     @cached_property
     def _tokens(self) -> TokenChecker:
-        from duly.server.tokens import TokenChecker  # an extra: only an application with providers needs it
+        from duly.server.auth.tokens import TokenChecker  # an extra: only an application with providers needs it
 
         return TokenChecker(self._host.runner.clock, names_providers=self._host.development)
 

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
-from duly.cli.pause_note import note
-from duly.cli.times import local, local_and_utc, relative
+from duly.cli.printing.pause_note import note
+from duly.cli.printing.times import local, local_and_utc, relative
 from duly.limits import OF_ANY_SIZE
 from duly.model.job_admin import SEARCHED_MAX
 from duly.model.job_state import CANCELED, FAILED, IN_PROGRESS, PENDING, SUCCESS

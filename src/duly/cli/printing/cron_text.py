@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import click
 import orjson
 
-from duly.cli.times import duration, local_and_utc, relative
+from duly.cli.printing.times import duration, local_and_utc, relative
 from duly.clock import to_datetime, to_milliseconds
 from duly.errors import InvalidScheduleError
 from duly.limits import OF_ANY_SIZE

@@ -1,0 +1,1 @@
+"""What commands print: tables, times, and jobs and crons in words."""

@@ -1,0 +1,1 @@
+"""Who remote clients are: tokens of users, and the key of the administrator."""
