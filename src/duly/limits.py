@@ -297,6 +297,10 @@ REQUEST_BODY_SECONDS: Final = 60.0
 """How long its body may take, in seconds: the largest one at 3 Mbit/s."""
 HTTP_ACTION_BYTES_MAX: Final = 20 << 20
 """Size of the body of a request to an HTTP action, in bytes (20 MiB): handlers read it into memory."""
+SHORT_MESSAGE_BYTES: Final = 4 << 10
+"""Size up to which a message counts as short, in bytes (4 KiB): most calls are shorter."""
+SHORT_MESSAGES_AHEAD_MAX: Final = 8
+"""Short messages of one connection that wait while it is read on; others, and more, wait in the client."""
 PING_SECONDS: Final = 15.0
 """Silence after which a client gets a message, in seconds. JavaScript clients take a server for dead after 60 s."""
 READER_SLOW_SECONDS: Final = 30.0

@@ -29,11 +29,20 @@ class Outbox:
         """Since when the client has not taken a message, by `monotonic`; None if it has taken all."""
         self.silent_since = monotonic()
 
+        self._has_state = False
+        """Whether a message that tells the client of a new state was put and has not been sent."""
+
     @property
     def is_sending(self) -> bool:
         return bool(self._outputs) or self.busy_since is not None
 
-    def put(self, output: str | Close) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Whether the client is to take something before it is told of a newer state."""
+        return self._has_state or self.busy_since is not None
+
+    def put(self, output: str | Close, is_state: bool = False) -> None:
+        self._has_state = self._has_state or is_state
         self._outputs.append(output)
         self._has_outputs.set()
 
@@ -51,7 +60,7 @@ class Outbox:
                         await websocket.close(output.code, output.reason)
                         return
                     await websocket.send({"type": "websocket.send", "text": output})
-                self.busy_since = None
+                self.busy_since, self._has_state = None, False
                 self._on_sent()
         except (WebSocketDisconnect, OSError, RuntimeError):
             pass  # the client is gone

@@ -36,7 +36,7 @@ from duly.sync.effects import (
     Unwatch,
     Watch,
 )
-from duly.sync.protocol import ActionResponse, MutationResponse
+from duly.sync.protocol import ActionResponse, MutationResponse, Transition
 from duly.sync.results import QueryKey
 from duly.sync.session import INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER, Session
 from duly.sync.token_bucket import TokenBucket
@@ -68,7 +68,8 @@ class Connection:
     def receive(self, text: str | bytes) -> None:
         self._session.receive(text)
         self._work()
-        self.wake()
+        if self._session.is_due:
+            self.wake()
 
     async def ready(self) -> None:
         """Wait until the next message may be read. Unread ones wait in the client, and need no memory here."""
@@ -107,7 +108,7 @@ class Connection:
 
     def flush(self, version: int) -> None:
         """Let the session send a Transition: all commits up to a version were reported to it."""
-        if self.outbox.is_sending:
+        if self.outbox.is_behind:
             self._waits_for_reader = True  # a slow reader gets the newest state instead of each one
             return
         is_torn = self._session.flush(self._service.timestamps.of(version))
@@ -129,7 +130,7 @@ class Connection:
 
     def _do(self, effect: Effect) -> None:
         if isinstance(effect, Send):
-            self.outbox.put(self._service.texts.of(effect.message))
+            self.outbox.put(self._service.texts.of(effect.message), is_state=type(effect.message) is Transition)
         elif isinstance(effect, Watch):
             self._watch(effect)
         elif isinstance(effect, Unwatch):

@@ -24,8 +24,8 @@ The rules by which clients live, and where they are kept:
     D  all results of a Transition are of one timestamp, which never goes back            _ts_of_transition
     E  mutations run one at a time in their order; each is answered before the next runs  _run_next_mutation
     F  changes of the query set and of the identity are answered by a Transition, which
-       has a result for each query that was added and a removal for each that was removed     _is_due, _changes
-    G  otherwise there is no Transition: Python clients hand each one to the application      _is_due
+       has a result for each query that was added and a removal for each that was removed     is_due, _changes
+    G  otherwise there is no Transition: Python clients hand each one to the application      is_due
     H  a mutation runs under the identity at the time when it arrived                     _enqueue
     I  what a client sends after a token waits until the token has been checked           _blocked
 """
@@ -334,7 +334,7 @@ class Session:
         Return whether it is due, and all results are there, but hold at no common timestamp.
         """
         self._newest = max(self._newest, newest)
-        if self.is_closed or not self._is_due() or self._results.missing:
+        if self.is_closed or not self.is_due or self._results.missing:
             return False
         ts = self._ts_of_transition()
         if ts is None:
@@ -346,7 +346,9 @@ class Session:
         self._run_next_mutation()
         return False
 
-    def _is_due(self) -> bool:
+    @property
+    def is_due(self) -> bool:
+        """Whether the client is to get a Transition, once it is possible."""
         return (
             self._owes_transition
             or bool(self._results.changed)
