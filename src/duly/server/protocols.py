@@ -4,7 +4,7 @@ messages into too many pieces."""
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -75,12 +75,42 @@ class HttpConnection(H11Protocol):
             self._reader_timer = None
 
 
+class _Together:
+    """A transport that writes what comes in one moment together: the answer of a mutation and its Transition."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pending: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._transport.write(b"".join(self._pending))
+            self._pending.clear()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket that is closed if a message has too many fragments: each costs more memory than its bytes.
 
     It is read on while a few short messages wait. uvicorn would not read it until the application has taken each one;
     to stop and to begin again is a seventh of what a mutation costs.
     """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _Together(self.transport, self.loop))
 
     def send_receive_event_to_app(self) -> None:
         is_short = len(self.frames) == 1 and len(self.frames[0]) < SHORT_MESSAGE_BYTES
