@@ -20,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres bench-instructions crash soak flaky docs
+.PHONY: help setup quick test check fix hooks clean demo dev bench bench-postgres bench-server bench-instructions crash soak flaky docs
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^##@ / { group = "\n" substr($$0, 5) "\n" } \
@@ -68,6 +68,9 @@ bench: $(READY) ## Measure
 
 bench-postgres: $(READY) ## Measure on PostgreSQL, beside other job systems on the same server
 	@$(BIN)/python bench/postgres.py
+
+bench-server: $(READY) ## Measure a server with a thousand clients, beside a bare echo
+	@$(BIN)/python bench/server/run.py
 
 bench-instructions: $(READY) ## Count instructions per job, and compare them with the last ones
 	@$(BIN)/python bench/instructions.py

@@ -194,7 +194,8 @@ async def _rate(calls: int, callers: list[Awaitable[None]]) -> float:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Server]:
-    with Server(folder, "serve", BACKEND) as server:
+    # Without a line for each call, as `app.mutation` prints none.
+    with Server(folder, "serve", BACKEND, options=("--log-level", "warning")) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 OnMessage = Callable[[bytes, float], None]
@@ -26,8 +26,7 @@ class RawSocket(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast("asyncio.Transport", transport)
         key = base64.b64encode(os.urandom(16)).decode()
         head = f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         transport.write(f"{head}Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())

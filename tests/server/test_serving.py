@@ -81,6 +81,18 @@ def test_serve_logs_lines_of_json_if_it_is_wanted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_serve_prints_no_runs_that_went_well_if_only_warnings_are_wanted(tmp_path: Path) -> None:
+    with Server(tmp_path, "serve", options=("--log-level", "warning")) as server:
+        for path in ("messages:count", "messages:nothing"):
+            body = json.dumps({"path": path, "args": {}}).encode()
+            with urllib.request.urlopen(f"{server.address}/api/query", data=body) as answer:
+                assert answer.status == 200
+    log = (tmp_path / "server.log").read_text()
+    assert "messages:count" not in log
+    assert "messages:nothing" in log
+
+
+@pytest.mark.slow
 def test_serve_does_not_start_without_its_port_or_its_folder(tmp_path: Path) -> None:
     with Server(tmp_path, "serve") as server:
         command = [sys.executable, "-m", "duly", "serve", "--store", f"sqlite:///{tmp_path}/other.db"]

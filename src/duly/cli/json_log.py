@@ -13,13 +13,16 @@ from duly.ctx.call_log import APP_LOG
 from duly.run.run_log import LOG, Run
 
 
-def print_json() -> None:
-    """From now on, print every run, and all log records of libraries from WARNING on, as JSON on the standard error."""
+def print_json(level: int = logging.INFO) -> None:
+    """From now on, print every run, and all log records of libraries from WARNING on, as JSON on the standard error.
+
+    With a higher level, print only what has it.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.getLogger().addHandler(handler)
     for name in ("duly", APP_LOG, LOG.logger.name):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
 
 
 class JsonFormatter(logging.Formatter):

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 _ARGS_LENGTH_MAX: Final = 80
 
 
-def print_runs() -> None:
-    """From now on, print every run, its log lines and its errors."""
+def print_runs(level: int = logging.INFO) -> None:
+    """From now on, print every run, its log lines and its errors; or only what has a level that is higher."""
     stdout: TextIO = sys.stdout
     if hasattr(stdout, "reconfigure"):
         cast("TextIOWrapper", stdout).reconfigure(errors="replace")  # a terminal may lack a character
     for name in ("duly", APP_LOG, "duly.run"):
-        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).setLevel(level)
     logging.getLogger("duly").addHandler(_TerminalHandler())
     logging.getLogger("duly").propagate = False
 

@@ -37,7 +37,7 @@ def dev(folder: str, store: str, server: ServerOptions) -> None:
 async def _dev(folder: str, store: str, server: ServerOptions) -> None:
     task = asyncio.current_task()
     assert task is not None
-    print_log(server.log_format)
+    print_log(server)
     signals = SignalHandler()
     signals.on_next(task.cancel)
     app = App(folder, store, development=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,7 @@ class ServerOptions(NamedTuple):
     allow_origin: tuple[str, ...]
     """Empty: those of the environment variable, else any."""
     log_format: str
+    log_level: str
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,12 +49,13 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
-def print_log(log_format: str) -> None:
-    """Print every run and all log records from now on."""
-    if log_format == JSON:
-        json_log.print_json()
+def print_log(server: ServerOptions) -> None:
+    """Print every run and all log records from now on, or those from a level on."""
+    level = logging.getLevelNamesMapping()[server.log_level.upper()]
+    if server.log_format == JSON:
+        json_log.print_json(level)
     else:
-        terminal.print_runs()
+        terminal.print_runs(level)
 
 
 def _checked_origins(context: click.Context, parameter: click.Parameter, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -97,5 +100,12 @@ _OPTIONS: Final = (
         default=TEXT,
         help="Print runs and log records as text on the standard output, or as lines of JSON on the standard error."
         " Default: text",
+    ),
+    click.option(
+        "--log-level",
+        type=click.Choice(["info", "warning", "error"]),
+        default="info",
+        help="Print what is at least so important: info has every run, warning has scheduled functions that failed and"
+        " all problems. Default: info",
     ),
 )
