@@ -21,8 +21,8 @@ from tests import postgres
 PATIENCE = 20.0
 """How long a thread that nobody joins may take to end, on a machine that is busy."""
 
-_OBJECTS_MAX: Final = 30_000
-"""So many are looked at after each test: two milliseconds."""
+_OBJECTS_MAX: Final = 3_000
+"""So many are looked at after each test, and after it by each collection of the next: half a millisecond."""
 
 _DESCRIPTORS: Final = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
 _THREADS: Final = Path("/proc/self/task")
