@@ -186,11 +186,11 @@ def skip_without_postgres() -> None:
 
 
 def temporary_store_in_postgres() -> tuple[str, Callable[[], None]]:
-    address = postgres.new_store(postgres.shared_address())
+    address = postgres.empty_store(postgres.shared_address())
 
-    def drop() -> None:
-        thread = threading.Thread(target=postgres.drop_store, args=(address,))  # in this one a loop runs
+    def give_back() -> None:
+        thread = threading.Thread(target=postgres.give_back, args=(address,))  # in this one a loop runs
         thread.start()
         thread.join()
 
-    return address, drop
+    return address, give_back

@@ -23,6 +23,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -220,25 +221,58 @@ def new_store(address: str) -> str:
     return store
 
 
+def empty_store(address: str) -> str:
+    """An address as of new_store, or of a store that `give_back` has emptied: the server takes half as long for it."""
+    global stores_made
+    if not (emptied := _emptied.get(address)):
+        return new_store(address)
+    stores_made += 1
+    stores.add(store := emptied.pop())
+    return store
+
+
 def drop_store(address: str) -> None:
     """Drop the schema of an address of new_store; where an event loop runs, call this in a thread."""
-    [schema] = parse_qs(urlsplit(address).query)["schema"]
-    server = address.removesuffix(f"schema={schema}")[:-1]
-    with _turn:
-        _dropper(server)(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+    ask(address, f'DROP SCHEMA IF EXISTS "{_parts(address)[1]}" CASCADE')
     stores.discard(address)
+
+
+def give_back(address: str) -> None:
+    """Empty a store for the next test; drop it if it has grown, or if a node did not leave and may come back."""
+    server, schema = _parts(address)
+    [(is_empty,)] = ask(address, "SELECT pg_temp.empty_store($1)", schema)
+    if is_empty:
+        _emptied.setdefault(server, []).append(address)
+        stores.discard(address)
+    else:
+        drop_store(address)
+
+
+def ask(address: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run a statement in the schema of an address and return its rows; where an event loop runs, in a thread."""
+    server, schema = _parts(address)
+    with _turn:
+        return _ask(server)(schema, sql, *values)
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """The address of the server, and the schema."""
+    schema = parse_qs(urlsplit(address).query).get("schema", ["public"])[0]
+    return address.removesuffix(f"schema={schema}").rstrip("?&"), schema
 
 
 stores: set[str] = set()
 """Those of this process that are to be dropped."""
 stores_made = 0
 """How many there have been."""
+_emptied: dict[str, list[str]] = {}
+"""The stores that the next tests may use, by their server."""
 _turn = threading.Lock()
 
 
 @cache
-def _dropper(server: str) -> Callable[[str], None]:
-    """Executes SQL on one connection until this process ends: to connect takes about as long as to drop a store."""
+def _ask(server: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """Runs statements on one connection until this process ends: to connect takes about as long as to drop a store."""
     import asyncio
 
     import asyncpg  # type: ignore[import-untyped]
@@ -246,17 +280,63 @@ def _dropper(server: str) -> Callable[[str], None]:
     from tests import leaks
 
     # A connection that a test forgot fails the test that left it behind, and does not hang it.
+    settings = {"lock_timeout": "10s"}
     with leaks.kept():
         loop = asyncio.new_event_loop()
-        connection = loop.run_until_complete(asyncpg.connect(server, server_settings={"lock_timeout": "10s"}))
+        run = loop.run_until_complete
+        connection = run(asyncpg.connect(server, server_settings=settings, statement_cache_size=0))
+        run(connection.execute(_EMPTY_STORE))
 
     def close() -> None:
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # the server may have gone before
+            for _, schema in map(_parts, _emptied.get(server, ())):
+                run(connection.execute(f'DROP SCHEMA "{schema}" CASCADE'))
         connection.terminate()
-        loop.run_until_complete(asyncio.sleep(0))
+        run(asyncio.sleep(0))
         loop.close()
 
+    def ask(schema: str, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        run(connection.execute(f'SET search_path = "{schema}"'))
+        return [tuple(row) for row in run(connection.fetch(sql, *values))]
+
     atexit.register(close)
-    return lambda sql: loop.run_until_complete(connection.execute(sql))
+    return ask
+
+
+# Returns whether the store is as a new one now.
+_EMPTY_STORE = """
+CREATE FUNCTION pg_temp.empty_store(schema text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    relation text;
+    is_left boolean;
+BEGIN
+    IF to_regclass(schema || '.store') IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %I.nodes WHERE state <> ''left'')', schema) INTO is_left;
+    IF NOT is_left OR 500000 < (
+        SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relnamespace = schema::regnamespace
+    ) THEN
+        RETURN false;
+    END IF;
+    FOR relation IN
+        SELECT relname FROM pg_class
+        WHERE relnamespace = schema::regnamespace AND relkind = 'r' AND relname <> 'store' ORDER BY relname
+    LOOP
+        IF relation ~ '^[ti][0-9]{3}' THEN
+            EXECUTE format('DROP TABLE %I.%I', schema, relation);
+        ELSE
+            EXECUTE format('DELETE FROM %I.%I', schema, relation);
+        END IF;
+    END LOOP;
+    PERFORM setval(pg_get_serial_sequence(schema || '.nodes', 'epoch'), 1, false);
+    EXECUTE format('UPDATE %I.store SET secret = sha256(random()::text::bytea), reshaped = 0', schema);
+    EXECUTE format(
+        'INSERT INTO %I.log VALUES (0, 0, 0, NULL, false, ''{}'', ''{}'', ''{}'', ''{}'', ''{}'', ''{}'')', schema
+    );
+    RETURN true;
+END $$
+"""
 
 
 def all_binaries() -> Iterator[Path]:

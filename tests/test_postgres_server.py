@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from duly.app import engine_of
+from duly.limits import DEFAULTS
 from tests import leaks, postgres
 from tests.postgres import Server
 
@@ -156,6 +159,64 @@ def test_a_store_is_a_schema_that_can_be_dropped() -> None:
     postgres.drop_store(other)  # which nobody has created
 
     assert [] == ask(address, f"SELECT 1 FROM pg_namespace WHERE nspname = '{schema}'")
+
+
+@needs_postgres
+def test_a_store_that_is_given_back_is_as_a_new_one() -> None:
+    from tests.storage.postgres.notes import with_notes
+
+    address = postgres.shared_address()
+    used, new = postgres.new_store(address), postgres.new_store(address)
+    secrets = []
+    with opened(used) as (engine, header):
+        secrets.append(header.secret)
+        with_notes(engine, 1, 2, 3)
+
+    postgres.give_back(used)
+
+    assert used not in postgres.stores
+    assert used == postgres.empty_store(address)
+    found = []
+    for store in (used, new):
+        with opened(store) as (engine, header):
+            relations = postgres.ask(store, RELATIONS)
+            rows = {name: postgres.ask(store, f'SELECT count(*) FROM "{name}"') for (name,) in relations}
+            found.append((header.version, header.last_id, header.tables, engine.epoch, engine.node, rows))
+        secrets.append(header.secret)
+        postgres.drop_store(store)
+    assert found[0] == found[1]
+    assert 3 == len(set(secrets))
+
+
+@needs_postgres
+def test_a_store_whose_node_was_killed_is_not_given_to_another_test() -> None:
+    store = postgres.new_store(postgres.shared_address())
+    with opened(store):
+        pass
+    postgres.ask(store, "UPDATE nodes SET state = 'live'")
+
+    postgres.give_back(store)
+
+    assert store not in postgres.stores
+    other = postgres.empty_store(postgres.shared_address())
+    assert store != other
+    assert [(None,)] == postgres.ask(store, "SELECT current_schema")  # it is gone
+    postgres.drop_store(other)
+
+
+RELATIONS = (
+    "SELECT relname FROM pg_class WHERE relnamespace = current_schema::regnamespace AND relkind = 'r' ORDER BY 1"
+)
+
+
+@contextmanager
+def opened(store: str) -> Iterator[tuple[Any, Any]]:
+    """An engine on a store, and what it has found there."""
+    engine = engine_of(store, DEFAULTS)
+    try:
+        yield engine, engine.open()
+    finally:
+        engine.close()
 
 
 def ask(address: str, *statements: str) -> list[tuple[Any, ...]]:

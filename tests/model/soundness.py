@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from typing import Any, TypeVar
 import apsw
 import orjson
 
-from duly.storage.postgres.address import parse
 from duly.values.index_keys import encode, encode_id, field_of
+from tests import postgres
 
 T = TypeVar("T")
 Ask = Callable[[str], list[tuple[Any, ...]]]
@@ -34,7 +33,7 @@ def indexes(store: str) -> dict[tuple[str, str], list[bool]]:
 
 def look(store: str, reading: Callable[[Ask], T]) -> T:
     """Look into a store, and change it perhaps; in a thread, for an event loop may run in this one."""
-    opened = sqlite if store.startswith("sqlite:///") else postgres
+    opened = sqlite if store.startswith("sqlite:///") else in_postgres
 
     def run() -> T:
         with opened(store) as ask:
@@ -54,16 +53,8 @@ def sqlite(store: str) -> Generator[Ask]:
 
 
 @contextmanager
-def postgres(store: str) -> Generator[Ask]:
-    import asyncpg  # type: ignore[import-untyped]
-
-    address = parse(store)
-    with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(address.dsn, server_settings={"search_path": address.schema}))
-        try:
-            yield lambda sql: [tuple(row) for row in runner.run(connection.fetch(IN_POSTGRES.get(sql, sql)))]
-        finally:
-            runner.run(connection.close())
+def in_postgres(store: str) -> Generator[Ask]:
+    yield lambda sql: postgres.ask(store, IN_POSTGRES.get(sql, sql))
 
 
 def _complaints(ask: Ask) -> Iterator[str]:
@@ -102,7 +93,8 @@ FROM duly_indexes i JOIN duly_tables t ON t.number = i.table_number ORDER BY i.n
 """
 IN_POSTGRES = {
     INTEGRITY: "SELECT 'ok'",
-    NAMES: "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema AND tablename ~ '^[it][0-9]'",
+    NAMES: "SELECT relname::text FROM pg_class"
+    " WHERE relnamespace = current_schema::regnamespace AND relkind = 'r' AND relname ~ '^[it][0-9]'",
     TABLES: TABLES.replace("duly_", ""),
     INDEXES: INDEXES.replace("duly_", ""),
 }
