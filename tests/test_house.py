@@ -8,6 +8,7 @@ import importlib.util
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
@@ -305,7 +306,7 @@ def sql_outside_storage(house: Path) -> Iterator[str]:
         if path.relative_to(house).parts[0] != "storage":
             yield f"{where(path)}: only storage speaks SQL"
     for name, path in modules_of(house).items():
-        for line, text in strings_of(parse(path)):
+        for line, text in strings_of(nodes_of(path)):
             if room_of(name) != "storage" and SQL.match(text):
                 yield f"{where(path, line)}: only storage speaks SQL, got {text.strip()[:50]!r}"
 
@@ -315,9 +316,10 @@ def trespasses(house: Path) -> Iterator[str]:
         owner = OWNER_OF_MODULE.get(imported.partition(".")[0])
         if owner not in (None, room_of(importer)):
             yield f"{at}: only {owner} imports {imported}"
+    owned = {name.rpartition(".")[2] for name in OWNER_OF_NAME}
     for name, path in modules_of(house).items():
-        for node in ast.walk(parse(path)):
-            if isinstance(node, ast.Attribute):
+        for node in nodes_of(path):
+            if isinstance(node, ast.Attribute) and node.attr in owned:
                 owner = OWNER_OF_NAME.get(".".join(ast.unparse(node).split(".")[-2:]))
                 if owner not in (None, room_of(name)):
                     yield f"{where(path, node.lineno)}: only {owner} uses {ast.unparse(node)}"
@@ -353,7 +355,7 @@ def long_average(house: Path) -> Iterator[str]:
 
 def banned_words(house: Path) -> Iterator[str]:
     for module, path in modules_of(house).items():
-        for line, name in {(1, module.rpartition(".")[2]), *names_of(parse(path))}:
+        for line, name in {(1, module.rpartition(".")[2]), *names_of(nodes_of(path))}:
             for word in WORDS.findall(name):
                 if reason := REASON_OF_WORD.get(word.lower()):
                     yield f"{where(path, line)}: got the name {name}, but {word.lower()!r} is a word of our own: {reason}"
@@ -391,9 +393,8 @@ class Import(NamedTuple):
 def imports_of(house: Path) -> Iterator[Import]:
     modules = modules_of(house)
     for name, path in modules.items():
-        tree = parse(path)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(tree):
+        for node in nodes_of(path):
             for imported in imported_by(node, package, modules):
                 yield Import(where(path, node.lineno), name, imported)
 
@@ -407,10 +408,10 @@ def imported_by(node: ast.AST, package: str, modules: Iterable[str]) -> Iterator
         yield from (name if name in modules else base for name in inner)
 
 
-def strings_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def strings_of(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """The strings of a module with their lines: f-strings too, docstrings not."""
-    docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docs = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = (part.value if isinstance(part, ast.Constant) else "?" for part in node.values)
             yield node.lineno, "".join(map(str, parts))
@@ -418,9 +419,9 @@ def strings_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def names_of(nodes: list[ast.AST]) -> Iterator[tuple[int, str]]:
     """The names that a module gives: of classes, functions, parameters, variables and attributes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -434,7 +435,7 @@ def names_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def functions_of(house: Path) -> Iterator[tuple[int, str, str]]:
     """Length without docstring, place and name of every function."""
     for path in modules_of(house).values():
-        for node in ast.walk(parse(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 doc = ast.get_docstring(node, clean=False)
                 lines = extent(node) - (extent(node.body[0]) if doc is not None else 0)
@@ -463,8 +464,14 @@ def ours(module: str) -> bool:
     return module.partition(".")[0] == "duly"
 
 
-def parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
+def nodes_of(path: Path) -> list[ast.AST]:
+    return _nodes(path.read_text("utf-8"))
+
+
+@cache
+def _nodes(source: str) -> list[ast.AST]:
+    """Once for all rules: to parse the house takes a second."""
+    return list(ast.walk(ast.parse(source)))
 
 
 def extent(node: ast.stmt) -> int:
