@@ -108,7 +108,7 @@ def test_the_figures_in_the_repository_are_of_all_workloads() -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)  # it runs fifty times slower than other tests
 @pytest.mark.skipif(not callgrind.is_installed(), reason="valgrind is not installed")
 def test_a_job_that_does_nothing_takes_thousands_of_instructions(tmp_path: Path) -> None:
