@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,6 +49,8 @@ def check_folder(command: str, folder: str) -> None:
 @asynccontextmanager
 async def serving(app: App, place: Place) -> AsyncGenerator[None]:
     """Serve an open app while the context lasts, and print what happens to it."""
+    from importlib.metadata import version  # other commands do not need it, and it takes a tenth of their start
+
     folder, store, server, tries = place
     # Print this at once: due functions start during the next await.
     click.echo(f"duly {version('duly')} runs {counted(app.runner.registry)} of {folder} on {options.redacted(store)}")
