@@ -229,9 +229,10 @@ class Clock:
 
     def _changes(self) -> Iterator[tuple[int, int]]:
         """When it changes, and by how much."""
+        after = self.offset(FIRST - 2 * DAY)
         for day in range(FIRST - 2 * DAY, HORIZON + 2 * DAY, DAY):
             low, high = day, day + DAY
-            before, after = self.offset(low), self.offset(high)
+            before, after = after, self.offset(high)
             while before != after and high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if self.offset(middle) == before else (low, middle)
