@@ -306,7 +306,8 @@ PING_SECONDS: Final = 15.0
 READER_SLOW_SECONDS: Final = 30.0
 """How long a client may take nothing of what it is sent, in seconds, until it is disconnected: that uses memory."""
 LIVENESS_CHECK_SECONDS: Final = 1.0
-"""How often all connections are looked at for the two limits above, in seconds: both are many times longer."""
+"""How often all connections are looked at, in seconds: for the two limits above, which are many times longer, and for
+tokens that have expired. Whatever arrives is not done under such a token, however soon it comes."""
 READY_LAG_MS: Final = 30_000.0
 """How late due functions may be, in milliseconds, while a server calls itself ready: more than a restart takes."""
 READY_SECONDS: Final = 2.0

@@ -17,7 +17,7 @@ from duly.model import admin_key, job_admin
 from duly.testing import Harness
 from tests.server.signing import APPLICATION, ISSUER, NOW, Signer, custom, oidc
 from tests.server.support import Client, Socket, client_of
-from tests.support import app_of, until
+from tests.support import app_of
 
 pytestmark = pytest.mark.one_engine
 
@@ -58,6 +58,11 @@ async def served(*providers: Any, development: bool = False) -> AsyncGenerator[t
     providers = providers or (oidc(ONE), custom(ONE, issuer=MINE))
     async with Harness(app(*providers), development=development) as t, client_of(t.app) as client:
         yield t, client
+
+
+@pytest.fixture(autouse=True)
+def tokens_are_looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.server.outbox.LIVENESS_CHECK_SECONDS", 0.01)
 
 
 async def call(client: Client, path: str, authorization: str) -> Any:
@@ -228,6 +233,17 @@ async def test_a_connection_ends_when_its_token_expires() -> None:
         assert await socket.closed() == (1000, "AuthError")
 
 
+async def test_nothing_that_arrives_is_done_under_a_token_that_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("duly.server.outbox.LIVENESS_CHECK_SECONDS", 60.0)
+    async with served() as (t, client), watching(client) as socket:
+        await login(socket, ONE.token(exp=NOW + 60))
+        await socket.transition()
+        await t.advance(65_000)
+        await socket.mutate(0, "app:sign")
+        assert (await socket.next())["error"] == "the token has expired"
+        assert await t.query("app:names") == []
+
+
 async def test_another_token_takes_the_place_of_one_that_expires() -> None:
     async with served() as (t, client), watching(client) as socket:
         await login(socket, ONE.token(exp=NOW + 60))
@@ -253,14 +269,11 @@ async def test_a_client_that_has_logged_out_stays_when_its_token_expires() -> No
         assert (await socket.next())["result"] is None
 
 
-async def test_nothing_waits_for_the_token_of_a_client_that_has_gone() -> None:
-    async with served() as (t, client):
-        async with watching(client) as socket:
-            await login(socket, ONE.token())
-            await socket.transition()
-            tasks = t.app.asgi.state.services._service._tasks  # pyright: ignore
-            assert len(tasks) == 1
-        await until(lambda: not tasks)
+async def test_a_client_that_has_logged_in_costs_no_task_of_its_own() -> None:
+    async with served() as (t, client), watching(client) as socket:
+        await login(socket, ONE.token())
+        await socket.transition()
+        assert not t.app.asgi.state.services._service._tasks  # pyright: ignore
 
 
 # The administrator.

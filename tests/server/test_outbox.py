@@ -66,7 +66,7 @@ async def test_it_is_told_when_the_client_has_taken_all() -> None:
 async def test_a_client_that_has_heard_nothing_for_15_seconds_is_sent_a_ping() -> None:
     liveness, outbox = Liveness(), Outbox(on_sent=lambda: None)
     task = asyncio.create_task(asyncio.sleep(0))
-    with liveness.watched(outbox, task):
+    with liveness.watched(outbox, task, lambda: None):
         liveness.check(outbox.silent_since + 14.9)
         assert not outbox.is_sending
         liveness.check(outbox.silent_since + 15.1)
@@ -86,7 +86,7 @@ async def test_a_client_that_has_heard_nothing_for_15_seconds_is_sent_a_ping() -
 async def test_a_client_that_takes_nothing_for_30_seconds_is_given_up() -> None:
     liveness, outbox, reader = Liveness(), Outbox(on_sent=lambda: None), Reader()
     task = sending(outbox, reader)
-    with liveness.watched(outbox, task):
+    with liveness.watched(outbox, task, lambda: None):
         outbox.put("a")
         await asyncio.sleep(0)
         assert outbox.busy_since is not None
@@ -94,6 +94,17 @@ async def test_a_client_that_takes_nothing_for_30_seconds_is_given_up() -> None:
         assert not task.cancelling()
         liveness.check(outbox.busy_since + 30.1)
         assert task.cancelling()
+
+
+async def test_the_token_of_each_connection_is_checked_whenever_they_are_looked_at() -> None:
+    liveness, outbox = Liveness(), Outbox(on_sent=lambda: None)
+    task, checks = asyncio.create_task(asyncio.sleep(0)), list[str]()
+    with liveness.watched(outbox, task, lambda: checks.append("a")):
+        with liveness.watched(Outbox(on_sent=lambda: None), task, lambda: checks.append("b")):
+            liveness.check(outbox.silent_since)
+        liveness.check(outbox.silent_since)
+    assert checks == ["a", "b", "a"]
+    await task
 
 
 def test_equal_transitions_have_one_text() -> None:

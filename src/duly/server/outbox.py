@@ -67,19 +67,20 @@ class Outbox:
 
 
 class Liveness:
-    """Sends something to clients that have not been sent anything for a while, and drops those that take nothing.
+    """Sends something to clients that have not been sent anything for a while, and drops those that take nothing, or
+    whose tokens have expired.
 
     One task looks after all connections: a timer for each message would cost more than the message.
     """
 
     def __init__(self) -> None:
-        self._watched: dict[Outbox, asyncio.Task[None]] = {}
+        self._watched: dict[Outbox, tuple[asyncio.Task[None], Callable[[], None]]] = {}
         self._watch_task: asyncio.Task[None] | None = None
 
     @contextmanager
-    def watched(self, outbox: Outbox, sending: asyncio.Task[None]) -> Generator[None]:
-        """Watch an outbox while the context lasts. `sending` is cancelled if its client takes nothing."""
-        self._watched[outbox] = sending
+    def watched(self, outbox: Outbox, sending: asyncio.Task[None], check_token: Callable[[], None]) -> Generator[None]:
+        """Watch a connection while the context lasts. `sending` is cancelled if its client takes nothing."""
+        self._watched[outbox] = sending, check_token
         self._start_or_stop()
         try:
             yield
@@ -100,7 +101,8 @@ class Liveness:
             self.check(monotonic())
 
     def check(self, now: float) -> None:
-        for outbox, sending in self._watched.items():
+        for outbox, (sending, check_token) in self._watched.items():
+            check_token()
             if outbox.busy_since is not None and now - outbox.busy_since > READER_SLOW_SECONDS:
                 sending.cancel()
             elif not outbox.is_sending and now - outbox.silent_since > PING_SECONDS:

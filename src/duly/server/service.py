@@ -53,6 +53,7 @@ class Service:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.database = host.database
+        self.clock = host.runner.clock
         self.authentication = Authentication(host)
         self.calls = ClientCalls(host)
         self.timestamps = Timestamps(host.database)

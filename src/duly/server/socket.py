@@ -57,8 +57,6 @@ class Connection:
         """Whether the client has not yet taken what was sent, so that the next Transition waits."""
         self._torn = 0
         """How often in a row the results held at no common timestamp."""
-        self._expiry: asyncio.Task[None] | None = None
-        """Waits until the token in force expires."""
         self._bucket = TokenBucket(SOCKET_MESSAGES_PER_SECOND_MAX, SOCKET_MESSAGES_AT_ONCE_MAX, monotonic())
         self._may_read = asyncio.Event()
         self._connect_timer = asyncio.get_running_loop().call_later(CONNECT_MESSAGE_SECONDS, self._expect_connect)
@@ -66,10 +64,19 @@ class Connection:
     # From the socket.
 
     def receive(self, text: str | bytes) -> None:
+        self.check_token()
         self._session.receive(text)
         self._work()
         if self._session.is_due:
             self.wake()
+
+    def check_token(self) -> None:
+        """End the connection if its token has expired, unless the client has logged out or just sent another one."""
+        expires_at = _identity(self._session.identity).expires_at
+        if expires_at is None or self._session.is_blocked or self._service.clock.now() < expires_at:
+            return
+        self._session.refused("the token has expired", expired=True)
+        self._work()
 
     async def ready(self) -> None:
         """Wait until the next message may be read. Unread ones wait in the client, and need no memory here."""
@@ -87,7 +94,6 @@ class Connection:
         self._connect_timer.cancel()
         self._session.close(NORMAL, "")
         self._work()
-        self._forget_expiry()
 
     def _on_sent(self) -> None:
         if self._waits_for_reader:
@@ -142,7 +148,6 @@ class Connection:
         elif isinstance(effect, CatchUp):
             self._service.spawn(self._guarded(self._catch_up(effect.ts)))
         elif isinstance(effect, CheckToken):
-            self._forget_expiry()  # another token replaces the one that expires
             self._service.spawn(self._guarded(self._check(effect)))
         else:
             self.outbox.put(effect)
@@ -201,21 +206,8 @@ class Connection:
             self._session.refused(str(error))
         else:
             self._session.accepted(who)
-            if who.expires_at is not None and not self._session.is_closed:
-                self._expiry = self._service.spawn(self._expire(who, who.expires_at))
         self._work()
         self.wake()
-
-    async def _expire(self, who: ClientIdentity, at: float) -> None:
-        """End the connection when its token expires, unless the client has logged out."""
-        await self._service.host.runner.clock.sleep_until(at)
-        if self._session.identity is who:
-            self._session.refused("the token has expired", expired=True)
-            self._work()
-
-    def _forget_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
 
     def _name_request(self) -> None:
         """Let the lines that are logged from here on, in this context, have an id of their own."""
@@ -249,7 +241,7 @@ async def converse(websocket: WebSocket, service: Service) -> None:
     loop = asyncio.get_running_loop()
     reading = loop.create_task(_read(websocket, connection))
     writing = loop.create_task(connection.outbox.send_all(websocket))
-    with service.liveness.watched(connection.outbox, writing):
+    with service.liveness.watched(connection.outbox, writing, connection.check_token):
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
         finally:

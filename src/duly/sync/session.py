@@ -27,7 +27,7 @@ The rules by which clients live, and where they are kept:
        has a result for each query that was added and a removal for each that was removed     is_due, _changes
     G  otherwise there is no Transition: Python clients hand each one to the application      is_due
     H  a mutation runs under the identity at the time when it arrived                     _enqueue
-    I  what a client sends after a token waits until the token has been checked           _blocked
+    I  what a client sends after a token waits until the token has been checked           is_blocked
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Session:
         """Actions that run."""
         self._calls_length = 0
         """Of the messages of all calls that have not ended, together."""
-        self._blocked = False
+        self.is_blocked = False
         """Whether the effect CatchUp or CheckToken has not been answered."""
         self._held: deque[ClientMessage] = deque()
         self._effects: list[Effect] = []
@@ -130,9 +130,9 @@ class Session:
         except ProtocolError as error:
             self._fatal(str(error))
             return
-        if self._blocked and len(self._held) >= SOCKET_CALLS_MAX:
+        if self.is_blocked and len(self._held) >= SOCKET_CALLS_MAX:
             self.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
-        elif self._blocked:
+        elif self.is_blocked:
             self._held.append(message)  # rule I
         else:
             self._handle(message)
@@ -157,21 +157,21 @@ class Session:
             return
         self.session_id, self._earliest_ts = message.session_id, message.max_observed_ts
         self._is_first_connection = message.connection_count == 0
-        self._blocked = True
+        self.is_blocked = True
         self._effects.append(CatchUp(message.max_observed_ts))
 
     @property
     def may_receive(self) -> bool:
         """Whether to read the next message. If not, it would only be kept in memory, until something else has ended."""
-        return self.is_closed or not (self._blocked or self._calls_length >= SOCKET_CALLS_LENGTH_MAX)
+        return self.is_closed or not (self.is_blocked or self._calls_length >= SOCKET_CALLS_LENGTH_MAX)
 
     def caught_up(self) -> None:
         """This server knows all that the client has ever seen."""
         self._unblock()
 
     def _unblock(self) -> None:
-        self._blocked = False
-        while self._held and not self._blocked and not self.is_closed:
+        self.is_blocked = False
+        while self._held and not self.is_blocked and not self.is_closed:
             self._handle(self._held.popleft())
 
     # Queries.
@@ -286,7 +286,7 @@ class Session:
         elif message.token_type == "None":
             self._become(None)
         else:
-            self._blocked = True
+            self.is_blocked = True
             self._effects.append(CheckToken(message))
 
     def accepted(self, identity: Any) -> None:
