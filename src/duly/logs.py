@@ -25,6 +25,14 @@ class Request(NamedTuple):
     """The session of the client, if it has a connection."""
 
 
+class LogLine(NamedTuple):
+    """A line of `ctx.log`, as a call keeps it."""
+
+    level: str
+    """As JavaScript has it: DEBUG, INFO, WARN or ERROR; LOG for one that was stored when levels were not."""
+    text: str
+
+
 REQUEST: Final = ContextVar[Request | None]("duly_request", default=None)
 """What the current code works for; None if no remote client waits for it."""
 

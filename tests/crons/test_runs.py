@@ -326,6 +326,20 @@ async def test_the_log_has_the_first_lines_that_a_run_wrote_whole(fails: bool) -
 
 
 @internal_mutation
+async def says_at_each_level(ctx: MutationCtx) -> None:
+    ctx.log.debug("one")
+    ctx.log.info("two")
+    ctx.log.error("three")
+
+
+async def test_the_log_has_lines_from_info_on_as_they_were_written(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "duly.app")
+    async with deployed(interval(60, says_at_each_level)) as d:
+        await d.t.run_until_idle()
+        assert (await d.log_rows())[0]["logLines"] == ["two", "three"]
+
+
+@internal_mutation
 async def says_what_is_no_text(ctx: MutationCtx) -> None:
     ctx.log.info("half a pair \ud800, and \x00")
 

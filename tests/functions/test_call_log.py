@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from duly import ActionCtx, MutationCtx, QueryCtx, action, crons, mutation, query
+from duly.ctx.caller import Caller
 from duly.ctx.sync_context import SyncActionCtx
+from duly.logs import LogLine
 from duly.testing import Harness
 
 
@@ -31,17 +33,27 @@ class Kept(logging.Handler):
 
 
 @contextmanager
+def level_of(name: str, level: int) -> Iterator[None]:
+    """A level of a logger, which is as it was before afterwards."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def handler_of(name: str, level: int = logging.NOTSET) -> Iterator[Kept]:
     """A handler of a logger, which is as it was before afterwards."""
     logger, handler = logging.getLogger(name), Kept()
-    before = logger.level
     logger.addHandler(handler)
-    logger.setLevel(level)
     try:
-        yield handler
+        with level_of(name, level):
+            yield handler
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
 @mutation
@@ -118,6 +130,27 @@ async def test_levels_and_handlers_may_be_those_of_a_function_or_of_its_module(
             await t.mutation("admin/users:write")
         told = [record for record in handler.records if record.name.startswith("duly.app")]
         assert len(told) == count
+
+
+NUMBERS = (logging.DEBUG, logging.INFO, 25, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
+@query
+async def log_at_each_level(ctx: QueryCtx) -> None:
+    for number in NUMBERS:
+        ctx.log.log(number, "%d", number)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.ERROR])
+async def test_lines_are_kept_with_their_levels_and_those_of_debug_only_if_the_program_has_them_logged(
+    level: int,
+) -> None:
+    with level_of("duly.app", level):
+        async with Harness({"app": SimpleNamespace(log=log_at_each_level)}) as t:
+            runner, lines = t.app.runner, list[LogLine]()
+            await runner.query(runner.registry.find("app:log"), {}, Caller(lines=lines))
+    debug = [("DEBUG", "10")] if level == logging.DEBUG else []
+    assert lines == [*debug, ("INFO", "20"), ("INFO", "25"), ("WARN", "30"), ("ERROR", "40"), ("ERROR", "50")]
 
 
 async def test_a_function_s_logger_may_filter_and_keep_its_lines_to_itself() -> None:

@@ -11,8 +11,13 @@ import pytest
 
 from duly import AppError, MutationCtx, QueryCtx, mutation, query
 from duly.ctx.caller import Caller
+from duly.database.transaction import Transaction
+from duly.logs import LogLine
 from duly.model.client_requests import RequestKey
+from duly.storage.requests import Scan
+from duly.storage.rows import REQUESTS
 from duly.testing import Harness
+from duly.values.index_keys import EVERYTHING
 from tests.support import app_of
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -49,9 +54,9 @@ fails: list[str] = []
 APP = app_of(add, fail_once, logs_what_no_text_can_hold, numbers)
 
 
-async def send(t: Harness, function: str, session: str, request: int, **args: Any) -> tuple[Any, list[str]]:
+async def send(t: Harness, function: str, session: str, request: int, **args: Any) -> tuple[Any, list[LogLine]]:
     """Send a mutation as a client does. Returns its value and its log lines."""
-    runner, lines = t.app.runner, list[str]()
+    runner, lines = t.app.runner, list[LogLine]()
     caller = Caller(lines=lines, wants_plain=True, request=RequestKey(session, request))
     return await runner.mutation(runner.registry.find(function), args, caller), lines
 
@@ -64,7 +69,7 @@ async def test_a_mutation_that_is_sent_again_has_its_first_answer_and_no_effect(
 
         again = await send(t, "app:add", ONE, 0, n=5)
 
-        assert again == first == ({"sum": 5, "half": 0.5, "raw": b"\x00"}, ["adding 5"])
+        assert again == first == ({"sum": 5, "half": 0.5, "raw": b"\x00"}, [("INFO", "adding 5")])
         assert await t.query("app:numbers") == [5, 1]
 
 
@@ -86,7 +91,7 @@ async def test_a_mutation_that_has_failed_may_run_again() -> None:
 async def test_the_same_request_that_comes_several_times_at_once_runs_once() -> None:
     async with Harness(APP) as t:
         answers = await asyncio.gather(*(send(t, "app:add", ONE, 3, n=7) for _ in range(5)))
-        assert answers == [({"sum": 7, "half": 0.5, "raw": b"\x00"}, ["adding 7"])] * 5
+        assert answers == [({"sum": 7, "half": 0.5, "raw": b"\x00"}, [("INFO", "adding 7")])] * 5
         assert await t.query("app:numbers") == [7]
 
 
@@ -102,7 +107,20 @@ async def test_a_log_line_that_cannot_be_stored_does_not_keep_a_mutation_from_be
     async with Harness(APP) as t:
         for _ in range(2):
             assert (await send(t, "app:logs_what_no_text_can_hold", ONE, 0))[0] is None
-        assert (await send(t, "app:logs_what_no_text_can_hold", ONE, 0))[1] == ["half a character: ?"]
+        assert (await send(t, "app:logs_what_no_text_can_hold", ONE, 0))[1] == [("INFO", "half a character: ?")]
+
+
+async def test_a_record_of_an_older_version_has_lines_without_levels() -> None:
+    async with Harness(APP) as t:
+        value, _ = await send(t, "app:add", ONE, 0, n=1)
+
+        async def rewrite(transaction: Transaction) -> None:
+            [(id, row)] = await transaction.scan(Scan(REQUESTS, None, EVERYTHING, False, 2))
+            transaction.write(REQUESTS, id, row, str(row).replace('[["INFO","adding 1"]]', '["adding 1"]'))
+
+        await t.app.runner.commit(rewrite)
+
+        assert await send(t, "app:add", ONE, 0, n=1) == (value, [("LOG", "adding 1")])
 
 
 async def test_requests_are_known_for_fourteen_days() -> None:

@@ -26,7 +26,7 @@ async def count(ctx: QueryCtx) -> int:
 
 @mutation
 async def put(ctx: MutationCtx) -> None:
-    ctx.log.info("putting")
+    ctx.log.warning("putting")
     await ctx.db.insert("rows", {})
 
 
@@ -176,7 +176,7 @@ async def test_a_consistent_query_is_answered_as_of_its_timestamp_or_not_at_all(
 
 
 async def test_log_lines_reach_clients_in_development_only() -> None:
-    for development, lines in ((True, ["[LOG] putting"]), (False, None)):
+    for development, lines in ((True, ["[WARN] putting"]), (False, None)):
         async with served(development) as client:
             _, answer = await client.post("/api/mutation", {"path": "app:put", "args": {}})
             assert answer.get("logLines") == lines

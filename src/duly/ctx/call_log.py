@@ -9,16 +9,19 @@ from traceback import format_exception_only
 from typing import Final
 
 from duly.limits import Limits
-from duly.logs import set_request
+from duly.logs import LogLine, set_request
 
 APP_LOG: Final = "duly.app"
 """The logger above all `ctx.log`."""
+
+_LEVELS: Final = ((logging.ERROR, "ERROR"), (logging.WARNING, "WARN"), (logging.INFO, "INFO"))
+"""The lowest number of each level that a line is kept with. Below all of them it is DEBUG."""
 
 
 class CallLog(logging.Logger):
     """`ctx.log` of one call: the logger `duly.app.<function>`, with the limits of a call."""
 
-    def __init__(self, function: str, limits: Limits, kept: list[str] | None = None) -> None:
+    def __init__(self, function: str, limits: Limits, kept: list[LogLine] | None = None) -> None:
         self._shared = logger_of(function)
         super().__init__(self._shared.name)
         self.parent = self._shared
@@ -39,8 +42,7 @@ class CallLog(logging.Logger):
             left_out = len(text) - longest
             record.msg, record.args = f"{text[:longest]}… and {left_out:,} characters (log_line_length_max)", ()
         if self._kept is not None:
-            if record.levelno >= logging.INFO:
-                self._kept.append(record.getMessage())
+            self._kept.append(LogLine(_level(record.levelno), record.getMessage()))
             if not self._shared.isEnabledFor(record.levelno):
                 return
         set_request(record)
@@ -59,6 +61,10 @@ def logger_of(function: str) -> logging.Logger:
     if module:
         logger.parent = logging.getLogger(f"{APP_LOG}.{module}")
     return logger
+
+
+def _level(number: int) -> str:
+    return next((level for lowest, level in _LEVELS if number >= lowest), "DEBUG")
 
 
 def _text(record: logging.LogRecord) -> str:

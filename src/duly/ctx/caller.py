@@ -10,6 +10,7 @@ from typing import Any, Final
 from duly.ctx.db.cursor import Journal
 from duly.errors import DulyError, LimitError
 from duly.limits import CALL_DEPTH_MAX
+from duly.logs import LogLine
 from duly.model.client_requests import RequestKey
 
 Identity = dict[str, Any]
@@ -32,7 +33,7 @@ class Caller:
     """The scheduled function that the call is, or is a part of."""
     depth: int = 0
     """The number of nested calls of functions by functions."""
-    lines: list[str] | None = None
+    lines: list[LogLine] | None = None
     """Where the lines of `ctx.log` are kept, beside the log itself; None keeps none."""
     wants_plain: bool = False
     """Whether the result leaves the process, so that it must be of plain values instead of instances."""

@@ -12,6 +12,7 @@ from duly import faults
 from duly.database.batch import Batch
 from duly.database.transaction import Transaction
 from duly.limits import OF_ANY_SIZE, REQUEST_RETENTION_MS
+from duly.logs import LogLine
 from duly.storage.requests import Scan
 from duly.storage.rows import REQUESTS
 from duly.values.ids import creation_time
@@ -33,7 +34,7 @@ class Answer(NamedTuple):
     """What a mutation has returned."""
 
     value: Any
-    lines: list[str]
+    lines: list[LogLine]
 
 
 async def find(transaction: Transaction, key: RequestKey) -> Answer | None:
@@ -43,12 +44,18 @@ async def find(transaction: Transaction, key: RequestKey) -> Answer | None:
     if not rows:
         return None
     row = loads(cast("str", rows[0][1]))
-    return Answer(loads(row["value"]), row["lines"])
+    return Answer(loads(row["value"]), [*map(_line, row["lines"])])
+
+
+def _line(stored: str | list[str]) -> LogLine:
+    """Return a log line. Older records have its text only."""
+    return LogLine("LOG", stored) if isinstance(stored, str) else LogLine(*stored)
 
 
 def record(transaction: Transaction, key: RequestKey, answer: Answer) -> None:
     """Record the answer of a mutation in its own transaction."""
-    lines = [line.encode("utf-8", "replace").decode() for line in answer.lines]  # they may hold lone surrogates
+    # Texts may hold lone surrogates.
+    lines = [[line.level, line.text.encode("utf-8", "replace").decode()] for line in answer.lines]
     row = {**key._asdict(), "value": dumps(answer.value, OF_ANY_SIZE), "lines": lines}
     transaction.write(REQUESTS, transaction.new_id(), None, dumps(row, OF_ANY_SIZE))
 

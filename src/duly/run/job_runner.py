@@ -215,7 +215,8 @@ class JobRunner:
 
     def _run_record(self, begun: float, caller: Caller, value: Any = None) -> RunRecord:
         """Return what the run of a cron that ends now leaves in its log."""
-        return RunRecord(dumps(value, OF_ANY_SIZE), caller.lines or (), begun, self.clock.now())
+        lines = [line.text for line in caller.lines or () if line.level != "DEBUG"]
+        return RunRecord(dumps(value, OF_ANY_SIZE), lines, begun, self.clock.now())
 
 
 def _caller_of(job: Job) -> Caller:

@@ -10,6 +10,7 @@ from duly.ctx.caller import Caller
 from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.declare.registered import RegisteredFunction
 from duly.errors import ArgumentValidationError, FunctionNotFoundError, StoreError
+from duly.logs import LogLine
 from duly.model.client_requests import RequestKey
 from duly.server.auth.identity import ClientIdentity
 from duly.server.host import Host
@@ -56,11 +57,11 @@ class ClientCalls:
         known = self._host.client_error(error)
         return Failure(known.message, UNSET if known.data is UNSET else convex_json.dumps(known.data))
 
-    def lines_of(self, lines: list[str]) -> tuple[str, ...]:
+    def lines_of(self, lines: list[LogLine]) -> tuple[str, ...]:
         """Return the log lines of a call as clients print them: only in development, for they may be private."""
         if not self._host.development:
             return ()
-        return tuple(f"[LOG] {line}".encode("utf-8", "replace").decode() for line in lines)
+        return tuple(f"[{line.level}] {line.text}".encode("utf-8", "replace").decode() for line in lines)
 
     async def call(self, path: str, args: object, who: ClientIdentity, kinds: Iterable[str]) -> Outcome:
         """Call a function with parsed JSON as its arguments. Raises StoreError if the store does not answer."""

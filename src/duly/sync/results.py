@@ -26,7 +26,7 @@ from duly.database.read_set import ReadSet
 from duly.declare.registered import RegisteredFunction
 from duly.errors import StoreError
 from duly.limits import STORE_PAUSE_SECONDS
-from duly.logs import REQUEST, log_of
+from duly.logs import REQUEST, LogLine, log_of
 from duly.run.runner import QueryCall, Runner
 from duly.sync import convex_json
 from duly.sync.effects import Result
@@ -67,7 +67,7 @@ class Calls(Protocol):
 
     def failure(self, error: BaseException) -> Failure: ...
 
-    def lines_of(self, lines: list[str]) -> tuple[str, ...]: ...
+    def lines_of(self, lines: list[LogLine]) -> tuple[str, ...]: ...
 
 
 @dataclass(eq=False, slots=True)
