@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -61,6 +62,7 @@ class Watcher:
         self.results: dict[int, Result] = {}
         self.stale: list[tuple[int, int]] = []
         self.wakes = 0
+        self.has_given_up = False
 
     def query_ran(self, query_id: int, result: Result) -> None:
         self.results[query_id] = result
@@ -71,17 +73,20 @@ class Watcher:
     def wake(self) -> None:
         self.wakes += 1
 
+    def give_up(self) -> None:
+        self.has_given_up = True
+
 
 def key(path: str, args: bytes = b"{}", journal: str | None = None) -> QueryKey:
     return QueryKey(path, args, None, journal)
 
 
 @asynccontextmanager
-async def results() -> AsyncGenerator[tuple[Harness, SharedResults]]:
+async def results(calls: type[ClientCalls] = ClientCalls) -> AsyncGenerator[tuple[Harness, SharedResults]]:
     async with Harness(app_of(numbers, letters, empty, add, mine, through)) as t:
         timestamps = Timestamps(t.app.database)
         await timestamps.start()
-        yield t, SharedResults(t.app.runner, timestamps, ClientCalls(t.app))
+        yield t, SharedResults(t.app.runner, timestamps, calls(t.app))
 
 
 async def test_a_watcher_gets_the_result_now_and_after_each_commit_that_changes_it() -> None:
@@ -229,3 +234,50 @@ async def test_nothing_is_kept_of_what_nobody_watches() -> None:
         await t.mutation("app:add", {"table": "numbers"})
         assert (len(shared), shared.runs) == (0, 2)
         assert t.app.database.commit_log._watchers.watches == set()  # pyright: ignore
+
+
+async def test_a_query_has_no_other_result_when_the_app_is_closed() -> None:
+    async with results() as (_, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:numbers"), None)
+        await until(lambda: 0 in watcher.results)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert watcher.results[0].value == b"[]"
+
+
+class FaultyCalls(ClientCalls):
+    """Has a bug in what it makes of the failures of functions."""
+
+    def failure(self, error: BaseException) -> Failure:
+        raise ZeroDivisionError("a bug of the server")
+
+
+async def test_an_error_of_the_server_itself_in_one_query_ends_those_who_watch_it_and_no_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with results(FaultyCalls) as (t, shared):
+        bad, good = Watcher(), Watcher()
+        shared.watch(bad, 0, key("app:empty"), None)
+        shared.watch(bad, 1, key("app:letters"), None)
+        shared.watch(good, 0, key("app:numbers"), None)
+        await until(lambda: bad.has_given_up and 0 in good.results)
+        assert not good.has_given_up
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        await until(lambda: good.results[0].value == b"[1.0]")
+
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert record.getMessage() == "clients that watch app:empty are disconnected after an error of the server"
+    assert isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+async def test_a_query_that_the_server_fails_to_run_runs_again_for_who_comes_later() -> None:
+    async with results(FaultyCalls) as (t, shared):
+        first, second = Watcher(), Watcher()
+        shared.watch(first, 0, key("app:empty"), None)
+        await until(lambda: first.has_given_up)
+        shared.unwatch(first, 0)
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        shared.watch(second, 0, key("app:empty"), None)
+        await until(lambda: 0 in second.results)
+        assert second.results[0].value == b"null"

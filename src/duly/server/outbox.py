@@ -28,7 +28,6 @@ class Outbox:
         self.busy_since: float | None = None
         """Since when the client has not taken a message, by `monotonic`; None if it has taken all."""
         self.silent_since = monotonic()
-
         self._has_state = False
         """Whether a message that tells the client of a new state was put and has not been sent."""
 

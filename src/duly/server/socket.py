@@ -64,11 +64,14 @@ class Connection:
     # From the socket.
 
     def receive(self, text: str | bytes) -> None:
-        self.check_token()
-        self._session.receive(text)
-        self._work()
-        if self._session.is_due:
-            self.wake()
+        try:
+            self.check_token()
+            self._session.receive(text)
+            self._work()
+            if self._session.is_due:
+                self.wake()
+        except Exception as error:
+            self._fail(error)
 
     def check_token(self) -> None:
         """End the connection if its token has expired, unless the client has logged out or just sent another one."""
@@ -112,8 +115,19 @@ class Connection:
         """Let the session send a Transition, once all that has happened up to now was reported to it."""
         self._service.flushes.soon(self)
 
+    def give_up(self) -> None:
+        """End the connection, so that the client comes back, here or to another server, and tries again."""
+        self._session.close(INTERNAL_ERROR, "InternalServerError")
+        self._work()
+
     def flush(self, version: int) -> None:
         """Let the session send a Transition: all commits up to a version were reported to it."""
+        try:
+            self._flush(version)
+        except Exception as error:
+            self._fail(error)
+
+    def _flush(self, version: int) -> None:
         if self.outbox.is_behind:
             self._waits_for_reader = True  # a slow reader gets the newest state instead of each one
             return
@@ -196,8 +210,7 @@ class Connection:
             self.wake()
         else:
             _log.warning("a client has seen a timestamp that this server does not know: %d", ts)
-            self._session.close(INTERNAL_ERROR, "InternalServerError")
-            self._work()
+            self.give_up()
 
     async def _check(self, check: CheckToken) -> None:
         try:
@@ -221,13 +234,11 @@ class Connection:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Let the client come back, here or to another server, and try again."""
         if isinstance(error, StoreError):
             _log.warning("a client was disconnected, so that it tries again: %s", error)
         else:
             _log.error("a client was disconnected after an error of the server", exc_info=error)
-        self._session.close(INTERNAL_ERROR, "InternalServerError")
-        self._work()
+        self.give_up()
 
 
 def _identity(identity: ClientIdentity | None) -> ClientIdentity:

@@ -59,6 +59,10 @@ class Watcher(Protocol):
         """All that has happened in this moment was reported."""
         ...
 
+    def give_up(self) -> None:
+        """A query can have no result, because of an error of the server."""
+        ...
+
 
 class Calls(Protocol):
     """What the results need of the server: functions by their paths, and errors as clients may know them."""
@@ -247,11 +251,29 @@ class SharedResults:
             await asyncio.sleep(STORE_PAUSE_SECONDS)
             for entry in entries:
                 entry.is_due = True
+        except Exception as error:
+            self._contain(entries, error)
         finally:
             for entry in entries:
                 entry.rounds -= 1
                 if entry.is_due and entry.watchers and not entry.rounds:
                     self._make_due(entry)
+
+    def _contain(self, entries: list[_Entry], error: Exception) -> None:
+        """Disconnect those who watch a query that the server fails to run: they may come back, and to another server.
+
+        In a round of several it is not known which one it was, so each runs again alone.
+        """
+        if len(entries) > 1:
+            for entry in entries:
+                self._start_round([entry])
+            return
+        [entry] = entries
+        _log.error(
+            "clients that watch %s are disconnected after an error of the server", entry.key.path, exc_info=error
+        )
+        for watcher in {watcher for watcher, _ in entry.watchers}:
+            watcher.give_up()
 
     async def _run(self, entries: list[_Entry]) -> None:
         begun, failed = self._begin(entries)
@@ -282,6 +304,8 @@ class SharedResults:
                 function = self._calls.find_query(entry.key.path, entry.key.is_admin)
                 text = function.encode(convex_json.decode(orjson.loads(entry.key.args)))
                 begun.append((entry, (function, text, caller)))
+            except StoreError:
+                raise
             except Exception as error:
                 failed.append((entry, error))
         return begun, failed
