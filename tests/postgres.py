@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -123,6 +122,16 @@ class Server:
         self._use.close()
         self._guard.wait(PATIENCE)
 
+    def leave(self) -> None:
+        """Use the server no more. It and its guard may outlive this process, for others may use it.
+
+        Python would complain of that at exit. No filter of warnings prevents it: when the modules are gone, Python goes
+        by the filters that have last judged a warning, which may be those of a test, where all of them are errors.
+        """
+        self._use.close()
+        for process in filter(None, (self._process, self._guard)):
+            process.returncode = 0  # as if they had been waited for
+
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
@@ -173,14 +182,12 @@ def shared_address() -> str:
             except OSError:
                 continue  # the guard was faster: that server is about to end
             if port := port_when_ready(folder):
-                _in_use.append(mine)
+                atexit.register(mine.close)
                 return f"postgresql://duly@127.0.0.1:{port}/duly"
             mine.close()
         server = Server(label=f"{run}-")
         server.start()
-        _in_use.append(server)
-        # Other workers may still use it: it and its guard outlive this process, which Python would complain of.
-        atexit.register(warnings.simplefilter, "ignore", ResourceWarning)
+        atexit.register(server.leave)
         return server.address()
 
 
@@ -193,9 +200,6 @@ def place() -> str:
         return PLACE
     fits = os.access(IN_MEMORY, os.W_OK) and not about.f_flag & os.ST_NOEXEC
     return IN_MEMORY if fits and about.f_bavail * about.f_frsize >= MEMORY_BYTES_MIN else PLACE
-
-
-_in_use: list[Server | IO[bytes]] = []  # until this process ends
 
 
 def server_address() -> str | None:

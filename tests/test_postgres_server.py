@@ -140,6 +140,25 @@ def test_the_processes_of_a_run_share_a_server_until_the_last_has_ended(tmp_path
     wait_until(lambda: not list(Path(postgres.place()).glob(f"duly-pg-{run['PYTEST_XDIST_TESTRUNUID']}-*")))
 
 
+@needs_binaries
+def test_a_process_that_ends_does_not_complain_of_a_server_that_others_use() -> None:
+    run = {"PYTEST_XDIST_TESTRUNUID": f"ends{os.getpid()}", "DULY_TEST_POSTGRES": ""}
+    source = (
+        "import pytest, warnings; from tests.postgres import shared_address; print(shared_address())\n"
+        "with pytest.raises(UserWarning), warnings.catch_warnings():\n"
+        "    warnings.simplefilter('error')\n"
+        "    warnings.warn('the last warning of a test, where all of them are errors')"
+    )
+    with python(source, run) as first, python(source, run) as second:
+        address = said(first)
+        assert address == said(second)
+        for process in (first, second):
+            assert [(1,)] == ask(address, "SELECT 1")
+            assert process.communicate("\n", timeout=20)[1] == ""
+
+    wait_until(lambda: not list(Path(postgres.place()).glob(f"duly-pg-{run['PYTEST_XDIST_TESTRUNUID']}-*")))
+
+
 def test_a_server_that_is_there_already_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DULY_TEST_POSTGRES", "postgresql://somebody@elsewhere/tests")
 
@@ -238,6 +257,7 @@ def python(source: str, environment: dict[str, str] | None = None) -> subprocess
         [sys.executable, "-c", f"{source}\nprint(flush=True)\ninput()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
