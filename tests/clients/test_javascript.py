@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.node import Script, needs_node, run
+from tests.clients.node import USUAL, Client
 from tests.clients.server import Server
 
-pytestmark = [needs_node, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -19,7 +19,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
-def test_a_query_is_answered_over_http_with_all_kinds_of_values(server: Server) -> None:
+def test_each_version_is_the_one_that_runs(client: Client) -> None:
+    assert client.run("", "print((await import('convex')).version);") == [client.version]
+
+
+def test_a_query_is_answered_over_http_with_all_kinds_of_values(client: Client, server: Server) -> None:
     script = """
     const http = new ConvexHttpClient(address);
     const value = { n: 3, x: 1.5, big: 9007199254740993n, text: "é", list: [null, true], none: {} };
@@ -29,10 +33,10 @@ def test_a_query_is_answered_over_http_with_all_kinds_of_values(server: Server) 
     print([...new Uint8Array(await http.query(api.messages.echo, { value: new Uint8Array([1, 255]).buffer }))]);
     """
     value = {"n": 3, "x": 1.5, "big": "9007199254740993n", "text": "é", "list": [None, True], "none": {}}
-    assert run(server.address, script) == [value, True, True, [1, 255]]
+    assert client.run(server.address, script) == [value, True, True, [1, 255]]
 
 
-def test_mutations_actions_and_errors_over_http(server: Server) -> None:
+def test_mutations_actions_and_errors_over_http(client: Client, server: Server) -> None:
     script = """
     const http = new ConvexHttpClient(address);
     print(await http.mutation(api.messages.send, { body: "hi" }));
@@ -43,13 +47,13 @@ def test_mutations_actions_and_errors_over_http(server: Server) -> None:
     print(await http.query(api.messages.bodies, {}));
     print(await http.consistentQuery(api.messages.count, {}));
     """
-    *values, wrong_kind, bodies, count = run(server.address, script)
+    *values, wrong_kind, bodies, count = client.run(server.address, script)
     assert values == ["hi", "HI", {"data": {"code": 1}}, {"data": None}]
     assert wrong_kind["message"].endswith("messages:send is a mutation, expected a query")
     assert (bodies, count) == (["hi", "HI"], 2)
 
 
-def test_a_subscription_shows_each_change(server: Server) -> None:
+def test_a_subscription_shows_each_change(client: Client, server: Server) -> None:
     script = """
     const c = client(), other = client();
     const seen = [];
@@ -62,14 +66,14 @@ def test_a_subscription_shows_each_change(server: Server) -> None:
     print(seen);
     await c.close(); await other.close();
     """
-    assert run(server.address, script) == [
+    assert client.run(server.address, script) == [
         "own",
         [[], ["own"]],  # it is there when the mutation is answered
         [[], ["own"], ["own", "theirs"]],
     ]
 
 
-def test_two_queries_change_together(server: Server) -> None:
+def test_two_queries_change_together(client: Client, server: Server) -> None:
     script = """
     const c = client(), torn = [];
     let bodies = [], count = 0;
@@ -86,10 +90,10 @@ def test_two_queries_change_together(server: Server) -> None:
     print(c.client.localQueryResult("messages:bodies", {}).map(Number));
     await c.close();
     """
-    assert run(server.address, script) == [30, [], list(range(30))]
+    assert client.run(server.address, script) == [30, [], list(range(30))]
 
 
-def test_an_optimistic_update_gives_way_to_what_was_stored(server: Server) -> None:
+def test_an_optimistic_update_gives_way_to_what_was_stored(client: Client, server: Server) -> None:
     script = """
     const c = client(), seen = changesOf(c, api.messages.bodies, {});
     await until(c, api.messages.count, {}, (n) => n === 0);
@@ -100,10 +104,10 @@ def test_an_optimistic_update_gives_way_to_what_was_stored(server: Server) -> No
     print(seen);
     await c.close();
     """
-    assert run(server.address, script) == [[[], ["hoped"], ["stored"]]]
+    assert client.run(server.address, script) == [[[], ["hoped"], ["stored"]]]
 
 
-def test_errors_come_with_their_data(server: Server) -> None:
+def test_errors_come_with_their_data(client: Client, server: Server) -> None:
     script = """
     const c = client();
     print(await failure(c.mutation(api.messages.fail, { data: { code: 7 } })));
@@ -114,14 +118,14 @@ def test_errors_come_with_their_data(server: Server) -> None:
     print(await failure(c.query(api.messages.failing, {})));
     await c.close();
     """
-    data, text, internal, empty, fine = run(server.address, script)
+    data, text, internal, empty, fine = client.run(server.address, script)
     assert data == {"data": {"code": 7}}
     assert text == "[CONVEX M(messages:fail)] [Request ID: id] ValueError: a secret"
     assert internal is True
     assert (empty, fine) == ({"data": {"code": "EMPTY"}}, {"value": None})
 
 
-def test_a_scheduled_function_is_seen_going_from_pending_to_success(server: Server) -> None:
+def test_a_scheduled_function_is_seen_going_from_pending_to_success(client: Client, server: Server) -> None:
     script = """
     const c = client(), states = [];
     const id = await c.mutation(api.messages.send_later, { body: "later" });
@@ -131,10 +135,10 @@ def test_a_scheduled_function_is_seen_going_from_pending_to_success(server: Serv
     print(await c.query(api.messages.bodies, {}));
     await c.close();
     """
-    assert run(server.address, script) == [["pending", "success"], ["later"]]
+    assert client.run(server.address, script) == [["pending", "success"], ["later"]]
 
 
-def test_pages_keep_their_ends_while_rows_are_added(server: Server) -> None:
+def test_pages_keep_their_ends_while_rows_are_added(client: Client, server: Server) -> None:
     script = """
     const c = client();
     for (const body of "abcd") await c.mutation(api.messages.send, { body });
@@ -150,10 +154,10 @@ def test_pages_keep_their_ends_while_rows_are_added(server: Server) -> None:
     print((await until(c, api.messages.page, opts(second.continueCursor), () => true)).page);
     await c.close();
     """
-    assert run(server.address, script) == [[["a", "b"], False], [[["c", "d"], False]], ["e"]]
+    assert client.run(server.address, script) == [[["a", "b"], False], [[["c", "d"], False]], ["e"]]
 
 
-def test_a_client_goes_on_after_the_server_was_killed(server: Server) -> None:
+def test_a_client_goes_on_after_the_server_was_killed(client: Client, server: Server) -> None:
     script = """
     const c = client(), seen = changesOf(c, api.messages.bodies, {});
     await until(c, api.messages.bodies, {}, (bodies) => bodies.length === 0);
@@ -169,7 +173,7 @@ def test_a_client_goes_on_after_the_server_was_killed(server: Server) -> None:
     print(c.connectionState().connectionCount > 1);
     await c.close();
     """
-    with Script(server.address, script) as node:
+    with client.start(server.address, script) as node:
         assert node.next() == "kill"
         server.kill()
         assert node.next() == "start"
@@ -177,6 +181,7 @@ def test_a_client_goes_on_after_the_server_was_killed(server: Server) -> None:
         assert node.rest() == ["meanwhile", [[], ["before"], ["before", "meanwhile"]], True]
 
 
+@USUAL.is_needed
 def test_in_production_a_client_learns_nothing_of_an_error_but_its_data(tmp_path: Path) -> None:
     script = """
     const c = client();
@@ -185,6 +190,6 @@ def test_in_production_a_client_learns_nothing_of_an_error_but_its_data(tmp_path
     await c.close();
     """
     with Server(tmp_path, "serve") as server:
-        data, text = run(server.address, script)
+        data, text = USUAL.run(server.address, script)
     assert data == {"data": "mine"}
     assert text == "[CONVEX M(messages:fail)] [Request ID: id] Server Error"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.node import needs_node, run
+from tests.clients.node import USUAL
 from tests.clients.proxy import Proxy
 from tests.clients.server import Server
 
-pytestmark = [needs_node, pytest.mark.slow, pytest.mark.server]
+pytestmark = [USUAL.is_needed, pytest.mark.slow, pytest.mark.server]
 
 CLIENTS, EACH, KILLS = 50, 40, 4
 SECONDS_APART = 1.0
@@ -85,7 +85,7 @@ async def test_what_clients_count_is_counted_once_while_two_nodes_are_killed_in_
     script = SCRIPT.replace("CLIENTS", str(CLIENTS)).replace("EACH", str(EACH))
     with Server(folders[0], "serve", store=store) as one, Server(folders[1], "serve", store=store) as other:
         async with Proxy(one.port, other.port) as proxy:
-            counting = asyncio.create_task(asyncio.to_thread(run, proxy.address, script))
+            counting = asyncio.create_task(asyncio.to_thread(USUAL.run, proxy.address, script))
             kills = await kill_in_turn([one, other], counting)
             result = await counting
 
