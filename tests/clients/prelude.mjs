@@ -10,6 +10,10 @@ const problemOf = (error) =>
   error instanceof ConvexError ? { data: error.data } : { message: error.message.split("\n")[0] };
 const failure = (promise) => promise.then((value) => ({ value }), problemOf);
 
+const happens = async (condition) => {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+};
+
 /** Waits until what a query returns fulfils a condition. */
 const until = (c, ref, args, holds) =>
   new Promise((resolve) => {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,41 +9,19 @@ import pytest
 
 from tests.clients import test_python
 from tests.clients.node import Client
-from tests.clients.server import BACKEND, Server
-from tests.server.signing import APPLICATION, ISSUER, NOW, Signer, custom, oidc
+from tests.clients.server import Server
+from tests.clients.tokens import ONE, TOKENS, backend_that_trusts
+from tests.server.signing import ISSUER, NOW, custom, oidc
 
 pytestmark = pytest.mark.slow
 
-ONE = Signer("ES256", "one")
 MINE = "https://me.example"
 ADA = {"issuer": ISSUER, "subject": "ada", "tokenIdentifier": f"{ISSUER}|ada"}
-
-TOKENS = f"""
-import {{ createPrivateKey, sign }} from "node:crypto";
-
-const key = createPrivateKey({{ key: {json.dumps(ONE.key.as_dict(private=True))}, format: "jwk" }});
-const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-let made = 0;
-
-/** A token that lives so many seconds from now on. */
-const token = (seconds, claims) => {{
-  const iat = Math.floor(Date.now() / 1000);
-  const usual = {{ iss: "{ISSUER}", aud: "{APPLICATION}", sub: "ada", iat, exp: iat + seconds, jti: `${{++made}}` }};
-  const text = `${{part({{ alg: "ES256", kid: "one" }})}}.${{part({{ ...usual, ...claims }})}}`;
-  return `${{text}}.${{sign("sha256", Buffer.from(text), {{ key, dsaEncoding: "ieee-p1363" }}).toString("base64url")}}`;
-}};
-const happens = async (condition) => {{
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-}};
-"""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    backend = tmp_path / "backend"
-    shutil.copytree(BACKEND, backend, ignore=shutil.ignore_patterns("__pycache__"))
-    (backend / "auth.py").write_text(f"providers = {[oidc(ONE), custom(ONE, issuer=MINE)]!r}\n")
-    with Server(tmp_path, backend=backend) as started:
+    with Server(tmp_path, backend=backend_that_trusts(tmp_path, oidc(ONE), custom(ONE, issuer=MINE))) as started:
         yield started
 
 

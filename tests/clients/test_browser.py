@@ -11,6 +11,8 @@ import pytest
 from tests.clients.browser import build, in_browser, needs_browser, new_shop, served
 from tests.clients.node import Script
 from tests.clients.server import Server
+from tests.clients.tokens import ONE, TOKENS, backend_that_trusts
+from tests.server.signing import APPLICATION, custom
 
 pytestmark = [needs_browser, pytest.mark.slow]
 
@@ -158,6 +160,89 @@ createRoot(document.getElementById("root")).render(
     <App />
   </ConvexProviderWithAuth>,
 );
+"""
+
+
+def test_a_user_logs_in_keeps_its_tokens_fresh_and_logs_out(tmp_path: Path) -> None:
+    made = new_shop(tmp_path, "react")
+    (made / "web" / "src" / "main.jsx").write_text(WITH_USER)
+    script = """
+    await context.exposeFunction("fetchToken", () => token(3));
+    const a = await tab();
+    const shown = (text) => a.getByText(text, { exact: true }).waitFor();
+    const log = (direction) => a.getByRole("button", { name: `Log ${direction}` }).click();
+    await shown("I am anonymous");
+    await log("in");
+    await shown("I am ada");
+    await a.evaluate(() => {
+      window.seen = new Set([document.body.innerText]);
+      new MutationObserver(() => window.seen.add(document.body.innerText))
+        .observe(document.body, { childList: true, subtree: true, characterData: true });
+    });
+    await until(() => made, (n) => n === 5);  // the first one, a fresh one at once, and then one a second
+    await a.getByRole("button", { name: "Send" }).click();
+    await shown("1 messages");
+    print(await a.evaluate(() => [...window.seen].map((text) => text.split(/\\s*\\n\\s*/))));
+    await picture(a, "logged_in");
+    await log("out");
+    await shown("I am anonymous");
+    await a.getByRole("button", { name: "Log in" }).waitFor();
+    await browser.close();
+    """
+    backend = backend_that_trusts(tmp_path, custom(ONE, application_id=APPLICATION))
+    with (
+        Server(tmp_path, "serve", backend) as server,
+        served(build(made / "web", server.address)) as page,
+        in_browser(page, server.address, tmp_path / "pictures", TOKENS + script) as running,
+    ):
+        [seen] = running.rest()
+    assert seen == [["I am ada", "0 messages", "Send", "Log out"], ["I am ada", "1 messages", "Send", "Log out"]]
+
+
+WITH_USER = """
+import { Authenticated, ConvexProviderWithAuth, ConvexReactClient, Unauthenticated } from "convex/react";
+import { useConvexAuth, useMutation, useQuery } from "convex/react";
+import { anyApi as api } from "convex/server";
+import { createContext, useCallback, useContext, useMemo, useState } from "react";
+import { createRoot } from "react-dom/client";
+
+const options = { authRefreshTokenLeewaySeconds: 2 };
+const convex = new ConvexReactClient(import.meta.env.VITE_CONVEX_URL, options);
+const Login = createContext();
+
+function useLogin() {
+  const [isAuthenticated] = useContext(Login);
+  const fetchAccessToken = useCallback(() => window.fetchToken(), []);
+  return useMemo(() => ({ isLoading: false, isAuthenticated, fetchAccessToken }), [isAuthenticated]);
+}
+
+function Page() {
+  const { isLoading } = useConvexAuth();
+  const me = useQuery(api.messages.me);
+  const count = useQuery(api.messages.count);
+  const send = useMutation(api.messages.send);
+  const [, setIn] = useContext(Login);
+  if (isLoading || me === undefined || count === undefined) return <p>loading</p>;
+  return (
+    <>
+      <p>I am {me === null ? "anonymous" : me.subject}</p>
+      <p>{count} messages</p>
+      <p><button onClick={() => send({ body: "hello" })}>Send</button></p>
+      <Authenticated><button onClick={() => setIn(false)}>Log out</button></Authenticated>
+      <Unauthenticated><button onClick={() => setIn(true)}>Log in</button></Unauthenticated>
+    </>
+  );
+}
+
+function Root() {
+  return (
+    <Login.Provider value={useState(false)}>
+      <ConvexProviderWithAuth client={convex} useAuth={useLogin}><Page /></ConvexProviderWithAuth>
+    </Login.Provider>
+  );
+}
+
+createRoot(document.getElementById("root")).render(<Root />);
 """
 
 
