@@ -297,6 +297,8 @@ REQUEST_BODY_SECONDS: Final = 60.0
 """How long its body may take, in seconds: the largest one at 3 Mbit/s."""
 HTTP_ACTION_BYTES_MAX: Final = 20 << 20
 """Size of the body of a request to an HTTP action, in bytes (20 MiB): handlers read it into memory."""
+FRAME_BYTES_MAX: Final = 8 << 20
+"""Size of a WebSocket frame to a client, in bytes (8 MiB): the Python client takes up to 16 MiB."""
 SHORT_MESSAGE_BYTES: Final = 4 << 10
 """Size up to which a message counts as short, in bytes (4 KiB): most calls are shorter."""
 SHORT_MESSAGES_AHEAD_MAX: Final = 8

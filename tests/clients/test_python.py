@@ -95,6 +95,22 @@ show(client.query("messages:count"))
     assert run(server.address, source) == [[], "hi", ["hi"], "HI", 2.0]
 
 
+def test_results_that_are_together_larger_than_a_frame_may_be_arrive(server: Server) -> None:
+    """The client takes frames of up to 16 MiB, and would reconnect for ever. Two results of one commit are one message."""
+    source = """
+client = ConvexClient(address)
+size = 9 << 20
+one, other = (client.subscribe("messages:filled", {"size": size + n}) for n in range(2))
+show([next(one)[0], next(other)[0]])
+client.mutation("messages:send", {"body": "hi"})
+found = [next(one), next(other)]
+while [count for count, _ in found] != [1, 1]:
+    found = [next(one), next(other)]
+show([len(text) - size for _, text in found])
+"""
+    assert run(server.address, source) == [[0.0, 0.0], [0, 1]]
+
+
 def test_errors_come_with_their_data(server: Server) -> None:
     source = """
 client = ConvexClient(address)

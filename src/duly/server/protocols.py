@@ -6,11 +6,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final, cast
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.server import ServerProtocol
+from websockets.typing import BytesLike
 
 from duly.limits import (
+    FRAME_BYTES_MAX,
     READER_SLOW_SECONDS,
     REQUEST_HEAD_SECONDS,
     SHORT_MESSAGE_BYTES,
@@ -101,12 +105,29 @@ class _Together:
         return getattr(self._transport, name)
 
 
+class _Frames(ServerProtocol):
+    """Sends a large message as several frames: the Python client takes larger ones for an error, and reconnects."""
+
+    def send_text(self, data: BytesLike, fin: bool = True) -> None:
+        if len(data) <= FRAME_BYTES_MAX:
+            super().send_text(data, fin)
+            return
+        super().send_text(data[:FRAME_BYTES_MAX], fin=False)
+        for start in range(FRAME_BYTES_MAX, len(data), FRAME_BYTES_MAX):
+            is_last = start + FRAME_BYTES_MAX >= len(data)
+            self.send_continuation(data[start : start + FRAME_BYTES_MAX], fin=is_last)
+
+
 class WebSocketConnection(WebSocketsSansIOProtocol):
     """A WebSocket that is closed if a message has too many fragments: each costs more memory than its bytes.
 
     It is read on while a few short messages wait. uvicorn would not read it until the application has taken each one;
     to stop and to begin again is a seventh of what a mutation costs.
     """
+
+    def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        self.conn = _Frames(max_size=config.ws_max_size, logger=self.logger)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -31,6 +31,12 @@ async def count(ctx: QueryCtx) -> int:
 
 
 @query
+async def filled(ctx: QueryCtx, size: int) -> list[Any]:
+    """How many messages there are, and a text of so many characters."""
+    return [await ctx.db.query("messages").count(), "x" * size]
+
+
+@query
 async def page(ctx: QueryCtx, paginationOpts: PaginationOpts) -> Any:
     page = await ctx.db.query("messages").paginate(paginationOpts)
     return {**page, "page": [message["body"] for message in page["page"]]}
