@@ -16,7 +16,8 @@ def test_a_small_run_has_a_line_for_each_figure(tmp_path: Path, capsys: pytest.C
 
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [line.strip("|").split("|")[0].strip() for line in table[2:]] == [
-        "KB per idle socket, 3 subscriptions",
+        "KB per idle socket, 3 subscriptions of everybody",
+        "KB per idle socket, 3 subscriptions of its own",
         "ms until 5 watchers of one query have it, p50",
         "ms until 5 watchers of one query have it, p99",
         "ms until 5 watchers of a query of its own each have it, p50",
