@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import apsw
 import pytest
 
 from duly.errors import StoreError, StoreInUseError
 from duly.storage.engine import Changeset
 from duly.storage.rows import ACTION, JOBS, MUTATION, Job, Write
 from duly.storage.sqlite.engine import SqliteEngine
-from duly.storage.sqlite.snapshot import _DUE, _NEXT_DUE  # pyright: ignore[reportPrivateUsage]
+from duly.storage.sqlite.snapshot import _DUE, _NEXT_DUE, SqliteSnapshot  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.fixture
@@ -31,6 +32,23 @@ def test_a_second_name_of_the_same_file_has_the_same_owner(engine: SqliteEngine,
     os.symlink(engine.path, tmp_path / "alias.db")
     with pytest.raises(StoreInUseError):
         SqliteEngine(str(tmp_path / "alias.db")).open()
+    engine.close()
+
+
+def test_the_cursor_of_what_was_read_is_closed_though_an_error_may_keep_it(engine: SqliteEngine) -> None:
+    engine.open()
+    with engine.snapshot() as view:
+        pass
+    batch = engine.begin()
+    assert isinstance(view, SqliteSnapshot) and isinstance(batch, SqliteSnapshot)
+    engine.rollback()
+    engine.begin()
+    for ended in (view, batch):
+        with pytest.raises(apsw.CursorClosedError):
+            ended._read_one("SELECT 1")
+    engine.close()
+    engine.open()
+    engine.begin()
     engine.close()
 
 

@@ -15,7 +15,7 @@ import threading
 from array import array
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ class SqliteEngine:
         self.path = os.path.realpath(path)
         self._owned: ownership.Ownership | None = None
         self._writer: apsw.Connection | None = None
-        self._view: SqliteSnapshot
+        self._view: SqliteSnapshot | None = None
         self._readers = threading.local()
         self._opened: list[apsw.Connection] = []
         self._gone: str | None = None
@@ -161,7 +161,8 @@ class SqliteEngine:
         try:
             connection.execute("BEGIN")
             try:
-                yield SqliteSnapshot(connection)
+                with closing(SqliteSnapshot(connection)) as view:
+                    yield view
             finally:
                 connection.execute("COMMIT")
         except apsw.Error as error:
@@ -186,6 +187,8 @@ class SqliteEngine:
         if self._gone is not None:  # otherwise the commit checks: a batch that writes nothing loses nothing
             self.check_present()
         self._run(_BEGIN)
+        if self._view is not None:
+            self._view.close()
         self._view = SqliteSnapshot(self._connection, self._hot)
         if self._view.data_version != self._data_version:
             self._data_version = self._view.data_version
@@ -228,6 +231,7 @@ class SqliteEngine:
                     self._write_index(index, position, writes)
         if changes.succeeded:
             self._run(_END_SUCCEEDED, (changes.now, apsw.carray(array("q", changes.succeeded))))
+        assert self._view is not None
         version = self._view.version + 1
         self._run(_SET_VERSION, (version, changes.last_id))
         is_checkpoint_due = self._log_pages >= self._checkpoint_at

@@ -39,9 +39,18 @@ class SqliteSnapshot:
 
     def __init__(self, connection: apsw.Connection, hot: HotRows | None = None) -> None:
         self._read = connection.execute
-        self._read_one = connection.cursor().execute  # for reads of one result at once: no new cursor each time
+        self._cursor = connection.cursor()
+        self._read_one = self._cursor.execute  # for reads of one result at once: no new cursor each time
         self.version, self.epoch, self.data_version = cast("tuple[int, int, int]", self._read(_GET_VERSION).get)
         self._hot, self.cached = hot, {} if hot is None else hot.rows
+
+    def close(self) -> None:
+        """Close the cursor in the thread of its connection.
+
+        The traceback of an error may keep this object until it ends in another thread, where a busy connection does not
+        forget its cursor.
+        """
+        self._cursor.close()
 
     def answer(self, request: Request) -> Any:
         try:
