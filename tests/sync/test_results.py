@@ -236,6 +236,17 @@ async def test_nothing_is_kept_of_what_nobody_watches() -> None:
         assert t.app.database.commit_log._watchers.watches == set()  # pyright: ignore
 
 
+async def test_a_query_that_nobody_watches_any_more_when_it_has_run_is_forgotten() -> None:
+    async with results() as (_, shared):
+        watcher = Watcher()
+        shared.watch(watcher, 0, key("app:numbers"), None)
+        while not shared.runs:
+            await asyncio.sleep(0)
+        shared.unwatch(watcher, 0)
+        await until(lambda: not shared._rounds)
+        assert (watcher.results, shared._for_all, shared._entries) == ({}, {}, {})
+
+
 async def test_a_query_has_no_other_result_when_the_app_is_closed() -> None:
     async with results() as (_, shared):
         watcher = Watcher()

@@ -287,7 +287,7 @@ class SharedResults:
             if caller.has_used_identity and entry.is_for_all:
                 self._part(entry)
             self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
-            if not caller.has_used_identity and entry.journal is None:
+            if entry.watchers and not caller.has_used_identity and entry.journal is None:
                 self._share(entry)
         for entry, why in failed:
             outcome = QueryOutcome[Any](None, why, ReadSet(), version)
