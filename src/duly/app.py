@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -22,12 +23,12 @@ from duly.declare.loading import Source
 from duly.declare.references import Ref
 from duly.declare.registered import RegisteredFunction
 from duly.declare.registry import Registry
-from duly.errors import AppError, LoadError, StoreError
+from duly.errors import AppError, ArgumentValidationError, FunctionNotFoundError, LoadError, StoreError
 from duly.limits import DEFAULTS, GRACE_SECONDS, OWNER_WAIT_SECONDS, Limits
 from duly.logs import REQUEST, log_of
 from duly.model import executor_pause, job_admin, jobs
 from duly.model.schema_change import Deploy, apply_schema
-from duly.run.failure import ClientError, describe, for_client
+from duly.run.failure import ClientError, describe, for_client, is_internal
 from duly.run.job_runner import JobRunner
 from duly.run.runner import Runner
 from duly.storage.open import engine_of
@@ -298,12 +299,15 @@ class App:
         """Return what a remote client may know of an error. Log all of it in `duly.run`, with the same request id.
 
         An AppError keeps its data. For any other error, a client gets the text in development. In production it only
-        learns that an error has happened.
+        learns that an error has happened. What a client alone is to blame for is a warning.
         """
         request = REQUEST.get()
         request_id = self.new_request_id() if request is None else request.id
         if not isinstance(error, AppError):
-            _log.error("[Request ID: %s] %s", request_id, describe(error), exc_info=error)
+            is_ours = is_internal(error)  # then its traceback has no line of the application
+            is_refusal = is_ours and isinstance(error, ArgumentValidationError | FunctionNotFoundError)
+            level, raised = logging.WARNING if is_refusal else logging.ERROR, None if is_ours else error
+            _log.log(level, "[Request ID: %s] %s", request_id, describe(error), exc_info=raised)
         return for_client(error, self.development, request_id)
 
     def new_request_id(self) -> str:

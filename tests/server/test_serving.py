@@ -76,7 +76,7 @@ def test_serve_logs_lines_of_json_if_it_is_wanted(tmp_path: Path) -> None:
             message = json.load(answer)["errorMessage"]
     [line] = [line for line in (tmp_path / "server.log").read_text().splitlines() if line.startswith("{")]
     record = json.loads(line)
-    assert (record["level"], record["logger"]) == ("ERROR", "duly.run")
+    assert (record["level"], record["logger"]) == ("WARNING", "duly.run")
     assert message == f"[Request ID: {record['request_id']}] Server Error"
 
 

@@ -90,9 +90,9 @@ def _head(error: BaseException) -> str:
 
 def _where(error: BaseException) -> str:
     frames = [
-        f"\n  at {frame.name} ({Path(frame.filename).name}:{frame.lineno})"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if is_application(frame.filename)
+        f"\n  at {frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}:{line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)  # which reads no files, unlike `extract_tb`
+        if is_application(frame.f_code.co_filename)
     ]
     return "".join(frames[-_FRAMES_MAX:])
 
@@ -104,7 +104,7 @@ def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
         cause: BaseException | None = error.__cause__
     else:
         words, cause = "raised while handling ", None if error.__suppress_context__ else error.__context__
-    if cause is None or _is_internal(error) or _is_internal(cause):
+    if cause is None or is_internal(error) or is_internal(cause):
         return words, None
     if cause is error.__context__ is not error.__cause__ and _is_caught_here(cause):
         return words, None  # the function ran while duly handled this error, which has nothing to do with it
@@ -112,7 +112,7 @@ def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
     return words, None if is_same else cause
 
 
-def _is_internal(error: BaseException) -> bool:
+def is_internal(error: BaseException) -> bool:
     """Return whether the exception is duly's own, with no line of the application in its traceback."""
     if isinstance(error, Interruption):
         return True

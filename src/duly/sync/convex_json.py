@@ -23,14 +23,14 @@ from typing import Any, Final, cast
 
 import orjson
 
-from duly.errors import ValidationError
+from duly.errors import ArgumentValidationError
 from duly.limits import VALUE_DEPTH_CEILING
 
 EXACT_MAX: Final = 1 << 53
 """Up to this, each whole number is a float of its own."""
 
 
-class EncodingError(ValidationError):
+class EncodingError(ArgumentValidationError):
     """JSON that stands for no value."""
 
 
