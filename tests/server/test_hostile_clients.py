@@ -16,7 +16,7 @@ import pytest
 from duly import ActionCtx, Limits, MutationCtx, QueryCtx, action, mutation, query
 from duly.limits import SOCKET_FRAGMENTS_MAX
 from duly.server.admission import Admission, origin_of
-from duly.server.protocols import HttpConnection
+from duly.server.protocols import HttpConnection, WebSocketConnection
 from duly.server.socket import Connection
 from duly.sync.convex_json import encode_ts
 from duly.sync.token_bucket import TokenBucket
@@ -132,10 +132,13 @@ async def test_a_compressed_message_is_never_inflated() -> None:
         ([frame(FINAL | TEXT, b'{"type":"Event"}')], 1000),
     ],
 )
-async def test_frames_that_break_the_protocol_end_the_connection(sent: list[bytes], code: int) -> None:
+async def test_frames_that_break_the_protocol_end_the_connection(
+    sent: list[bytes], code: int, caplog: pytest.LogCaptureFixture
+) -> None:
     async with served() as (client, _), raw_socket(client) as socket:
         await socket.send(b"".join(sent))
         assert await socket.closed() == code
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_fragments_of_a_message_may_be_many() -> None:
@@ -173,6 +176,82 @@ async def test_queries_that_are_removed_though_nobody_has_added_them_hold_nobody
         await socket.hello()
         await socket.modify(*removals, *additions)
         assert (await socket.transition())[19_999] == 1
+
+
+# Bytes that are no requests.
+
+
+async def answer_to(client: Client, sent: bytes) -> tuple[bytes, Any]:
+    """The status line and the body of the one answer, after which the server closes the connection."""
+    async with connected(client.address) as connection:
+        await connection.send(sent)
+        head, _, body = (await connection.rest()).partition(b"\r\n\r\n")
+        return head.partition(b"\r\n")[0], json.loads(body)
+
+
+UPGRADE = (
+    b"GET /api/sync HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"POST /api/query HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /api/query HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        UPGRADE + b"Content-Length: 3\r\n\r\n",
+        UPGRADE + b"X: y\r\n" * 200 + b"\r\n",
+        UPGRADE + b"X: " + b"y" * 9_000 + b"\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_no_request_are_answered_as_other_bad_requests_and_the_end(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served() as (client, _):
+        assert await answer_to(client, sent) == (
+            b"HTTP/1.1 400 Bad Request",
+            {"code": "BadRequest", "message": "got bytes that are no HTTP request"},
+        )
+        await until(lambda: sum(one in one.connections for one in of_class(WebSocketConnection)) == 1)  # the other one
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /api/nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",  # answered before its body
+        b"POST /api/mutation HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+async def test_a_body_that_is_none_and_one_that_ends_too_early_end_the_connection_and_are_no_errors(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served() as (client, _):
+        for rest in (b"no size\r\n", None):
+            async with connected(client.address) as connection:
+                await connection.send(sent)
+                await until(lambda: any(one.cycle for one in of_class(HttpConnection)))
+                if rest is None:
+                    connection.writer.write_eof()
+                else:
+                    await connection.send(rest)
+                await connection.rest()
+            await until(lambda: not any(one in one.connections for one in of_class(HttpConnection)))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_client_that_is_gone_before_its_handshake_is_answered_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Harness(APP) as t, client_of(t.app) as client:
+        async with connected(client.address) as connection:
+            await connection.send(UPGRADE + b"\r\n")  # the first one waits until the service has started
+        await until(lambda: t.app.asgi.state.services._service is not None)  # pyright: ignore
+        await until(lambda: not any(one in one.connections for one in of_class(WebSocketConnection)))
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
 
 
 # Slow clients.

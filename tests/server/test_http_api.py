@@ -182,6 +182,22 @@ async def test_log_lines_reach_clients_in_development_only() -> None:
             assert answer.get("logLines") == lines
 
 
+async def test_what_a_client_alone_is_to_blame_for_is_logged_as_a_warning_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with served() as client:
+        for path, args in (("app:nothing", {}), ("app:put", {}), ("app:echo", {"x": 1}), ("app:echo", {"$x": 1})):
+            assert (await client.post("/api/query", {"path": path, "args": args}))[1]["status"] == "error"
+        assert [(record.levelname, record.exc_info) for record in caplog.records] == [("WARNING", None)] * 4
+        assert caplog.messages[2].endswith(
+            "ArgumentValidationError: app:echo: at .x: not a declared field; declared are .value"
+        )
+        caplog.clear()
+        await client.post("/api/mutation", {"path": "app:crash", "args": {}})
+        [record] = caplog.records
+        assert (record.levelname, record.exc_info is not None) == ("ERROR", True)
+
+
 async def test_pages_of_other_origins_may_call() -> None:
     async with served() as client:
         origin = {"Origin": "https://shop.example"}
@@ -197,6 +213,7 @@ async def test_pages_of_other_origins_may_call() -> None:
 
 async def test_an_unknown_address_is_a_404() -> None:
     async with served() as client:
-        unknown = await client.http.get("/api/nothing")
-        assert (unknown.status_code, unknown.json()["code"]) == (404, "NotFound")
+        for method, path in (("GET", "/api/nothing"), ("FOO", "/api/query"), ("GET", "/api/query_batch")):
+            unknown = await client.http.request(method, path)
+            assert (unknown.status_code, unknown.json()["code"]) == (404, "NotFound")
         assert (await client.http.get("/version")).status_code == 200

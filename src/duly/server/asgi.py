@@ -50,7 +50,11 @@ def application(host: Host, allow_origins: Iterable[str] | None = None) -> Starl
         ),  # each decides by itself what pages of other origins may do
         Mount("", routes=_api(host, services, origins), middleware=[cors]),
     ]
-    served = Starlette(routes=routes, middleware=[Middleware(_WithRequestId, host=host)])
+    served = Starlette(
+        routes=routes,
+        middleware=[Middleware(_WithRequestId, host=host)],
+        exception_handlers={404: _unknown, 405: _unknown},  # a method, or an address, that no route can have
+    )
     served.state.services = services
     return served
 
@@ -109,9 +113,11 @@ def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list
 
 async def _elsewhere(request: HttpRequest) -> Response:
     """Answer what no other route does: pages ask for the options of each before they call it."""
-    if request.method == "OPTIONS":
-        return PlainTextResponse("")
-    what = f"{request.method} {request.url.path}"
+    return PlainTextResponse("") if request.method == "OPTIONS" else await _unknown(request)
+
+
+async def _unknown(request: HttpRequest, error: Exception | None = None) -> Response:
+    what = f"{request.method} {request.scope['path']}"
     return problem(404, "NotFound", f"got {what:.200}, which this server does not know")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from duly.declare.function import ACTION, MUTATION, QUERY
@@ -61,6 +61,8 @@ def _as_endpoint(handle: Callable[[Service, Request], Awaitable[Response]], serv
             return problem(401, error.code, str(error))
         except StoreError as error:
             return unavailable(error)
+        except ClientDisconnect:
+            return Response(status_code=400)  # which nobody reads
         except Exception:
             _log.exception("a request failed")
             return problem(500, "InternalServerError", _SORRY)
@@ -174,12 +176,10 @@ async def _run(service: Service, request: Request) -> Response:
 
 async def _query_batch(service: Service, request: Request) -> Response:
     queries, who = (await _body(request)).get("queries"), await _who(service, request)
-    if not isinstance(queries, list):
-        raise HttpError(400, "BadJsonBody", f"got {queries!r:.80} for 'queries', expected a list")
-    answers = [
-        _envelope(await service.calls.call(call.path, call.args, who, (QUERY,)), call.format)
-        for call in map(_call_of, cast("list[Json]", queries))
-    ]
+    if not isinstance(queries, list) or not all(isinstance(one, dict) for one in cast("list[object]", queries)):
+        raise HttpError(400, "BadJsonBody", f"got {queries!r:.80} for 'queries', expected a list of objects")
+    calls = [_call_of(one) for one in cast("list[Json]", queries)]
+    answers = [_envelope(await service.calls.call(call.path, call.args, who, (QUERY,)), call.format) for call in calls]
     return json_response(200, {"results": answers})
 
 

@@ -1,11 +1,12 @@
-"""The protocols of uvicorn, with limits that it does not have: against clients that are slow on purpose, or cut their
-messages into too many pieces."""
+"""The protocols of uvicorn, with what it does not have: limits for clients that are slow on purpose, or cut their
+messages into too many pieces, and answers to bytes that are no requests and no messages."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Final, cast
 
+import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -22,7 +23,12 @@ from duly.limits import (
     SOCKET_FRAGMENTS_MAX,
 )
 
+_NOT_TEXT: Final = 1007
 _TOO_BIG: Final = 1009
+_BAD_REQUEST: Final = b'{"code":"BadRequest","message":"got bytes that are no HTTP request"}'
+_BAD_HANDSHAKE: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+) % (len(_BAD_REQUEST), _BAD_REQUEST)
 
 
 class HttpConnection(H11Protocol):
@@ -46,6 +52,18 @@ class HttpConnection(H11Protocol):
             self._cancel_head_timer()
         elif self._head_timer is None and last.response_complete:  # a first head has a timer
             self._head_timer = self.loop.call_later(REQUEST_HEAD_SECONDS, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """End the connection: with an answer, unless there is one to the request that has just gone wrong."""
+        if self.cycle is not None:  # who reads the body learns that no more of it comes, and answers nothing
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            head = [("content-type", "application/json"), ("content-length", str(len(_BAD_REQUEST)))]
+            answer = h11.Response(status_code=400, headers=[*head, ("connection", "close")], reason="Bad Request")
+            for event in (answer, h11.Data(data=_BAD_REQUEST), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -133,9 +151,21 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.transport = cast("asyncio.Transport", _Together(self.transport, self.loop))
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated:  # the head was a request for h11, and is none for websockets
+            self.transport.write(_BAD_HANDSHAKE)
+            self.transport.close()
+
     def send_receive_event_to_app(self) -> None:
-        is_short = len(self.frames) == 1 and len(self.frames[0]) < SHORT_MESSAGE_BYTES
-        if is_short and not self.read_paused and self.queue.qsize() < SHORT_MESSAGES_AHEAD_MAX:
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = [data]
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(data):
+            self.conn.fail(_NOT_TEXT, "no UTF-8")
+            self.handle_parser_exception()
+            return
+        is_ahead = len(data) < SHORT_MESSAGE_BYTES and self.queue.qsize() < SHORT_MESSAGES_AHEAD_MAX
+        if is_ahead and not self.read_paused:
             self.read_paused = True  # so that it is not paused now
             super().send_receive_event_to_app()
             self.read_paused = False
@@ -148,3 +178,11 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         elif not self.close_sent:
             self.conn.fail(_TOO_BIG, f"more than {SOCKET_FRAGMENTS_MAX} fragments (SOCKET_FRAGMENTS_MAX)")
             self.handle_parser_exception()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
