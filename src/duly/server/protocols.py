@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import h11
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.server import ServerProtocol
@@ -55,9 +55,10 @@ class HttpConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """End the connection: with an answer, unless there is one to the request that has just gone wrong."""
-        if self.cycle is not None:  # who reads the body learns that no more of it comes, and answers nothing
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None:  # who reads the body learns that no more of it comes, and answers nothing
+            cycle.disconnected = True
+            cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             head = [("content-type", "application/json"), ("content-length", str(len(_BAD_REQUEST)))]
             answer = h11.Response(status_code=400, headers=[*head, ("connection", "close")], reason="Bad Request")
