@@ -75,6 +75,24 @@ def test_a_pyproject_that_says_nothing_of_duly_leaves_the_defaults(project: Path
     assert options.default_folder() == "backend"
 
 
+@pytest.mark.parametrize("command", ["dev", "serve"])
+def test_a_project_in_place_of_its_functions_is_refused(project: Path, command: str) -> None:
+    (project / "shop" / "backend").mkdir(parents=True)
+    (project / "shop" / "pyproject.toml").write_text("[tool.duly]\nfolder = 'backend'")
+    result = CliRunner().invoke(main, [command, "shop"])
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: got the folder 'shop', which is a project ([tool.duly] in its pyproject.toml), expected the folder of"
+        f" its functions: run duly {command} there, without FOLDER\n"
+    )
+
+
+def test_a_project_may_be_its_own_folder_of_functions(project: Path) -> None:
+    for content in ("[tool.duly]\nfolder = '.'", "[tool.duly]\nstore = 'sqlite:///x.db'", ""):
+        (project / "pyproject.toml").write_text(content)
+        assert not options.is_project(".")
+
+
 def test_options_on_the_command_line_need_no_pyproject(project: Path) -> None:
     (project / "pyproject.toml").write_text("[tool.duly")
     assert "there is no store at " in CliRunner().invoke(main, ["jobs", "list", "--store", "sqlite:///x.db"]).output

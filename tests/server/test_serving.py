@@ -46,10 +46,24 @@ async def test_a_port_that_is_in_use_is_named() -> None:
     assert str(raised.value) == expected
 
 
-async def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(ListenError, match=r"got 192\.0\.2\.1:3210, on which nothing can listen"):
-        async with listening(None, "192.0.2.1", [3210, 3211]):
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("192.0.2.1", "192.0.2.1:3210"), ("no host", "no host:3210"), ("2001:db8::1", "[2001:db8::1]:3210")],
+)
+async def test_what_is_no_address_of_this_machine_is_refused(host: str, shown: str) -> None:
+    with pytest.raises(ListenError) as raised:
+        async with listening(None, host, [3210, 3211]):
             pass
+    problem = "on which nothing can listen (no address of this machine); name another host: --host HOST"
+    assert str(raised.value) == f"got {shown}, {problem}"
+
+
+async def test_an_address_of_ipv6_is_printed_as_clients_need_it() -> None:
+    try:
+        async with listening(None, "::1", [0]) as address:
+            assert address.startswith("http://[::1]:")
+    except ListenError:
+        pytest.skip("this machine has no IPv6")
 
 
 async def test_the_first_free_port_is_used() -> None:
@@ -99,5 +113,6 @@ def test_serve_does_not_start_without_its_port_or_its_folder(tmp_path: Path) -> 
         taken = subprocess.run([*command, str(BACKEND), "--port", str(server.port)], capture_output=True, text=True)
         no_folder = subprocess.run([*command, "nowhere"], capture_output=True, text=True, cwd=tmp_path)
     assert (taken.returncode, no_folder.returncode) == (1, 1)
-    assert f"Error: ListenError: got 127.0.0.1:{server.port}, on which nothing can listen" in taken.stderr
+    problem = "on which nothing can listen (Address already in use); name another port: --port PORT"
+    assert taken.stderr == f"Error: ListenError: got 127.0.0.1:{server.port}, {problem}\n"
     assert no_folder.stderr.startswith("Error: got the folder 'nowhere', which does not exist")

@@ -21,39 +21,46 @@ def _setting(name: str) -> str:
     return {**_DEFAULTS, **_settings()}[name]
 
 
-def _settings() -> dict[str, str]:
-    """Return [tool.duly] of ./pyproject.toml. A ClickException says what is wrong with it."""
+def _settings(project: str = ".") -> dict[str, str]:
+    """Return [tool.duly] of the pyproject.toml of a folder. A ClickException says what is wrong with it."""
+    file = Path(project, _FILE)
     try:
-        text = Path(_FILE).read_bytes().decode()
+        text = file.read_bytes().decode()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{_FILE} cannot be read: {error}") from None
+        raise click.ClickException(f"{file} cannot be read: {error}") from None
     try:
         ours: object = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise click.ClickException(f"{_FILE} is no TOML: {error}") from None
+        raise click.ClickException(f"{file} is no TOML: {error}") from None
     for name in ("tool", "duly"):
         if not isinstance(ours, dict):
             break
         ours = cast("dict[str, object]", ours).get(name, {})
     if not isinstance(ours, dict):
-        raise click.ClickException(f"{_FILE}: got {ours!r} for tool.duly, expected a table with {_KEYS}")
-    return {name: _text(name, value) for name, value in cast("dict[str, object]", ours).items()}
+        raise click.ClickException(f"{file}: got {ours!r} for tool.duly, expected a table with {_KEYS}")
+    return {name: _text(file, name, value) for name, value in cast("dict[str, object]", ours).items()}
 
 
-def _text(name: str, value: object) -> str:
+def _text(file: Path, name: str, value: object) -> str:
     if name not in _DEFAULTS:
-        raise click.ClickException(f"{_FILE}: got the key {name!r} in [tool.duly], expected {_KEYS} only")
+        raise click.ClickException(f"{file}: got the key {name!r} in [tool.duly], expected {_KEYS} only")
     if not isinstance(value, str) or not value:
         raise click.ClickException(
-            f"{_FILE}: got {value!r} for {name} in [tool.duly], expected text such as {_DEFAULTS[name]!r}"
+            f"{file}: got {value!r} for {name} in [tool.duly], expected text such as {_DEFAULTS[name]!r}"
         )
     return value
 
 
 def default_folder() -> str:
     return _setting("folder")
+
+
+def is_project(folder: str) -> bool:
+    """Return whether a folder is a project whose functions are in another one."""
+    place = _settings(folder).get("folder", ".")
+    return Path(folder, place).resolve() != Path(folder).resolve()
 
 
 store = click.option(

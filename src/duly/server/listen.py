@@ -55,7 +55,7 @@ async def listening(
     serving = asyncio.get_running_loop().create_task(server.serve([listener]))
     try:
         scheme = "http" if transport.certificate is None else "https"
-        yield f"{scheme}://{host}:{listener.getsockname()[1]}"
+        yield f"{scheme}://{_place(host, listener.getsockname()[1])}"
     finally:
         server.should_exit = True
         with suppress(asyncio.CancelledError):
@@ -97,11 +97,19 @@ def _listener(host: str, ports: Sequence[int]) -> socket.socket:
             return socket.create_server((host, port), family=family, backlog=2_048)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == ports[-1]:
-                problem = os.strerror(error.errno or 0)
-                raise ListenError(
-                    f"got {host}:{port}, on which nothing can listen ({problem}); name another port: --port PORT"
-                ) from error
+                raise ListenError(f"got {_place(host, port)}, on which nothing can listen {_why(error)}") from error
     raise ListenError("got no port to listen on")
+
+
+def _why(error: OSError) -> str:
+    number = error.errno or 0
+    if number < 0 or number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # below 0: the name of the host is unknown
+        return "(no address of this machine); name another host: --host HOST"
+    return f"({os.strerror(number)}); name another port: --port PORT"
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Server(uvicorn.Server):

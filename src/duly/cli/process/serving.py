@@ -44,6 +44,11 @@ def check_folder(command: str, folder: str) -> None:
         raise click.ClickException(
             f"got the folder {folder!r}, {problem} ({Path(folder).absolute()}); name one: duly {command} FOLDER"
         )
+    if options.is_project(folder):
+        raise click.ClickException(
+            f"got the folder {folder!r}, which is a project ([tool.duly] in its pyproject.toml), expected the folder of"
+            f" its functions: run duly {command} there, without FOLDER"
+        )
 
 
 @asynccontextmanager
@@ -59,11 +64,11 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
     from duly.server.asgi import application  # other commands need no server
     from duly.server.listen import Transport, listening
 
-    background = [asyncio.create_task(_print_pauses(app, store))]
     async with AsyncExitStack() as stack:
+        stack.callback(asyncio.create_task(_print_pauses(app, store)).cancel)
         if not is_postgres(store):
             file = os.path.abspath(sqlite_path(store))  # noqa: ASYNC240  it takes no time
-            background.append(asyncio.create_task(exit_when_gone(app, file)))
+            stack.callback(asyncio.create_task(exit_when_gone(app, file)).cancel)
             await stack.enter_async_context(control_socket.serve(app, sqlite_path(store)))
         ports = [server.port] if server.port is not None else range(DEFAULT_PORT, DEFAULT_PORT + tries)
         asgi = application(app, allow_origins=server.allow_origin or None)
@@ -72,11 +77,7 @@ async def serving(app: App, place: Place) -> AsyncGenerator[None]:
         click.echo(f"Clients connect to {address}")
         if app.runner.registry.http:
             click.echo(f"HTTP actions are below {address}/http")
-        try:
-            yield
-        finally:
-            for task in background:
-                task.cancel()
+        yield
 
 
 def counted(registry: Registry) -> str:
