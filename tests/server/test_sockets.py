@@ -11,9 +11,11 @@ from uuid import uuid4
 
 import pytest
 
-from duly import MutationCtx, Page, PaginationOpts, QueryCtx, mutation, query
+from duly import AppError, MutationCtx, Page, PaginationOpts, QueryCtx, mutation, query
+from duly.server.outbox import Texts
 from duly.server.service import Service
 from duly.sync.convex_json import encode_ts
+from duly.sync.protocol import ServerMessage
 from duly.testing import Harness
 from tests.server.support import Client, client_of
 from tests.support import app_of, until
@@ -36,13 +38,26 @@ async def page(ctx: QueryCtx, paginationOpts: PaginationOpts) -> Page[Any]:
     return await ctx.db.query("numbers").paginate(paginationOpts)
 
 
+class Odd(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class OddAppError(Odd, AppError): ...
+
+
+@query
+async def odd(ctx: QueryCtx, data: bool) -> None:
+    raise OddAppError({"code": 1}) if data else Odd
+
+
 @mutation
 async def add(ctx: MutationCtx, n: int) -> int:
     await ctx.db.insert("numbers", {"n": n})
     return n
 
 
-APP = app_of(numbers, fixed, page, add)
+APP = app_of(numbers, fixed, page, odd, add)
 
 
 @asynccontextmanager
@@ -218,6 +233,45 @@ async def test_wrong_arguments_fail_the_query_and_not_the_connection() -> None:
         for query_id, args in enumerate([{"value": {"$integer": "no"}}, {"no": 1}, [1]]):
             await socket.add(query_id, "app:fixed", args)
             assert "Server Error" in (await socket.transition())[query_id]
+
+
+async def test_a_query_whose_error_has_no_text_holds_no_other_up() -> None:
+    async with served() as (_, client), client.socket() as socket:
+        await socket.hello()
+        await socket.modify(
+            {"type": "Add", "queryId": 0, "udfPath": "app:odd", "args": [{"data": False}]},
+            {"type": "Add", "queryId": 1, "udfPath": "app:odd", "args": [{"data": True}]},
+            {"type": "Add", "queryId": 2, "udfPath": "app:numbers", "args": [{}]},
+        )
+        values = await socket.transition()
+        assert values[0].endswith("] Server Error")
+        assert (values[1], values[2]) == ("OddAppError", [])
+
+
+async def test_an_error_of_the_server_ends_one_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Texts):
+        is_broken = True
+
+        def of(self, message: ServerMessage) -> str:
+            self.is_broken, is_broken = False, self.is_broken
+            return str(1 / 0) if is_broken else super().of(message)
+
+    async with served() as (t, client), client.socket() as one, client.socket() as other:
+        for socket in (one, other):
+            await socket.hello()
+            await socket.add(0, "app:numbers")
+            assert await socket.transition() == {0: []}
+        service_of(t).texts = Broken()
+        await t.mutation("app:add", {"n": 1})
+        ended = [asyncio.ensure_future(socket.next()) for socket in (one, other)]
+        await asyncio.wait(ended)
+        assert sorted(each.exception() is None for each in ended) == [False, True]
+        for each, socket in zip(ended, (one, other), strict=True):
+            if each.exception() is None:
+                assert each.result()["modifications"][0]["value"] == [1]
+            else:
+                assert await socket.closed() == (1011, "InternalServerError")
+    assert [record.message for record in caplog.records] == ["a client was disconnected after an error of the server"]
 
 
 async def test_new_code_is_shown_to_all_who_watch() -> None:

@@ -154,9 +154,17 @@ class ClientError:
 def for_client(error: BaseException, development: bool, request_id: str) -> ClientError:
     """Return an AppError with its data. The text of other errors is included only in development."""
     if isinstance(error, AppError) and (data := _plain(error.data)) is not UNSET:
-        return ClientError(str(error), request_id, data)
+        return ClientError(_text_of(error), request_id, data)
     text = describe(error) if development else "Server Error"
     return ClientError(f"[Request ID: {request_id}] {text}", request_id)
+
+
+def _text_of(error: AppError) -> str:
+    """Return the message of an error whose class is perhaps one of the application."""
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:
+        return type(error).__name__
 
 
 def _plain(data: object) -> object:

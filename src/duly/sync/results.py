@@ -27,6 +27,7 @@ from duly.declare.registered import RegisteredFunction
 from duly.errors import StoreError
 from duly.limits import STORE_PAUSE_SECONDS
 from duly.logs import REQUEST, LogLine, log_of
+from duly.run.failure import describe
 from duly.run.runner import QueryCall, Runner
 from duly.sync import convex_json
 from duly.sync.effects import Result
@@ -315,8 +316,7 @@ class SharedResults:
         digest: object
         if outcome.error is not None:
             value = self._calls.failure(outcome.error)
-            # Not by its message, which has the id of its own request.
-            digest = (type(outcome.error), str(outcome.error), value.data)
+            digest = (describe(outcome.error), value.data)  # without the id of the request, which the message has
         else:
             value = digest = convex_json.dumps(outcome.value)
         lines = self._calls.lines_of(caller.lines or [])
