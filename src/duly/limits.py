@@ -270,6 +270,8 @@ TIMER_CHECK_SECONDS: Final = 1.0
 # Clients that connect to a server.
 SOCKET_QUERIES_MAX: Final = 2_000
 """Queries that one connection may watch: a page with more should ask for lists, not for their elements."""
+BATCH_QUERIES_MAX: Final = 1_000
+"""Queries of one request to `/api/query_batch`, which hold one snapshot until the last of them has run."""
 SOCKET_CALLS_MAX: Final = 1_000
 """Mutations and actions of one connection that have not ended: each is kept in memory until it has. Also messages that
 wait until a token is checked."""

@@ -57,6 +57,13 @@ def test_a_route_has_one_path_that_a_request_may_have(place: dict[str, Any], pro
         http_router().route(**place, methods=["GET"])
 
 
+@pytest.mark.parametrize("name", ["get", "post", "put", "patch", "delete", "options"])
+def test_a_decorator_of_other_frameworks_is_pointed_to_route(name: str) -> None:
+    problem = f'got @http.{name}, expected @http.route("/path", methods=[…])'
+    with pytest.raises(AttributeError, match=f"^{re.escape(problem)}$"):
+        getattr(http_router(), name)
+
+
 @pytest.mark.parametrize(
     ("methods", "problem"),
     [

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from duly import AppError, MutationCtx, QueryCtx, internal_query, mutation, query
 from duly.testing import Harness
+from tests.server.raw import connected
 from tests.server.support import Client, client_of
 from tests.support import app_of
 
@@ -110,6 +112,18 @@ async def test_internal_and_unknown_functions_are_the_same_to_a_client() -> None
         ]
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [("app:counts", "; did you mean 'app:count'?"), ("app.count", "; did you mean 'app:count'?"), ("app:secrets", "")],
+)
+async def test_in_development_a_public_function_of_a_similar_name_is_named(path: str, hint: str) -> None:
+    async with served(development=True) as client:
+        _, answer = await client.post("/api/query", {"path": path})
+        assert answer["errorMessage"].endswith(
+            f"got the function '{path}', which does not exist or is not public{hint}"
+        )
+
+
 async def test_the_administrator_calls_every_function_as_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DULY_ADMIN_KEY", "key")
     async with served() as client:
@@ -146,6 +160,37 @@ async def test_a_request_that_is_none_is_refused(body: Any, status: int, code: s
     async with served() as client:
         got, answer = await client.post("/api/query", body)
         assert (got, answer["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("queries", "code"),
+    [
+        ({}, "BadJsonBody"),
+        ([3], "BadJsonBody"),
+        ([{"path": "app:echo"}, {}], "BadConvexFunctionIdentifier"),
+        ([{"path": "app:echo"}] * 1_001, "TooManyQueries"),
+    ],
+)
+async def test_a_batch_that_is_none_is_refused(queries: Any, code: str) -> None:
+    async with served() as client:
+        status, answer = await client.post("/api/query_batch", {"queries": queries})
+        assert (status, answer["code"]) == (400, code)
+
+
+async def test_the_queries_of_a_batch_fail_each_by_itself() -> None:
+    async with served() as client:
+        queries = [{"path": "app:nothing"}, {"path": "app:echo", "args": {"value": 1}}, {"path": "app:echo", "args": 3}]
+        _, answer = await client.post("/api/query_batch", {"queries": queries})
+        assert [one["status"] for one in answer["results"]] == ["error", "success", "error"]
+        assert await client.post("/api/query_batch", {"queries": []}) == (200, {"results": []})
+
+
+async def test_a_client_that_goes_away_amid_its_request_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as client:
+        async with connected(client.address) as connection:
+            await connection.send(b"POST /api/query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert (await client.post("/api/query", {"path": "app:count"}))[0] == 200
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(
@@ -216,4 +261,28 @@ async def test_an_unknown_address_is_a_404() -> None:
         for method, path in (("GET", "/api/nothing"), ("FOO", "/api/query"), ("GET", "/api/query_batch")):
             unknown = await client.http.request(method, path)
             assert (unknown.status_code, unknown.json()["code"]) == (404, "NotFound")
+        unknown = await client.http.get("/api/nothing")
+        assert unknown.json()["message"] == (
+            "got GET /api/nothing, expected /api/query, /api/mutation or /api/action, or an HTTP action below /http/"
+        )
         assert (await client.http.get("/version")).status_code == 200
+
+
+async def test_an_address_may_end_with_a_slash() -> None:
+    async with served() as client, client.socket("//api/1.48.0/sync") as socket:
+        assert (await client.post(f"{client.address}//api/query", {"path": "app:count"}))[1]["value"] == 0
+        await socket.hello()
+        await socket.add(0, "app:count")
+        assert await socket.transition() == {0: 0}
+
+
+async def test_a_socket_at_an_unknown_address_is_refused_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as client:
+        with pytest.raises(InvalidStatus, match="403"):
+            async with client.socket("/app/api/1.48.0/sync"):
+                pass
+    [warning] = caplog.messages
+    assert warning == (
+        "a socket of a client was refused: it requests '/app/api/1.48.0/sync', expected /api/…/sync: a client has an"
+        " address without a path"
+    )

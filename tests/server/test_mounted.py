@@ -54,8 +54,9 @@ async def test_a_mount_below_a_path_works_for_http_and_javascript(tmp_path: Path
         async with listening(api, "127.0.0.1", [0]) as address:
             async with httpx2.AsyncClient(base_url=address) as http:
                 assert (await http.post("/live/api/query", json={"path": "app:hello"})).json()["value"] == "hello"
-            async with connect(address.replace("http", "ws") + "/live/api/1.48.0/sync") as connection:
-                socket = Socket(connection)
-                await socket.hello()
-                await socket.add(0, "app:hello")
-                assert await socket.transition() == {0: "hello"}
+            for path in ("/live/api/1.48.0/sync", "/live//api/1.48.0/sync"):
+                async with connect(address.replace("http", "ws") + path) as connection:
+                    socket = Socket(connection)
+                    await socket.hello()
+                    await socket.add(0, "app:hello")
+                    assert await socket.transition() == {0: "hello"}

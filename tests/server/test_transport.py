@@ -156,12 +156,14 @@ async def test_only_pages_of_the_named_origins_may_call() -> None:
         assert (await client.http.post("/api/query", json={"path": "app:hello"})).json()["value"] == "hello"
 
 
-async def test_sockets_of_pages_of_other_origins_are_refused() -> None:
+async def test_sockets_of_pages_of_other_origins_are_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with served(origins=["https://shop.example"]) as (_, client):
         address = client.address.replace("http", "ws") + "/api/sync"
         with pytest.raises(InvalidStatus, match="403"):
             async with connect(address, origin="https://other.example"):  # type: ignore[arg-type]
                 pass
+        [warning] = caplog.messages
+        assert "refused: its page is of 'https://other.example', expected an origin of --allow-origin" in warning
         for origin in ("https://shop.example", None):
             async with connect(address, origin=origin) as connection:  # type: ignore[arg-type]
                 socket = Socket(connection)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from duly.declare.function import ACTION, Function, check_ctx
+from duly.hints import name_hint
 
 HTTP_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """The methods that a route may have. HEAD is answered as GET, without the body."""
@@ -36,6 +37,7 @@ class Match(NamedTuple):
     rest: str
 
 
+@name_hint('got @http.{name}, expected @http.route("/path", methods=[…])', *map(str.lower, HTTP_METHODS))
 class HttpRouter:
     """The HTTP actions of an application. Made by `http_router()`.
 

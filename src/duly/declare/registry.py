@@ -123,13 +123,14 @@ class Registry:
             raise FunctionNotFoundError(self._unknown(ref))
         return found
 
-    def suggestion(self, name: str) -> str:
+    def suggestion(self, name: str, public_only: bool = False) -> str:
         """Return "did you mean …?" with functions of similar names; empty if there is none."""
+        known = [one for one, function in self.functions.items() if function.public or not public_only]
         # A name without its module, or with another sign for the colon, counts as similar.
         wanted = _normalized(canonical(name).removesuffix(":default"))
-        normalized = {_normalized(known): known for known in self.functions}
+        normalized = {_normalized(one): one for one in known}
         last = wanted.rpartition(".")[2]
-        same = [known for known in self.functions if known.rpartition(":")[2] == last]
+        same = [one for one in known if one.rpartition(":")[2] == last]
         similar = [normalized[one] for one in difflib.get_close_matches(wanted, normalized, n=3, cutoff=0.75)]
         found = [normalized[wanted]] if wanted in normalized else same[:3] or similar
         return f"did you mean {' or '.join(map(repr, found))}?" if found else ""

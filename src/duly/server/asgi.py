@@ -45,14 +45,13 @@ def application(host: Host, allow_origins: Iterable[str] | None = None) -> Starl
         max_age=86_400,
     )
     routes: list[BaseRoute] = [
-        Route(
-            PREFIX + "{path:path}", HttpActions(host, services)
-        ),  # each decides by itself what pages of other origins may do
+        # Each decides by itself what pages of other origins may do.
+        Route(PREFIX + "{path:path}", HttpActions(host, services)),
         Mount("", routes=_api(host, services, origins), middleware=[cors]),
     ]
     served = Starlette(
         routes=routes,
-        middleware=[Middleware(_WithRequestId, host=host)],
+        middleware=[Middleware(_WithRequestId, host=host), Middleware(_OneSlash)],
         exception_handlers={404: _unknown, 405: _unknown},  # a method, or an address, that no route can have
     )
     served.state.services = services
@@ -75,31 +74,67 @@ class _WithRequestId:
             REQUEST.reset(token)
 
 
-def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list[BaseRoute]:
-    admission = Admission()
+class _OneSlash:
+    """Lets clients have an address that ends with a slash: what they request begins with two then."""
 
-    async def sync(websocket: WebSocket) -> None:
-        if origins is not None and websocket.headers.get("origin", "") not in {*origins, ""}:
-            await websocket.close()  # which refuses the handshake; programs that are no browsers send no origin
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        root, path = scope.get("root_path", ""), scope.get("path", "")
+        if path.startswith(f"{root}//"):
+            scope = {**scope, "path": f"{root}/{path.removeprefix(root).lstrip('/')}"}
+        await self._app(scope, receive, send)
+
+
+class _Sockets:
+    """The WebSockets of a server. A client that is refused only learns that it was, and tries again: so the log says
+    why, where somebody has to change something."""
+
+    def __init__(self, host: Host, services: Services, origins: frozenset[str] | None) -> None:
+        self._host = host
+        self._services = services
+        self._origins = origins
+        self._admission = Admission()
+
+    async def sync(self, websocket: WebSocket) -> None:
+        origin = websocket.headers.get("origin", "")  # programs that are no browsers send none
+        if self._origins is not None and origin not in {*self._origins, ""}:
+            self._warn("its page is of %.200r, expected an origin of --allow-origin or DULY_ALLOW_ORIGINS", origin)
+            await websocket.close()  # which refuses the handshake
             return
         try:
-            service = await services.get()
+            service = await self._services.get()
         except StoreError:
             await websocket.accept()  # a refused handshake has no code that clients could read
             await websocket.close(INTERNAL_ERROR, "InternalServerError")
             return
         client = None if websocket.client is None else websocket.client.host
-        with admission.of(client, host.runner.limits) as problem:
+        with self._admission.of(client, self._host.runner.limits) as problem:
             if problem is None:
                 await converse(websocket, service)
             else:
-                host.runner.warn_now_and_then(("sockets", ""), "a socket of a client was refused: %s", problem)
+                self._warn("%s", problem)
                 await websocket.accept()
                 await websocket.close(TRY_AGAIN_LATER, "TooManyConcurrentRequests")
 
+    async def elsewhere(self, websocket: WebSocket) -> None:
+        self._warn(
+            "it requests %.200r, expected /api/…/sync: a client has an address without a path", websocket.url.path
+        )
+        await websocket.close()
+
+    def _warn(self, why: str, about: str) -> None:
+        if self._host.is_open:
+            self._host.runner.warn_now_and_then(("sockets", why), f"a socket of a client was refused: {why}", about)
+
+
+def _api(host: Host, services: Services, origins: frozenset[str] | None) -> list[BaseRoute]:
+    sockets = _Sockets(host, services, origins)
     return [
-        WebSocketRoute("/api/sync", sync),
-        WebSocketRoute("/api/{version}/sync", sync),
+        WebSocketRoute("/api/sync", sockets.sync),
+        WebSocketRoute("/api/{version}/sync", sockets.sync),
+        WebSocketRoute("/{path:path}", sockets.elsewhere),
         Route("/", _text("duly serves this address: point a Convex client at it")),
         Route("/healthz", alive),
         Route("/readyz", readiness(host)),
@@ -118,7 +153,8 @@ async def _elsewhere(request: HttpRequest) -> Response:
 
 async def _unknown(request: HttpRequest, error: Exception | None = None) -> Response:
     what = f"{request.method} {request.scope['path']}"
-    return problem(404, "NotFound", f"got {what:.200}, which this server does not know")
+    known = f"expected /api/query, /api/mutation or /api/action, or an HTTP action below {PREFIX}"
+    return problem(404, "NotFound", f"got {what:.200}, {known}")
 
 
 def _text(text: str) -> Endpoint:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from duly.ctx.caller import Caller
+from duly.database.database import QueryOutcome
 from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.declare.registered import RegisteredFunction
 from duly.errors import ArgumentValidationError, FunctionNotFoundError, StoreError
 from duly.logs import LogLine
 from duly.model.client_requests import RequestKey
+from duly.run.runner import QueryCall
 from duly.server.auth.identity import ClientIdentity
 from duly.server.host import Host
 from duly.sync import convex_json
@@ -20,6 +22,8 @@ from duly.sync.protocol import Failure
 from duly.values.plain import UNSET
 
 ALL_KINDS: Final = (QUERY, MUTATION, ACTION)
+_PATH_LENGTH_MAX: Final = 200
+"""Of a path that is shown, or compared with those that exist."""
 
 
 class Outcome(NamedTuple):
@@ -46,8 +50,17 @@ class ClientCalls:
         except FunctionNotFoundError:
             function = None
         if function is None or not (function.public or is_admin):
-            raise FunctionNotFoundError(f"got the function {path!r:.200}, which does not exist or is not public")
+            raise FunctionNotFoundError(
+                f"got the function {path!r:.200}, which does not exist or is not public{self._hint(path)}"
+            )
         return function if function.kind in kinds else self._host.runner.registry.find(path, kinds)
+
+    def _hint(self, path: str) -> str:
+        """Return which public function was probably meant: in development, for it takes time."""
+        if not self._host.development:
+            return ""
+        suggestion = self._host.runner.registry.suggestion(path[:_PATH_LENGTH_MAX], public_only=True)
+        return f"; {suggestion}" if suggestion else ""
 
     def find_query(self, path: str, is_admin: bool) -> RegisteredFunction:
         return self.find(path, (QUERY,), is_admin)
@@ -97,6 +110,21 @@ class ClientCalls:
         lines = self.lines_of(caller.lines or [])
         return Outcome(ended.result(), None, lines) if error is None else Outcome(None, self.failure(error), lines)
 
+    async def queries(self, calls: Sequence[tuple[str, object]], who: ClientIdentity) -> list[Outcome]:
+        """Run queries with parsed JSON as their arguments, all on one snapshot. Raises StoreError."""
+        begun, outcomes = dict[int, QueryCall](), dict[int, Outcome]()
+        for place, (path, args) in enumerate(calls):
+            try:
+                function = self.find_query(path, who.is_admin)
+                caller = Caller(who.identity, lines=[], wants_plain=True)
+                begun[place] = (function, function.encode(arguments_of(args)), caller)
+            except Exception as error:
+                outcomes[place] = Outcome(None, self.failure(error), ())
+        reads = await self._host.runner.read_together([*begun.values()]) if begun else []
+        for (place, (_, _, caller)), read in zip(begun.items(), reads, strict=True):
+            outcomes[place] = self._outcome_of_query(read, caller)
+        return [outcomes[place] for place in range(len(calls))]
+
     async def query_at(self, path: str, args: object, who: ClientIdentity, version: int) -> tuple[Outcome, bool]:
         """Run a query now. Return its outcome, and whether it would have been the same at an earlier version."""
         caller = Caller(who.identity, lines=[], wants_plain=True)
@@ -110,8 +138,11 @@ class ClientCalls:
         watch = self._host.database.watch(read.reads, version)
         is_unchanged = not watch.done()
         watch.cancel()
+        return self._outcome_of_query(read, caller), is_unchanged
+
+    def _outcome_of_query(self, read: QueryOutcome[Any], caller: Caller) -> Outcome:
         failure = None if read.error is None else self.failure(read.error)
-        return Outcome(read.value, failure, self.lines_of(caller.lines or [])), is_unchanged
+        return Outcome(read.value, failure, self.lines_of(caller.lines or []))
 
     async def _run(self, function: RegisteredFunction, args: dict[str, Any], caller: Caller) -> Any:
         runner = self._host.runner

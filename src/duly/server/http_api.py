@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from duly.declare.function import ACTION, MUTATION, QUERY
 from duly.errors import StoreError
-from duly.limits import MESSAGE_BYTES_MAX
+from duly.limits import BATCH_QUERIES_MAX, MESSAGE_BYTES_MAX
 from duly.logs import log_of
 from duly.server.auth.identity import ClientIdentity, IdentityError
 from duly.server.calls import ALL_KINDS, Outcome
@@ -103,8 +103,19 @@ async def _body(request: Request) -> Json:
     return cast("Json", body)
 
 
-def _call_of(body: Json, default_format: str = "json") -> Call:
-    return Call(_path_of(body), _args_of(body.get("args", {})), _format_of(body.get("format"), default_format))
+def _call_of(body: Json) -> Call:
+    return Call(_path_of(body), _args_of(body.get("args", {})), _format_of(body.get("format")))
+
+
+def _calls_of(queries: object) -> list[Call]:
+    """Return the calls of a batch."""
+    found = cast("list[object]", queries) if isinstance(queries, list) else [None]
+    if not all(isinstance(one, dict) for one in found):
+        raise HttpError(400, "BadJsonBody", f"got {queries!r:.80} for 'queries', expected a list of objects")
+    if len(found) > BATCH_QUERIES_MAX:
+        limit = f"at most {BATCH_QUERIES_MAX:,} (BATCH_QUERIES_MAX)"
+        raise HttpError(400, "TooManyQueries", f"got {len(found):,} queries, expected {limit}")
+    return [_call_of(cast("Json", one)) for one in found]
 
 
 def _path_of(body: Json) -> str:
@@ -126,9 +137,9 @@ def _args_of(args: object) -> object:
     return several[0] if several else {}
 
 
-def _format_of(name: object, default: str) -> str:
+def _format_of(name: object) -> str:
     if name is None:
-        return default
+        return "json"
     if not isinstance(name, str) or name not in FORMATS:
         raise HttpError(400, "BadFormat", f"format param must be one of [`json`]. Got {name!r:.80}")
     return name
@@ -175,11 +186,9 @@ async def _run(service: Service, request: Request) -> Response:
 
 
 async def _query_batch(service: Service, request: Request) -> Response:
-    queries, who = (await _body(request)).get("queries"), await _who(service, request)
-    if not isinstance(queries, list) or not all(isinstance(one, dict) for one in cast("list[object]", queries)):
-        raise HttpError(400, "BadJsonBody", f"got {queries!r:.80} for 'queries', expected a list of objects")
-    calls = [_call_of(one) for one in cast("list[Json]", queries)]
-    answers = [_envelope(await service.calls.call(call.path, call.args, who, (QUERY,)), call.format) for call in calls]
+    calls, who = _calls_of((await _body(request)).get("queries")), await _who(service, request)
+    outcomes = await service.calls.queries([(call.path, call.args) for call in calls], who)
+    answers = [_envelope(outcome, call.format) for call, outcome in zip(calls, outcomes, strict=True)]
     return json_response(200, {"results": answers})
 
 

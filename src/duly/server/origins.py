@@ -26,6 +26,7 @@ def allowed_origins(given: Iterable[str] | None) -> frozenset[str] | None:
 
 
 def check_origin(origin: str) -> str:
+    """Return an origin as browsers send it. Raises ValueError for any other text."""
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(
             f"got the origin {origin!r:.80}, expected a scheme, a host and perhaps a port, in lower case and without a"
