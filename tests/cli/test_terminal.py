@@ -14,6 +14,7 @@ from duly.cli.printing.terminal import print_runs
 from duly.ctx.call_log import APP_LOG
 from duly.ctx.context import QueryCtx
 from duly.testing import Harness
+from tests.server.support import client_of
 
 
 @pytest.fixture
@@ -60,11 +61,16 @@ async def pack(ctx: MutationCtx, items: list[str]) -> None:
 async def nothing(ctx: QueryCtx) -> None: ...
 
 
+@query
+async def broken(ctx: QueryCtx) -> None:
+    raise ValueError("nothing to see")
+
+
 @action
 async def take(ctx: ActionCtx, any: object) -> None: ...
 
 
-APP = {"shop": SimpleNamespace(order=order, pack=pack, nothing=nothing, take=take)}
+APP = {"shop": SimpleNamespace(order=order, pack=pack, nothing=nothing, broken=broken, take=take)}
 
 
 async def test_a_line_has_the_id_of_what_was_scheduled_and_the_arguments(
@@ -108,3 +114,18 @@ async def test_an_error_that_a_function_logs_is_printed_with_its_traceback(
     lines = [line[9:] for line in capsys.readouterr().out.splitlines()]
     assert lines[:2] == ["│ transaction: error cannot go on", "│ transaction: Traceback (most recent call last):"]
     assert lines[-1] == "│ transaction: ValueError: no tea"
+
+
+async def test_an_error_that_a_client_gets_is_printed_once_and_its_id_after_it(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Harness(APP) as t, client_of(t.app) as client:
+        for body in ({"path": "shop:broken"}, {"path": "shop:nothing", "args": {"a": 1}}, {"path": "shop:missing"}):
+            await client.post("/api/query", body)
+    first, text, place, id, second, wrong, _, unknown = (line[9:] for line in capsys.readouterr().out.splitlines())
+    assert first.startswith("✗ query    shop:broken ")
+    assert (text.strip(), place.strip()[:29]) == ("ValueError: nothing to see", "at broken (test_terminal.py:6")
+    assert re.fullmatch(r"│ duly.run: error \[Request ID: [0-9a-f]{16}\]", id)
+    assert second.startswith("✗ query    shop:nothing ")
+    assert wrong.strip().startswith("ArgumentValidationError: shop:nothing: ")
+    assert "] FunctionNotFoundError: got the function 'shop:missing'" in unknown

@@ -33,6 +33,11 @@ def print_runs(level: int = logging.INFO) -> None:
 class _TerminalHandler(logging.Handler):
     """Prints log records."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed = ""
+        """The error of the last run, which is logged again under the id that a remote client gets."""
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._print(record)
@@ -45,11 +50,15 @@ class _TerminalHandler(logging.Handler):
         time = click.style(f"{to_datetime(record.created * 1000).astimezone():%H:%M:%S}", dim=True)
         run = getattr(record, "run", None)
         if isinstance(run, Run):
+            self._printed = "" if run.error is None else describe(run.error)
             click.echo(f"{time} {_line_of(run)}")
         else:
             level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()} "
-            is_complete = not record.exc_info or record.name == LOG.logger.name  # the message has the error already
+            is_of_runs = record.name == LOG.logger.name
+            is_complete = not record.exc_info or is_of_runs  # the message has the error already
             text = record.getMessage() if is_complete else self.format(record)
+            if is_of_runs and self._printed:
+                text = text.removesuffix(self._printed).rstrip()
             name = record.name.removeprefix(f"{APP_LOG}.")
             for line in f"{level}{text}".split("\n"):
                 click.echo(f"{time} {click.style('│', dim=True)} {name}: {line}")
