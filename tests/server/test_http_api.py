@@ -124,6 +124,13 @@ async def test_in_development_a_public_function_of_a_similar_name_is_named(path:
         )
 
 
+async def test_of_a_long_name_only_the_beginning_is_compared_with_others() -> None:
+    async with served(development=True) as client:
+        _, answer = await client.post("/api/query", {"path": f"app:{'x' * 10_000_000}", "args": {}})
+        name = f"'app:{'x' * 196}'"
+        assert answer["errorMessage"].endswith(f"the function {name}, which does not exist or is not public")
+
+
 async def test_the_administrator_calls_every_function_as_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DULY_ADMIN_KEY", "key")
     async with served() as client:

@@ -107,6 +107,12 @@ class Registry:
             raise FunctionNotFoundError(f"{found.name} is {_with_article(found.kind)}, expected {wanted}")
         return found
 
+    def get(self, name: str) -> RegisteredFunction | None:
+        """Return the function of a name, in any spelling; None if there is none. Unlike `find` it looks for no similar
+        names to suggest, which takes long for a long one.
+        """
+        return self.functions.get(canonical(name))
+
     def _resolve(self, ref: Ref[Any]) -> RegisteredFunction:
         if isinstance(ref, Function):
             name = self._names.get(ref) or self._names_by_place.get(place_of(ref))

@@ -45,15 +45,13 @@ class ClientCalls:
 
     def find(self, path: str, kinds: Iterable[str], is_admin: bool) -> RegisteredFunction:
         """Return the function of a path. An internal one does not exist but for the administrator."""
-        try:
-            function = self._host.runner.registry.find(path)
-        except FunctionNotFoundError:
-            function = None
+        registry = self._host.runner.registry
+        function = registry.get(path)
         if function is None or not (function.public or is_admin):
             raise FunctionNotFoundError(
-                f"got the function {path!r:.200}, which does not exist or is not public{self._hint(path)}"
+                f"got the function {path[:_PATH_LENGTH_MAX]!r}, which does not exist or is not public{self._hint(path)}"
             )
-        return function if function.kind in kinds else self._host.runner.registry.find(path, kinds)
+        return registry.find(function.name, kinds)
 
     def _hint(self, path: str) -> str:
         """Return which public function was probably meant: in development, for it takes time."""
