@@ -81,8 +81,7 @@ def _all_of(error: BaseException | None, margin: str, seen: set[int]) -> Iterato
 
 
 def _head(error: BaseException) -> str:
-    head = "".join(traceback.format_exception_only(error)).rstrip()
-    head = head.encode("utf-8", "backslashreplace").decode()  # it may hold text that no log can show
+    head = _writable("".join(traceback.format_exception_only(error)).rstrip())
     if type(error).__module__.startswith("duly."):
         head = head.removeprefix(f"{type(error).__module__}.")
     return head
@@ -94,7 +93,12 @@ def _where(error: BaseException) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)  # which reads no files, unlike `extract_tb`
         if is_application(frame.f_code.co_filename)
     ]
-    return "".join(frames[-_FRAMES_MAX:])
+    return _writable("".join(frames[-_FRAMES_MAX:]))
+
+
+def _writable(text: str) -> str:
+    """Escape what no log can show: lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _cause_of(error: BaseException) -> tuple[str, BaseException | None]:
@@ -162,7 +166,7 @@ def for_client(error: BaseException, development: bool, request_id: str) -> Clie
 def _text_of(error: AppError) -> str:
     """Return the message of an error whose class is perhaps one of the application."""
     try:
-        return str(error).encode("utf-8", "backslashreplace").decode()
+        return _writable(str(error))
     except Exception:
         return type(error).__name__
 
