@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from duly import AppError, MutationCtx, QueryCtx, mutation, query
+from duly.database.database import QueryOutcome
+from duly.run.runner import QueryCall
 from duly.server.calls import ClientCalls
 from duly.sync.effects import Result
 from duly.sync.protocol import Failure
@@ -178,6 +180,36 @@ async def test_a_query_that_looks_at_the_identity_is_never_shared() -> None:
         second = watch_as(shared, "app:mine", 2)
         await until(lambda: 0 in second.results)
         assert (first.results[0].value, second.results[0].value, len(shared)) == (b"[1.0]", b"[]", 2)
+
+
+async def test_a_result_that_comes_late_lets_nobody_share_what_depends_on_an_identity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with results() as (t, shared):
+        first = watch_as(shared, "app:mine", 1)
+        await until(lambda: 0 in first.results)
+        may_end, read_together = asyncio.Event(), t.app.runner.read_together
+
+        async def held(calls: Sequence[QueryCall]) -> list[QueryOutcome[Any]]:
+            monkeypatch.setattr(t.app.runner, "read_together", read_together)  # the next round is not held
+            outcomes = await read_together(calls)
+            await may_end.wait()
+            return outcomes
+
+        monkeypatch.setattr(t.app.runner, "read_together", held)
+        before = shared.runs
+        shared.run_together(first)
+        await until(lambda: shared.runs == before + 1)
+        await t.mutation("app:add", {"table": "numbers", "n": 1})
+        shared.run_together(first)
+        await until(lambda: first.results[0].value == b"[1.0]")
+        may_end.set()
+        await until(lambda: not shared._rounds)  # pyright: ignore[reportPrivateUsage]
+
+        second = watch_as(shared, "app:mine", 2)
+        await until(lambda: 0 in second.results)
+
+        assert second.results[0].value == b"[]"
 
 
 async def test_a_failed_query_is_a_result_that_changes_like_others() -> None:

@@ -87,9 +87,10 @@ class ClientCalls:
         return Outcome(value, failure, self.lines_of(caller.lines or []))
 
     def start_mutation(
-        self, run: RunMutation, who: ClientIdentity, on_end: Callable[[Outcome | StoreError], None]
+        self, run: RunMutation, who: ClientIdentity, on_end: Callable[[Outcome | Exception], None]
     ) -> None:
-        """Run a mutation, without a task of its own. Then call `on_end`, with the StoreError if its end is unknown."""
+        """Run a mutation, without a task of its own. Then call `on_end` with its outcome, or with the error that leaves
+        it unknown: a StoreError, or one of the server."""
         key = RequestKey(run.session_id, run.mutation.request_id)
         caller = Caller(who.identity, lines=[], wants_plain=True, request=key, request_is_new=run.is_new)
         running: asyncio.Future[Any]
@@ -101,12 +102,15 @@ class ClientCalls:
             running.set_exception(error)
         running.add_done_callback(lambda ended: on_end(self._outcome_of(ended, caller)))
 
-    def _outcome_of(self, ended: asyncio.Future[Any], caller: Caller) -> Outcome | StoreError:
+    def _outcome_of(self, ended: asyncio.Future[Any], caller: Caller) -> Outcome | Exception:
         error = ended.exception()
         if isinstance(error, StoreError):
             return error
-        lines = self.lines_of(caller.lines or [])
-        return Outcome(ended.result(), None, lines) if error is None else Outcome(None, self.failure(error), lines)
+        try:
+            value, failure = (ended.result(), None) if error is None else (None, self.failure(error))
+            return Outcome(value, failure, self.lines_of(caller.lines or []))
+        except Exception as odd:
+            return odd
 
     async def queries(self, calls: Sequence[tuple[str, object]], who: ClientIdentity) -> list[Outcome]:
         """Run queries with parsed JSON as their arguments, all on one snapshot. Raises StoreError."""

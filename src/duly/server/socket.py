@@ -179,7 +179,7 @@ class Connection:
     def _mutate(self, run: RunMutation) -> None:
         self._name_request()
 
-        def on_end(outcome: Outcome | StoreError) -> None:
+        def on_end(outcome: Outcome | Exception) -> None:
             try:
                 self._mutated(run.mutation.request_id, outcome)
             except Exception as error:
@@ -187,8 +187,8 @@ class Connection:
 
         self._service.calls.start_mutation(run, _identity(run.identity), on_end)
 
-    def _mutated(self, request_id: int, outcome: Outcome | StoreError) -> None:
-        if isinstance(outcome, StoreError):
+    def _mutated(self, request_id: int, outcome: Outcome | Exception) -> None:
+        if isinstance(outcome, Exception):
             raise outcome
         # What the mutation has committed was published before it returned, so this is its timestamp or a later one.
         ts = self._service.timestamps.now if outcome.failure is None else None

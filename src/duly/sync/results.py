@@ -203,15 +203,16 @@ class SharedResults:
 
     def _part(self, entry: _Entry) -> None:
         """Give users an entry each of a query that looks at the identity now. What they have holds no longer."""
-        del self._for_all[_without_identity(entry.key)]
-        entry.is_for_all = False
+        if entry.is_for_all:
+            entry.is_for_all = False
+            del self._for_all[_without_identity(entry.key)]
         until = self._timestamps.of(entry.version + 1)
         others = {place: wanted for place, wanted in entry.watchers.items() if wanted[0] != entry.key}
         for (watcher, query_id), (key, identity) in others.items():
             del entry.watchers[watcher, query_id]
             watcher.query_stale(query_id, until)
             self.watch(watcher, query_id, key, identity)
-        if not entry.watchers:
+        if others and not entry.watchers:
             self._end(entry)
 
     # Rounds: what is due at one moment runs on one snapshot.
@@ -285,10 +286,10 @@ class SharedResults:
             version = outcomes[0].version
             await self._timestamps.know(version)
         for (entry, (_, _, caller)), outcome in zip(begun, outcomes, strict=True):
-            if caller.has_used_identity and entry.is_for_all:
+            if caller.has_used_identity:
                 self._part(entry)
-            self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
-            if entry.watchers and not caller.has_used_identity and entry.journal is None:
+            is_new = self._report(entry, self._result_of(caller, outcome), outcome.reads, version)
+            if is_new and not caller.has_used_identity and entry.journal is None:
                 self._share(entry)
         for entry, why in failed:
             outcome = QueryOutcome[Any](None, why, ReadSet(), version)
@@ -323,9 +324,10 @@ class SharedResults:
         journal = None if caller.journal is None else caller.journal.text
         return Result(value, self._timestamps.of(outcome.version), (digest, lines), lines, journal)
 
-    def _report(self, entry: _Entry, result: Result, reads: ReadSet, version: int) -> None:
+    def _report(self, entry: _Entry, result: Result, reads: ReadSet, version: int) -> bool:
+        """Report a result, unless nobody waits for it or a later round has ended earlier. Return whether it was."""
         if not entry.watchers or version < entry.version:
-            return  # nobody waits for it, or a later round has ended earlier
+            return False
         if entry.watch is not None:
             entry.watch.cancel()
         entry.result, entry.journal, entry.version = result, result.journal, version
@@ -339,6 +341,7 @@ class SharedResults:
             self._on_stale(entry, version + 1)
         else:
             entry.watch.add_done_callback(lambda done: None if done.cancelled() else self._on_woken(entry, done))
+        return True
 
     def _on_woken(self, entry: _Entry, watch: asyncio.Future[None]) -> None:
         if entry.watch is watch:
