@@ -53,6 +53,16 @@ async def mine(ctx: QueryCtx) -> list[int]:
 
 
 @query
+async def turning(ctx: QueryCtx) -> int:
+    """The same for all, then a page, then what only one user may see."""
+    count = await ctx.db.query("numbers").count()
+    if count == 1:
+        await ctx.db.query("letters").paginate({"numItems": 1, "cursor": None})
+    identity = await ctx.auth.get_user_identity() if count == 2 else None
+    return 0 if identity is None else identity["number"]
+
+
+@query
 async def through(ctx: QueryCtx) -> list[int]:
     return await ctx.run_query("app:mine")
 
@@ -85,7 +95,7 @@ def key(path: str, args: bytes = b"{}", journal: str | None = None) -> QueryKey:
 
 @asynccontextmanager
 async def results(calls: type[ClientCalls] = ClientCalls) -> AsyncGenerator[tuple[Harness, SharedResults]]:
-    async with Harness(app_of(numbers, letters, empty, add, mine, through)) as t:
+    async with Harness(app_of(numbers, letters, empty, add, mine, through, turning)) as t:
         timestamps = Timestamps(t.app.database)
         await timestamps.start()
         yield t, SharedResults(t.app.runner, timestamps, calls(t.app))
@@ -170,6 +180,18 @@ async def test_users_get_results_of_their_own_once_a_query_looks_at_the_identity
 
         assert len(shared) == 2
         assert all(watcher.stale for watcher in watchers)
+
+
+async def test_users_who_share_a_query_that_paginates_meanwhile_get_results_of_their_own() -> None:
+    async with results() as (t, shared):
+        watchers = [watch_as(shared, "app:turning", number) for number in (1, 2)]
+        await until(lambda: all(watcher.results for watcher in watchers))
+        for _ in range(2):
+            before, runs = [watcher.results[0] for watcher in watchers], shared.runs
+            await t.mutation("app:add", {"table": "numbers"})
+            await until(lambda: shared.runs > runs)  # noqa: B023
+            await until(lambda: all(w.results[0] is not b for w, b in zip(watchers, before, strict=True)))  # noqa: B023
+        assert [watcher.results[0].value for watcher in watchers] == [b"1.0", b"2.0"]
 
 
 async def test_a_query_that_looks_at_the_identity_is_never_shared() -> None:
